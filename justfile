@@ -1,0 +1,40 @@
+# The verbs of this repository. `just` alone lists them.
+
+default:
+    @just --list
+
+# Everything a change must pass before it lands
+check:
+    cargo fmt --all -- --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Type-checks the CUDA features on a machine without CUDA
+check-cuda:
+    scripts/check_cuda.sh -p multiway-model
+
+# All tests, as CI runs them
+test:
+    cargo test --release --workspace
+
+# All benches
+bench:
+    cargo bench --workspace
+
+fmt:
+    cargo fmt --all
+
+docs:
+    cargo doc --workspace --no-deps --open
+
+# Trains the embedded model from nothing: data, tokenizer, pre-training, fine-tuning
+train *ARGS:
+    cargo run --release -- train {{ARGS}}
+
+# Scores the embedded model on the held-out tests and prints the counts
+evaluate *ARGS:
+    cargo run --release -- train evaluate {{ARGS}}
+
+# Start-to-first-word time and peak memory of the released binary alone, in an empty folder
+bench-start RUNS="9":
+    scripts/bench_start.sh {{RUNS}}

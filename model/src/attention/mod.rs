@@ -1,0 +1,103 @@
+//! Attention over packed rows: one interface, several implementations.
+//!
+//! Rows of many samples lie in one `[N, D]` tensor; an [`AttentionPlan`] says which rows see which. The
+//! implementations are chosen by device and number type:
+//!
+//! | implementation | where | differentiable |
+//! |---|---|---|
+//! | `reference` | anywhere | yes: composed of candle's operations; the specification |
+//! | `cpu` | f32 on a CPU | yes: ragged, no padding, no copies of the projections |
+//! | `flash` | f16 and bf16 on CUDA, with the feature `flash-attn` | no |
+
+pub(crate) mod cpu;
+#[cfg(feature = "flash-attn")]
+pub(crate) mod flash;
+pub(crate) mod reference;
+
+use crate::kernels::access::is_cpu_f32;
+use candle_core::{Result, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Query rows that all see the same key rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) queries: Vec<Range<usize>>,
+    pub(crate) keys: Vec<Range<usize>>,
+    /// The last query sees every key, the one before it all but the last key, and so on.
+    pub(crate) causal: bool,
+}
+
+impl Block {
+    pub(crate) fn query_rows(&self) -> usize {
+        self.queries.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    pub(crate) fn key_rows(&self) -> usize {
+        self.keys.iter().map(ExactSizeIterator::len).sum()
+    }
+}
+
+/// Says which rows attend to which: each query row stands in exactly one block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AttentionPlan {
+    pub(crate) blocks: Vec<Block>,
+}
+
+impl AttentionPlan {
+    pub(crate) fn push(&mut self, queries: Vec<Range<usize>>, keys: Vec<Range<usize>>, causal: bool) {
+        if queries.iter().any(|r| !r.is_empty()) {
+            self.blocks.push(Block {
+                queries,
+                keys,
+                causal,
+            });
+        }
+    }
+}
+
+/// Attends within one fused projection `[N, 3D]` (query, key, value), giving `[N, D]`.
+pub(crate) fn self_attention(qkv: &Tensor, plan: &Arc<AttentionPlan>, heads: usize) -> Result<Tensor> {
+    if is_cpu_f32(qkv) {
+        return qkv.contiguous()?.apply_op1(cpu::SelfAttention {
+            plan: Arc::clone(plan),
+            heads,
+        });
+    }
+    let d = qkv.dim(1)? / 3;
+    let (q, k, v) = (
+        qkv.narrow(1, 0, d)?,
+        qkv.narrow(1, d, d)?,
+        qkv.narrow(1, 2 * d, d)?,
+    ); // each [N, D]
+    composed(&q, &k, &v, plan, heads)
+}
+
+/// Attends from queries `[Nq, D]` to fused keys and values `[Nk, 2D]`, giving `[Nq, D]`.
+pub(crate) fn cross_attention(
+    q: &Tensor,
+    kv: &Tensor,
+    plan: &Arc<AttentionPlan>,
+    heads: usize,
+) -> Result<Tensor> {
+    if is_cpu_f32(q) && is_cpu_f32(kv) {
+        let operation = cpu::CrossAttention {
+            plan: Arc::clone(plan),
+            heads,
+        };
+        return q.contiguous()?.apply_op2(&kv.contiguous()?, operation);
+    }
+    let d = kv.dim(1)? / 2;
+    composed(q, &kv.narrow(1, 0, d)?, &kv.narrow(1, d, d)?, plan, heads)
+}
+
+fn composed(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, heads: usize) -> Result<Tensor> {
+    #[cfg(feature = "flash-attn")]
+    if flash::takes(q, heads) {
+        return flash::attend(q, k, v, plan, heads);
+    }
+    reference::attend(q, k, v, plan, heads)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Attention composed of candle's differentiable operations: the specification.
+//!
+//! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, per head: softmax(Q K^T / sqrt(Dh)) V.
+
+use super::{AttentionPlan, Block};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use std::ops::Range;
+
+/// Attends block by block; rows that no block names come out as zeros.
+pub(crate) fn attend(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    plan: &AttentionPlan,
+    heads: usize,
+) -> Result<Tensor> {
+    let (n, d) = q.dims2()?;
+    let device = q.device();
+    let mut outputs = Vec::with_capacity(plan.blocks.len() + 1);
+    let mut home = vec![0u32; n];
+    let mut next = 1; // row 0 of the gathered outputs is the zero row
+    outputs.push(Tensor::zeros((1, d), q.dtype(), device)?);
+    for block in &plan.blocks {
+        let (queries, keys) = (rows(&block.queries, n)?, rows(&block.keys, k.dim(0)?)?);
+        for row in &queries {
+            home[*row as usize] = next;
+            next += 1;
+        }
+        let queries = Tensor::new(queries, device)?;
+        let keys = Tensor::new(keys, device)?;
+        let q = split_heads(&q.contiguous()?.index_select(&queries, 0)?, heads)?; // [H, Lq, Dh]
+        let k = split_heads(&k.contiguous()?.index_select(&keys, 0)?, heads)?; // [H, Lk, Dh]
+        let v = split_heads(&v.contiguous()?.index_select(&keys, 0)?, heads)?; // [H, Lk, Dh]
+        let attended = softmax_attention(&q, &k, &v, block, device)?; // [H, Lq, Dh]
+        outputs.push(attended.transpose(0, 1)?.reshape((block.query_rows(), d))?); // [Lq, D]
+    }
+    Tensor::cat(&outputs, 0)?.index_select(&Tensor::new(home, device)?, 0) // [N, D]
+}
+
+fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor, block: &Block, device: &Device) -> Result<Tensor> {
+    let scale = 1.0 / (q.dim(2)? as f64).sqrt();
+    let mut scores = (q.matmul(&k.t()?)? * scale)?; // [H, Lq, Lk]
+    if block.causal {
+        let mask = causal_mask(block.query_rows(), block.key_rows(), device)?.to_dtype(scores.dtype())?;
+        scores = scores.broadcast_add(&mask)?; // [H, Lq, Lk]
+    }
+    let weights = candle_nn::ops::softmax(&scores.to_dtype(DType::F32)?, 2)?.to_dtype(v.dtype())?; // [H, Lq, Lk]
+    weights.matmul(v) // [H, Lq, Dh]
+}
+
+fn causal_mask(queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
+    let hidden = |i: usize| i % keys + queries > i / keys + keys;
+    let mask: Vec<f32> = (0..queries * keys)
+        .map(|i| if hidden(i) { f32::NEG_INFINITY } else { 0.0 })
+        .collect();
+    Tensor::from_vec(mask, (queries, keys), device) // [Lq, Lk]
+}
+
+fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (n, d) = x.dims2()?;
+    x.reshape((n, heads, d / heads))?.transpose(0, 1)?.contiguous() // [H, N, Dh]
+}
+
+/// Lists the rows of several ranges, checked against the number of rows that exist.
+pub(crate) fn rows(ranges: &[Range<usize>], total: usize) -> Result<Vec<u32>> {
+    if let Some(range) = ranges.iter().find(|r| r.end > total) {
+        bail!("attention: rows {range:?} of {total}");
+    }
+    let all = ranges.iter().flat_map(Clone::clone);
+    all.map(|row| u32::try_from(row).map_err(candle_core::Error::wrap))
+        .collect()
+}

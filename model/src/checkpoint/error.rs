@@ -1,0 +1,291 @@
+//! What can go wrong with a checkpoint, in words for the person who has the file.
+
+use std::{fmt, io};
+
+use candle_core::DType;
+
+use crate::config::ConfigError;
+
+/// Errors of opening a checkpoint and reading from it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// There is nothing at the path.
+    #[error("there is no checkpoint at '{path}': expected a folder with {EXPECTED_FILES}")]
+    NotFound {
+        /// The path that was asked for.
+        path: String,
+    },
+    /// There is a file at the path.
+    #[error("'{path}' is not a folder: a checkpoint is a folder with {EXPECTED_FILES}")]
+    NotAFolder {
+        /// The path that was asked for.
+        path: String,
+    },
+    /// The folder lacks a file without which it is no checkpoint.
+    #[error("'{path}' has no {file}: a checkpoint is a folder with {EXPECTED_FILES}; found {found}")]
+    MissingFile {
+        /// The folder, or `embedded:` and a name.
+        path: String,
+        /// The file that is missing.
+        file: &'static str,
+        /// The files that are there.
+        found: String,
+    },
+    /// A file or folder cannot be read.
+    #[error("cannot read '{file}': {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is a folder, a pipe or a device.
+    #[error("'{file}' is not a regular file")]
+    NotAFile {
+        /// The file.
+        file: String,
+    },
+    /// A file is larger than such a file can sensibly be.
+    #[error("'{file}' has {found} bytes, more than the {limit} that such a file may have")]
+    FileTooLarge {
+        /// The file.
+        file: String,
+        /// Its size in bytes.
+        found: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A file was asked for by a name that could lead out of the folder.
+    #[error("'{name}' is not a file of a checkpoint: expected a plain file name, without folders")]
+    FileName {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The configuration cannot be used.
+    #[error("'{file}': {source}")]
+    Config {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+    /// The weights file is damaged or something else altogether.
+    #[error("'{file}' is not a usable safetensors file: {source}")]
+    Header {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: HeaderError,
+    },
+    /// The configuration describes weights that the file does not hold.
+    #[error("'{file}' lacks {tensors}: its config.json belongs to another model, or the file is incomplete")]
+    MissingTensors {
+        /// The file.
+        file: String,
+        /// The first missing tensors with their shapes, and how many more there are.
+        tensors: String,
+    },
+    /// The file holds weights that the configuration does not describe.
+    #[error("'{file}' holds {tensors}, which the model of its config.json does not have")]
+    UnexpectedTensors {
+        /// The file.
+        file: String,
+        /// The first unexpected tensors with their shapes, and how many more there are.
+        tensors: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("'{file}': tensor '{tensor}' has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The shape according to `config.json`.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// There is no such tensor to load.
+    #[error("'{file}' has no tensor '{tensor}'")]
+    NoSuchTensor {
+        /// The file.
+        file: String,
+        /// The name that was asked for.
+        tensor: String,
+    },
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Says which files a checkpoint has.
+const EXPECTED_FILES: &str = "config.json, model.safetensors, and tokenizer.json or tokenizer.model";
+
+/// What makes bytes not a safetensors file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// The file ends before the header's length does.
+    #[error("it has {found} bytes, fewer than the 8 of a header's length; it may be truncated")]
+    TooShort {
+        /// The file's size in bytes.
+        found: usize,
+    },
+    /// The header's length is beyond reason.
+    #[error("its header claims {found} bytes, more than the {limit} that are read")]
+    TooLong {
+        /// The length in bytes that the file claims.
+        found: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The header's length is beyond the end of the file.
+    #[error("its header claims {expected} bytes, but only {found} follow; it may be truncated")]
+    Truncated {
+        /// The length in bytes that the file claims.
+        expected: u64,
+        /// How many bytes there are after the length.
+        found: usize,
+    },
+    /// The header is not the JSON of a table of tensors.
+    #[error("its header is not a table of tensors: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A type of number that weights are not read from.
+    #[error("tensor '{tensor}' has dtype '{found}', expected F32, BF16 or F16")]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// The type that the file states.
+        found: String,
+    },
+    /// A shape has more elements than can be counted.
+    #[error("tensor '{tensor}' has shape {shape}, which no file can hold")]
+    ShapeOverflow {
+        /// The tensor.
+        tensor: String,
+        /// The shape that the file states.
+        shape: String,
+    },
+    /// A tensor's place has another size than its shape and dtype need.
+    #[error("tensor '{tensor}' needs {expected} bytes, but its offsets {start} to {end} hold {}", span(*start, *end))]
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// The bytes that its shape and dtype need.
+        expected: u64,
+        /// Where it starts.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// Tensors overlap, or leave a hole that could hide something.
+    #[error("tensor '{tensor}' starts at offset {found}, expected {expected}, where the one before it ends")]
+    Offset {
+        /// The tensor.
+        tensor: String,
+        /// Where the tensor before it ends.
+        expected: u64,
+        /// Where it starts.
+        found: u64,
+    },
+    /// The tensors together are not as long as the file.
+    #[error("its tensors take {expected} bytes, but {found} follow the header; it may be truncated")]
+    DataSize {
+        /// The bytes that the header describes.
+        expected: u64,
+        /// The bytes that are there.
+        found: usize,
+    },
+}
+
+fn span(start: u64, end: u64) -> String {
+    end.checked_sub(start)
+        .map_or_else(|| "none".to_owned(), |bytes| bytes.to_string())
+}
+
+/// Errors of writing a checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// A file or folder cannot be written.
+    #[error("cannot write '{file}': {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file was to be written under a name that could lead out of the folder, or that the checkpoint uses itself.
+    #[error(
+        "'{name}' cannot be added to a checkpoint: expected a plain file name other than config.json and model.safetensors"
+    )]
+    FileName {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// A weight of the configuration was not given.
+    #[error("tensor '{tensor}' of shape {expected:?} is missing")]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+        /// Its shape according to the configuration.
+        expected: Vec<usize>,
+    },
+    /// A weight was given that the configuration does not describe.
+    #[error("tensor '{tensor}' is not one of the model's")]
+    UnexpectedTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A weight has another shape than the configuration says.
+    #[error("tensor '{tensor}' has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// The shape according to the configuration.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        found: Vec<usize>,
+    },
+    /// A weight has a type that checkpoints are not read from.
+    #[error("tensor '{tensor}' has dtype {found:?}, expected F32, BF16 or F16")]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// The type that was given.
+        found: DType,
+    },
+    /// The file format refused the tensors.
+    #[error("cannot write the weights: {0}")]
+    Format(#[from] safetensors::SafeTensorError),
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Shows text from a file in a message: on one line, without control characters, and not endlessly long.
+pub(super) fn shown(text: &str) -> String {
+    const LIMIT: usize = 100;
+    let mut characters = text.chars();
+    let mut shown: String = characters
+        .by_ref()
+        .take(LIMIT)
+        .flat_map(char::escape_debug)
+        .collect();
+    if characters.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// Lists the first few of many things, and says how many more there are.
+pub(super) fn shown_list<T: fmt::Display>(items: impl ExactSizeIterator<Item = T>) -> String {
+    const LIMIT: usize = 5;
+    let rest = items.len().saturating_sub(LIMIT);
+    let first: Vec<String> = items.take(LIMIT).map(|item| item.to_string()).collect();
+    match rest {
+        0 => first.join(", "),
+        _ => format!("{} and {rest} more", first.join(", ")),
+    }
+}

@@ -1,0 +1,210 @@
+//! A model folder: checked before use, read by memory map, written so that it is never half there.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `config.json` | the [`MultiwayConfig`] |
+//! | `model.safetensors` | every weight of [`MultiwayConfig::tensors`], and nothing else, as F32, BF16 or F16 |
+//! | `tokenizer.json`, `tokenizer.model` | the tokenizer, read by whoever tokenizes through [`Checkpoint::file`] |
+//!
+//! A checkpoint comes from a folder ([`Checkpoint::open`]) or from bytes inside the binary
+//! ([`Checkpoint::from_static`]). Either way everything about it is checked when it is opened, except the numbers
+//! themselves: after that, [`Checkpoint::load_tensor`] can only fail for want of memory or of a device.
+//!
+//! Nothing in a hostile file can make loading panic or take more memory than a small multiple of the file's size:
+//! lengths are compared with the file before anything is allocated, and shapes with the configuration.
+//!
+//! Source: the format is described in the README of `huggingface/safetensors`, section "Format".
+
+mod error;
+mod header;
+mod save;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, collections::HashMap, fmt, path::Path, sync::Arc};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::config::MultiwayConfig;
+pub use error::{HeaderError, LoadError, SaveError};
+use header::Header;
+pub use save::write_atomically;
+use source::Source;
+
+/// The name of the configuration file.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// The name of the weights file.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// The largest `config.json` that is read, in bytes.
+const CONFIG_LIMIT: u64 = 1 << 20;
+
+/// The largest file that [`Checkpoint::file`] reads, in bytes.
+const FILE_LIMIT: u64 = 64 << 20;
+
+/// One tensor of a checkpoint, as the file stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TensorEntry {
+    /// The name, as in [`MultiwayConfig::tensors`].
+    pub name: String,
+    /// The size of each dimension.
+    pub shape: Vec<usize>,
+    /// The type of number that is stored: F32, BF16 or F16.
+    pub dtype: DType,
+    /// How many bytes it takes in the file.
+    pub bytes: usize,
+    /// Where it starts, counted from the first byte after the header.
+    start: usize,
+}
+
+/// A model's configuration, weights and tokenizer files; cheap to clone.
+#[derive(Clone)]
+pub struct Checkpoint {
+    opened: Arc<Opened>,
+}
+
+struct Opened {
+    name: String,
+    config: MultiwayConfig,
+    source: Source,
+    weights: source::Weights,
+    header: Header,
+    index: HashMap<String, usize>,
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Opened { name, header, .. } = &*self.opened;
+        f.debug_struct("Checkpoint")
+            .field("name", name)
+            .field("tensors", &header.tensors.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Checkpoint {
+    /// Opens a model folder and checks it; the weights are mapped, not read.
+    ///
+    /// The files must not be changed in place while the checkpoint is in use. [`Checkpoint::save`] does not do
+    /// so: it puts new files in the place of old ones, which stay as they are for whoever has them open.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the file, and the tensor or key in it, with what was expected and what was found.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let (name, source) = Source::folder(path.as_ref())?;
+        Self::read(name, source)
+    }
+
+    /// Opens a checkpoint that is part of the binary, given as file names with their contents.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`].
+    pub fn from_static(
+        name: impl Into<String>,
+        files: &'static [(&'static str, &'static [u8])],
+    ) -> Result<Self, LoadError> {
+        Self::read(name.into(), Source::Static(files))
+    }
+
+    fn read(name: String, source: Source) -> Result<Self, LoadError> {
+        let config = match source.file(&name, CONFIG_FILE, CONFIG_LIMIT)? {
+            Some(json) => MultiwayConfig::from_json(&json).map_err(|error| LoadError::Config {
+                file: source.shown(&name, CONFIG_FILE),
+                source: error,
+            })?,
+            None => return Err(source.missing(&name, CONFIG_FILE)),
+        };
+        let Some(weights) = source.weights(&name)? else {
+            return Err(source.missing(&name, WEIGHTS_FILE));
+        };
+        let file = source.shown(&name, WEIGHTS_FILE);
+        let header = header::parse(weights.bytes()).map_err(|problem| LoadError::Header {
+            file: file.clone(),
+            source: problem,
+        })?;
+        header::check(&header.tensors, &config.tensors(), &file)?;
+        let index = header
+            .tensors
+            .iter()
+            .enumerate()
+            .map(|(i, entry)| (entry.name.clone(), i))
+            .collect();
+        tracing::debug!(
+            checkpoint = name,
+            tensors = header.tensors.len(),
+            "checkpoint opened"
+        );
+        Ok(Self {
+            opened: Arc::new(Opened {
+                name,
+                config,
+                source,
+                weights,
+                header,
+                index,
+            }),
+        })
+    }
+
+    /// Returns the name: the folder's, or the one given for embedded bytes.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.opened.name
+    }
+
+    /// Returns the configuration.
+    #[must_use]
+    pub fn config(&self) -> &MultiwayConfig {
+        &self.opened.config
+    }
+
+    /// Lists the tensors in the order in which the file stores them.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorEntry] {
+        &self.opened.header.tensors
+    }
+
+    /// Reads another file of the checkpoint, such as `tokenizer.json`, if it is there.
+    ///
+    /// # Errors
+    /// [`LoadError::FileName`] where `name` is not a plain file name, [`LoadError::FileTooLarge`] above 64 MiB, and
+    /// [`LoadError::Io`] where the file cannot be read.
+    pub fn file(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>, LoadError> {
+        self.opened.source.file(&self.opened.name, name, FILE_LIMIT)
+    }
+
+    /// Reads one tensor, converted to `dtype` and moved to `device`.
+    ///
+    /// # Errors
+    /// [`LoadError::NoSuchTensor`] where the model has no such tensor, and [`LoadError::Tensor`] where the device
+    /// refuses it.
+    pub fn load_tensor(&self, name: &str, device: &Device, dtype: DType) -> Result<Tensor, LoadError> {
+        let Opened {
+            header,
+            index,
+            weights,
+            ..
+        } = &*self.opened;
+        let entry = index.get(name).and_then(|&i| header.tensors.get(i));
+        let bytes = entry.and_then(|entry| {
+            weights
+                .bytes()
+                .get(header.data..)?
+                .get(entry.start..)?
+                .get(..entry.bytes)
+        });
+        let (Some(entry), Some(bytes)) = (entry, bytes) else {
+            let file = self.opened.source.shown(self.name(), WEIGHTS_FILE);
+            return Err(LoadError::NoSuchTensor {
+                file,
+                tensor: error::shown(name),
+            });
+        };
+        // Converted before it is moved: the narrower type may cross to the device, and every type works on the CPU.
+        let stored = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, &Device::Cpu)?; // entry.shape
+        Ok(stored.to_dtype(dtype)?.to_device(device)?)
+    }
+}

@@ -1,0 +1,67 @@
+//! Errors of running a model.
+
+/// What can go wrong between a batch and its numbers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// A sample has more text than the model has positions for.
+    #[error("sample {sample} has {found} text tokens; the model takes at most {limit}")]
+    TextTooLong {
+        /// Which sample of the batch.
+        sample: usize,
+        /// Its length in tokens.
+        found: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// A sample has more pictures than the model takes.
+    #[error("sample {sample} has {found} images; the model takes at most {limit}")]
+    TooManyImages {
+        /// Which sample of the batch.
+        sample: usize,
+        /// How many pictures it has.
+        found: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// A picture was prepared for another model.
+    #[error("image {image} of sample {sample} has {found} values; the model takes {expected} (3 channels)")]
+    ImageSize {
+        /// Which sample of the batch.
+        sample: usize,
+        /// Which picture of the sample.
+        image: usize,
+        /// How many numbers it has.
+        found: usize,
+        /// How many were expected.
+        expected: usize,
+    },
+    /// A sample has neither text nor picture.
+    #[error("sample {sample} is empty: expected at least one token or one image")]
+    EmptySample {
+        /// Which sample of the batch.
+        sample: usize,
+    },
+    /// A token id is outside the vocabulary.
+    #[error("token id {found} is not below the vocabulary size {limit}")]
+    TokenId {
+        /// The id.
+        found: u32,
+        /// The vocabulary's size.
+        limit: usize,
+    },
+    /// A cache slot is full, does not exist, or is named twice in one step.
+    #[error("cache slot {slot}: {problem}")]
+    Slot {
+        /// The slot.
+        slot: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A batch is empty where numbers were asked for.
+    #[error("the batch is empty")]
+    EmptyBatch,
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,218 @@
+//! Pictures as the encoder takes them: decoded, upright, on white, squashed to a square, normalised.
+//!
+//! [`ImageProcessor::process`] does, in this order:
+//!
+//! 1. find the format by the file's content: PNG, JPEG, WebP, GIF (its first frame) or BMP;
+//! 2. check the sizes that the file claims, before memory is taken for them;
+//! 3. decode; a truncated file is an error, never half a picture;
+//! 4. turn it upright as its EXIF orientation says;
+//! 5. composite it on white, if it has transparency, and convert it to 8-bit RGB. This comes before resizing, so that
+//!    the hidden colours of transparent pixels do not bleed into visible ones. Colour profiles are not applied;
+//! 6. squash it to `S` x `S`, whatever its proportions, by antialiased bicubic interpolation in 8-bit fixed point;
+//! 7. normalise it to `(x / 255 - mean) / std`, channel by channel.
+//!
+//! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12) of the same decoded picture, on which models of
+//! this kind are trained elsewhere; `tests/fixtures/images` holds the proof. Decoders of JPEG and of lossy WebP may
+//! differ in the last bits.
+//!
+//! Source: Pillow's `src/libImaging/Resample.c` for the resizing.
+
+mod container;
+mod decode;
+mod error;
+mod resize;
+#[cfg(test)]
+mod tests;
+
+use std::{fs::File, io::Read, path::Path, sync::Arc};
+
+use crate::config::MultiwayConfig;
+pub use error::ImageError;
+
+/// Channels of a pixel: red, green, blue.
+const CHANNELS: usize = 3;
+
+/// Says how large a picture file may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageLimits {
+    /// The largest file, in bytes.
+    pub max_bytes: u64,
+    /// The most pixels, width times height. Decoding takes up to about 16 bytes of memory for each.
+    pub max_pixels: u64,
+}
+
+impl Default for ImageLimits {
+    /// Allows 64 MiB and 8192 x 8192 pixels.
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 20,
+            max_pixels: 64 << 20,
+        }
+    }
+}
+
+/// A picture as the encoder takes it; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ProcessedImage {
+    pixels: Arc<[f32]>, // [3, S, S]
+    original_size: (u32, u32),
+}
+
+impl ProcessedImage {
+    /// Wraps pixels that are normalised already, `[3, S, S]`; their own size counts as the original one.
+    #[must_use]
+    pub fn from_pixels(pixels: Vec<f32>) -> Self {
+        let side = u32::try_from((pixels.len() / CHANNELS).isqrt()).unwrap_or(u32::MAX);
+        Self {
+            pixels: pixels.into(),
+            original_size: (side, side),
+        }
+    }
+
+    /// Returns the normalised pixels, `[3, S, S]`: red plane, green plane, blue plane.
+    #[must_use]
+    pub fn pixels(&self) -> &[f32] {
+        &self.pixels
+    }
+
+    /// Returns the width and height of the upright picture before it was squashed, in pixels.
+    #[must_use]
+    pub fn original_size(&self) -> (u32, u32) {
+        self.original_size
+    }
+}
+
+/// Prepares pictures for one model. Holds no state, and can be shared between threads.
+///
+/// # Examples
+/// ```
+/// use multiway_model::{ImageProcessor, testing::tiny_config};
+///
+/// # fn main() -> Result<(), multiway_model::ImageError> {
+/// let config = tiny_config();
+/// let processor = ImageProcessor::new(&config);
+/// let picture = processor.process_rgb8(2, 1, &[255, 0, 0, 0, 0, 255])?; // a red and a blue pixel
+/// assert_eq!(picture.pixels().len(), 3 * config.image_size * config.image_size);
+/// assert!(processor.process(b"not a picture").is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ImageProcessor {
+    side: usize,
+    mean: [f32; CHANNELS],
+    std: [f32; CHANNELS],
+    limits: ImageLimits,
+}
+
+impl ImageProcessor {
+    /// Prepares pictures as a model's configuration says, within the default limits.
+    #[must_use]
+    pub fn new(config: &MultiwayConfig) -> Self {
+        let (side, mean, std) = (config.image_size, config.image_mean, config.image_std);
+        Self {
+            side,
+            mean,
+            std,
+            limits: ImageLimits::default(),
+        }
+    }
+
+    /// Sets how large a picture file may be.
+    #[must_use]
+    pub fn with_limits(mut self, max_bytes: u64, max_pixels: u64) -> Self {
+        self.limits = ImageLimits {
+            max_bytes,
+            max_pixels,
+        };
+        self
+    }
+
+    /// Returns how large a picture file may be.
+    #[must_use]
+    pub fn limits(&self) -> ImageLimits {
+        self.limits
+    }
+
+    /// Prepares a picture given as the bytes of a file.
+    ///
+    /// # Errors
+    /// [`ImageError`] where the bytes are not a picture that can be read, are damaged or truncated, or exceed the
+    /// limits.
+    pub fn process(&self, file: &[u8]) -> Result<ProcessedImage, ImageError> {
+        let picture = decode::decode(file, &self.limits)?;
+        Ok(self.squash(picture.width(), picture.height(), picture.as_raw()))
+    }
+
+    /// Reads a picture file and prepares it; no more of it is read than the limit allows.
+    ///
+    /// # Errors
+    /// [`ImageError::File`] names the file and says what is wrong with it.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<ProcessedImage, ImageError> {
+        let path = path.as_ref();
+        self.read(path)
+            .and_then(|file| self.process(&file))
+            .map_err(|error| ImageError::File {
+                path: path.display().to_string(),
+                source: Box::new(error),
+            })
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
+        let limit = self.limits.max_bytes;
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
+            return Err(ImageError::NotAFile);
+        }
+        if metadata.len() > limit {
+            return Err(ImageError::FileTooLarge {
+                found: metadata.len(),
+                limit,
+            });
+        }
+        let mut file = Vec::new();
+        // One byte more than allowed shows, to `process`, that the file has grown since it was measured.
+        File::open(path)?
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut file)?;
+        Ok(file)
+    }
+
+    /// Prepares a picture given as its pixels: rows from the top, each pixel red, green, blue.
+    ///
+    /// # Errors
+    /// [`ImageError::NoPixels`] where a side is zero, [`ImageError::PixelBytes`] where `rgb` has another length, and
+    /// [`ImageError::TooManyPixels`] above the limit.
+    pub fn process_rgb8(&self, width: u32, height: u32, rgb: &[u8]) -> Result<ProcessedImage, ImageError> {
+        decode::check_size(width, height, &self.limits)?;
+        let expected = u64::from(width) * u64::from(height) * CHANNELS as u64;
+        if expected != rgb.len() as u64 {
+            return Err(ImageError::PixelBytes {
+                width,
+                height,
+                expected,
+                found: rgb.len(),
+            });
+        }
+        Ok(self.squash(width, height, rgb))
+    }
+
+    fn squash(&self, width: u32, height: u32, rgb: &[u8]) -> ProcessedImage {
+        let square = resize::squash(width as usize, height as usize, rgb, self.side); // [S, S, 3]
+        ProcessedImage {
+            pixels: self.normalise(&square).into(),
+            original_size: (width, height),
+        }
+    }
+
+    /// Normalises and puts channels first: `[S, S, 3]` bytes to `[3, S, S]`.
+    fn normalise(&self, square: &[u8]) -> Vec<f32> {
+        let mut pixels = Vec::with_capacity(square.len());
+        for (channel, (mean, std)) in self.mean.iter().zip(self.std).enumerate() {
+            let value = |x: &u8| (f32::from(*x) / 255.0 - mean) / std;
+            pixels.extend(square.iter().skip(channel).step_by(CHANNELS).map(value));
+        }
+        pixels // [3, S, S]
+    }
+}

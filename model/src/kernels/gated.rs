@@ -1,0 +1,68 @@
+//! The gated GELU of a feed-forward layer: `[N, 2F]` (gate, up) to `[N, F]`, forward and backward.
+//!
+//! Source: Shazeer 2020 (arXiv 2002.05202), GEGLU with the tanh form of GELU.
+
+use super::access::{slice, with_slice};
+use super::simd::{gelu, multiversion};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
+/// Multiplies GELU of the first half of each row with the second half.
+pub(crate) struct GatedGelu;
+
+multiversion! {
+    fn forward(x: &[f32], y: &mut [f32], f: usize) {
+        for (row, out) in x.chunks_exact(2 * f).zip(y.chunks_exact_mut(f)) {
+            let (gate, up) = row.split_at(f);
+            for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
+                *o = gelu(*g).0 * u;
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn backward(x: &[f32], g: &[f32], dx: &mut [f32], f: usize) {
+        for ((row, g), dx) in x.chunks_exact(2 * f).zip(g.chunks_exact(f)).zip(dx.chunks_exact_mut(2 * f)) {
+            let (gate, up) = row.split_at(f);
+            let (dgate, dup) = dx.split_at_mut(f);
+            for i in 0..f {
+                let (value, slope) = gelu(gate[i]);
+                dgate[i] = g[i] * up[i] * slope;
+                dup[i] = g[i] * value;
+            }
+        }
+    }
+}
+
+fn half(layout: &Layout) -> Result<(usize, usize)> {
+    let (n, width) = layout.shape().dims2()?;
+    if !width.is_multiple_of(2) {
+        bail!("gated GELU: expected an even width, found {width}");
+    }
+    Ok((n, width / 2))
+}
+
+impl CustomOp1 for GatedGelu {
+    fn name(&self) -> &'static str {
+        "gated-gelu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (n, f) = half(layout)?;
+        let mut y = vec![0.0; n * f]; // [N, F]
+        forward(slice(x, layout)?, &mut y, f);
+        Ok((CpuStorage::F32(y), Shape::from((n, f))))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
+        let (n, f) = half(x.layout())?;
+        let mut dx = vec![0.0; n * 2 * f]; // [N, 2F]
+        with_slice(x, |xs| {
+            with_slice(g, |gs| {
+                backward(xs, gs, &mut dx, f);
+                Ok(())
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(dx, (n, 2 * f), x.device())?))
+    }
+}

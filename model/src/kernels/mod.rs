@@ -1,0 +1,48 @@
+//! Kernels for the CPU: what candle's general operations leave on the table.
+//!
+//! Each kernel is reached through a layer that also has a form composed of candle's own operations, and is
+//! tested against it. Kernels that training needs have a backward pass.
+
+pub(crate) mod access;
+pub(crate) mod gated;
+pub(crate) mod gemm;
+mod linear;
+mod loss;
+pub(crate) mod norm;
+pub(crate) mod rotary;
+pub(crate) mod simd;
+
+pub use linear::PackedLinear;
+
+use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+/// Sums `weight * -log softmax(logits)[target]` over the rows of `[N, V]`, a differentiable scalar.
+///
+/// `smoothing` (0 to 1) is the share of probability that the target gives up to the whole vocabulary.
+///
+/// # Errors
+/// Where `targets` or `weights` do not have N entries, or a target is not below V.
+pub fn cross_entropy(
+    logits: &Tensor,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+    smoothing: f32,
+) -> Result<Tensor> {
+    let operation = loss::CrossEntropy {
+        targets: Arc::new(targets),
+        weights: Arc::new(weights),
+        smoothing,
+    };
+    logits.contiguous()?.apply_op1(operation)
+}
+
+/// Returns log softmax(row)\[index\] for one row of logits.
+#[must_use]
+pub fn log_probability(row: &[f32], index: usize) -> f32 {
+    row.get(index)
+        .map_or(f32::NEG_INFINITY, |x| x - loss::log_sum_exp(row))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! RMSNorm with one scale per expert, forward and backward in one pass each.
+//!
+//! Source: Zhang and Sennrich 2019 (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * w.
+
+use super::access::{slice, with_slice};
+use super::simd::multiversion;
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+/// Normalises rows `[N, D]`; the first `split` rows use the first row of the weights `[E, D]`, the others the last.
+pub(crate) struct RmsNorm {
+    pub(crate) eps: f32,
+    pub(crate) split: usize,
+}
+
+fn dimensions(x: &Layout, w: &Layout) -> Result<(usize, usize, usize)> {
+    let (n, d) = x.shape().dims2()?;
+    let (experts, width) = w.shape().dims2()?;
+    if width != d || experts == 0 || experts > 2 {
+        bail!("rms-norm: expected weights [1 or 2, {d}], found [{experts}, {width}]");
+    }
+    Ok((n, d, experts))
+}
+
+/// Sums products in 16 lanes whose order depends on the length alone.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (a16, a_rest) = a.as_chunks::<16>();
+    let (b16, b_rest) = b.as_chunks::<16>();
+    for (x, y) in a16.iter().zip(b16) {
+        for i in 0..16 {
+            lanes[i] = x[i].mul_add(y[i], lanes[i]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
+multiversion! {
+    fn forward(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
+        let last = w.len() - d;
+        for (n, (row, out)) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
+            let scale = if n < split { &w[..d] } else { &w[last..] };
+            let inverse = 1.0 / (dot(row, row) / d as f32 + eps).sqrt();
+            for ((o, x), s) in out.iter_mut().zip(row).zip(scale) {
+                *o = x * inverse * s;
+            }
+        }
+    }
+}
+
+multiversion! {
+    #[expect(clippy::too_many_arguments, reason = "one pass over five arrays")]
+    fn backward(x: &[f32], w: &[f32], g: &[f32], dx: &mut [f32], dw: &mut [f32], d: usize, split: usize, eps: f32) {
+        let last = w.len() - d;
+        let mut scaled = vec![0.0f32; d];
+        let rows = x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).enumerate();
+        for (n, ((x, g), dx)) in rows {
+            let offset = if n < split { 0 } else { last };
+            let (scale, dscale) = (&w[offset..offset + d], &mut dw[offset..offset + d]);
+            let inverse = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
+            for i in 0..d {
+                scaled[i] = g[i] * scale[i];
+                dscale[i] += g[i] * x[i] * inverse;
+            }
+            let mean = dot(&scaled, x) / d as f32 * inverse * inverse;
+            for i in 0..d {
+                dx[i] = inverse * (scaled[i] - x[i] * mean);
+            }
+        }
+    }
+}
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms-norm-experts"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (n, d, _) = dimensions(lx, lw)?;
+        let mut y = vec![0.0; n * d]; // [N, D]
+        forward(slice(x, lx)?, slice(w, lw)?, &mut y, d, self.split, self.eps);
+        Ok((CpuStorage::F32(y), Shape::from((n, d))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (n, d, experts) = dimensions(x.layout(), w.layout())?;
+        let (mut dx, mut dw) = (vec![0.0; n * d], vec![0.0; experts * d]); // [N, D], [E, D]
+        with_slice(x, |xs| {
+            with_slice(w, |ws| {
+                with_slice(g, |gs| {
+                    backward(xs, ws, gs, &mut dx, &mut dw, d, self.split, self.eps);
+                    Ok(())
+                })
+            })
+        })?;
+        let dx = Tensor::from_vec(dx, (n, d), x.device())?;
+        let dw = Tensor::from_vec(dw, (experts, d), x.device())?;
+        Ok((Some(dx), Some(dw)))
+    }
+}

@@ -1,0 +1,110 @@
+//! Run-time choice of instruction sets, and the few scalar functions that kernels share.
+
+/// Compiles one function body for AVX-512, AVX2 with FMA, and the baseline, and picks at run time.
+///
+/// The body is ordinary Rust: the compiler vectorises it for each instruction set.
+macro_rules! multiversion {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$doc])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::is_x86_feature_detected as has;
+                if has!("avx512f") && has!("avx512vl") && has!("avx512bw") && has!("avx512dq") && has!("fma") {
+                    // SAFETY: the instruction sets that the function was compiled for were just detected.
+                    #[expect(unsafe_code, reason = "calls a function compiled for a detected instruction set")]
+                    return unsafe { avx512($($arg),*) };
+                }
+                if has!("avx2") && has!("fma") {
+                    // SAFETY: as above.
+                    #[expect(unsafe_code, reason = "calls a function compiled for a detected instruction set")]
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+
+pub(crate) use multiversion;
+
+/// Computes e^x to within 2 units in the last place for x in -87..88, flushing smaller x to zero.
+///
+/// Branch-free, so that loops over it vectorise. Method: range reduction by ln 2 in two parts and a degree-6
+/// polynomial (Cephes `expf`).
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the exponent was clamped to -127..128 before the cast"
+)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let clamped = x.clamp(-87.3, 88.0);
+    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
+    let mut p = 1.987_569_1e-4f32;
+    p = p.mul_add(r, 1.398_2e-3);
+    p = p.mul_add(r, 8.333_452e-3);
+    p = p.mul_add(r, 4.166_579_6e-2);
+    p = p.mul_add(r, 1.666_666_5e-1);
+    p = p.mul_add(r, 0.5);
+    let y = p.mul_add(r * r, r) + 1.0;
+    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    if x < -87.3 { 0.0 } else { y * scale }
+}
+
+/// Computes the derivative-friendly pieces of the tanh form of GELU: the value and its derivative.
+///
+/// Source: Hendrycks and Gimpel 2016 (arXiv 1606.08415), with tanh(u) = 2 sigmoid(2u) - 1.
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> (f32, f32) {
+    const C: f32 = 0.797_884_6;
+    const A: f32 = 0.044_715;
+    let u = C * x * (A * x).mul_add(x, 1.0);
+    let s = 1.0 / (1.0 + exp(-2.0 * u));
+    let du = C * (3.0 * A * x).mul_add(x, 1.0);
+    (x * s, 2.0f32.mul_add(x * s * (1.0 - s) * du, s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate_over_its_range() {
+        for i in -8700..8800i16 {
+            let x = f32::from(i) / 100.0;
+            let want = f64::from(x).exp();
+            let got = f64::from(exp(x));
+            assert!(
+                (got - want).abs() <= 3e-7 * want,
+                "exp({x}) = {got}, expected {want}"
+            );
+        }
+        assert!(exp(-1000.0) == 0.0 && exp(f32::NEG_INFINITY) == 0.0);
+    }
+
+    #[test]
+    fn gelu_and_its_derivative_follow_the_formula() {
+        let tanh_form = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_8 * (x + 0.044_715 * x * x * x)).tanh());
+        for i in -80..80i8 {
+            let x = f64::from(i) / 10.0;
+            let (y, dy) = gelu(f32::from(i) / 10.0);
+            let slope = (tanh_form(x + 1e-4) - tanh_form(x - 1e-4)) / 2e-4;
+            assert!((f64::from(y) - tanh_form(x)).abs() < 2e-6, "gelu({x})");
+            assert!((f64::from(dy) - slope).abs() < 2e-5, "gelu'({x})");
+        }
+    }
+}

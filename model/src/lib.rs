@@ -1,0 +1,56 @@
+//! The multiway encoder-decoder: configuration, layers, kernels, checkpoints and image processing.
+//!
+//! Tensors in, tensors out: this crate knows neither tokenizers nor requests. An encoder with one expert per
+//! modality reads pictures and text packed into rows; a decoder writes text.
+//!
+//! ```
+//! use multiway_model::testing::{random_inference_model, tiny_config};
+//! use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache};
+//!
+//! # fn main() -> Result<(), multiway_model::ForwardError> {
+//! let config = tiny_config();
+//! let model = random_inference_model(&config, 7)?;
+//! let batch = EncoderBatch::new(&config, &[EncoderSample { images: &[], tokens: &[5, 6, 1] }])?;
+//! let encoded = model.encode(&batch)?; // [N, D]
+//! let memories = model.prompt_memory(&encoded)?;
+//! let mut cache = KvCache::new(&model, 1, 8)?;
+//! let rows = [DecoderRow { token: config.decoder_start_token_id, slot: 0, memory: &memories[0] }];
+//! let logits = model.decode_step(&DecoderBatch { rows: &rows }, &mut cache)?; // [1, V]
+//! assert_eq!(logits.dims(), [1, config.vocab_size]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`checkpoint`] | a model folder: checked before use, read by memory map |
+//! | [`image`] | pictures as the encoder takes them |
+//! | [`kernels`] | what makes it fast on a CPU |
+//! | [`testing`] | small random models |
+
+mod attention;
+mod batch;
+pub mod checkpoint;
+mod config;
+mod decoder;
+mod encoder;
+mod error;
+pub mod image;
+mod init;
+pub mod kernels;
+mod layers;
+mod memory;
+mod model;
+pub mod testing;
+
+pub use batch::{EncoderBatch, EncoderSample, Patch, PatchedImage, SampleSegments, Segments};
+pub use candle_core::{DType, Device, Tensor};
+pub use checkpoint::{Checkpoint, LoadError};
+pub use config::{ARCHITECTURE, AttentionPattern, ConfigError, MultiwayConfig};
+pub use decoder::{DecoderBatch, DecoderRow, TargetBatch};
+pub use encoder::EncoderOutput;
+pub use error::ForwardError;
+pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
+pub use init::initialise;
+pub use memory::{KvCache, PromptMemory};
+pub use model::Model;

@@ -1,0 +1,323 @@
+//! What can go wrong with a task file, its inputs, and its rendering.
+
+use thiserror::Error;
+
+use crate::suggest::{did_you_mean, listing, quoted};
+
+/// Says why a task file could not be read or rendered.
+///
+/// Each message names the file, the line where one is known (counted from the top of the *file*), what was expected,
+/// what was found and, where it can be guessed, what was meant.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum PromptError {
+    /// The file, or a part of it, is larger than a task file may be.
+    #[error("{origin}: the {part} has {bytes} bytes, and the most it may have is {limit}")]
+    TooLarge {
+        /// The file.
+        origin: String,
+        /// What is too large: `file`, `front matter` or `body`.
+        part: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The most it may have.
+        limit: usize,
+    },
+    /// The file is not UTF-8.
+    #[error(
+        "{origin}:{line}: not UTF-8: the byte 0x{byte:02x} at offset {offset} does not continue a character; save the file as UTF-8"
+    )]
+    NotUtf8 {
+        /// The file.
+        origin: String,
+        /// The line of the offending byte.
+        line: usize,
+        /// The offset of the offending byte from the start of the file.
+        offset: usize,
+        /// The offending byte.
+        byte: u8,
+    },
+    /// The file does not start with `---`.
+    #[error(
+        "{origin}:1: expected a line `---` that opens the front matter, found {}; a task file looks like this:\n\n{EXAMPLE_FILE}",
+        quoted(found)
+    )]
+    NoFrontMatter {
+        /// The file.
+        origin: String,
+        /// The first line.
+        found: String,
+    },
+    /// The front matter is not closed by a second `---`.
+    #[error(
+        "{origin}: the front matter that line 1 opens is not closed: expected a second line `---` before the prompt; a task file looks like this:\n\n{EXAMPLE_FILE}"
+    )]
+    UnclosedFrontMatter {
+        /// The file.
+        origin: String,
+    },
+    /// The front matter is not YAML, or not of the expected shape.
+    #[error("{origin}:{line}:{column}: front matter: {message}")]
+    FrontMatter {
+        /// The file.
+        origin: String,
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A value in the front matter is not allowed.
+    #[error("{origin}{}: {key}: {message}", at(*line))]
+    Invalid {
+        /// The file.
+        origin: String,
+        /// The line, where known.
+        line: Option<usize>,
+        /// The key, with dots: `inputs.language.default`.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The body is empty.
+    #[error(
+        "{origin}:{line}: the prompt is empty: write it below the front matter, for example `{{{{ image }}}}Caption: <extra_id_0>`"
+    )]
+    EmptyBody {
+        /// The file.
+        origin: String,
+        /// The line at which the body should start.
+        line: usize,
+    },
+    /// The body is not a Jinja template.
+    #[error("{origin}:{line}: {message}")]
+    Syntax {
+        /// The file.
+        origin: String,
+        /// The line.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// The body uses a name that is no input.
+    #[error(
+        "{origin}{}: '{name}' is not defined{} (inputs: {})",
+        at(*line),
+        did_you_mean(suggestion.as_ref()),
+        listing(inputs)
+    )]
+    Undefined {
+        /// The file.
+        origin: String,
+        /// The line, where known.
+        line: Option<usize>,
+        /// The name, or the expression, that is not defined.
+        name: String,
+        /// The inputs that exist.
+        inputs: Vec<String>,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// An input is declared and nowhere used.
+    #[error(
+        "{origin}{}: the input '{name}' is declared but not used: write {{{{ {name} }}}} in the prompt, or remove it from `inputs`",
+        at(*line)
+    )]
+    UnusedInput {
+        /// The file.
+        origin: String,
+        /// The line of the declaration, where known.
+        line: Option<usize>,
+        /// The input.
+        name: String,
+    },
+    /// A required input is missing.
+    #[error(
+        "{origin}: the input '{name}' ({expected}) is missing (inputs: {})",
+        listing(inputs)
+    )]
+    MissingInput {
+        /// The file.
+        origin: String,
+        /// The input.
+        name: String,
+        /// What it should be.
+        expected: String,
+        /// The inputs that exist.
+        inputs: Vec<String>,
+    },
+    /// An input is given that the task does not have.
+    #[error(
+        "{origin}: there is no input '{name}'{} (inputs: {})",
+        did_you_mean(suggestion.as_ref()),
+        listing(inputs)
+    )]
+    UnknownInput {
+        /// The file.
+        origin: String,
+        /// The name that was given.
+        name: String,
+        /// The inputs that exist.
+        inputs: Vec<String>,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// The value of an input is not allowed.
+    #[error("{origin}: input '{name}': {error}")]
+    Input {
+        /// The file.
+        origin: String,
+        /// The input.
+        name: String,
+        /// What is wrong with the value.
+        #[source]
+        error: InputError,
+    },
+    /// The inputs hold too much text.
+    #[error(
+        "{origin}: the inputs hold {bytes} bytes of text, and the most they may hold together is {limit}"
+    )]
+    InputsTooLarge {
+        /// The file.
+        origin: String,
+        /// Their size together.
+        bytes: usize,
+        /// The most they may have.
+        limit: usize,
+    },
+    /// A picture, or something else that is no text, stands where text is needed.
+    #[error("{origin}{}: {message}", at(*line))]
+    NotText {
+        /// The file.
+        origin: String,
+        /// The line, where known.
+        line: Option<usize>,
+        /// What stands where, and what to write instead.
+        message: String,
+    },
+    /// The text to fill in has no gap, or too many.
+    #[error("{origin}{}: {message}", at(*line))]
+    Gaps {
+        /// The file.
+        origin: String,
+        /// The line, where known.
+        line: Option<usize>,
+        /// What is wrong.
+        message: String,
+    },
+    /// The template ran for too long.
+    #[error(
+        "{origin}{}: the prompt takes too many steps to render (more than {limit}): look for a loop that is too long",
+        at(*line)
+    )]
+    OutOfFuel {
+        /// The file.
+        origin: String,
+        /// The line that was being rendered, where known.
+        line: Option<usize>,
+        /// The most steps that rendering may take.
+        limit: u64,
+    },
+    /// Macros call each other too deeply.
+    #[error("{origin}{}: the prompt recurses too deeply: look for a macro that calls itself", at(*line))]
+    TooDeep {
+        /// The file.
+        origin: String,
+        /// The line that was being rendered, where known.
+        line: Option<usize>,
+    },
+    /// The prompt is too long.
+    #[error("{origin}: the prompt is longer than {limit} bytes")]
+    OutputTooLong {
+        /// The file.
+        origin: String,
+        /// The most that a prompt may have.
+        limit: usize,
+    },
+    /// Rendering failed for another reason.
+    #[error("{origin}{}: {message}", at(*line))]
+    Render {
+        /// The file.
+        origin: String,
+        /// The line, where known.
+        line: Option<usize>,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Says why a value is not allowed for an input.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// The value has another type.
+    #[error("expected {expected}, found {found}")]
+    Type {
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// The value is not one of the choices.
+    #[error(
+        "expected one of {}, found {}{}",
+        listing(choices),
+        quoted(found),
+        did_you_mean(suggestion.as_ref())
+    )]
+    Choice {
+        /// The choices.
+        choices: Vec<String>,
+        /// What was found.
+        found: String,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// The value, or the number of items, is too small or too large.
+    #[error("expected {what} {bounds}, found {found}")]
+    Range {
+        /// What is counted: `a number`, `a count of items`.
+        what: &'static str,
+        /// The bounds, in words.
+        bounds: String,
+        /// What was found.
+        found: String,
+    },
+    /// The text is too long.
+    #[error("expected at most {limit} characters, found {found}")]
+    TooLong {
+        /// The most it may have.
+        limit: usize,
+        /// What it has.
+        found: usize,
+    },
+    /// A list of texts to choose from has an item that is empty or comes twice.
+    #[error(
+        "expected texts that differ and are not empty, found {} at item {position}",
+        quoted(found)
+    )]
+    Answers {
+        /// The item.
+        found: String,
+        /// Its place, counted from 1.
+        position: usize,
+    },
+    /// Pictures cannot be written as text.
+    #[error("expected a picture; a picture is given as a file, not as text")]
+    Picture,
+}
+
+/// Shows what a task file looks like, for errors about its frame.
+const EXAMPLE_FILE: &str = "\
+---
+description: Says what is in a picture.
+inputs:
+  image: {type: image}
+output: {kind: text}
+---
+{{ image }}Caption: <extra_id_0>";
+
+fn at(line: Option<usize>) -> String {
+    line.map(|line| format!(":{line}")).unwrap_or_default()
+}

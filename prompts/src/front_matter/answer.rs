@@ -1,0 +1,182 @@
+//! The `output` and `decode` of a task: which kind of answer, and how it is decoded.
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::inputs::input_of_kind;
+use super::{Problem, line};
+use crate::input::{InputKind, InputSpec, check_answers};
+use crate::spec::{Choices, DecodeSpec, OutputSpec};
+use crate::special::{SPECIAL_FORMS, split_specials};
+use crate::suggest::{did_you_mean, listing, nearest, quoted};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOutput {
+    kind: Spanned<String>,
+    choices: Option<Spanned<Vec<String>>>,
+    choices_from: Option<Spanned<String>>,
+    fill: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDecode {
+    prefix: Option<Spanned<String>>,
+    max_new_tokens: Option<Spanned<usize>>,
+    temperature: Option<Spanned<f32>>,
+    top_k: Option<Spanned<usize>>,
+    top_p: Option<Spanned<f32>>,
+    seed: Option<u64>,
+    #[serde(default)]
+    stop: Vec<Spanned<String>>,
+}
+
+pub(super) fn check_output(
+    raw: RawOutput,
+    inputs: &IndexMap<String, InputSpec>,
+) -> Result<OutputSpec, Problem> {
+    let kind = raw.kind.value.as_str();
+    let fields = [
+        ("choices", raw.choices.as_ref().map(line), "choice"),
+        ("choices_from", raw.choices_from.as_ref().map(line), "choice"),
+        ("fill", raw.fill.as_ref().map(line), "text"),
+    ];
+    if !OutputSpec::KINDS.contains(&kind) {
+        let suggestion = nearest(kind, OutputSpec::KINDS);
+        let message = format!(
+            "there is no kind {}{} (kinds: {})",
+            quoted(kind),
+            did_you_mean(suggestion.as_ref()),
+            listing(&OutputSpec::KINDS)
+        );
+        return Err(Problem::new(&raw.kind, "output.kind", message));
+    }
+    for (field, found, owner) in fields {
+        if let Some(line) = found.filter(|_| kind != owner) {
+            let message = format!("an output of kind {kind} has no {field}; it goes with kind {owner}");
+            return Err(Problem {
+                line,
+                key: format!("output.{field}"),
+                message,
+            });
+        }
+    }
+    match kind {
+        "choice" => check_choices(raw, inputs).map(OutputSpec::Choice),
+        "embedding" => Ok(OutputSpec::Embedding),
+        _ => {
+            let fill = raw
+                .fill
+                .map(|fill| input_of_kind(fill, "output.fill", InputKind::Text, inputs))
+                .transpose()?;
+            Ok(OutputSpec::Text { fill })
+        }
+    }
+}
+
+fn check_choices(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<Choices, Problem> {
+    match (raw.choices, raw.choices_from) {
+        (Some(choices), None) => {
+            check_answers(&choices.value).map_err(|error| Problem::new(&choices, "output.choices", error))?;
+            Ok(Choices::Listed(choices.value))
+        }
+        (None, Some(from)) => {
+            input_of_kind(from, "output.choices_from", InputKind::List, inputs).map(Choices::FromInput)
+        }
+        (Some(_), Some(from)) => Err(Problem::new(
+            &from,
+            "output.choices_from",
+            "the answers come either from `choices` or from `choices_from`: remove one of the two",
+        )),
+        (None, None) => Err(Problem::new(
+            &raw.kind,
+            "output",
+            "an output of kind choice needs the answers: write `choices: [yes, no]`, or `choices_from:` and the name of \
+             an input of type list",
+        )),
+    }
+}
+
+pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Result<DecodeSpec, Problem> {
+    if *output == OutputSpec::Embedding {
+        return Err(Problem::new(
+            &raw,
+            "decode",
+            "an embedding is not decoded: remove `decode`",
+        ));
+    }
+    let raw = raw.value;
+    Ok(DecodeSpec {
+        prefix: raw.prefix.map(prefix).transpose()?.unwrap_or_default(),
+        max_new_tokens: raw
+            .max_new_tokens
+            .map(|value| at_least_one(value, "decode.max_new_tokens"))
+            .transpose()?,
+        temperature: bounded(
+            raw.temperature,
+            "decode.temperature",
+            "a number of at least 0",
+            |t| t >= 0.0,
+        )?,
+        top_k: raw
+            .top_k
+            .map(|value| at_least_one(value, "decode.top_k"))
+            .transpose()?,
+        top_p: bounded(raw.top_p, "decode.top_p", "a number above 0 and up to 1", |p| {
+            p > 0.0 && p <= 1.0
+        })?,
+        seed: raw.seed,
+        stop: raw.stop.into_iter().map(stop).collect::<Result<_, _>>()?,
+    })
+}
+
+fn prefix(prefix: Spanned<String>) -> Result<Vec<String>, Problem> {
+    split_specials(&prefix.value).ok_or_else(|| {
+        let message = format!(
+            "expected special tokens ({SPECIAL_FORMS}), found {}",
+            quoted(&prefix.value)
+        );
+        Problem::new(&prefix, "decode.prefix", message)
+    })
+}
+
+fn at_least_one(value: Spanned<usize>, key: &str) -> Result<usize, Problem> {
+    match value.value {
+        0 => Err(Problem::new(
+            &value,
+            key,
+            "expected a whole number of at least 1, found 0",
+        )),
+        number => Ok(number),
+    }
+}
+
+fn bounded(
+    value: Option<Spanned<f32>>,
+    key: &str,
+    expected: &str,
+    allowed: impl Fn(f32) -> bool,
+) -> Result<Option<f32>, Problem> {
+    match value {
+        Some(value) if !(value.value.is_finite() && allowed(value.value)) => Err(Problem::new(
+            &value,
+            key,
+            format!("expected {expected}, found {}", value.value),
+        )),
+        Some(value) => Ok(Some(value.value)),
+        None => Ok(None),
+    }
+}
+
+fn stop(stop: Spanned<String>) -> Result<String, Problem> {
+    match stop.value.is_empty() {
+        true => Err(Problem::new(
+            &stop,
+            "decode.stop",
+            "expected text that ends the answer, found an empty text",
+        )),
+        false => Ok(stop.value),
+    }
+}

@@ -1,0 +1,117 @@
+//! The `examples` of a task, checked against its inputs and its answer.
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::inputs::unknown_input;
+use super::{Problem, line};
+use crate::error::InputError;
+use crate::input::{InputKind, InputSpec, InputValue};
+use crate::spec::{Choices, Example, ExampleInput, OutputSpec};
+use crate::suggest::{nearest, quoted};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExample {
+    #[serde(default)]
+    inputs: IndexMap<Spanned<String>, serde_json::Value>,
+    output: Option<Spanned<String>>,
+}
+
+pub(super) fn check_example(
+    index: usize,
+    example: Spanned<RawExample>,
+    specs: &IndexMap<String, InputSpec>,
+    output: &OutputSpec,
+) -> Result<Example, Problem> {
+    let key = format!("examples[{index}]");
+    let example_line = line(&example);
+    let mut inputs = IndexMap::new();
+    for (name, value) in &example.value.inputs {
+        let key = format!("{key}.inputs");
+        let spec = specs
+            .get(&name.value)
+            .ok_or_else(|| Problem::new(name, &key, unknown_input(&name.value, specs)))?;
+        let input = example_input(spec, value)
+            .map_err(|error| Problem::new(name, format!("{key}.{}", name.value), error))?;
+        inputs.insert(name.value.clone(), input);
+    }
+    if let Some((name, spec)) = specs
+        .iter()
+        .find(|(name, spec)| spec.is_required() && !inputs.contains_key(*name))
+    {
+        let message = format!("the input '{name}' ({}) is missing", spec.expected());
+        return Err(Problem {
+            line: example_line,
+            key,
+            message,
+        });
+    }
+    let answer = example_output(&key, example_line, example.value.output, output)?;
+    Ok(Example {
+        inputs,
+        output: answer,
+    })
+}
+
+fn example_input(spec: &InputSpec, value: &serde_json::Value) -> Result<ExampleInput, InputError> {
+    if !spec.kind.is_picture() {
+        return spec.read(value).map(ExampleInput::Value);
+    }
+    let path = |value: &serde_json::Value| value.as_str().filter(|path| !path.is_empty()).map(str::to_owned);
+    let paths = match (spec.kind, value) {
+        (InputKind::Image, value) => path(value).map(ExampleInput::Picture),
+        (_, serde_json::Value::Array(items)) => items
+            .iter()
+            .map(path)
+            .collect::<Option<Vec<_>>>()
+            .map(ExampleInput::Pictures),
+        _ => None,
+    };
+    let input = paths.ok_or_else(|| InputError::Type {
+        expected: if spec.kind == InputKind::Image {
+            "the path of a picture"
+        } else {
+            "a list of paths of pictures"
+        }
+        .to_owned(),
+        found: quoted(&value.to_string()),
+    })?;
+    if let ExampleInput::Pictures(paths) = &input {
+        spec.check(&InputValue::Images((0..paths.len()).collect()))?;
+    }
+    Ok(input)
+}
+
+fn example_output(
+    key: &str,
+    example_line: Option<usize>,
+    answer: Option<Spanned<String>>,
+    output: &OutputSpec,
+) -> Result<Option<String>, Problem> {
+    let key = format!("{key}.output");
+    match (answer, output) {
+        (None, OutputSpec::Embedding) => Ok(None),
+        (Some(answer), OutputSpec::Embedding) => Err(Problem::new(
+            &answer,
+            key,
+            "an embedding has no answer to write down: remove `output`",
+        )),
+        (None, _) => Err(Problem {
+            line: example_line,
+            key,
+            message: "the answer is missing".to_owned(),
+        }),
+        (Some(answer), OutputSpec::Choice(Choices::Listed(choices))) if !choices.contains(&answer.value) => {
+            let suggestion = nearest(&answer.value, choices.iter().map(String::as_str));
+            let error = InputError::Choice {
+                choices: choices.clone(),
+                found: answer.value.clone(),
+                suggestion,
+            };
+            Err(Problem::new(&answer, key, error))
+        }
+        (Some(answer), _) => Ok(Some(answer.value)),
+    }
+}

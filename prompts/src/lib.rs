@@ -1,0 +1,102 @@
+//! Task files and prompt templates: typed front matter, a sandboxed Jinja body, prompt parts.
+//!
+//! A task is one file. Its front matter says what the task takes and what it answers, its body is the prompt:
+//!
+//! ```
+//! use multiway_prompts::{InputValue, Inputs, PromptPart, TaskFile};
+//!
+//! let file = r#"---
+//! description: Says what is in a picture, in the language you ask for.
+//! inputs:
+//!   image: {type: image}
+//!   language: {type: text, default: English, choices: [English, German]}
+//! output: {kind: text}
+//! decode: {prefix: "<extra_id_0>", max_new_tokens: 24}
+//! ---
+//! {{ image }}Caption in {{ language }}: <extra_id_0>
+//! "#;
+//! let task = TaskFile::parse("caption.task", file.as_bytes())?;
+//! let inputs = Inputs::from([("image".to_owned(), InputValue::Image(0))]);
+//!
+//! let prompt = task.render(&inputs)?;
+//! assert_eq!(
+//!     prompt.parts,
+//!     [
+//!         PromptPart::Image(0),
+//!         PromptPart::Text("Caption in English: ".into()),
+//!         PromptPart::Special("<extra_id_0>".into()),
+//!     ]
+//! );
+//! # Ok::<(), multiway_prompts::PromptError>(())
+//! ```
+//!
+//! # Front matter
+//!
+//! YAML between two lines `---`, the first of which is the first line of the file.
+//!
+//! | key | value |
+//! |---|---|
+//! | `description` | what the task does, in a sentence |
+//! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
+//! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
+//! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list; `kind: embedding` |
+//! | `decode` | `prefix` (special tokens), `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`, `stop` |
+//! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
+//! | `languages` | BCP 47 tags |
+//! | `examples` | `inputs`, with pictures as paths from the task file, and the `output` that they should get |
+//!
+//! # Body
+//!
+//! A [Jinja](https://docs.rs/minijinja/latest/minijinja/syntax/) template. A line that holds only a `{% tag %}` or a
+//! `{# comment #}` leaves nothing behind: the white space before the tag and the newline after it are dropped. The last
+//! newline of the file is dropped too. `{{ }}` writes text, numbers and booleans (`True`, `False`, as Jinja does); a list
+//! needs `| join(", ")`, and `none` is an error.
+//!
+//! - **Pictures.** `{{ image }}`, `{{ images[0] }}`, or a loop over `images`.
+//! - **Special tokens.** `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` and `<unk>` are special where they stand in the
+//!   body outside of `{{ }}` and `{% %}`, raw blocks included. Inside, write `special("</s>")`, or `mask(2)` for
+//!   `<extra_id_2>`; a string such as `{{ "</s>" }}` is plain text.
+//! - **Gaps.** `{{ text | gaps }}` puts `<extra_id_0>`, `<extra_id_1>`, ... in place of each `___` of a text; with
+//!   `output: {kind: text, fill: text}`, [`fill_gaps`] puts the answers there.
+//!
+//! # What a caller cannot do
+//!
+//! A caller's text stays text, whatever it contains and whatever the template does with it: see [`PromptPart`]. While a
+//! template renders, a picture or a special token is a single character that occurs in no text of the caller, chosen
+//! anew for each prompt. Rendering is bounded in steps, depth and size, reads no other file, and calls nothing but
+//! filters on an allow list.
+//!
+//! # Modules
+//!
+//! | module | holds |
+//! |---|---|
+//! | `task_file` | [`TaskFile`]: reading, checking inputs, rendering |
+//! | `front_matter` | YAML into raw structs, raw structs into checked ones |
+//! | `input`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
+//! | `template`, `sandbox` | the Jinja environment, and its errors in our words |
+//! | `scan`, `special` | where special tokens, names and filters stand in a template |
+//! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
+//! | `infill` | gaps |
+//! | `error`, `suggest` | [`PromptError`], [`InputError`], "did you mean" |
+
+mod error;
+mod front_matter;
+mod infill;
+mod input;
+mod markers;
+mod prompt;
+mod sandbox;
+mod scan;
+mod spec;
+mod special;
+mod suggest;
+mod task_file;
+mod template;
+
+pub use error::{InputError, PromptError};
+pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
+pub use input::{InputKind, InputSpec, InputValue, Inputs};
+pub use prompt::{Prompt, PromptPart};
+pub use spec::{Choices, DecodeSpec, Example, ExampleInput, Metric, OutputSpec};
+pub use special::is_special_form;
+pub use task_file::{MAX_INPUT_BYTES, TaskFile};

@@ -1,0 +1,167 @@
+//! What a task file declares besides its inputs: the answer, decoding, metrics, examples.
+
+use std::fmt;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::input::InputValue;
+
+/// Declares the kind of answer that a task gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OutputSpec {
+    /// Text, as the decoder writes it.
+    Text {
+        /// The input whose gaps the answer fills.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fill: Option<String>,
+    },
+    /// One of a closed set of answers.
+    Choice(Choices),
+    /// A vector.
+    Embedding,
+}
+
+impl OutputSpec {
+    /// Names the kinds that there are, as task files write them.
+    pub const KINDS: [&'static str; 3] = ["text", "choice", "embedding"];
+
+    /// Names this kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            OutputSpec::Text { .. } => "text",
+            OutputSpec::Choice(_) => "choice",
+            OutputSpec::Embedding => "embedding",
+        }
+    }
+
+    /// Names the input that the answer itself uses, if any.
+    pub fn uses_input(&self) -> Option<&str> {
+        match self {
+            OutputSpec::Text { fill } => fill.as_deref(),
+            OutputSpec::Choice(Choices::FromInput(name)) => Some(name),
+            OutputSpec::Choice(Choices::Listed(_)) | OutputSpec::Embedding => None,
+        }
+    }
+}
+
+/// Says where the answers to choose from are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub enum Choices {
+    /// In the task file.
+    #[serde(rename = "choices")]
+    Listed(Vec<String>),
+    /// In an input of type list.
+    #[serde(rename = "choices_from")]
+    FromInput(String),
+}
+
+/// Says how answers are decoded. What is `None` is for the engine to choose.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DecodeSpec {
+    /// Special tokens that every answer starts with, and that are never shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefix: Vec<String>,
+    /// The most tokens that an answer may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_new_tokens: Option<usize>,
+    /// The sampling temperature; 0 takes the most likely token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// Samples from this many of the most likely tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// Samples from the fewest most likely tokens that have this probability together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// The seed of sampling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Texts that end the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+}
+
+/// Names a metric that a task is scored with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Metric {
+    /// The share of answers that equal a reference.
+    ExactMatch,
+    /// The share of choices that are right.
+    Accuracy,
+    /// BLEU.
+    Bleu,
+    /// CIDEr.
+    Cider,
+    /// The share of queries whose match ranks first.
+    #[serde(rename = "recall_at_1")]
+    RecallAt1,
+    /// The share of queries whose match ranks among the first five.
+    #[serde(rename = "recall_at_5")]
+    RecallAt5,
+}
+
+impl Metric {
+    /// Lists all metrics.
+    pub const ALL: [Metric; 6] = [
+        Metric::ExactMatch,
+        Metric::Accuracy,
+        Metric::Bleu,
+        Metric::Cider,
+        Metric::RecallAt1,
+        Metric::RecallAt5,
+    ];
+
+    /// Names the metric, as task files write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::ExactMatch => "exact_match",
+            Metric::Accuracy => "accuracy",
+            Metric::Bleu => "bleu",
+            Metric::Cider => "cider",
+            Metric::RecallAt1 => "recall_at_1",
+            Metric::RecallAt5 => "recall_at_5",
+        }
+    }
+
+    /// Finds a metric by its name.
+    pub fn from_name(name: &str) -> Option<Metric> {
+        Metric::ALL.into_iter().find(|metric| metric.name() == name)
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Shows a task at work: inputs, and the answer that they should get.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Example {
+    /// The inputs that the example gives, checked against the task's.
+    pub inputs: IndexMap<String, ExampleInput>,
+    /// The answer, unless the task gives an embedding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+/// Holds an input of an example. Pictures are paths, relative to the task file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum ExampleInput {
+    /// A value that is no picture.
+    Value(InputValue),
+    /// The path of a picture.
+    Picture(String),
+    /// The paths of pictures.
+    Pictures(Vec<String>),
+}

@@ -1,0 +1,96 @@
+//! The forms that special tokens take in a template.
+
+/// Says which special tokens there are, for error messages.
+pub(crate) const SPECIAL_FORMS: &str = "<extra_id_N>, <loc_N>, </s>, <pad>, <unk>";
+
+const FIXED: [&str; 3] = ["</s>", "<pad>", "<unk>"];
+const NUMBERED: [&str; 2] = ["<extra_id_", "<loc_"];
+const MAX_DIGITS: usize = 5;
+
+/// Tells whether `token` has the form of a special token: `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` or `<unk>`.
+///
+/// Whether a vocabulary has that token is for the tokenizer to say.
+///
+/// ```
+/// assert!(multiway_prompts::is_special_form("<extra_id_0>"));
+/// assert!(!multiway_prompts::is_special_form("<extra_id_00>"));
+/// assert!(!multiway_prompts::is_special_form("cat"));
+/// ```
+pub fn is_special_form(token: &str) -> bool {
+    special_at_start(token).is_some_and(|found| found.len() == token.len())
+}
+
+/// Finds the special token that `text` starts with.
+pub(crate) fn special_at_start(text: &str) -> Option<&str> {
+    if let Some(fixed) = FIXED.iter().find(|fixed| text.starts_with(**fixed)) {
+        return text.get(..fixed.len());
+    }
+    let prefix = NUMBERED.iter().find(|prefix| text.starts_with(**prefix))?;
+    let rest = text.get(prefix.len()..)?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let leading_zero = digits > 1 && rest.starts_with('0');
+    if digits == 0 || digits > MAX_DIGITS || leading_zero || rest.as_bytes().get(digits) != Some(&b'>') {
+        return None;
+    }
+    text.get(..prefix.len() + digits + 1)
+}
+
+/// Names the mask token that opens gap `index`.
+pub(crate) fn mask_token(index: usize) -> String {
+    format!("<extra_id_{index}>")
+}
+
+/// Cuts a string that must be nothing but special tokens into these tokens.
+pub(crate) fn split_specials(text: &str) -> Option<Vec<String>> {
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let token = special_at_start(rest)?;
+        tokens.push(token.to_owned());
+        rest = rest.get(token.len()..)?;
+    }
+    Some(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_tokens_are_special() {
+        for token in [
+            "</s>",
+            "<pad>",
+            "<unk>",
+            "<extra_id_0>",
+            "<extra_id_99>",
+            "<loc_1023>",
+        ] {
+            assert!(is_special_form(token), "{token}");
+        }
+        for text in [
+            "",
+            "<",
+            "</s",
+            "<s>",
+            "<extra_id_>",
+            "<extra_id_01>",
+            "<extra_id_1",
+            "<extra_id_-1>",
+            "<loc_123456>",
+            "</s>x",
+        ] {
+            assert!(!is_special_form(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_of_special_tokens_is_cut_into_them_and_anything_else_is_refused() {
+        assert_eq!(
+            split_specials("</s><extra_id_1>").unwrap(),
+            ["</s>", "<extra_id_1>"]
+        );
+        assert_eq!(split_specials("").unwrap(), Vec::<String>::new());
+        assert_eq!(split_specials("<extra_id_0> a"), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! A task as JSON, as `tasks show --json` prints it.
+
+use multiway_prompts::{PromptPart, TaskFile};
+
+#[test]
+fn a_task_is_written_as_json_with_all_that_it_declares() {
+    let file = include_bytes!("cases/caption.task");
+    let task = TaskFile::parse("tasks/caption.task", file).unwrap();
+    let json = serde_json::to_string_pretty(&task).unwrap();
+    insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "json", omit_expression => true }, {
+        insta::assert_snapshot!("caption", json);
+    });
+}
+
+#[test]
+fn answers_to_choose_from_are_written_beside_their_kind() {
+    let choice = |output: &str| {
+        let file = format!(
+            "---\ndescription: x\ninputs: {{labels: {{type: list}}}}\noutput: {output}\n---\n{{{{ labels[0] }}}}"
+        );
+        let task = TaskFile::parse("x.task", file.as_bytes()).unwrap();
+        serde_json::to_string(&task.output).unwrap()
+    };
+    assert_eq!(
+        choice("{kind: choice, choices: [yes, no]}"),
+        r#"{"kind":"choice","choices":["yes","no"]}"#
+    );
+    assert_eq!(
+        choice("{kind: choice, choices_from: labels}"),
+        r#"{"kind":"choice","choices_from":"labels"}"#
+    );
+    assert_eq!(choice("{kind: embedding}"), r#"{"kind":"embedding"}"#);
+}
+
+#[test]
+fn parts_are_written_with_their_kind() {
+    let parts = [
+        PromptPart::Image(0),
+        PromptPart::Text("a".into()),
+        PromptPart::Special("</s>".into()),
+    ];
+    assert_eq!(
+        serde_json::to_string(&parts).unwrap(),
+        r#"[{"image":0},{"text":"a"},{"special":"</s>"}]"#
+    );
+}

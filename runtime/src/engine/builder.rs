@@ -1,0 +1,195 @@
+//! Building an engine.
+
+use super::forward::{Forward, ModelForward};
+use super::stats::Counters;
+use super::worker::Worker;
+use super::{Engine, Shared};
+use crate::error::EngineError;
+use crate::scheduler::Scheduler;
+use crate::tokenizer::Tokenizer;
+use multiway_model::{Checkpoint, DType, Device, Model, MultiwayConfig};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::unbounded_channel;
+
+/// The largest value of any option: it bounds memory, and is far above what helps.
+const MAX_OPTION: usize = 1 << 16;
+
+/// Chooses how an engine runs; [`build`](Self::build) starts it.
+#[derive(Debug)]
+#[must_use = "an engine runs only once it is built"]
+pub struct EngineBuilder<'a> {
+    source: Source<'a>,
+    options: Options,
+    device: Device,
+    dtype: DType,
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    Checkpoint(&'a Checkpoint),
+    Model(Arc<Model>, Tokenizer),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub(super) threads: Option<usize>,
+    pub(super) max_batch: usize,
+    pub(super) queue_capacity: usize,
+    pub(super) encode_budget: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            max_batch: 32,
+            queue_capacity: 1024,
+            encode_budget: 2048,
+        }
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<(), EngineError> {
+        let options = [
+            ("threads", self.threads.unwrap_or(1)),
+            ("max_batch", self.max_batch),
+            ("queue_capacity", self.queue_capacity),
+            ("encode_budget", self.encode_budget),
+        ];
+        match options
+            .into_iter()
+            .find(|(_, value)| !(1..=MAX_OPTION).contains(value))
+        {
+            Some((option, found)) => Err(EngineError::Option {
+                option,
+                found,
+                expected: "1 to 65536",
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'a> EngineBuilder<'a> {
+    pub(super) fn from_checkpoint(checkpoint: &'a Checkpoint) -> Self {
+        Self::new(Source::Checkpoint(checkpoint))
+    }
+
+    pub(super) fn from_model(model: Arc<Model>, tokenizer: Tokenizer) -> Self {
+        Self::new(Source::Model(model, tokenizer))
+    }
+
+    fn new(source: Source<'a>) -> Self {
+        Self {
+            source,
+            options: Options::default(),
+            device: Device::Cpu,
+            dtype: DType::F32,
+        }
+    }
+
+    /// Sets how many threads compute; else one per core.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options.threads = Some(threads);
+        self
+    }
+
+    /// Sets how many sequences are decoded at a time; else 32.
+    pub fn max_batch(mut self, max_batch: usize) -> Self {
+        self.options.max_batch = max_batch;
+        self
+    }
+
+    /// Sets how many requests may wait to be admitted; else 1024.
+    pub fn queue_capacity(mut self, queue_capacity: usize) -> Self {
+        self.options.queue_capacity = queue_capacity;
+        self
+    }
+
+    /// Sets how many encoder rows, text tokens and patches, are encoded between two steps; else 2048.
+    ///
+    /// This is how long a running stream can be held up by others' prompts. One prompt is always encoded whole.
+    pub fn encode_budget(mut self, rows: usize) -> Self {
+        self.options.encode_budget = rows;
+        self
+    }
+
+    /// Sets the device that a checkpoint's weights are loaded onto; else the CPU.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Sets the number type that a checkpoint's weights are loaded as; else f32.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Loads what has to be loaded and starts the engine's thread.
+    ///
+    /// # Errors
+    /// [`EngineError`] where an option is out of range, the checkpoint cannot be loaded, or threads cannot be started.
+    pub fn build(self) -> Result<Engine, EngineError> {
+        self.options.check()?;
+        let (model, tokenizer) = match self.source {
+            Source::Model(model, tokenizer) => (model, tokenizer),
+            Source::Checkpoint(checkpoint) => {
+                let tokenizer = Tokenizer::from_checkpoint(checkpoint)?;
+                (
+                    Arc::new(Model::load(checkpoint, &self.device, self.dtype)?),
+                    tokenizer,
+                )
+            }
+        };
+        let config = model.config().clone();
+        let max_batch = self.options.max_batch;
+        let forward =
+            ModelForward::new(model, max_batch).map_err(|source| EngineError::Cache { max_batch, source })?;
+        start(forward, tokenizer, config, &self.options)
+    }
+}
+
+/// Starts the engine's thread inside a pool of its own, so that all its work obeys the number of threads.
+pub(super) fn start<F: Forward + Send + 'static>(
+    forward: F,
+    tokenizer: Tokenizer,
+    config: MultiwayConfig,
+    options: &Options,
+) -> Result<Engine, EngineError> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads.unwrap_or_else(cores))
+        .thread_name(|index| format!("multiway-{index}"))
+        .build()
+        .map_err(|error| EngineError::Threads(error.to_string()))?;
+    let counters = Arc::new(Counters::new(options.max_batch));
+    let (commands, receiver) = unbounded_channel();
+    let scheduler = Scheduler::new(options.max_batch, options.encode_budget);
+    let worker = Worker::new(
+        forward,
+        receiver,
+        scheduler,
+        Arc::clone(&counters),
+        tokenizer.vocab_size(),
+    );
+    let thread = std::thread::Builder::new()
+        .name("multiway-engine".to_owned())
+        .spawn(move || pool.install(|| worker.run()))
+        .map_err(|error| EngineError::Threads(error.to_string()))?;
+    let shared = Shared {
+        tokenizer,
+        config,
+        commands,
+        places: Arc::new(Semaphore::new(options.queue_capacity)),
+        queue_capacity: options.queue_capacity,
+        score_rows: options.max_batch.div_ceil(2),
+        counters,
+        thread: Mutex::new(Some(thread)),
+    };
+    Ok(Engine {
+        shared: Arc::new(shared),
+    })
+}

@@ -1,0 +1,293 @@
+//! Answers requests of any kind from one set of weights, many at a time.
+//!
+//! One thread owns the model. Between two steps it forgets requests whose caller has gone, admits those that wait,
+//! encodes their prompts in one packed batch, and then advances every running request by one token. So requests
+//! join and leave between any two tokens, and none waits for another to end.
+//!
+//! A request's tokens and log-probabilities are the same alone and in any company: rows are computed
+//! independently of each other, and random numbers depend on the request's seed and step only.
+
+mod builder;
+mod forward;
+mod scoring;
+mod sequence;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use builder::EngineBuilder;
+pub use stats::EngineStats;
+pub use worker::Shutdown;
+
+use crate::error::RequestError;
+use crate::request::{Prepared, Request};
+use crate::scheduler::Demand;
+use crate::stream::{Generation, Score, TokenStream, Usage, block_on};
+use crate::tokenizer::Tokenizer;
+
+use multiway_model::{Checkpoint, Model, MultiwayConfig};
+use scoring::Scoring;
+use sequence::{Clock, Sequence};
+use stats::Counters;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use worker::{Command, Submission, Work};
+
+/// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
+///
+/// Every operation comes in an asynchronous form, which needs no particular runtime, and in a blocking one, which is
+/// not for use in asynchronous code.
+///
+/// ```no_run
+/// use multiway_model::Checkpoint;
+/// use multiway_prompts::Prompt;
+/// use multiway_runtime::{Engine, Request, StreamEvent};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let checkpoint = Checkpoint::open("checkpoints/default")?;
+/// let engine = Engine::builder(&checkpoint).threads(2).build()?;
+/// let mut stream = engine.generate(Request::new(Prompt::from_text("a cat is a"), Vec::new())).await?;
+/// while let Some(event) = stream.next().await {
+///     if let StreamEvent::Token { text, .. } = event? {
+///         print!("{text}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tokenizer: Tokenizer,
+    config: MultiwayConfig,
+    commands: UnboundedSender<Command>,
+    /// Places for requests that wait; one is held from submission until admission.
+    places: Arc<Semaphore>,
+    queue_capacity: usize,
+    /// How many rows of one score request may be in a step.
+    score_rows: usize,
+    counters: Arc<Counters>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    /// Stops the thread before its next step and waits for it, so that no work goes on behind the caller's back.
+    fn drop(&mut self) {
+        drop(self.commands.send(Command::Shutdown(Shutdown::Abort)));
+        self.places.close();
+        let thread = self
+            .thread
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the engine's thread panicked outside of a step");
+        }
+    }
+}
+
+impl Engine {
+    /// Starts building an engine for a checkpoint.
+    pub fn builder(checkpoint: &Checkpoint) -> EngineBuilder<'_> {
+        EngineBuilder::from_checkpoint(checkpoint)
+    }
+
+    /// Starts building an engine for a model that is in memory already, such as one in training.
+    pub fn builder_from_model(model: Arc<Model>, tokenizer: Tokenizer) -> EngineBuilder<'static> {
+        EngineBuilder::from_model(model, tokenizer)
+    }
+
+    /// Returns the tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.tokenizer
+    }
+
+    /// Returns the model's configuration.
+    #[must_use]
+    pub fn config(&self) -> &MultiwayConfig {
+        &self.shared.config
+    }
+
+    /// Tells what the engine is doing, as of its last step.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        self.shared.counters.read()
+    }
+
+    /// Shuts the engine down for all handles: no request is accepted any more. Returns at once.
+    ///
+    /// Dropping the last handle waits for the engine's thread, but cuts a drain short. To wait for a drain, wait for
+    /// the requests.
+    pub fn shutdown(&self, how: Shutdown) {
+        self.shared.places.close();
+        // An engine that has stopped already needs no telling.
+        drop(self.shared.commands.send(Command::Shutdown(how)));
+    }
+
+    /// Writes an answer, token by token. Waits while as many requests wait as the engine lets wait.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the request cannot be answered or the engine was shut down.
+    pub async fn generate(&self, request: Request) -> Result<TokenStream, RequestError> {
+        let prepared = self.prepare_generation(request)?;
+        let place = self.place().await?;
+        self.start_generation(prepared, place)
+    }
+
+    /// Writes an answer, token by token, or says at once that the engine is overloaded.
+    ///
+    /// # Errors
+    /// [`RequestError::Overloaded`] where no place is free; else as [`generate`](Self::generate).
+    pub fn try_generate(&self, request: Request) -> Result<TokenStream, RequestError> {
+        let prepared = self.prepare_generation(request)?;
+        let place = Arc::clone(&self.shared.places)
+            .try_acquire_owned()
+            .map_err(|error| match error {
+                TryAcquireError::NoPermits => RequestError::Overloaded {
+                    capacity: self.shared.queue_capacity,
+                },
+                TryAcquireError::Closed => RequestError::ShutDown,
+            })?;
+        self.start_generation(prepared, place)
+    }
+
+    /// Writes an answer and returns it whole.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and where the request fails on the way.
+    pub fn generate_blocking(&self, request: Request) -> Result<Generation, RequestError> {
+        block_on(async { self.generate(request).await?.wait().await })
+    }
+
+    /// Tells how likely each candidate is as the whole answer: its tokens and `</s>`, after the forced prefix.
+    ///
+    /// The prompt is encoded once; of the sampling parameters only `prefix` counts.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    pub async fn score(&self, request: Request, candidates: Vec<String>) -> Result<Vec<Score>, RequestError> {
+        let prepared = self.prepare(request)?;
+        let targets = prepared.targets(&candidates, self.tokenizer(), self.config())?;
+        let place = self.place().await?;
+        let (reply, answer) = oneshot::channel();
+        let (start, prefix) = (self.config().decoder_start_token_id, prepared.start.len() - 1);
+        let slots = targets.len().min(self.shared.score_rows);
+        self.submit(
+            prepared,
+            Work::Score(Scoring::new(start, prefix, targets, reply)),
+            slots,
+            place,
+        )?;
+        answer.await.unwrap_or(Err(RequestError::ShutDown))
+    }
+
+    /// Tells how likely each candidate is, as [`score`](Self::score) does.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
+    pub fn score_blocking(
+        &self,
+        request: Request,
+        candidates: Vec<String>,
+    ) -> Result<Vec<Score>, RequestError> {
+        block_on(self.score(request, candidates))
+    }
+
+    /// Embeds a prompt for retrieval: a vector of unit length, made of its first picture, or of its text where it has none.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    pub async fn embed(&self, request: Request) -> Result<Vec<f32>, RequestError> {
+        let prepared = self.prepare(request)?;
+        let place = self.place().await?;
+        let (reply, answer) = oneshot::channel();
+        self.submit(prepared, Work::Embed(Some(reply)), 0, place)?;
+        answer.await.unwrap_or(Err(RequestError::ShutDown))
+    }
+
+    /// Embeds a prompt for retrieval, as [`embed`](Self::embed) does.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub fn embed_blocking(&self, request: Request) -> Result<Vec<f32>, RequestError> {
+        block_on(self.embed(request))
+    }
+
+    fn prepare(&self, request: Request) -> Result<Prepared, RequestError> {
+        Prepared::new(request, self.tokenizer(), self.config())
+    }
+
+    fn prepare_generation(&self, request: Request) -> Result<Prepared, RequestError> {
+        let prepared = self.prepare(request)?;
+        prepared.check_new_tokens(self.config())?;
+        Ok(prepared)
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        Arc::clone(&self.shared.places)
+            .acquire_owned()
+            .await
+            .map_err(|_closed| RequestError::ShutDown)
+    }
+
+    fn start_generation(
+        &self,
+        prepared: Prepared,
+        place: OwnedSemaphorePermit,
+    ) -> Result<TokenStream, RequestError> {
+        let (sender, events) = unbounded_channel();
+        let sequence = Sequence::new(&prepared, self.tokenizer(), self.config().eos_token_id, sender);
+        self.submit(prepared, Work::Generate(Box::new(sequence)), 1, place)?;
+        Ok(TokenStream::new(events))
+    }
+
+    fn submit(
+        &self,
+        prepared: Prepared,
+        work: Work,
+        slots: usize,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
+        let config = self.config();
+        let usage = Usage {
+            prompt_tokens: prepared.tokens.len(),
+            image_patches: prepared.images.len() * config.patches(),
+            new_tokens: 0,
+        };
+        let demand = Demand {
+            slots,
+            encoder_rows: prepared.encoder_rows(config),
+        };
+        let submission = Submission {
+            prepared,
+            work,
+            demand,
+            usage,
+            place,
+            clock: Clock::start(),
+        };
+        let command = Command::Submit(Box::new(submission));
+        self.shared
+            .commands
+            .send(command)
+            .map_err(|_stopped| RequestError::ShutDown)
+    }
+}

@@ -1,0 +1,219 @@
+//! Ranking given answers against one encoded prompt.
+
+use crate::error::RequestError;
+use crate::sampling::LogNormalizer;
+use crate::stream::Score;
+use crate::tokenizer::TokenId;
+use std::ops::Range;
+use tokio::sync::oneshot;
+
+pub(crate) type ScoreReply = oneshot::Sender<Result<Vec<Score>, RequestError>>;
+
+/// Scores candidates in waves, walking the trie of their tokens: what candidates of a wave have in common is
+/// decoded once.
+///
+/// Candidates are sorted, so those that agree so far lie side by side. A wave has one cache slot per candidate; a
+/// group of candidates that agree so far uses the slot of its first member, and where it splits, the slot is copied.
+#[derive(Debug)]
+pub(crate) struct Scoring {
+    /// What the decoder reads before any candidate differs.
+    start: TokenId,
+    /// How many tokens of each target are forced and not scored.
+    prefix: usize,
+    /// Sorted targets: prefix, candidate, `</s>`.
+    targets: Vec<Vec<TokenId>>,
+    /// For each sorted target which candidate it is.
+    order: Vec<usize>,
+    /// By sorted target.
+    sums: Vec<f64>,
+    slots: Vec<usize>,
+    wave: Range<usize>,
+    /// How many tokens of the targets of this wave the decoder has read.
+    depth: usize,
+    groups: Vec<Range<usize>>,
+    reply: Option<ScoreReply>,
+}
+
+/// What has to be done to the cache after a step.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct CacheChanges {
+    /// Slots to copy, from and to.
+    pub(crate) copies: Vec<(usize, usize)>,
+    /// Slots to empty.
+    pub(crate) clears: Vec<usize>,
+}
+
+impl Scoring {
+    /// Takes targets that all begin with the same `prefix` tokens and end in `</s>`.
+    pub(crate) fn new(start: TokenId, prefix: usize, targets: Vec<Vec<TokenId>>, reply: ScoreReply) -> Self {
+        let mut indexed: Vec<(usize, Vec<TokenId>)> = targets.into_iter().enumerate().collect();
+        indexed.sort_by(|(_, a), (_, b)| a.cmp(b));
+        let (order, targets): (Vec<usize>, Vec<Vec<TokenId>>) = indexed.into_iter().unzip();
+        let sums = vec![0.0; targets.len()];
+        let reply = Some(reply);
+        Self {
+            start,
+            prefix,
+            targets,
+            order,
+            sums,
+            slots: Vec::new(),
+            wave: 0..0,
+            depth: 0,
+            groups: Vec::new(),
+            reply,
+        }
+    }
+
+    /// Starts the first wave in the slots that the request was given.
+    pub(crate) fn begin(&mut self, slots: Vec<usize>) {
+        self.slots = slots;
+        self.next_wave();
+    }
+
+    /// Tells whether nobody waits for the scores any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// Lists the rows of the next step: a token and a slot each.
+    pub(crate) fn rows(&self) -> Vec<(TokenId, usize)> {
+        let row = |group: &Range<usize>| {
+            let token = match self.depth.checked_sub(1) {
+                None => self.start,
+                Some(last) => self.token(group.start, last)?,
+            };
+            Some((token, self.slot(group.start)?))
+        };
+        self.groups.iter().filter_map(row).collect()
+    }
+
+    /// Takes the logits of the rows, `[B, V]`, one slice each.
+    pub(crate) fn advance(&mut self, logits: &[&[f32]]) -> Result<CacheChanges, String> {
+        let mut changes = CacheChanges::default();
+        let mut next = Vec::new();
+        let groups = std::mem::take(&mut self.groups);
+        for (group, logits) in groups.into_iter().zip(logits) {
+            self.add(group.clone(), logits)?;
+            for part in self.split(group.clone()) {
+                if part.start != group.start {
+                    changes
+                        .copies
+                        .extend(self.slot(group.start).zip(self.slot(part.start)));
+                }
+                next.push(part);
+            }
+        }
+        self.depth += 1;
+        self.groups = next;
+        if self.groups.is_empty() {
+            changes.clears.clone_from(&self.slots);
+            self.next_wave();
+        }
+        Ok(changes)
+    }
+
+    /// Tells whether every candidate has been scored.
+    pub(crate) fn is_done(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Gives out the scores, in the order of the candidates.
+    pub(crate) fn finish(&mut self) {
+        let mut scores = vec![
+            Score {
+                log_probability: 0.0,
+                tokens: 0
+            };
+            self.targets.len()
+        ];
+        for ((index, target), sum) in self.order.iter().zip(&self.targets).zip(&self.sums) {
+            if let Some(score) = scores.get_mut(*index) {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "log-probabilities are given out in 32 bits"
+                )]
+                let log_probability = *sum as f32;
+                *score = Score {
+                    log_probability,
+                    tokens: target.len() - self.prefix,
+                };
+            }
+        }
+        self.send(Ok(scores));
+    }
+
+    /// Gives out an error instead.
+    pub(crate) fn fail(&mut self, error: RequestError) {
+        self.send(Err(error));
+    }
+
+    fn send(&mut self, answer: Result<Vec<Score>, RequestError>) {
+        if let Some(reply) = self.reply.take() {
+            // A caller that has gone wants no answer.
+            drop(reply.send(answer));
+        }
+    }
+
+    fn next_wave(&mut self) {
+        let start = self.wave.end;
+        let end = self.targets.len().min(start + self.slots.len());
+        self.wave = start..end;
+        self.depth = 0;
+        self.groups = (start < end).then_some(start..end).into_iter().collect();
+    }
+
+    fn token(&self, target: usize, position: usize) -> Option<TokenId> {
+        self.targets.get(target)?.get(position).copied()
+    }
+
+    fn slot(&self, target: usize) -> Option<usize> {
+        self.slots.get(target.checked_sub(self.wave.start)?).copied()
+    }
+
+    /// Adds the log-probability of the next token of each member of a group.
+    fn add(&mut self, group: Range<usize>, logits: &[f32]) -> Result<(), String> {
+        if self.depth < self.prefix {
+            return Ok(());
+        }
+        let normalizer = LogNormalizer::of(logits);
+        for member in group {
+            let token = self
+                .token(member, self.depth)
+                .and_then(|token| usize::try_from(token).ok());
+            let value = normalizer
+                .zip(token)
+                .and_then(|(n, token)| n.log_probability(logits, token));
+            match (value, self.sums.get_mut(member)) {
+                (Some(value), Some(sum)) => *sum += f64::from(value),
+                _ => {
+                    return Err(
+                        "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits a group by its next token; members that end with that token drop out.
+    fn split(&self, group: Range<usize>) -> Vec<Range<usize>> {
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        for member in group {
+            if self
+                .targets
+                .get(member)
+                .is_none_or(|target| target.len() <= self.depth + 1)
+            {
+                continue;
+            }
+            match parts.last_mut() {
+                Some(part) if self.token(part.start, self.depth) == self.token(member, self.depth) => {
+                    part.end = member + 1;
+                }
+                _ => parts.push(member..member + 1),
+            }
+        }
+        parts
+    }
+}

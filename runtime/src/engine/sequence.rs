@@ -1,0 +1,168 @@
+//! One running answer.
+
+use crate::error::RequestError;
+use crate::request::Prepared;
+use crate::sampling::Sampler;
+use crate::stop::StopMatcher;
+use crate::stream::{FinishReason, StreamEvent, Timings, Usage};
+use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+pub(crate) type Events = UnboundedSender<Result<StreamEvent, RequestError>>;
+
+/// Writes one answer token by token.
+///
+/// The channel has no bound, but what goes in has: one event per new token and one at the end. So a client that
+/// does not read can neither stall the engine nor grow without limit.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    /// What the decoder reads: the start token, the forced prefix, then what was written.
+    inputs: Vec<TokenId>,
+    /// How many of the inputs are not the model's own.
+    forced: usize,
+    /// How many inputs the decoder has read.
+    position: usize,
+    max_new_tokens: usize,
+    end: TokenId,
+    sampler: Sampler,
+    text: DecodeStream,
+    stop: StopMatcher,
+    events: Events,
+}
+
+impl Sequence {
+    pub(crate) fn new(prepared: &Prepared, tokenizer: &Tokenizer, end: TokenId, events: Events) -> Self {
+        let sampling = &prepared.sampling;
+        let text = if sampling.show_special {
+            tokenizer.decode_stream_with_special()
+        } else {
+            tokenizer.decode_stream()
+        };
+        Self {
+            inputs: prepared.start.clone(),
+            forced: prepared.start.len(),
+            position: 0,
+            max_new_tokens: sampling.max_new_tokens,
+            end,
+            sampler: Sampler::new(sampling),
+            text,
+            stop: StopMatcher::new(&sampling.stop),
+            events,
+        }
+    }
+
+    /// Returns the token that the decoder reads next.
+    pub(crate) fn input(&self) -> Option<TokenId> {
+        self.inputs.get(self.position).copied()
+    }
+
+    /// Tells whether nobody listens any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Counts the tokens written.
+    pub(crate) fn new_tokens(&self) -> usize {
+        self.inputs.len() - self.forced
+    }
+
+    /// Takes the logits `[V]` that followed the last input, writes a token, and tells whether that was the last.
+    pub(crate) fn advance(&mut self, logits: &[f32]) -> Result<Option<FinishReason>, String> {
+        self.position += 1;
+        if self.position < self.inputs.len() {
+            return Ok(None);
+        }
+        let Some(choice) = self.sampler.sample(logits, self.new_tokens()) else {
+            return Err("the model's logits are not finite numbers; its weights may be damaged".to_owned());
+        };
+        self.inputs.push(choice.id);
+        let (mut text, reason) = self.read(choice.id);
+        if reason.is_some_and(|reason| reason != FinishReason::StopString) {
+            let (more, stopped) = self.stop.push(&self.text.take_rest());
+            text.push_str(&more);
+            if !stopped {
+                text.push_str(&self.stop.finish());
+            }
+        }
+        let log_probability = choice.log_probability;
+        self.send(Ok(StreamEvent::Token {
+            id: choice.id,
+            text,
+            log_probability,
+        }));
+        Ok(reason)
+    }
+
+    /// Reads the text of a token that was written, and whether it ends the answer.
+    fn read(&mut self, id: TokenId) -> (String, Option<FinishReason>) {
+        if id == self.end {
+            return (String::new(), Some(FinishReason::Stop));
+        }
+        let (text, stopped) = self.stop.push(&self.text.push(id));
+        let full = self.new_tokens() >= self.max_new_tokens;
+        let reason = if stopped {
+            Some(FinishReason::StopString)
+        } else {
+            full.then_some(FinishReason::Length)
+        };
+        (text, reason)
+    }
+
+    /// Closes the stream with its last event.
+    pub(crate) fn finish(&self, finish_reason: FinishReason, usage: Usage, timings: Timings) {
+        self.send(Ok(StreamEvent::Finished {
+            finish_reason,
+            usage,
+            timings,
+        }));
+    }
+
+    /// Closes the stream with an error.
+    pub(crate) fn fail(&self, error: RequestError) {
+        self.send(Err(error));
+    }
+
+    /// A client that has gone is noticed before the next step.
+    fn send(&self, event: Result<StreamEvent, RequestError>) {
+        drop(self.events.send(event));
+    }
+}
+
+/// When things happened to a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    submitted: Instant,
+    timings: Timings,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self {
+            submitted: Instant::now(),
+            timings: Timings::default(),
+        }
+    }
+
+    pub(crate) fn admitted(&mut self) {
+        self.timings.queued = self.submitted.elapsed();
+    }
+
+    pub(crate) fn encoded(&mut self, since: Instant) {
+        self.timings.encode = since.elapsed();
+    }
+
+    /// Notes the first token; later calls change nothing.
+    pub(crate) fn token(&mut self) {
+        if self.timings.first_token.is_zero() {
+            self.timings.first_token = self.submitted.elapsed();
+        }
+    }
+
+    pub(crate) fn stop(&self) -> Timings {
+        Timings {
+            total: self.submitted.elapsed(),
+            ..self.timings
+        }
+    }
+}

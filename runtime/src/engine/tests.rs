@@ -1,0 +1,444 @@
+//! The engine under failures, cancellations and full queues, with a model whose steps the test lets through.
+
+use super::builder::{Options, start};
+use super::forward::{Forward, ModelForward};
+use super::*;
+use crate::request::SamplingParams;
+use crate::stream::{FinishReason, StreamEvent};
+use crate::tokenizer::sentencepiece_to_json;
+use multiway_model::testing::{random_inference_model, tiny_config};
+use multiway_model::{DecoderRow, EncoderSample, ForwardError, PromptMemory};
+use multiway_prompts::Prompt;
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll, Waker};
+
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let json = sentencepiece_to_json(include_bytes!("../../tests/fixtures/tokenizer.model")).unwrap();
+    Tokenizer::from_json(&json).unwrap()
+});
+
+fn config() -> MultiwayConfig {
+    let mut config = tiny_config();
+    config.vocab_size = TOKENIZER.vocab_size();
+    config
+}
+
+/// What a gated step may do.
+#[derive(Clone, Copy, Debug)]
+enum Permit {
+    Run,
+    Fail,
+    Panic,
+}
+
+/// A real model whose steps tell the test what they are about to do, and then wait for a permit.
+struct Gated {
+    model: ModelForward,
+    steps: Sender<Step>,
+    permits: Receiver<Permit>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Encode(usize),
+    /// The slots of the rows.
+    Decode(Vec<usize>),
+}
+
+impl Gated {
+    fn wait(&self, step: Step) -> Result<(), ForwardError> {
+        drop(self.steps.send(step));
+        // Without a test to ask, everything may run.
+        match self.permits.recv().unwrap_or(Permit::Run) {
+            Permit::Run => Ok(()),
+            Permit::Fail => Err(ForwardError::EmptyBatch),
+            Permit::Panic => panic!("the kernel tripped"),
+        }
+    }
+}
+
+impl Forward for Gated {
+    fn encode(&mut self, samples: &[EncoderSample]) -> Result<Vec<PromptMemory>, ForwardError> {
+        self.wait(Step::Encode(samples.len()))?;
+        self.model.encode(samples)
+    }
+
+    fn embed(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        self.wait(Step::Encode(samples.len()))?;
+        self.model.embed(samples)
+    }
+
+    fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
+        self.wait(Step::Decode(rows.iter().map(|row| row.slot).collect()))?;
+        self.model.step(rows)
+    }
+
+    fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {
+        self.model.copy(from, to)
+    }
+
+    fn clear(&mut self, slot: usize) {
+        self.model.clear(slot);
+    }
+}
+
+/// The test's side of the gate.
+struct Gate {
+    steps: Receiver<Step>,
+    permits: Sender<Permit>,
+}
+
+impl Gate {
+    /// Waits until the engine stands before a step.
+    fn seen(&self) -> Step {
+        self.steps.recv().unwrap()
+    }
+
+    fn open(&self, permit: Permit) {
+        self.permits.send(permit).unwrap();
+    }
+
+    fn pass(&self) -> Step {
+        let step = self.seen();
+        self.open(Permit::Run);
+        step
+    }
+}
+
+fn gated(max_batch: usize, queue_capacity: usize) -> (Engine, Gate) {
+    let (steps, seen) = channel();
+    let (open, permits) = channel();
+    let model = Arc::new(random_inference_model(&config(), 5).unwrap());
+    let forward = Gated {
+        model: ModelForward::new(model, max_batch).unwrap(),
+        steps,
+        permits,
+    };
+    let options = Options {
+        threads: Some(1),
+        max_batch,
+        queue_capacity,
+        ..Options::default()
+    };
+    let engine = start(forward, TOKENIZER.clone(), config(), &options).unwrap();
+    (
+        engine,
+        Gate {
+            steps: seen,
+            permits: open,
+        },
+    )
+}
+
+fn request(text: &str, max_new_tokens: usize) -> Request {
+    let sampling = SamplingParams {
+        max_new_tokens,
+        ..SamplingParams::default()
+    };
+    Request {
+        prompt: Prompt::from_text(text),
+        images: Vec::new(),
+        sampling,
+    }
+}
+
+#[test]
+fn a_full_queue_is_overloaded_at_once_and_waiting_for_a_place_works() {
+    let (engine, gate) = gated(1, 1);
+    let running = engine.try_generate(request("a", 2)).unwrap();
+    // The first request stands before its encoding: it has given its place back.
+    assert_eq!(gate.seen(), Step::Encode(1));
+    let waiting = engine.try_generate(request("b", 2)).unwrap();
+    let error = engine.try_generate(request("c", 2)).unwrap_err();
+    assert_eq!(error, RequestError::Overloaded { capacity: 1 });
+    let mut patient = pin!(engine.generate(request("c", 2)));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(patient.as_mut().poll(&mut context).is_pending());
+    drop(gate);
+    assert_eq!(running.wait_blocking().unwrap().tokens.len(), 2);
+    assert_eq!(waiting.wait_blocking().unwrap().tokens.len(), 2);
+    let patient = block_on(patient).unwrap();
+    assert_eq!(patient.wait_blocking().unwrap().tokens.len(), 2);
+}
+
+#[test]
+fn a_cancelled_request_frees_its_cache_slot_before_the_next_step() {
+    let (engine, gate) = gated(2, 8);
+    let first = engine.try_generate(request("a", 9)).unwrap();
+    let second = engine.try_generate(request("b", 9)).unwrap();
+    let third = engine.try_generate(request("c", 9)).unwrap();
+    // Depending on when the thread looks, the first two are encoded together or one by one.
+    let mut step = gate.seen();
+    while step != Step::Decode(vec![0, 1]) {
+        gate.open(Permit::Run);
+        step = gate.seen();
+    }
+    drop(first);
+    gate.open(Permit::Run);
+    assert_eq!(gate.pass(), Step::Encode(1));
+    assert_eq!(
+        gate.pass(),
+        Step::Decode(vec![1, 0]),
+        "the third request runs in the first one's slot"
+    );
+    drop(gate);
+    assert_eq!(second.wait_blocking().unwrap().tokens.len(), 9);
+    assert_eq!(third.wait_blocking().unwrap().tokens.len(), 9);
+    assert_eq!(engine.stats().cancelled, 1);
+}
+
+#[test]
+fn a_waiting_request_that_is_cancelled_never_runs() {
+    let (engine, gate) = gated(1, 8);
+    let first = engine.try_generate(request("a", 3)).unwrap();
+    assert_eq!(gate.seen(), Step::Encode(1));
+    drop(engine.try_generate(request("b", 3)).unwrap());
+    let scores = engine.score(request("d", 1), vec!["x".to_owned()]);
+    drop(scores);
+    let last = engine.try_generate(request("c", 3)).unwrap();
+    gate.open(Permit::Run);
+    drop(gate.permits);
+    assert!(first.wait_blocking().is_ok() && last.wait_blocking().is_ok());
+    let steps: Vec<Step> = gate.steps.try_iter().collect();
+    let encodings = steps
+        .iter()
+        .filter(|step| matches!(step, Step::Encode(_)))
+        .count();
+    assert_eq!(
+        encodings, 1,
+        "only the last request is encoded after the first: {steps:?}"
+    );
+}
+
+#[test]
+fn a_failed_or_panicking_step_fails_only_its_requests_and_the_engine_goes_on() {
+    let alone = {
+        let (engine, gate) = gated(2, 8);
+        drop(gate);
+        engine.generate_blocking(request("c", 4)).unwrap()
+    };
+    for permit in [Permit::Fail, Permit::Panic] {
+        let (engine, gate) = gated(1, 8);
+        let first = engine.try_generate(request("a", 4)).unwrap();
+        let second = engine.try_generate(request("b", 4)).unwrap();
+        let third = engine.try_generate(request("c", 4)).unwrap();
+        assert_eq!(gate.pass(), Step::Encode(1));
+        assert_eq!(gate.pass(), Step::Decode(vec![0]));
+        assert_eq!(gate.seen(), Step::Decode(vec![0]));
+        gate.open(permit);
+        // The second request fails while its prompt is encoded.
+        assert_eq!(gate.seen(), Step::Encode(1));
+        gate.open(permit);
+        drop(gate);
+        let cause = match permit {
+            Permit::Panic => "the model panicked: the kernel tripped",
+            _ => "the batch is empty",
+        };
+        let failed = RequestError::Failed {
+            cause: cause.to_owned(),
+        };
+        assert_eq!(first.wait_blocking().unwrap_err(), failed);
+        assert_eq!(second.wait_blocking().unwrap_err(), failed);
+        let third = third.wait_blocking().unwrap();
+        assert_eq!(
+            (third.tokens, third.log_probabilities),
+            (alone.tokens.clone(), alone.log_probabilities.clone())
+        );
+        assert_eq!(engine.stats().failed, 2);
+    }
+}
+
+#[test]
+fn dropping_the_last_handle_ends_streams_and_waiting_calls_with_a_typed_error() {
+    let (engine, gate) = gated(1, 1);
+    let mut running = engine.try_generate(request("a", 20)).unwrap();
+    assert_eq!(gate.pass(), Step::Encode(1));
+    assert_eq!(gate.seen(), Step::Decode(vec![0]));
+    let waiting = engine.try_generate(request("b", 20)).unwrap();
+    let places = Arc::clone(&engine.shared.places);
+    let dropper = std::thread::spawn(move || drop(engine));
+    // The places close once the thread has been told to stop.
+    assert!(block_on(places.acquire()).is_err());
+    gate.open(Permit::Run);
+    dropper.join().unwrap();
+    assert!(matches!(
+        running.next_blocking(),
+        Some(Ok(StreamEvent::Token { .. }))
+    ));
+    assert_eq!(running.next_blocking(), Some(Err(RequestError::ShutDown)));
+    assert_eq!(running.next_blocking(), None, "an error is the last event");
+    assert_eq!(waiting.wait_blocking().unwrap_err(), RequestError::ShutDown);
+    assert!(
+        gate.steps.recv().is_err(),
+        "no step goes on behind the caller's back"
+    );
+}
+
+#[test]
+fn a_drain_finishes_what_was_accepted_and_refuses_the_rest() {
+    let (engine, gate) = gated(1, 4);
+    let running = engine.try_generate(request("a", 3)).unwrap();
+    let waiting = engine.try_generate(request("b", 3)).unwrap();
+    engine.shutdown(Shutdown::Drain);
+    assert_eq!(
+        engine.try_generate(request("c", 3)).unwrap_err(),
+        RequestError::ShutDown
+    );
+    assert_eq!(
+        engine.embed_blocking(request("c", 3)).unwrap_err(),
+        RequestError::ShutDown
+    );
+    drop(gate.permits);
+    assert_eq!(running.wait_blocking().unwrap().tokens.len(), 3);
+    assert_eq!(waiting.wait_blocking().unwrap().tokens.len(), 3);
+}
+
+#[test]
+fn an_abort_ends_requests_before_the_next_step() {
+    let (engine, gate) = gated(1, 4);
+    let running = engine.try_generate(request("a", 9)).unwrap();
+    assert_eq!(gate.seen(), Step::Encode(1));
+    engine.shutdown(Shutdown::Abort);
+    drop(gate.permits);
+    assert_eq!(running.wait_blocking().unwrap_err(), RequestError::ShutDown);
+    // The engine was told while it stood before the encoding; the step that follows in the same turn still runs.
+    assert!(gate.steps.into_iter().count() <= 1);
+}
+
+#[test]
+fn scores_run_beside_a_stream_without_stopping_it() {
+    let (engine, gate) = gated(4, 8);
+    let stream = engine.try_generate(request("a", 6)).unwrap();
+    let candidates: Vec<String> = ["cat", "car", "dog", "a cat", "a car"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut scores = pin!(engine.score(request("b", 1), candidates));
+    let mut context = Context::from_waker(Waker::noop());
+    assert_eq!(gate.seen(), Step::Encode(1));
+    assert!(scores.as_mut().poll(&mut context).is_pending());
+    drop(gate.permits);
+    assert_eq!(stream.wait_blocking().unwrap().tokens.len(), 6);
+    assert_eq!(block_on(scores).unwrap().len(), 5);
+    let mut decodes = gate.steps.try_iter().filter_map(|step| match step {
+        Step::Decode(slots) => Some(slots),
+        Step::Encode(_) => None,
+    });
+    assert!(
+        decodes.by_ref().take(6).all(|slots| slots.first() == Some(&0)),
+        "the stream is in each of the first steps"
+    );
+}
+
+/// Feeds made-up logits to one answer and collects its events.
+fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<FinishReason>) {
+    let request = Request {
+        sampling,
+        ..request("x", 1)
+    };
+    let prepared = Prepared::new(request, &TOKENIZER, &config()).unwrap();
+    let (sender, mut events) = unbounded_channel();
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, 1, sender);
+    for _ in 1..prepared.start.len() {
+        assert_eq!(sequence.advance(&[]), Ok(None), "a forced token needs no logits");
+    }
+    let mut finished = None;
+    for token in tokens {
+        let mut logits = vec![0.0; TOKENIZER.vocab_size()];
+        logits[*token as usize] = 20.0;
+        finished = sequence.advance(&logits).unwrap();
+        if finished.is_some() {
+            break;
+        }
+    }
+    drop(sequence);
+    let mut texts = Vec::new();
+    while let Poll::Ready(Some(event)) = events.poll_recv(&mut Context::from_waker(Waker::noop())) {
+        if let StreamEvent::Token { text, .. } = event.unwrap() {
+            texts.push(text);
+        }
+    }
+    (texts, finished)
+}
+
+fn ids(text: &str) -> Vec<u32> {
+    let mut ids = TOKENIZER.encode_text(text);
+    ids.push(1);
+    ids
+}
+
+#[test]
+fn an_answer_ends_at_the_end_token_and_shows_neither_it_nor_the_prefix() {
+    let prefix = vec!["<extra_id_0>".to_owned()];
+    let (texts, reason) = write(
+        SamplingParams {
+            prefix,
+            ..SamplingParams::default()
+        },
+        &ids("a red cat"),
+    );
+    assert_eq!(
+        (texts.concat().as_str(), reason),
+        ("a red cat", Some(FinishReason::Stop))
+    );
+}
+
+#[test]
+fn an_answer_that_is_cut_off_inside_a_character_ends_in_a_replacement_character() {
+    let bird = ids("a 𓅯");
+    let (texts, reason) = write(
+        SamplingParams {
+            max_new_tokens: bird.len() - 2,
+            ..SamplingParams::default()
+        },
+        &bird,
+    );
+    assert_eq!(
+        (texts.concat().as_str(), reason),
+        ("a \u{fffd}", Some(FinishReason::Length))
+    );
+}
+
+#[test]
+fn a_stop_string_across_tokens_ends_the_answer_before_it() {
+    let stop = vec!["d cat".to_owned()];
+    let sampling = SamplingParams {
+        stop,
+        ..SamplingParams::default()
+    };
+    let (texts, reason) = write(sampling.clone(), &ids("a red cat sat"));
+    assert_eq!(
+        (texts.concat().as_str(), reason),
+        ("a re", Some(FinishReason::StopString))
+    );
+    let (texts, reason) = write(sampling, &ids("a red"));
+    assert_eq!(
+        (texts.concat().as_str(), reason),
+        ("a red", Some(FinishReason::Stop)),
+        "what was held back comes out"
+    );
+}
+
+#[test]
+fn special_tokens_are_shown_only_if_asked_for() {
+    let mut tokens = ids("cat");
+    tokens.insert(0, TOKENIZER.special("<extra_id_7>").unwrap());
+    let (texts, _) = write(SamplingParams::default(), &tokens);
+    assert_eq!(texts.concat(), "cat");
+    let (texts, _) = write(
+        SamplingParams {
+            show_special: true,
+            ..SamplingParams::default()
+        },
+        &tokens,
+    );
+    assert_eq!(texts.concat(), "<extra_id_7> cat");
+}
+
+#[test]
+fn logits_that_are_no_numbers_fail_the_request() {
+    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config()).unwrap();
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, 1, unbounded_channel().0);
+    insta::assert_snapshot!(sequence.advance(&[f32::NAN; 8]).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
+}

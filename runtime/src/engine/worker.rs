@@ -1,0 +1,426 @@
+//! The engine's thread: receive, reap, admit, encode, decode, sample, emit, retire.
+
+use super::forward::Forward;
+use super::scoring::{CacheChanges, Scoring};
+use super::sequence::{Clock, Sequence};
+use super::stats::Counters;
+use crate::error::RequestError;
+use crate::request::Prepared;
+use crate::scheduler::{Demand, RequestId, Scheduler};
+use crate::stream::{FinishReason, Usage};
+use multiway_model::{DecoderRow, EncoderSample, ForwardError, PromptMemory};
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound and
+/// none waits behind a full queue.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit(Box<Submission>),
+    Shutdown(Shutdown),
+}
+
+/// How to shut an engine down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Finish every request that was accepted, then stop.
+    Drain,
+    /// Stop before the next step; unfinished requests end with [`RequestError::ShutDown`].
+    Abort,
+}
+
+/// A request on its way into the engine.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) prepared: Prepared,
+    pub(crate) work: Work,
+    pub(crate) demand: Demand,
+    pub(crate) usage: Usage,
+    /// The place in the queue, given back when the request is admitted.
+    pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) clock: Clock,
+}
+
+/// What a request is for.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Generate(Box<Sequence>),
+    Score(Scoring),
+    Embed(Option<oneshot::Sender<Result<Vec<f32>, RequestError>>>),
+}
+
+impl Work {
+    fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Generate(sequence) => sequence.is_cancelled(),
+            Self::Score(scoring) => scoring.is_cancelled(),
+            Self::Embed(reply) => reply.as_ref().is_none_or(oneshot::Sender::is_closed),
+        }
+    }
+
+    fn fail(&mut self, error: RequestError) {
+        match self {
+            Self::Generate(sequence) => sequence.fail(error),
+            Self::Score(scoring) => scoring.fail(error),
+            Self::Embed(reply) => drop(reply.take().map(|reply| reply.send(Err(error)))),
+        }
+    }
+}
+
+/// A request that the engine has accepted.
+struct Job {
+    prepared: Prepared,
+    work: Work,
+    usage: Usage,
+    place: Option<OwnedSemaphorePermit>,
+    clock: Clock,
+    /// The first slot; a score has more and knows them itself.
+    slot: usize,
+    memory: Option<PromptMemory>,
+}
+
+/// Whether the thread goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Stop,
+}
+
+/// Owns the model and every running request.
+pub(crate) struct Worker<F> {
+    forward: F,
+    commands: UnboundedReceiver<Command>,
+    scheduler: Scheduler,
+    jobs: BTreeMap<RequestId, Job>,
+    counters: Arc<Counters>,
+    /// How many of the model's logits are in the tokenizer's vocabulary.
+    vocabulary: usize,
+    draining: bool,
+}
+
+impl<F: Forward> Worker<F> {
+    pub(crate) fn new(
+        forward: F,
+        commands: UnboundedReceiver<Command>,
+        scheduler: Scheduler,
+        counters: Arc<Counters>,
+        vocabulary: usize,
+    ) -> Self {
+        Self {
+            forward,
+            commands,
+            scheduler,
+            jobs: BTreeMap::new(),
+            counters,
+            vocabulary,
+            draining: false,
+        }
+    }
+
+    /// Runs until the engine is shut down or its last handle is gone.
+    pub(crate) fn run(mut self) {
+        tracing::debug!("engine started");
+        while self.receive() == Flow::Continue {
+            self.reap();
+            self.admit();
+            self.decode();
+            self.report();
+        }
+        for id in self.jobs.keys().copied().collect::<Vec<_>>() {
+            self.fail(id, RequestError::ShutDown);
+        }
+        self.report();
+        tracing::debug!("engine stopped");
+    }
+
+    /// Takes all commands that have come; waits for one where there is nothing else to do.
+    fn receive(&mut self) -> Flow {
+        loop {
+            let command = if self.jobs.is_empty() {
+                if self.draining && self.commands.is_empty() {
+                    return Flow::Stop;
+                }
+                self.commands.blocking_recv().ok_or(TryRecvError::Disconnected)
+            } else {
+                self.commands.try_recv()
+            };
+            match command {
+                Ok(Command::Submit(submission)) => self.accept(*submission),
+                Ok(Command::Shutdown(Shutdown::Drain)) => self.draining = true,
+                Ok(Command::Shutdown(Shutdown::Abort)) => return Flow::Stop,
+                Err(TryRecvError::Empty) => return Flow::Continue,
+                Err(TryRecvError::Disconnected) if self.draining && !self.jobs.is_empty() => {
+                    return Flow::Continue;
+                }
+                Err(TryRecvError::Disconnected) => return Flow::Stop,
+            }
+        }
+    }
+
+    fn accept(&mut self, submission: Submission) {
+        let Submission {
+            prepared,
+            work,
+            demand,
+            usage,
+            place,
+            clock,
+        } = submission;
+        let id = self.scheduler.submit(demand);
+        tracing::debug!(request = id.number(), ?demand, ?usage, "request accepted");
+        let job = Job {
+            prepared,
+            work,
+            usage,
+            place: Some(place),
+            clock,
+            slot: 0,
+            memory: None,
+        };
+        self.jobs.insert(id, job);
+    }
+
+    /// Forgets the requests that nobody waits for.
+    fn reap(&mut self) {
+        let cancelled = self.jobs.iter().filter(|(_, job)| job.work.is_cancelled());
+        for id in cancelled.map(|(id, _)| *id).collect::<Vec<_>>() {
+            tracing::debug!(request = id.number(), status = ?self.scheduler.status(id), "request cancelled");
+            self.counters.cancelled();
+            self.retire(id);
+        }
+    }
+
+    /// Starts the requests that fit and encodes their prompts.
+    fn admit(&mut self) {
+        let (mut generate, mut embed) = (Vec::new(), Vec::new());
+        for admission in self.scheduler.admit() {
+            let Some(job) = self.jobs.get_mut(&admission.id) else {
+                continue;
+            };
+            job.place = None;
+            job.clock.admitted();
+            job.slot = admission.slots.first().copied().unwrap_or_default();
+            match &mut job.work {
+                Work::Embed(_) => embed.push(admission.id),
+                Work::Generate(_) => generate.push(admission.id),
+                Work::Score(scoring) => {
+                    scoring.begin(admission.slots);
+                    generate.push(admission.id);
+                }
+            }
+        }
+        if !generate.is_empty() {
+            self.encode(&generate, Forward::encode, |job, memory| {
+                job.memory = Some(memory)
+            });
+        }
+        if !embed.is_empty() {
+            self.encode(&embed, Forward::embed, |job, embedding| {
+                if let Work::Embed(reply) = &mut job.work {
+                    drop(reply.take().map(|reply| reply.send(Ok(embedding))));
+                }
+            });
+            for id in embed {
+                if self.jobs.contains_key(&id) {
+                    self.counters.finished();
+                    self.retire(id);
+                }
+            }
+        }
+    }
+
+    /// Encodes the prompts of some requests in one packed batch and hands the results to them.
+    fn encode<T>(
+        &mut self,
+        ids: &[RequestId],
+        encode: fn(&mut F, &[EncoderSample]) -> Result<Vec<T>, ForwardError>,
+        mut take: impl FnMut(&mut Job, T),
+    ) {
+        let jobs = ids.iter().filter_map(|id| self.jobs.get(id));
+        let samples: Vec<EncoderSample> = jobs
+            .map(|job| EncoderSample {
+                images: &job.prepared.images,
+                tokens: &job.prepared.tokens,
+            })
+            .collect();
+        let _span = tracing::debug_span!("encode", requests = samples.len()).entered();
+        let since = Instant::now();
+        let forward = &mut self.forward;
+        match guard(|| encode(forward, &samples)) {
+            Ok(results) => {
+                for (id, result) in ids.iter().zip(results) {
+                    if let Some(job) = self.jobs.get_mut(id) {
+                        job.clock.encoded(since);
+                        job.prepared.images.clear();
+                        take(job, result);
+                    }
+                }
+            }
+            Err(cause) => self.fail_all(ids, &cause),
+        }
+    }
+
+    /// Advances every running request by one token.
+    fn decode(&mut self) {
+        let mut rows: Vec<DecoderRow> = Vec::new();
+        // Which request has how many rows, in the order of the rows.
+        let mut owners: Vec<(RequestId, usize)> = Vec::new();
+        for (id, job) in &self.jobs {
+            let Some(memory) = &job.memory else { continue };
+            let before = rows.len();
+            match &job.work {
+                Work::Generate(sequence) => {
+                    rows.extend(sequence.input().map(|token| DecoderRow {
+                        token,
+                        slot: job.slot,
+                        memory,
+                    }));
+                }
+                Work::Score(scoring) => {
+                    let own = scoring.rows().into_iter();
+                    rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
+                }
+                Work::Embed(_) => {}
+            }
+            owners.push((*id, rows.len() - before));
+        }
+        if rows.is_empty() {
+            return;
+        }
+        let _span = tracing::debug_span!("step", rows = rows.len()).entered();
+        self.counters.step(rows.len());
+        let forward = &mut self.forward;
+        match guard(|| forward.step(&rows)) {
+            Ok(logits) => {
+                let width = logits.len() / rows.len();
+                let vocabulary = self.vocabulary.min(width);
+                let mut logits = logits
+                    .chunks_exact(width.max(1))
+                    .filter_map(|row| row.get(..vocabulary));
+                for (id, count) in owners {
+                    let own: Vec<&[f32]> = logits.by_ref().take(count).collect();
+                    self.advance(id, &own);
+                }
+            }
+            Err(cause) => {
+                let ids: Vec<RequestId> = owners.into_iter().map(|(id, _)| id).collect();
+                self.fail_all(&ids, &cause);
+            }
+        }
+    }
+
+    /// Hands a step's logits to the request that they belong to.
+    fn advance(&mut self, id: RequestId, logits: &[&[f32]]) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let outcome = match &mut job.work {
+            Work::Generate(sequence) => {
+                let outcome = sequence.advance(logits.first().copied().unwrap_or_default());
+                if sequence.new_tokens() > 0 {
+                    job.clock.token();
+                    self.counters.token();
+                }
+                if let Ok(Some(reason)) = outcome {
+                    finish(job, reason);
+                }
+                outcome.map(|reason| reason.is_some())
+            }
+            Work::Score(scoring) => match scoring.advance(logits) {
+                Ok(changes) => apply(&mut self.forward, &changes).map(|()| {
+                    if scoring.is_done() {
+                        scoring.finish();
+                    }
+                    scoring.is_done()
+                }),
+                Err(cause) => Err(cause),
+            },
+            Work::Embed(_) => Ok(true),
+        };
+        match outcome {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::debug!(request = id.number(), "request finished");
+                self.counters.finished();
+                self.retire(id);
+            }
+            Err(cause) => self.fail(id, RequestError::Failed { cause }),
+        }
+    }
+
+    fn fail_all(&mut self, ids: &[RequestId], cause: &str) {
+        tracing::error!(requests = ids.len(), cause, "a step failed");
+        for id in ids {
+            self.fail(
+                *id,
+                RequestError::Failed {
+                    cause: cause.to_owned(),
+                },
+            );
+        }
+    }
+
+    fn fail(&mut self, id: RequestId, error: RequestError) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.work.fail(error);
+            self.counters.failed();
+            self.retire(id);
+        }
+    }
+
+    /// Frees everything that a request holds.
+    fn retire(&mut self, id: RequestId) {
+        for slot in self.scheduler.finish(id) {
+            self.forward.clear(slot);
+        }
+        self.jobs.remove(&id);
+    }
+
+    fn report(&self) {
+        self.counters.set_load(
+            self.scheduler.waiting(),
+            self.scheduler.running(),
+            self.scheduler.free_slots(),
+        );
+    }
+}
+
+fn finish(job: &Job, reason: FinishReason) {
+    if let Work::Generate(sequence) = &job.work {
+        let usage = Usage {
+            new_tokens: sequence.new_tokens(),
+            ..job.usage
+        };
+        sequence.finish(reason, usage, job.clock.stop());
+    }
+}
+
+fn apply(forward: &mut impl Forward, changes: &CacheChanges) -> Result<(), String> {
+    for (from, to) in &changes.copies {
+        guard(|| forward.copy(*from, *to))?;
+    }
+    for slot in &changes.clears {
+        forward.clear(*slot);
+    }
+    Ok(())
+}
+
+/// Runs a part of a step; an error and a panic both come back as a cause.
+///
+/// After a panic only slots of that step's requests can be in disorder, and these are cleared when the requests end.
+fn guard<T>(part: impl FnOnce() -> Result<T, ForwardError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(part)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("the model panicked: {}", message(&*panic))),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

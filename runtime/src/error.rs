@@ -1,0 +1,179 @@
+//! Errors of building an engine and of its requests.
+
+use crate::tokenizer::TokenizerError;
+use multiway_model::{ForwardError, LoadError};
+
+/// What can go wrong while an engine is built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The checkpoint's weights cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The checkpoint's tokenizer cannot be loaded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// There is no room for the running sequences.
+    #[error("cannot make room for {max_batch} running sequences: {source}; lower max_batch")]
+    Cache {
+        /// How many were asked for.
+        max_batch: usize,
+        /// What the model said.
+        source: ForwardError,
+    },
+    /// An option of the builder is out of range.
+    #[error("engine option '{option}' is {found}, expected {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        found: usize,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The engine's threads cannot be started.
+    #[error("cannot start the engine's threads: {0}")]
+    Threads(String),
+}
+
+/// What can become of a request instead of an answer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The prompt has neither text nor picture.
+    #[error("the prompt is empty: expected some text or an image")]
+    EmptyPrompt,
+    /// The prompt's text is too long to be worth tokenizing.
+    #[error("the prompt has {found} bytes of text, at most {limit} are taken; shorten the inputs")]
+    PromptTooLarge {
+        /// Its length in bytes.
+        found: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The prompt has more text tokens than the model has positions for.
+    #[error(
+        "the prompt has {found} tokens, the model takes at most {limit} (the closing </s> counts); shorten the inputs"
+    )]
+    PromptTooLong {
+        /// Its length in tokens.
+        found: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// The prompt shows more pictures than the model takes.
+    #[error("the prompt shows {found} images, the model takes at most {limit}")]
+    TooManyImages {
+        /// How many there are.
+        found: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// The prompt shows a picture that the request does not bring.
+    #[error("the prompt shows image {index}, but the request brings {images} (counted from 0)")]
+    MissingImage {
+        /// The picture's index.
+        index: usize,
+        /// How many pictures the request brings.
+        images: usize,
+    },
+    /// The request brings a picture that the prompt does not show.
+    #[error(
+        "the request brings image {index}, but the prompt does not show it; add an image part or leave it out"
+    )]
+    UnusedImage {
+        /// The picture's index.
+        index: usize,
+    },
+    /// A picture was prepared for another model.
+    #[error(
+        "image {index} has {found} values, the model takes {expected}; prepare it with this model's ImageProcessor"
+    )]
+    ForeignImage {
+        /// The picture's index.
+        index: usize,
+        /// How many numbers it has.
+        found: usize,
+        /// How many were expected.
+        expected: usize,
+    },
+    /// More new tokens are asked for than the model can write, or none.
+    #[error(
+        "max_new_tokens is {found}, expected 1 to {limit} (the model writes at most {max_target_length}, {prefix} of them forced)"
+    )]
+    MaxNewTokens {
+        /// How many are asked for.
+        found: usize,
+        /// How many are possible.
+        limit: usize,
+        /// The model's limit.
+        max_target_length: usize,
+        /// How many of these the forced prefix takes.
+        prefix: usize,
+    },
+    /// A sampling parameter is out of range.
+    #[error("sampling parameter '{name}' is {found}, expected {expected}")]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The prompt or the forced prefix names a special token that does not exist.
+    #[error("unknown special token '{token}'; the vocabulary has {known}")]
+    UnknownSpecial {
+        /// The token as it was written.
+        token: String,
+        /// The first few that there are.
+        known: String,
+    },
+    /// There is nothing to score, or too much.
+    #[error("{found} candidates to score, expected 1 to {limit}")]
+    Candidates {
+        /// How many there are.
+        found: usize,
+        /// The most that are taken.
+        limit: usize,
+    },
+    /// A candidate is longer than what the model can write.
+    #[error(
+        "candidate {index} has {found} tokens with the forced prefix and </s>, the model writes at most {limit}"
+    )]
+    CandidateTooLong {
+        /// Which candidate.
+        index: usize,
+        /// Its length in tokens.
+        found: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// As many requests are waiting as the engine lets wait.
+    #[error("the engine is overloaded: {capacity} requests are waiting; try again later")]
+    Overloaded {
+        /// How many may wait.
+        capacity: usize,
+    },
+    /// The engine was shut down before the request was finished.
+    #[error("the engine was shut down before the request was finished")]
+    ShutDown,
+    /// The step that the request was in failed; other requests are not affected.
+    #[error("the request failed: {cause}")]
+    Failed {
+        /// Why.
+        cause: String,
+    },
+}
+
+impl RequestError {
+    /// Tells what a tokenizer said about a prompt.
+    pub(crate) fn from_tokenizer(error: TokenizerError) -> Self {
+        match error {
+            TokenizerError::UnknownSpecial { token, known } => Self::UnknownSpecial { token, known },
+            other => Self::Failed {
+                cause: other.to_string(),
+            },
+        }
+    }
+}

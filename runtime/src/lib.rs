@@ -1,0 +1,40 @@
+//! The engine of `multiway`: requests in, token streams out.
+//!
+//! A [`Request`] is a rendered prompt, its pictures, and how to answer. An [`Engine`] owns the model and answers many
+//! requests at a time; each answer is a [`TokenStream`].
+//!
+//! ```no_run
+//! use multiway_model::Checkpoint;
+//! use multiway_prompts::Prompt;
+//! use multiway_runtime::{Engine, Request};
+//!
+//! let checkpoint = Checkpoint::open("checkpoints/default")?;
+//! let engine = Engine::builder(&checkpoint).build()?;
+//! let answer = engine.generate_blocking(Request::new(Prompt::from_text("a cat is a"), Vec::new()))?;
+//! println!("{} ({:?})", answer.text, answer.finish_reason);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `tokenizer` | text to ids and back: `tokenizer.json`, SentencePiece models, conversion between them |
+//! | `request` | what a caller asks for, checked before it may wait |
+//! | `scheduler` | who runs: a plain data structure |
+//! | `engine` | the thread that owns the model, and the handle to it |
+//! | `sampling`, `stop` | the next token; where an answer ends |
+//! | `stream` | what comes back |
+
+mod engine;
+mod error;
+mod request;
+mod sampling;
+mod scheduler;
+mod stop;
+mod stream;
+mod tokenizer;
+
+pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
+pub use error::{EngineError, RequestError};
+pub use request::{Request, SamplingParams};
+pub use stream::{FinishReason, Generation, Score, StreamEvent, Timings, TokenStream, Usage};
+pub use tokenizer::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};

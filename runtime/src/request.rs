@@ -1,0 +1,287 @@
+//! What a caller asks for, and the checks that it passes before it may wait for a place.
+
+use crate::error::RequestError;
+use crate::tokenizer::{TokenId, Tokenizer};
+use multiway_model::{MultiwayConfig, ProcessedImage};
+use multiway_prompts::{Prompt, PromptPart};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of text that a prompt may have; what is longer is refused before it is tokenized.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+/// The most stop strings of a request, and the most bytes of each.
+const MAX_STOPS: usize = 16;
+const MAX_STOP_BYTES: usize = 256;
+/// The most candidates that one call scores.
+const MAX_CANDIDATES: usize = 1 << 16;
+
+/// Asks the engine for something about a prompt.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The rendered prompt.
+    pub prompt: Prompt,
+    /// The pictures that the prompt's image parts point to.
+    pub images: Vec<ProcessedImage>,
+    /// How to write the answer.
+    pub sampling: SamplingParams,
+}
+
+impl Request {
+    /// Asks about a prompt, with default sampling.
+    #[must_use]
+    pub fn new(prompt: Prompt, images: Vec<ProcessedImage>) -> Self {
+        Self {
+            prompt,
+            images,
+            sampling: SamplingParams::default(),
+        }
+    }
+}
+
+/// How an answer is written.
+///
+/// ```
+/// use multiway_runtime::SamplingParams;
+///
+/// let greedy = SamplingParams { max_new_tokens: 16, ..SamplingParams::default() };
+/// assert_eq!(greedy.temperature, 0.0);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingParams {
+    /// The most tokens to write, the forced prefix not counted.
+    pub max_new_tokens: usize,
+    /// How far to flatten the distribution; 0 always takes the likeliest token.
+    pub temperature: f32,
+    /// Draw from this many of the likeliest tokens only; `None` for all.
+    pub top_k: Option<usize>,
+    /// Draw from the likeliest tokens that together have this probability; 1 for all.
+    pub top_p: f32,
+    /// Where the random numbers start; `None` for a fresh start at every request.
+    pub seed: Option<u64>,
+    /// What the decoder starts with: names of special tokens, or plain text. It is not part of the answer.
+    pub prefix: Vec<String>,
+    /// Texts that end the answer where they would appear; they are not part of it.
+    pub stop: Vec<String>,
+    /// Whether special tokens that the model writes are shown by their names.
+    pub show_special: bool,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 32,
+            temperature: 0.0,
+            top_k: None,
+            top_p: 1.0,
+            seed: None,
+            prefix: Vec::new(),
+            stop: Vec::new(),
+            show_special: false,
+        }
+    }
+}
+
+impl SamplingParams {
+    fn check(&self) -> Result<(), RequestError> {
+        let wrong = |name, found: String, expected| {
+            Err(RequestError::Parameter {
+                name,
+                found,
+                expected,
+            })
+        };
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return wrong(
+                "temperature",
+                self.temperature.to_string(),
+                "a finite number of at least 0",
+            );
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return wrong("top_p", self.top_p.to_string(), "a number above 0 and at most 1");
+        }
+        if self.top_k == Some(0) {
+            return wrong("top_k", "0".to_owned(), "at least 1, or none for all tokens");
+        }
+        if self.stop.len() > MAX_STOPS {
+            return wrong(
+                "stop",
+                format!("{} strings", self.stop.len()),
+                "at most 16 strings",
+            );
+        }
+        if let Some(stop) = self
+            .stop
+            .iter()
+            .find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES)
+        {
+            return wrong(
+                "stop",
+                format!("a string of {} bytes", stop.len()),
+                "strings of 1 to 256 bytes",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A request that has been checked and tokenized.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The encoder's text, `</s>` included.
+    pub(crate) tokens: Vec<TokenId>,
+    /// The pictures, in the order in which the prompt shows them.
+    pub(crate) images: Vec<ProcessedImage>,
+    /// What the decoder reads first: the start token and the forced prefix.
+    pub(crate) start: Vec<TokenId>,
+    pub(crate) sampling: SamplingParams,
+}
+
+impl Prepared {
+    /// Checks everything that does not depend on what the request is for.
+    pub(crate) fn new(
+        request: Request,
+        tokenizer: &Tokenizer,
+        config: &MultiwayConfig,
+    ) -> Result<Self, RequestError> {
+        request.sampling.check()?;
+        let images = images(&request, config)?;
+        let bytes: usize = request.prompt.parts.iter().map(text_bytes).sum();
+        if bytes > MAX_TEXT_BYTES {
+            return Err(RequestError::PromptTooLarge {
+                found: bytes,
+                limit: MAX_TEXT_BYTES,
+            });
+        }
+        let tokens = tokenizer
+            .encode_prompt(&request.prompt)
+            .map_err(RequestError::from_tokenizer)?;
+        // Every prompt ends in `</s>`.
+        if tokens.len() < 2 && images.is_empty() {
+            return Err(RequestError::EmptyPrompt);
+        }
+        if tokens.len() > config.max_text_length {
+            return Err(RequestError::PromptTooLong {
+                found: tokens.len(),
+                limit: config.max_text_length,
+            });
+        }
+        let mut start = vec![config.decoder_start_token_id];
+        for entry in &request.sampling.prefix {
+            if multiway_prompts::is_special_form(entry) {
+                start.push(
+                    tokenizer
+                        .require_special(entry)
+                        .map_err(RequestError::from_tokenizer)?,
+                );
+            } else {
+                start.append(&mut tokenizer.encode_text(entry));
+            }
+        }
+        Ok(Self {
+            tokens,
+            images,
+            start,
+            sampling: request.sampling,
+        })
+    }
+
+    /// Checks that the answer fits into what the model can write.
+    ///
+    /// The decoder reads the start token, the prefix and all new tokens but the last.
+    pub(crate) fn check_new_tokens(&self, config: &MultiwayConfig) -> Result<(), RequestError> {
+        let (found, max_target_length) = (self.sampling.max_new_tokens, config.max_target_length);
+        let prefix = self.start.len() - 1;
+        let limit = max_target_length.saturating_sub(prefix);
+        if found == 0 || found > limit {
+            return Err(RequestError::MaxNewTokens {
+                found,
+                limit,
+                max_target_length,
+                prefix,
+            });
+        }
+        Ok(())
+    }
+
+    /// Tokenizes candidates: the prefix, the candidate, and `</s>`, without the start token.
+    pub(crate) fn targets(
+        &self,
+        candidates: &[String],
+        tokenizer: &Tokenizer,
+        config: &MultiwayConfig,
+    ) -> Result<Vec<Vec<TokenId>>, RequestError> {
+        if candidates.is_empty() || candidates.len() > MAX_CANDIDATES {
+            return Err(RequestError::Candidates {
+                found: candidates.len(),
+                limit: MAX_CANDIDATES,
+            });
+        }
+        let limit = config.max_target_length;
+        let prefix = self.start.get(1..).unwrap_or_default();
+        let target = |(index, candidate): (usize, &String)| {
+            if candidate.len() > MAX_TEXT_BYTES {
+                return Err(RequestError::PromptTooLarge {
+                    found: candidate.len(),
+                    limit: MAX_TEXT_BYTES,
+                });
+            }
+            let mut target = prefix.to_vec();
+            target.append(&mut tokenizer.encode_text(candidate));
+            target.push(config.eos_token_id);
+            if target.len() > limit {
+                return Err(RequestError::CandidateTooLong {
+                    index,
+                    found: target.len(),
+                    limit,
+                });
+            }
+            Ok(target)
+        };
+        candidates.iter().enumerate().map(target).collect()
+    }
+
+    /// Counts the rows that the encoder will see, class rows included.
+    pub(crate) fn encoder_rows(&self, config: &MultiwayConfig) -> usize {
+        self.tokens.len() + self.images.len() * (config.patches() + 1)
+    }
+}
+
+fn text_bytes(part: &PromptPart) -> usize {
+    match part {
+        PromptPart::Text(text) | PromptPart::Special(text) => text.len(),
+        PromptPart::Image(_) => 0,
+    }
+}
+
+/// Puts the pictures into the order in which the prompt shows them.
+fn images(request: &Request, config: &MultiwayConfig) -> Result<Vec<ProcessedImage>, RequestError> {
+    let shown: Vec<usize> = request.prompt.images().collect();
+    if shown.len() > config.max_images {
+        return Err(RequestError::TooManyImages {
+            found: shown.len(),
+            limit: config.max_images,
+        });
+    }
+    if let Some(index) = (0..request.images.len()).find(|index| !shown.contains(index)) {
+        return Err(RequestError::UnusedImage { index });
+    }
+    let expected = 3 * config.image_size * config.image_size;
+    let image = |index: usize| {
+        let images = request.images.len();
+        let image = request
+            .images
+            .get(index)
+            .ok_or(RequestError::MissingImage { index, images })?;
+        let found = image.pixels().len();
+        if found != expected {
+            return Err(RequestError::ForeignImage {
+                index,
+                found,
+                expected,
+            });
+        }
+        Ok(image.clone())
+    };
+    shown.into_iter().map(image).collect()
+}

@@ -1,0 +1,235 @@
+//! Choosing the next token.
+
+use crate::request::SamplingParams;
+use crate::tokenizer::TokenId;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::cmp::Ordering;
+use std::hash::{BuildHasher, RandomState};
+
+/// How many 32-bit words of the random stream each step owns: one ChaCha block.
+const WORDS_PER_STEP: u128 = 16;
+
+/// Chooses tokens for one request.
+///
+/// Random numbers depend on the seed and on the step alone, so neither the batch nor the order of arrival can
+/// change what is drawn.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    random: ChaCha8Rng,
+}
+
+/// A token that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Choice {
+    pub(crate) id: TokenId,
+    /// Its log-probability under the model, before temperature and truncation.
+    pub(crate) log_probability: f32,
+}
+
+impl Sampler {
+    pub(crate) fn new(params: &SamplingParams) -> Self {
+        let seed = params.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
+        Self {
+            temperature: params.temperature,
+            top_k: params.top_k.unwrap_or(usize::MAX),
+            top_p: params.top_p,
+            random: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// Chooses a token from the logits `[V]` of a step; nothing where the logits are not numbers.
+    pub(crate) fn sample(&mut self, logits: &[f32], step: usize) -> Option<Choice> {
+        let normalizer = LogNormalizer::of(logits)?;
+        let id = if self.temperature > 0.0 {
+            self.draw(logits, step)
+        } else {
+            likeliest(logits)
+        }?;
+        Some(Choice {
+            id: TokenId::try_from(id).ok()?,
+            log_probability: normalizer.log_probability(logits, id)?,
+        })
+    }
+
+    fn draw(&mut self, logits: &[f32], step: usize) -> Option<usize> {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        let by_logit = |a: &usize, b: &usize| descending(logits, *a, *b);
+        if self.top_k < order.len() {
+            order.select_nth_unstable_by(self.top_k, by_logit);
+            order.truncate(self.top_k);
+        }
+        order.sort_unstable_by(by_logit);
+        let highest = order.first().and_then(|id| logits.get(*id)).copied()?;
+        let weight = |id: &usize| {
+            let logit = logits.get(*id).copied().unwrap_or(f32::NEG_INFINITY);
+            (f64::from(logit - highest) / f64::from(self.temperature)).exp()
+        };
+        let weights: Vec<f64> = order.iter().map(weight).collect();
+        let kept = nucleus(&weights, f64::from(self.top_p));
+        let total: f64 = weights.iter().take(kept).sum();
+        let mut target = self.uniform(step) * total;
+        for (id, weight) in order.iter().zip(&weights).take(kept) {
+            target -= weight;
+            if target < 0.0 {
+                return Some(*id);
+            }
+        }
+        // Rounding can leave a little over; it belongs to the last token that can be drawn at all.
+        order
+            .iter()
+            .zip(&weights)
+            .take(kept)
+            .rfind(|(_, weight)| **weight > 0.0)
+            .map(|(id, _)| *id)
+    }
+
+    /// Draws the step's number from 0 to 1.
+    fn uniform(&mut self, step: usize) -> f64 {
+        self.random.set_word_pos(WORDS_PER_STEP * step as u128);
+        // 53 bits, as many as the number has.
+        (self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// Counts the likeliest tokens that together reach a share of the total weight.
+fn nucleus(weights: &[f64], share: f64) -> usize {
+    if share >= 1.0 {
+        return weights.len();
+    }
+    let needed = share * weights.iter().sum::<f64>();
+    let mut sum = 0.0;
+    let reached = weights.iter().position(|weight| {
+        sum += weight;
+        sum >= needed
+    });
+    reached.map_or(weights.len(), |last| last + 1)
+}
+
+/// Orders ids by their logits, the highest first; equal ones by id, and what is not a number last.
+fn descending(logits: &[f32], a: usize, b: usize) -> Ordering {
+    let logit = |id: usize| {
+        logits
+            .get(id)
+            .copied()
+            .filter(|x| !x.is_nan())
+            .unwrap_or(f32::NEG_INFINITY)
+    };
+    logit(b).total_cmp(&logit(a)).then(a.cmp(&b))
+}
+
+fn likeliest(logits: &[f32]) -> Option<usize> {
+    (0..logits.len()).min_by(|a, b| descending(logits, *a, *b))
+}
+
+/// The logarithm of the sum of exponentials, which turns logits into log-probabilities.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogNormalizer(f64);
+
+impl LogNormalizer {
+    /// Sums in a fixed order; nothing where no logit is finite or one is not a number.
+    pub(crate) fn of(logits: &[f32]) -> Option<Self> {
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        if !highest.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
+            return None;
+        }
+        let sum: f64 = logits
+            .iter()
+            .map(|logit| f64::from((logit - highest).exp()))
+            .sum();
+        Some(Self(f64::from(highest) + sum.ln()))
+    }
+
+    /// Returns the log-probability of one id.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "log-probabilities are given out in 32 bits"
+    )]
+    pub(crate) fn log_probability(self, logits: &[f32], id: usize) -> Option<f32> {
+        logits.get(id).map(|logit| (f64::from(*logit) - self.0) as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sampler(temperature: f32, top_k: Option<usize>, top_p: f32, seed: u64) -> Sampler {
+        let seed = Some(seed);
+        Sampler::new(&SamplingParams {
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            ..SamplingParams::default()
+        })
+    }
+
+    #[test]
+    fn greedy_takes_the_likeliest_and_the_first_of_equals() {
+        let choice = sampler(0.0, None, 1.0, 0)
+            .sample(&[0.0, 2.0, 2.0, -1.0], 0)
+            .unwrap();
+        assert_eq!(choice.id, 1);
+        let sum: f64 = [0.0_f64, 2.0, 2.0, -1.0].iter().map(|x| x.exp()).sum();
+        assert!((f64::from(choice.log_probability) - (2.0 - sum.ln())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_choose_nothing() {
+        for logits in [
+            vec![],
+            vec![f32::NAN, 1.0],
+            vec![f32::NEG_INFINITY; 3],
+            vec![f32::INFINITY, 0.0],
+        ] {
+            assert_eq!(sampler(0.0, None, 1.0, 0).sample(&logits, 0), None, "{logits:?}");
+            assert_eq!(sampler(1.0, None, 1.0, 0).sample(&logits, 0), None, "{logits:?}");
+        }
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let probabilities = [0.5_f32, 0.3, 0.15, 0.05];
+        let logits = probabilities.map(f32::ln);
+        let mut sampler = sampler(1.0, None, 1.0, 11);
+        let mut counts = [0_u16; 4];
+        for step in 0..20_000 {
+            counts[sampler.sample(&logits, step).unwrap().id as usize] += 1;
+        }
+        for (count, probability) in counts.into_iter().zip(probabilities) {
+            assert!(
+                (f32::from(count) / 20_000.0 - probability).abs() < 0.015,
+                "{counts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn top_k_and_top_p_cut_the_tail_off() {
+        let logits = [0.5_f32, 0.3, 0.15, 0.05].map(f32::ln);
+        for step in 0..500 {
+            assert!(sampler(1.0, Some(2), 1.0, 3).sample(&logits, step).unwrap().id < 2);
+            assert!(sampler(1.0, None, 0.75, 3).sample(&logits, step).unwrap().id < 2);
+            assert_eq!(sampler(1.0, None, 0.1, 3).sample(&logits, step).unwrap().id, 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_draws_the_same_whatever_was_drawn_before(
+            logits in prop::collection::vec(-9.0_f32..9.0, 1..40), seed: u64, steps in prop::collection::vec(0..50_usize, 1..9),
+        ) {
+            let mut used = sampler(0.8, Some(20), 0.9, seed);
+            for step in steps {
+                let fresh = sampler(0.8, Some(20), 0.9, seed).sample(&logits, step);
+                prop_assert_eq!(used.sample(&logits, step), fresh);
+                prop_assert!(fresh.is_some_and(|choice| (choice.id as usize) < logits.len()));
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What comes back from the engine.
+
+use crate::error::RequestError;
+use crate::tokenizer::TokenId;
+use futures_core::Stream;
+use serde::Serialize;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// One thing that happened to a request.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum StreamEvent {
+    /// The model wrote a token.
+    Token {
+        /// The token; `</s>` too is one.
+        id: TokenId,
+        /// The text that is certain now. It may be empty, or hold text of earlier tokens: half characters and
+        /// possible starts of stop strings are held back. All texts joined are the answer.
+        text: String,
+        /// The token's log-probability under the model, before temperature and truncation.
+        log_probability: f32,
+    },
+    /// The answer is complete; this is the last event.
+    Finished {
+        /// Why it ended.
+        finish_reason: FinishReason,
+        /// How much work it was.
+        usage: Usage,
+        /// How long it took.
+        timings: Timings,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model wrote `</s>`.
+    Stop,
+    /// One of the request's stop strings appeared.
+    StopString,
+    /// The answer reached `max_new_tokens`.
+    Length,
+}
+
+/// How much work a request was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Text tokens that the encoder read, `</s>` included.
+    pub prompt_tokens: usize,
+    /// Image patches that the encoder read, class rows not counted.
+    pub image_patches: usize,
+    /// Tokens that the model wrote, `</s>` included, the forced prefix not.
+    pub new_tokens: usize,
+}
+
+/// How long the parts of a request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Timings {
+    /// From submission until it was admitted.
+    pub queued: Duration,
+    /// Encoding the prompt, together with the prompts that were admitted with it.
+    pub encode: Duration,
+    /// From submission until the first new token.
+    pub first_token: Duration,
+    /// From submission until the end.
+    pub total: Duration,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Generation {
+    /// The answer's text.
+    pub text: String,
+    /// The tokens that the model wrote.
+    pub tokens: Vec<TokenId>,
+    /// The log-probability of each token.
+    pub log_probabilities: Vec<f32>,
+    /// Why the answer ended.
+    pub finish_reason: FinishReason,
+    /// How much work it was.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// How likely a given answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Score {
+    /// The log-probability of the candidate's tokens and `</s>`, given the prompt and the forced prefix.
+    pub log_probability: f32,
+    /// How many tokens that is, `</s>` included.
+    pub tokens: usize,
+}
+
+/// The events of one request, as they happen. Dropping it cancels the request before the engine's next step.
+///
+/// Use it as a [`Stream`] in asynchronous code, with [`next_blocking`](Self::next_blocking) elsewhere, or wait for the whole answer.
+/// After [`StreamEvent::Finished`] or an error there is nothing more.
+#[derive(Debug)]
+#[must_use = "dropping the stream cancels the request"]
+pub struct TokenStream {
+    events: UnboundedReceiver<Result<StreamEvent, RequestError>>,
+    ended: bool,
+}
+
+impl TokenStream {
+    pub(crate) fn new(events: UnboundedReceiver<Result<StreamEvent, RequestError>>) -> Self {
+        Self { events, ended: false }
+    }
+
+    /// Waits for the next event.
+    pub async fn next(&mut self) -> Option<Result<StreamEvent, RequestError>> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Waits for the next event on this thread; not for use in asynchronous code.
+    pub fn next_blocking(&mut self) -> Option<Result<StreamEvent, RequestError>> {
+        block_on(self.next())
+    }
+
+    /// Waits for the whole answer.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the request failed or the engine was shut down.
+    pub async fn wait(mut self) -> Result<Generation, RequestError> {
+        let (mut text, mut tokens, mut log_probabilities) = (String::new(), Vec::new(), Vec::new());
+        while let Some(event) = self.next().await {
+            match event? {
+                StreamEvent::Token {
+                    id,
+                    text: piece,
+                    log_probability,
+                } => {
+                    text.push_str(&piece);
+                    tokens.push(id);
+                    log_probabilities.push(log_probability);
+                }
+                StreamEvent::Finished {
+                    finish_reason,
+                    usage,
+                    timings,
+                } => {
+                    return Ok(Generation {
+                        text,
+                        tokens,
+                        log_probabilities,
+                        finish_reason,
+                        usage,
+                        timings,
+                    });
+                }
+            }
+        }
+        Err(RequestError::ShutDown)
+    }
+
+    /// Waits for the whole answer on this thread; not for use in asynchronous code.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_blocking(self) -> Result<Generation, RequestError> {
+        block_on(self.wait())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamEvent, RequestError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        // An engine that is gone without a last event was shut down.
+        let event = match self.events.poll_recv(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(event) => event.unwrap_or(Err(RequestError::ShutDown)),
+        };
+        self.ended = !matches!(event, Ok(StreamEvent::Token { .. }));
+        Poll::Ready(Some(event))
+    }
+}
+
+impl Stream for TokenStream {
+    type Item = Result<StreamEvent, RequestError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(cx)
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread; the engine's futures need no runtime.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    // Inside of a tokio task, the task's budget would run out and end in a wait for a scheduler that is not running.
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

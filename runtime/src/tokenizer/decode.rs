@@ -1,0 +1,170 @@
+//! From ids back to text, whole or token by token.
+
+use super::vocabulary::{META_SPACE, PieceKind, byte_of};
+use super::{LeadingSpace, Spelling, TokenId, Tokenizer};
+use std::fmt;
+
+/// Turns ids into text as they come, without ever giving out half a character.
+///
+/// All the texts that [`push`](Self::push) and [`finish`](Self::finish) return, joined, are what
+/// [`Tokenizer::decode`] returns for the same ids.
+///
+/// ```no_run
+/// # let tokenizer = multiway_runtime::Tokenizer::from_json(&[]).unwrap();
+/// let mut stream = tokenizer.decode_stream();
+/// let mut text = String::new();
+/// for id in tokenizer.encode_text("naïve 🦜") {
+///     text += &stream.push(id);
+/// }
+/// text += &stream.finish();
+/// assert_eq!(text, "naïve 🦜");
+/// ```
+pub struct DecodeStream {
+    tokenizer: Tokenizer,
+    show_special: bool,
+    /// Bytes of a character that is not complete yet.
+    pending: Vec<u8>,
+    /// Whether a space at the start of the next piece is the one that encoding put there.
+    at_start: bool,
+}
+
+impl fmt::Debug for DecodeStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecodeStream")
+            .field("pending", &self.pending)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DecodeStream {
+    pub(crate) fn new(tokenizer: Tokenizer, show_special: bool) -> Self {
+        let at_start = tokenizer.leading_space() != LeadingSpace::Kept;
+        Self {
+            tokenizer,
+            show_special,
+            pending: Vec::new(),
+            at_start,
+        }
+    }
+
+    /// Takes the next id and returns the text that is now certain; nothing for a special token.
+    pub fn push(&mut self, id: TokenId) -> String {
+        let mut out = String::new();
+        let tokenizer = self.tokenizer.clone();
+        let Some(piece) = tokenizer.vocabulary().get(id) else {
+            self.flush(&mut out);
+            return out;
+        };
+        match (piece.kind, tokenizer.spelling()) {
+            (PieceKind::Byte, _) => {
+                self.pending.extend(byte_of(&piece.text));
+                self.drain(&mut out);
+            }
+            (PieceKind::Normal, Spelling::ByteLevel) => {
+                self.pending.extend(piece.text.chars().filter_map(byte_level));
+                self.drain(&mut out);
+            }
+            (kind, _) if kind.is_special() => {
+                self.flush(&mut out);
+                if self.show_special {
+                    out.push_str(&piece.text);
+                }
+            }
+            (PieceKind::Unused, _) => self.flush(&mut out),
+            _ => {
+                self.flush(&mut out);
+                let text = self.without_leading_space(&piece.text);
+                out.extend(text.chars().map(|c| if c == META_SPACE { ' ' } else { c }));
+            }
+        }
+        self.at_start &= out.is_empty();
+        out
+    }
+
+    /// Ends the text; bytes that never became a character are returned as U+FFFD.
+    pub fn finish(mut self) -> String {
+        self.take_rest()
+    }
+
+    /// Returns what [`finish`](Self::finish) would, without giving up the stream.
+    pub(crate) fn take_rest(&mut self) -> String {
+        let mut out = String::new();
+        self.flush(&mut out);
+        out
+    }
+
+    fn without_leading_space<'a>(&mut self, piece: &'a str) -> &'a str {
+        if !self.at_start {
+            return piece;
+        }
+        if self.tokenizer.leading_space() == LeadingSpace::AllDropped {
+            return piece.trim_start_matches(META_SPACE);
+        }
+        self.at_start = false;
+        piece.strip_prefix(META_SPACE).unwrap_or(piece)
+    }
+
+    /// Gives out the characters that are complete, and U+FFFD for bytes that cannot become one.
+    fn drain(&mut self, out: &mut String) {
+        let pending = std::mem::take(&mut self.pending);
+        let mut chunks = pending.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            out.push_str(chunk.valid());
+            if chunk.invalid().is_empty() {
+                continue;
+            }
+            let last = chunks.peek().is_none();
+            if last && is_incomplete(chunk.invalid()) {
+                self.pending = chunk.invalid().to_vec();
+            } else {
+                out.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+    }
+
+    fn flush(&mut self, out: &mut String) {
+        if !self.pending.is_empty() {
+            self.pending.clear();
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+}
+
+/// Tells whether more bytes could make a character of these.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+/// Finds the byte that a character of GPT-2's byte alphabet stands for.
+///
+/// Source: <https://github.com/openai/gpt-2>, `bytes_to_unicode` in `src/encoder.py`: printable Latin-1 stands for itself,
+/// and the other bytes, in order, for the characters from U+0100.
+fn byte_level(c: char) -> Option<u8> {
+    let code = u32::from(c);
+    if matches!(code, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) {
+        return u8::try_from(code).ok();
+    }
+    match code.checked_sub(0x100)? {
+        n @ 0..=0x20 => u8::try_from(n).ok(),
+        n @ 0x21..=0x42 => u8::try_from(n + 0x5e).ok(),
+        0x43 => Some(0xad),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_alphabet_has_each_byte_once() {
+        let mut bytes: Vec<u8> = (0..0x200)
+            .filter_map(char::from_u32)
+            .filter_map(byte_level)
+            .collect();
+        bytes.sort_unstable();
+        assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+        assert_eq!(byte_level('\u{120}'), Some(b' '));
+        assert_eq!(byte_level('\u{10a}'), Some(b'\n'));
+    }
+}

@@ -1,0 +1,83 @@
+//! Errors of reading and using a tokenizer.
+
+use super::TokenId;
+
+/// What can go wrong between a tokenizer file and token ids.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// A file is not what its name says, or contradicts itself.
+    #[error("{file} is malformed at {place}: found {found}, expected {expected}")]
+    Malformed {
+        /// The kind of file.
+        file: &'static str,
+        /// Where in the file.
+        place: String,
+        /// What the file says.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A file is well formed but asks for something that this runtime does not do.
+    #[error("{file} needs {found}, which is not supported; supported: {supported}")]
+    Unsupported {
+        /// The kind of file.
+        file: &'static str,
+        /// What it asks for.
+        found: String,
+        /// What there is instead.
+        supported: &'static str,
+    },
+    /// A checkpoint has no tokenizer that this build can read.
+    #[error("checkpoint '{checkpoint}' has no tokenizer: expected one of {expected}")]
+    Missing {
+        /// The checkpoint's name.
+        checkpoint: String,
+        /// The files that were looked for.
+        expected: &'static str,
+    },
+    /// A checkpoint's tokenizer file could not be read.
+    #[error("cannot read the tokenizer of a checkpoint: {0}")]
+    Read(#[from] multiway_model::LoadError),
+    /// The tokenizer and the model of one checkpoint do not belong together.
+    #[error("tokenizer and config.json disagree: {what} is {found} in the tokenizer, expected {expected}")]
+    Mismatch {
+        /// What differs.
+        what: &'static str,
+        /// What the tokenizer says.
+        found: String,
+        /// What the model's configuration says.
+        expected: String,
+    },
+    /// A prompt or a decoder prefix names a special token that the vocabulary does not have.
+    #[error("unknown special token '{token}'; the vocabulary has {known}")]
+    UnknownSpecial {
+        /// The token as it was written.
+        token: String,
+        /// The first few that there are.
+        known: String,
+    },
+    /// An id is outside the vocabulary.
+    #[error("token id {found} is not below the vocabulary size {limit}")]
+    TokenId {
+        /// The id.
+        found: TokenId,
+        /// The vocabulary's size.
+        limit: usize,
+    },
+}
+
+/// Builds a [`TokenizerError::Malformed`].
+pub(crate) fn malformed(
+    file: &'static str,
+    place: impl Into<String>,
+    found: impl ToString,
+    expected: impl Into<String>,
+) -> TokenizerError {
+    TokenizerError::Malformed {
+        file,
+        place: place.into(),
+        found: found.to_string(),
+        expected: expected.into(),
+    }
+}

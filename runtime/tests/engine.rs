@@ -1,0 +1,457 @@
+//! The engine with a small random model: the same answers alone and in company, and typed errors for bad requests.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use futures_util::{StreamExt, future::join_all};
+use multiway_model::testing::{random_inference_model, tiny_config};
+use multiway_model::{
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, MultiwayConfig, ProcessedImage,
+};
+use multiway_prompts::{Prompt, PromptPart};
+use multiway_runtime::{
+    Engine, EngineBuilder, EngineError, FinishReason, Generation, Request, RequestError, SamplingParams,
+    StreamEvent, Tokenizer, sentencepiece_to_json,
+};
+use std::sync::{Arc, LazyLock};
+
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+    Tokenizer::from_json(&sentencepiece_to_json(include_bytes!("fixtures/tokenizer.model")).unwrap()).unwrap()
+});
+static MODEL: LazyLock<Arc<Model>> =
+    LazyLock::new(|| Arc::new(random_inference_model(&config(), 3).unwrap()));
+
+fn config() -> MultiwayConfig {
+    let mut config = tiny_config();
+    config.vocab_size = TOKENIZER.vocab_size();
+    config
+}
+
+fn builder() -> EngineBuilder<'static> {
+    Engine::builder_from_model(Arc::clone(&MODEL), TOKENIZER.clone())
+}
+
+fn engine(max_batch: usize, threads: usize) -> Engine {
+    builder().max_batch(max_batch).threads(threads).build().unwrap()
+}
+
+/// Makes a picture of smooth noise that depends on `seed`.
+fn image(seed: u16) -> ProcessedImage {
+    let side = config().image_size;
+    let pixel = |i: usize| ((i as f32) * 0.37 * (f32::from(seed) + 1.0)).sin();
+    ProcessedImage::from_pixels((0..3 * side * side).map(pixel).collect())
+}
+
+/// Makes requests of many kinds: with and without pictures, greedy and drawn, short and long.
+fn request(n: u16) -> Request {
+    let words = [
+        "a cat",
+        "what is it?",
+        "le chat noir",
+        "猫",
+        "how many circles are there in the picture",
+        "ok",
+    ];
+    let images: Vec<ProcessedImage> = (0..n % 3).map(|i| image(n + i)).collect();
+    let mut prompt: Prompt = (0..images.len()).map(PromptPart::Image).collect();
+    prompt.push(PromptPart::Text(format!(
+        "{} {n}",
+        words[usize::from(n) % words.len()]
+    )));
+    let sampling = SamplingParams {
+        max_new_tokens: 1 + usize::from(n * 7 % 20),
+        temperature: [0.0, 0.7, 1.3][usize::from(n / 3) % 3],
+        top_k: (n % 4 == 1).then_some(50),
+        top_p: if n % 5 == 2 { 0.8 } else { 1.0 },
+        seed: Some(u64::from(n)),
+        prefix: if n.is_multiple_of(2) {
+            vec!["<extra_id_0>".to_owned()]
+        } else {
+            Vec::new()
+        },
+        ..SamplingParams::default()
+    };
+    Request {
+        prompt,
+        images,
+        sampling,
+    }
+}
+
+fn text(text: &str) -> Request {
+    Request::new(Prompt::from_text(text), Vec::new())
+}
+
+fn bits(answer: &Generation) -> (Vec<u32>, Vec<u32>, String, FinishReason) {
+    let log_probabilities = answer.log_probabilities.iter().map(|x| x.to_bits()).collect();
+    (
+        answer.tokens.clone(),
+        log_probabilities,
+        answer.text.clone(),
+        answer.finish_reason,
+    )
+}
+
+#[tokio::test]
+async fn a_request_is_answered_alone_as_among_63_others() {
+    let alone = engine(1, 1);
+    let expected: Vec<Generation> = (0..64)
+        .map(|n| alone.generate_blocking(request(n)).unwrap())
+        .collect();
+    for (max_batch, threads) in [(64, 2), (7, 1)] {
+        let crowded = engine(max_batch, threads);
+        let answers = join_all((0..64).rev().map(|n| {
+            let crowded = crowded.clone();
+            async move { crowded.generate(request(n)).await.unwrap().wait().await.unwrap() }
+        }));
+        for (answer, expected) in answers.await.iter().rev().zip(&expected) {
+            assert_eq!(bits(answer), bits(expected));
+            assert_eq!(answer.usage, expected.usage);
+        }
+        let stats = crowded.stats();
+        assert!(stats.rows > 3 * stats.steps, "requests share steps: {stats:?}");
+    }
+}
+
+#[test]
+fn requests_join_a_running_batch() {
+    let engine = engine(8, 1);
+    let expected = engine.generate_blocking(request(5)).unwrap();
+    let mut long = engine.try_generate(request(2)).unwrap();
+    assert!(matches!(
+        long.next_blocking(),
+        Some(Ok(StreamEvent::Token { .. }))
+    ));
+    let joined = engine.generate_blocking(request(5)).unwrap();
+    assert_eq!(bits(&joined), bits(&expected));
+    assert!(long.wait_blocking().is_ok());
+}
+
+#[tokio::test]
+async fn the_streamed_texts_joined_are_the_answer_and_only_the_last_event_says_finished() {
+    let engine = engine(4, 1);
+    for n in 0..12 {
+        let whole = engine.generate(request(n)).await.unwrap().wait().await.unwrap();
+        let events: Vec<_> = engine.generate(request(n)).await.unwrap().collect().await;
+        let (last, tokens) = events.split_last().unwrap();
+        let mut joined = String::new();
+        for event in tokens {
+            match event {
+                Ok(StreamEvent::Token { text, .. }) => joined.push_str(text),
+                other => panic!("{other:?} before the end"),
+            }
+        }
+        assert_eq!(joined, whole.text);
+        assert_eq!(TOKENIZER.decode(&whole.tokens), whole.text);
+        assert!(matches!(last, Ok(StreamEvent::Finished { usage, .. }) if usage.new_tokens == tokens.len()));
+    }
+}
+
+#[test]
+fn the_same_seed_draws_the_same_and_another_seed_something_else() {
+    let engine = engine(4, 1);
+    let draw = |seed| {
+        let sampling = SamplingParams {
+            temperature: 1.5,
+            seed,
+            max_new_tokens: 12,
+            ..SamplingParams::default()
+        };
+        engine
+            .generate_blocking(Request {
+                sampling,
+                ..text("a")
+            })
+            .unwrap()
+            .tokens
+    };
+    assert_eq!(draw(Some(1)), draw(Some(1)));
+    assert_ne!(draw(Some(1)), draw(Some(2)));
+    assert_ne!(
+        draw(None),
+        draw(None),
+        "without a seed each request starts afresh"
+    );
+}
+
+#[test]
+fn usage_counts_tokens_and_patches() {
+    let engine = engine(1, 1);
+    let prompt: Prompt = [
+        PromptPart::Image(0),
+        PromptPart::Image(0),
+        PromptPart::Text("a cat".into()),
+    ]
+    .into_iter()
+    .collect();
+    let sampling = SamplingParams {
+        max_new_tokens: 3,
+        ..SamplingParams::default()
+    };
+    let answer = engine
+        .generate_blocking(Request {
+            prompt,
+            images: vec![image(0)],
+            sampling,
+        })
+        .unwrap();
+    assert_eq!(
+        answer.usage.prompt_tokens,
+        TOKENIZER.encode_text("a cat").len() + 1
+    );
+    assert_eq!(answer.usage.image_patches, 2 * config().patches());
+    assert_eq!(answer.usage.new_tokens, 3);
+    assert!(answer.timings.total >= answer.timings.first_token);
+}
+
+/// Decodes a target by hand, one step per token, and sums the log-probabilities of its tokens after the prefix.
+fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> f64 {
+    let config = config();
+    let mut tokens = TOKENIZER.encode_text(prompt);
+    tokens.push(config.eos_token_id);
+    let batch = EncoderBatch::new(
+        &config,
+        &[EncoderSample {
+            images: &[],
+            tokens: &tokens,
+        }],
+    )
+    .unwrap();
+    let memory = MODEL
+        .prompt_memory(&MODEL.encode(&batch).unwrap())
+        .unwrap()
+        .remove(0);
+    let mut cache = KvCache::new(&MODEL, 1, config.max_target_length).unwrap();
+    let target: Vec<u32> = [prefix, candidate, &[config.eos_token_id]].concat();
+    let mut input = config.decoder_start_token_id;
+    let mut sum = 0.0;
+    for (position, &token) in target.iter().enumerate() {
+        let rows = [DecoderRow {
+            token: input,
+            slot: 0,
+            memory: &memory,
+        }];
+        let logits = MODEL
+            .decode_step(&DecoderBatch { rows: &rows }, &mut cache)
+            .unwrap();
+        let logits: Vec<f64> = logits
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        if position >= prefix.len() {
+            sum += logits[token as usize] - logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+        }
+        input = token;
+    }
+    sum
+}
+
+#[test]
+fn a_score_is_the_log_probability_of_forced_decoding() {
+    let names = [
+        "a cat",
+        "a car",
+        "a caterpillar",
+        "",
+        "a cat",
+        "dog",
+        "猫",
+        "a",
+        "a red car and a blue car",
+    ];
+    let candidates: Vec<String> = names.map(str::to_owned).to_vec();
+    let prefix = TOKENIZER.special("<extra_id_0>").unwrap();
+    let sampling = SamplingParams {
+        prefix: vec!["<extra_id_0>".to_owned()],
+        ..SamplingParams::default()
+    };
+    let ask = || Request {
+        sampling: sampling.clone(),
+        ..text("what is this?")
+    };
+    let together = engine(16, 1).score_blocking(ask(), candidates.clone()).unwrap();
+    for (score, candidate) in together.iter().zip(&candidates) {
+        let tokens = TOKENIZER.encode_text(candidate);
+        assert_eq!(score.tokens, tokens.len() + 1);
+        let expected = forced("what is this?", &[prefix], &tokens);
+        assert!(
+            (f64::from(score.log_probability) - expected).abs() < 1e-3,
+            "{candidate}: {score:?}, {expected}"
+        );
+    }
+    // With one row at a time there are as many waves as candidates; the scores are the same bits.
+    for max_batch in [1, 3] {
+        let apart = engine(max_batch, 1)
+            .score_blocking(ask(), candidates.clone())
+            .unwrap();
+        assert_eq!(apart, together);
+    }
+}
+
+#[test]
+fn what_candidates_have_in_common_is_decoded_once() {
+    let engine = engine(16, 1);
+    let names: Vec<String> = ["cat", "dog", "car", "hat", "bus", "sun"]
+        .map(|name| format!("a picture of a {name}"))
+        .to_vec();
+    let tokens: usize = names
+        .iter()
+        .map(|name| TOKENIZER.encode_text(name).len() + 1)
+        .sum();
+    engine.score_blocking(text("?"), names).unwrap();
+    let rows = usize::try_from(engine.stats().rows).unwrap();
+    assert!(2 * rows < tokens, "{rows} rows for {tokens} tokens");
+}
+
+#[tokio::test]
+async fn embeddings_have_unit_length_and_do_not_depend_on_company() {
+    let engine = engine(4, 1);
+    let embed = |n: u16| {
+        let request = request(n);
+        engine.embed(request)
+    };
+    let together = join_all((0..9).map(embed)).await;
+    for (n, embedding) in (0..9).zip(together) {
+        let embedding = embedding.unwrap();
+        assert_eq!(embedding.len(), config().embedding_size);
+        let length: f32 = embedding.iter().map(|x| x * x).sum();
+        assert!((length - 1.0).abs() < 1e-5, "{length}");
+        assert_eq!(embed(n).await.unwrap(), embedding);
+    }
+}
+
+#[test]
+fn a_picture_alone_is_a_prompt() {
+    let request = Request::new(
+        Prompt {
+            parts: vec![PromptPart::Image(0)],
+        },
+        vec![image(1)],
+    );
+    assert!(engine(1, 1).embed_blocking(request).is_ok());
+}
+
+#[test]
+fn bad_requests_are_refused_with_what_was_expected() {
+    let engine = engine(1, 1);
+    let sampling = SamplingParams::default();
+    let with = |sampling: SamplingParams| Request {
+        sampling,
+        ..text("a")
+    };
+    let shows = |count: usize, images: usize| {
+        let prompt = (0..count).map(PromptPart::Image).collect();
+        Request::new(prompt, (0..images).map(|_| image(0)).collect())
+    };
+    let special = Prompt {
+        parts: vec![PromptPart::Special("<loc_3>".into())],
+    };
+    let foreign = ProcessedImage::from_pixels(vec![0.0; 3]);
+    let cases = [
+        text(""),
+        text("  \n "),
+        text(&"word ".repeat(100)),
+        text(&"x".repeat(2 << 20)),
+        shows(4, 4),
+        shows(2, 1),
+        shows(1, 2),
+        Request::new(
+            Prompt {
+                parts: vec![PromptPart::Image(0)],
+            },
+            vec![foreign],
+        ),
+        Request::new(special, Vec::new()),
+        with(SamplingParams {
+            max_new_tokens: 0,
+            ..sampling.clone()
+        }),
+        with(SamplingParams {
+            max_new_tokens: 24,
+            prefix: vec!["<extra_id_0>".into()],
+            ..sampling.clone()
+        }),
+        with(SamplingParams {
+            prefix: vec!["<extra_id_100>".into()],
+            ..sampling.clone()
+        }),
+        with(SamplingParams {
+            temperature: f32::NAN,
+            ..sampling.clone()
+        }),
+        with(SamplingParams {
+            temperature: -1.0,
+            ..sampling.clone()
+        }),
+        with(SamplingParams {
+            top_p: 0.0,
+            ..sampling.clone()
+        }),
+        with(SamplingParams {
+            top_k: Some(0),
+            ..sampling.clone()
+        }),
+        with(SamplingParams {
+            stop: vec![String::new()],
+            ..sampling.clone()
+        }),
+    ];
+    let mut messages: Vec<String> = cases
+        .into_iter()
+        .map(|request| engine.generate_blocking(request).unwrap_err().to_string())
+        .collect();
+    for candidates in [Vec::new(), vec!["ok".to_owned(), "word ".repeat(60)]] {
+        messages.push(
+            engine
+                .score_blocking(text("a"), candidates)
+                .unwrap_err()
+                .to_string(),
+        );
+    }
+    insta::assert_snapshot!(messages.join("\n"));
+}
+
+#[test]
+fn options_out_of_range_are_refused() {
+    let error = builder().max_batch(0).build().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            EngineError::Option {
+                option: "max_batch",
+                found: 0,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = builder().threads(1 << 20).build().unwrap_err();
+    insta::assert_snapshot!(error, @"engine option 'threads' is 1048576, expected 1 to 65536");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_requests_some_cancelled_the_others_are_complete() {
+    let engine = engine(8, 1);
+    let expected: Vec<usize> = (0..100).map(|n| request(n).sampling.max_new_tokens).collect();
+    let tasks = (0..100_u16).map(|n| {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            let mut stream = engine.generate(request(n)).await?;
+            if n % 10 == 3 {
+                drop(stream.next().await);
+                return Ok(None);
+            }
+            stream.wait().await.map(Some)
+        })
+    });
+    let answers: Vec<Result<Option<Generation>, RequestError>> =
+        join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+    for (answer, expected) in answers.into_iter().zip(expected) {
+        if let Some(answer) = answer.unwrap() {
+            assert_eq!(answer.tokens.len(), expected);
+            assert_eq!(answer.finish_reason, FinishReason::Length);
+        }
+    }
+}

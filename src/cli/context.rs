@@ -1,0 +1,107 @@
+//! What all verbs need: the checkpoint, the tasks, an engine, and an asynchronous runtime.
+
+use std::future::Future;
+use std::io::{self, IsTerminal};
+
+use multiway::{Checkpoint, Engine, EngineError, ImageProcessor, TaskLibrary};
+
+use super::GlobalArgs;
+use super::failure::{Failure, Outcome};
+
+/// Holds the options that every verb takes, and opens what they name.
+#[derive(Debug)]
+pub(crate) struct Context {
+    args: GlobalArgs,
+}
+
+impl Context {
+    /// Starts logging, if it was asked for.
+    pub(crate) fn new(args: GlobalArgs) -> Outcome<Context> {
+        if let Some(filter) = &args.log {
+            let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| {
+                Failure::Input(anyhow::anyhow!(
+                    "--log: expected a filter such as `info` or `multiway_runtime=debug`, found '{filter}': {error}"
+                ))
+            })?;
+            let terminal = io::stderr().is_terminal();
+            tracing_subscriber::fmt()
+                .with_ansi(terminal)
+                .with_env_filter(filter)
+                .with_writer(io::stderr)
+                .init();
+        }
+        Ok(Context { args })
+    }
+
+    /// Tells whether only results and errors may be printed.
+    pub(crate) fn quiet(&self) -> bool {
+        self.args.quiet
+    }
+
+    /// Returns the seed of sampling.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.args.seed
+    }
+
+    /// Loads the built-in tasks and those of the caller's folders.
+    pub(crate) fn library(&self) -> Outcome<TaskLibrary> {
+        let mut library = TaskLibrary::builtin().map_err(Failure::runtime)?;
+        for folder in &self.args.task_dirs {
+            library.load_dir(folder).map_err(Failure::input)?;
+        }
+        Ok(library)
+    }
+
+    /// Opens the checkpoint that the caller named, or the embedded one.
+    pub(crate) fn checkpoint(&self) -> Outcome<Checkpoint> {
+        match &self.args.checkpoint {
+            Some(folder) => Checkpoint::open(folder).map_err(Failure::input),
+            None => embedded(),
+        }
+    }
+
+    /// Loads a checkpoint into an engine.
+    pub(crate) fn engine(&self, checkpoint: &Checkpoint) -> Outcome<Engine> {
+        let mut builder = Engine::builder(checkpoint);
+        if let Some(threads) = self.args.threads {
+            builder = builder.threads(threads.into());
+        }
+        builder.build().map_err(|error| match error {
+            EngineError::Load(_) | EngineError::Tokenizer(_) | EngineError::Option { .. } => {
+                Failure::input(error)
+            }
+            _ => Failure::runtime(error),
+        })
+    }
+
+    /// Waits for `work` on this thread.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                Failure::runtime(anyhow::Error::new(error).context("cannot start the event loop"))
+            })?;
+        let outcome = runtime.block_on(work);
+        // Does not wait for a file that is still being read after an interrupt.
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
+/// Makes what turns pictures into what a checkpoint's model takes.
+pub(crate) fn processor(checkpoint: &Checkpoint) -> ImageProcessor {
+    ImageProcessor::new(checkpoint.config())
+}
+
+#[cfg(feature = "embedded-checkpoint")]
+fn embedded() -> Outcome<Checkpoint> {
+    multiway::embedded_checkpoint().map_err(Failure::runtime)
+}
+
+#[cfg(not(feature = "embedded-checkpoint"))]
+fn embedded() -> Outcome<Checkpoint> {
+    Err(Failure::Input(anyhow::anyhow!(
+        "this binary carries no checkpoint: name a folder with --checkpoint DIR"
+    )))
+}

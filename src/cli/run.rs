@@ -1,0 +1,216 @@
+//! `multiway run`: one task, on pictures and text, streamed.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use clap::Args;
+use futures_util::StreamExt;
+use multiway::{
+    Answer, Choice, FinishReason, InputValue, SamplingOverrides, Task, TaskEvent, TaskInputs, TaskOutcome,
+    TaskRun, Usage,
+};
+use serde::Serialize;
+
+use super::context::{Context, processor};
+use super::failure::{Failure, Outcome, task_failure};
+use super::interrupt::until_interrupted;
+use super::output::{TimingsMs, note, print_json, print_line, print_piece};
+use super::pictures;
+
+/// How many choices are listed for people.
+const SHOWN_CHOICES: usize = 10;
+
+const AFTER_HELP: &str = "\
+Examples:
+  multiway run caption --image cat.png
+  multiway run caption --image cat.png --set language=Japanese
+  multiway run vqa --image shapes.png --set question='how many shapes are there?'
+  multiway run classify --image cat.png --set choices=cat,dog,guitar
+  multiway run infill --set text='The ___ sat on the ___.'
+  cat cat.png | multiway run caption --image - --json
+  multiway --task-dir my-tasks run my-task --image one.png --image two.png
+
+`multiway tasks show TASK` lists the inputs of a task. A list is written with commas,
+or as a JSON array of strings.
+
+With --json, one line: {task, text, finish_reason,
+usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
+with choices [{text, probability}] or embedding [..] where the task answers so.";
+
+/// Names a task and what it works on.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct RunArgs {
+    /// The task: `multiway tasks` lists them
+    task: String,
+
+    /// A picture: PNG, JPEG, WebP, GIF or BMP; `-` reads one from standard input (repeatable)
+    #[arg(long = "image", short, value_name = "PATH")]
+    images: Vec<PathBuf>,
+
+    /// An input of the task (repeatable)
+    #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = assignment)]
+    values: Vec<(String, String)>,
+
+    /// Print one line of JSON instead of streaming text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The most tokens that the answer may have [default: what the task file says]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_new_tokens: Option<usize>,
+
+    /// The sampling temperature; 0 takes the most likely token [default: what the task file says]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+
+    /// Sample from this many of the most likely tokens
+    #[arg(long, value_name = "K", value_parser = at_least_one)]
+    top_k: Option<usize>,
+
+    /// Sample from the fewest most likely tokens that have this probability together
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("expected a whole number of at least 1, found '{text}'")),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("expected NAME=VALUE, found '{text}'")),
+    }
+}
+
+/// Runs the verb.
+pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
+    let started = Instant::now();
+    let library = context.library()?;
+    let task = library.get(&args.task).map_err(Failure::input)?;
+    let mut inputs = values(context, task, &args)?;
+    let checkpoint = context.checkpoint()?;
+    inputs.images = pictures::open_all(&processor(&checkpoint), &args.images)?;
+    task.request(&inputs).map_err(Failure::input)?;
+    let engine = context.engine(&checkpoint)?;
+    let load = started.elapsed();
+    let run = task.run(&engine, &inputs).map_err(Failure::input)?;
+    let mut line = Line {
+        streams: !args.json,
+        open: false,
+    };
+    let outcome = context.block_on(until_interrupted(answer(run, &mut line)));
+    line.end()?;
+    let outcome = outcome?;
+    match (args.json, outcome.answer.embedding()) {
+        (true, _) => print_json(&Report::new(task, &outcome, load)),
+        (false, Some(vector)) => print_json(&vector),
+        (false, None) if context.quiet() => Ok(()),
+        (false, None) => print_choices(&outcome.answer),
+    }
+}
+
+/// Reads the `--set` values as the task declares them. A list that is set several times has all the items.
+fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs> {
+    let mut inputs = TaskInputs::new().with_sampling(SamplingOverrides {
+        max_new_tokens: args.max_new_tokens,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: context.seed(),
+    });
+    for (name, text) in &args.values {
+        let value = task.file().parse_input(name, text).map_err(Failure::input)?;
+        match (inputs.values.get_mut(name), value) {
+            (Some(InputValue::List(items)), InputValue::List(more)) => items.extend(more),
+            (Some(_), _) => return Err(Failure::Input(anyhow!("the input '{name}' is set twice"))),
+            (None, value) => {
+                inputs.values.insert(name.clone(), value);
+            }
+        }
+    }
+    Ok(inputs)
+}
+
+/// A line of text on standard output that may not be ended yet.
+struct Line {
+    streams: bool,
+    open: bool,
+}
+
+impl Line {
+    fn add(&mut self, piece: &str) -> Outcome {
+        if !self.streams {
+            return Ok(());
+        }
+        self.open = true;
+        print_piece(piece)
+    }
+
+    fn end(&mut self) -> Outcome {
+        if std::mem::take(&mut self.open) {
+            print_line("")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+async fn answer(mut run: TaskRun, line: &mut Line) -> Outcome<TaskOutcome> {
+    while let Some(event) = run.next().await {
+        match event.map_err(task_failure)? {
+            TaskEvent::Text(piece) => line.add(&piece)?,
+            TaskEvent::Finished(outcome) => {
+                // A text without a single character is still a line.
+                line.open |= line.streams && outcome.answer.text().is_some();
+                return Ok(outcome);
+            }
+            _ => {}
+        }
+    }
+    Err(Failure::Runtime(anyhow!(
+        "the engine stopped before the answer was complete"
+    )))
+}
+
+/// Lists the choices under the answer, on standard error: they are for people, scripts have `--json`.
+fn print_choices(answer: &Answer) -> Outcome {
+    for choice in answer.choices().iter().take(SHOWN_CHOICES) {
+        note(&format!("  {:.3}  {}", choice.probability, choice.text));
+    }
+    Ok(())
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    task: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    finish_reason: Option<FinishReason>,
+    usage: Usage,
+    #[serde(skip_serializing_if = "<[Choice]>::is_empty")]
+    choices: &'a [Choice],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<&'a [f32]>,
+    timings_ms: TimingsMs,
+}
+
+impl<'a> Report<'a> {
+    fn new(task: &'a Task, outcome: &'a TaskOutcome, load: Duration) -> Report<'a> {
+        Report {
+            task: task.name(),
+            text: outcome.answer.text(),
+            finish_reason: outcome.finish_reason,
+            usage: outcome.usage,
+            choices: outcome.answer.choices(),
+            embedding: outcome.answer.embedding(),
+            timings_ms: TimingsMs::new(load, outcome.timings),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Answers that fill gaps: `<extra_id_0> span <extra_id_1> span`, cut into spans.
+
+use multiway_prompts::{count_gaps, fill_gaps};
+use multiway_runtime::{TokenId, Tokenizer};
+
+use crate::answer::Answer;
+
+/// What a gap that got no answer keeps.
+const UNFILLED: &str = "___";
+
+/// Puts what the decoder wrote into the gaps of `original`.
+///
+/// The first span of a gap counts; a gap that got none stays a gap. `first` is the gap that the answer starts in.
+pub(crate) fn fill(
+    original: &str,
+    tokenizer: &Tokenizer,
+    first: Option<usize>,
+    tokens: &[TokenId],
+) -> Answer {
+    let cut = cut_spans(first, tokens, |token| gap_of(tokenizer.piece(token)?));
+    let spans = (0..count_gaps(original))
+        .map(|gap| match cut.iter().find(|(found, _)| *found == gap) {
+            Some((_, tokens)) => tokenizer.decode(tokens).trim().to_owned(),
+            None => UNFILLED.to_owned(),
+        })
+        .collect::<Vec<_>>();
+    Answer::Text {
+        text: fill_gaps(original, &spans),
+        spans,
+    }
+}
+
+/// Reads the number of `<extra_id_N>`.
+pub(crate) fn gap_of(token: &str) -> Option<usize> {
+    token.strip_prefix("<extra_id_")?.strip_suffix('>')?.parse().ok()
+}
+
+/// Cuts tokens at the masks that open the gaps. What stands before the first mask belongs to no gap.
+fn cut_spans(
+    first: Option<usize>,
+    tokens: &[TokenId],
+    gap_of: impl Fn(TokenId) -> Option<usize>,
+) -> Vec<(usize, Vec<TokenId>)> {
+    let mut spans: Vec<(usize, Vec<TokenId>)> = first.map(|gap| (gap, Vec::new())).into_iter().collect();
+    for token in tokens {
+        match (gap_of(*token), spans.last_mut()) {
+            (Some(gap), _) => spans.push((gap, Vec::new())),
+            (None, Some((_, span))) => span.push(*token),
+            (None, None) => {}
+        }
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Masks are 90 and up: 90 opens gap 0.
+    fn cut(first: Option<usize>, tokens: &[TokenId]) -> Vec<(usize, Vec<TokenId>)> {
+        cut_spans(first, tokens, |token| {
+            usize::try_from(token).ok()?.checked_sub(90)
+        })
+    }
+
+    #[test]
+    fn an_answer_is_cut_at_its_masks() {
+        assert_eq!(cut(Some(0), &[5, 6, 91, 7]), [(0, vec![5, 6]), (1, vec![7])]);
+        assert_eq!(cut(None, &[4, 90, 5]), [(0, vec![5])]);
+        assert_eq!(cut(None, &[]), []);
+        assert_eq!(cut(Some(0), &[90, 5]), [(0, vec![]), (0, vec![5])]);
+    }
+
+    #[test]
+    fn only_masks_open_gaps() {
+        assert_eq!(gap_of("<extra_id_12>"), Some(12));
+        assert_eq!(gap_of("</s>"), None);
+        assert_eq!(gap_of("<extra_id_x>"), None);
+    }
+}

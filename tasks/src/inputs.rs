@@ -1,0 +1,134 @@
+//! What a caller gives to a task: values by name, and pictures.
+
+use multiway_model::ProcessedImage;
+use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, TaskFile};
+
+use crate::error::TaskError;
+
+/// Holds what a caller gives to a task.
+///
+/// Pictures that no value names go to the picture inputs in the order of the task file: each `image` input takes one,
+/// an `images` input takes all that are left.
+///
+/// ```
+/// use multiway_tasks::TaskInputs;
+///
+/// let inputs = TaskInputs::new().with("question", "what color is the shape?");
+/// assert_eq!(inputs.values.len(), 1);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TaskInputs {
+    /// The values, by the names of the task's inputs.
+    pub values: Inputs,
+    /// The pictures; values name them by their index.
+    pub images: Vec<ProcessedImage>,
+    /// What the caller wants decoded otherwise than the task file says.
+    pub sampling: SamplingOverrides,
+}
+
+/// Holds decoding choices that override those of the task file, where they are given.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SamplingOverrides {
+    /// The most tokens that the answer may have.
+    pub max_new_tokens: Option<usize>,
+    /// The sampling temperature; 0 takes the most likely token.
+    pub temperature: Option<f32>,
+    /// Samples from this many of the most likely tokens.
+    pub top_k: Option<usize>,
+    /// Samples from the fewest most likely tokens that have this probability together.
+    pub top_p: Option<f32>,
+    /// The seed of sampling.
+    pub seed: Option<u64>,
+}
+
+impl TaskInputs {
+    /// Starts without values and pictures.
+    pub fn new() -> TaskInputs {
+        TaskInputs::default()
+    }
+
+    /// Adds a value.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<InputValue>) -> TaskInputs {
+        self.values.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a picture.
+    #[must_use]
+    pub fn with_image(mut self, image: ProcessedImage) -> TaskInputs {
+        self.images.push(image);
+        self
+    }
+
+    /// Sets decoding choices.
+    #[must_use]
+    pub fn with_sampling(mut self, sampling: SamplingOverrides) -> TaskInputs {
+        self.sampling = sampling;
+        self
+    }
+}
+
+/// Gives the pictures to the picture inputs, and returns all values.
+pub(crate) fn bind_pictures(file: &TaskFile, inputs: &TaskInputs) -> Result<Inputs, TaskError> {
+    let mut values = inputs.values.clone();
+    let named = values.values().any(|value| value.kind().is_picture());
+    if named {
+        check_indices(file, &values, inputs.images.len())?;
+    }
+    let mut left = if named { 0..0 } else { 0..inputs.images.len() };
+    for (name, spec) in file
+        .inputs
+        .iter()
+        .filter(|(name, _)| !inputs.values.contains_key(*name))
+    {
+        let value = match spec.kind {
+            InputKind::Image => left.next().map(InputValue::Image),
+            InputKind::Images => Some(InputValue::Images(left.by_ref().collect())),
+            _ => None,
+        };
+        if let Some(value) = value {
+            values.insert(name.clone(), value);
+        }
+    }
+    if left.is_empty() {
+        return Ok(values);
+    }
+    Err(TaskError::SparePictures {
+        task: file.name.clone(),
+        takes: pictures_taken(file),
+        found: inputs.images.len(),
+    })
+}
+
+fn check_indices(file: &TaskFile, values: &Inputs, count: usize) -> Result<(), TaskError> {
+    for (input, value) in values {
+        let indices = match value {
+            InputValue::Image(index) => std::slice::from_ref(index),
+            InputValue::Images(indices) => indices,
+            _ => continue,
+        };
+        if let Some(index) = indices.iter().find(|index| **index >= count) {
+            return Err(TaskError::NoSuchPicture {
+                task: file.name.clone(),
+                input: input.clone(),
+                index: *index,
+                count,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Says how many pictures a task takes, for messages. A task with an `images` input takes any number.
+fn pictures_taken(file: &TaskFile) -> String {
+    match file.inputs.values().filter(|spec| is_image(spec)).count() {
+        0 => "no picture".to_owned(),
+        1 => "1 picture".to_owned(),
+        count => format!("{count} pictures"),
+    }
+}
+
+fn is_image(spec: &InputSpec) -> bool {
+    spec.kind == InputKind::Image
+}

@@ -1,0 +1,168 @@
+//! The tasks that there are: built in, and from folders of the caller's.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use multiway_prompts::TaskFile;
+
+use crate::error::TaskError;
+use crate::task::Task;
+
+/// The most bytes that are read of a task file; the parser's own limit lies below.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+macro_rules! builtin {
+    ($($file:literal),*) => {
+        [$((concat!("builtin:", $file), include_bytes!(concat!("../library/", $file)).as_slice())),*]
+    };
+}
+
+/// The built-in task files, in the order in which they are listed.
+const BUILTIN: [(&str, &[u8]); 5] = builtin![
+    "caption.task",
+    "vqa.task",
+    "classify.task",
+    "retrieve.task",
+    "infill.task"
+];
+
+/// Holds tasks by their names.
+///
+/// ```
+/// use multiway_tasks::TaskLibrary;
+///
+/// let library = TaskLibrary::builtin()?;
+/// assert_eq!(library.get("caption")?.name(), "caption");
+///
+/// let error = library.get("captoin").unwrap_err();
+/// assert!(error.to_string().starts_with("unknown task 'captoin': did you mean 'caption'? (tasks: caption, vqa,"));
+/// # Ok::<(), multiway_tasks::TaskError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TaskLibrary {
+    tasks: IndexMap<String, Task>,
+}
+
+impl TaskLibrary {
+    /// Makes a library without tasks.
+    pub fn new() -> TaskLibrary {
+        TaskLibrary::default()
+    }
+
+    /// Makes a library of the built-in tasks.
+    ///
+    /// # Errors
+    ///
+    /// When a built-in file is wrong, which a test excludes.
+    pub fn builtin() -> Result<TaskLibrary, TaskError> {
+        let mut library = TaskLibrary::new();
+        for (origin, bytes) in BUILTIN {
+            let task = Task::new(TaskFile::parse(origin, bytes)?);
+            library.tasks.insert(task.name().to_owned(), task);
+        }
+        Ok(library)
+    }
+
+    /// Adds the `*.task` files of a folder, in the order of their names, and returns the names of their tasks.
+    ///
+    /// A file overrides a built-in task of the same name. The library is left as it was when any file is wrong.
+    ///
+    /// # Errors
+    ///
+    /// When the folder or a file cannot be read, when a file is no task file, and when two files of the caller's define
+    /// the same task.
+    pub fn load_dir(&mut self, folder: impl AsRef<Path>) -> Result<Vec<String>, TaskError> {
+        let folder = folder.as_ref();
+        let files = task_files(folder).map_err(|source| TaskError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let mut loaded = self.clone();
+        let names = files
+            .iter()
+            .map(|path| loaded.add_file(path))
+            .collect::<Result<_, _>>()?;
+        *self = loaded;
+        Ok(names)
+    }
+
+    /// Adds one task file, and returns the name of its task. It overrides a built-in task of the same name.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is no task file, or defines a task that another file of the caller's defines.
+    pub fn load_file(&mut self, path: impl AsRef<Path>) -> Result<String, TaskError> {
+        self.add_file(path.as_ref())
+    }
+
+    /// Finds a task by its name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, with the nearest name and the list of all.
+    pub fn get(&self, name: &str) -> Result<&Task, TaskError> {
+        self.tasks.get(name).ok_or_else(|| TaskError::UnknownTask {
+            name: name.to_owned(),
+            suggestion: nearest(name, self.tasks.keys()),
+            known: self.tasks.keys().cloned().collect(),
+        })
+    }
+
+    /// Lists the tasks: the built-in ones first, then those of the caller.
+    pub fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values()
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<String, TaskError> {
+        let bytes = read_bounded(path).map_err(|source| TaskError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let origin = path.display().to_string();
+        let task = Task::from_file(TaskFile::parse(&origin, &bytes)?, path);
+        let name = task.name().to_owned();
+        if let Some(first) = self.tasks.get(&name).filter(|first| !first.is_builtin()) {
+            return Err(TaskError::Duplicate {
+                name,
+                first: first.origin().to_owned(),
+                second: origin,
+            });
+        }
+        if self.tasks.insert(name.clone(), task).is_some() {
+            tracing::info!(task = name, file = origin, "overrides a built-in task");
+        }
+        Ok(name)
+    }
+}
+
+fn task_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "task") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(MAX_FILE_BYTES)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Finds the known name that `name` was probably meant to be.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
+    let name = name.to_lowercase();
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(&name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate.clone())
+}

@@ -1,0 +1,293 @@
+//! A task at work: its answer, as it comes.
+
+use std::fmt;
+use std::future::ready;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_core::Stream;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use multiway_runtime::{
+    Engine, FinishReason, Request, RequestError, Score, StreamEvent, Timings, TokenId, TokenStream, Usage,
+};
+
+use crate::answer::{Answer, TaskOutcome, rank};
+use crate::error::TaskError;
+use crate::infill;
+use crate::task::Prepared;
+
+/// Names one thing that happens while a task runs.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum TaskEvent {
+    /// More of the text. All pieces joined are the text of the answer.
+    Text(String),
+    /// The answer is complete; this is the last event.
+    Finished(TaskOutcome),
+}
+
+/// How an answer is made of what the engine says.
+#[derive(Debug, Clone)]
+pub(crate) enum Shape {
+    Text,
+    /// The text whose gaps are filled.
+    Filled(String),
+    /// The answers to choose from.
+    Choice(Vec<String>),
+    Embedding,
+}
+
+/// Gives the events of a running task. Dropping it cancels the request.
+///
+/// It is a [`Stream`] for asynchronous programs, and [`next_blocking`](Self::next_blocking) serves all others.
+/// Nothing is sent to the engine before it is first polled.
+#[must_use = "a run does nothing until it is polled, and dropping it cancels the request"]
+pub struct TaskRun {
+    events: BoxStream<'static, Result<TaskEvent, TaskError>>,
+}
+
+impl TaskRun {
+    pub(crate) fn new(engine: Engine, task: String, prepared: Prepared) -> TaskRun {
+        let Prepared { request, shape } = prepared;
+        let events = match shape {
+            Shape::Text => text_events(engine, request, None),
+            Shape::Filled(original) => text_events(engine, request, Some(original)),
+            Shape::Choice(candidates) => stream::once(choose(engine, task, request, candidates))
+                .flat_map(whole_answer)
+                .boxed(),
+            Shape::Embedding => stream::once(embed(engine, request))
+                .flat_map(whole_answer)
+                .boxed(),
+        };
+        TaskRun { events }
+    }
+
+    /// Waits for the next event on this thread; not for use in asynchronous code.
+    pub fn next_blocking(&mut self) -> Option<Result<TaskEvent, TaskError>> {
+        futures_executor::block_on(self.events.next())
+    }
+
+    /// Waits for the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// When the engine refuses the request or fails on it.
+    pub async fn wait(mut self) -> Result<TaskOutcome, TaskError> {
+        while let Some(event) = self.events.next().await {
+            if let TaskEvent::Finished(outcome) = event? {
+                return Ok(outcome);
+            }
+        }
+        Err(RequestError::ShutDown.into())
+    }
+
+    /// Waits for the whole answer on this thread; not for use in asynchronous code.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_blocking(self) -> Result<TaskOutcome, TaskError> {
+        futures_executor::block_on(self.wait())
+    }
+}
+
+impl Stream for TaskRun {
+    type Item = Result<TaskEvent, TaskError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_next_unpin(context)
+    }
+}
+
+impl fmt::Debug for TaskRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskRun").finish_non_exhaustive()
+    }
+}
+
+type Events = Vec<Result<TaskEvent, TaskError>>;
+
+/// Sends a request and turns its tokens into text. Text that fills gaps comes whole, since a gap is known only when the
+/// next one starts.
+fn text_events(
+    engine: Engine,
+    request: Request,
+    original: Option<String>,
+) -> BoxStream<'static, Result<TaskEvent, TaskError>> {
+    let first_gap = request
+        .sampling
+        .prefix
+        .last()
+        .and_then(|token| infill::gap_of(token));
+    let mut writing = Writing {
+        engine: engine.clone(),
+        original,
+        first_gap,
+        text: String::new(),
+        tokens: Vec::new(),
+    };
+    let submitted = async move { engine.generate(request).await };
+    stream::once(submitted)
+        .flat_map(token_events)
+        .flat_map(move |event| stream::iter(writing.events(event)))
+        .boxed()
+}
+
+fn token_events(
+    submitted: Result<TokenStream, RequestError>,
+) -> BoxStream<'static, Result<StreamEvent, RequestError>> {
+    match submitted {
+        Ok(tokens) => tokens.boxed(),
+        Err(error) => stream::once(ready(Err(error))).boxed(),
+    }
+}
+
+/// What was written so far.
+struct Writing {
+    engine: Engine,
+    original: Option<String>,
+    first_gap: Option<usize>,
+    text: String,
+    tokens: Vec<TokenId>,
+}
+
+impl Writing {
+    fn events(&mut self, event: Result<StreamEvent, RequestError>) -> Events {
+        match event {
+            Ok(StreamEvent::Token { id, text, .. }) => self.token(id, text),
+            Ok(StreamEvent::Finished {
+                finish_reason,
+                usage,
+                timings,
+            }) => self.finish(finish_reason, usage, timings),
+            Ok(_) => Vec::new(),
+            Err(error) => vec![Err(error.into())],
+        }
+    }
+
+    fn token(&mut self, id: TokenId, text: String) -> Events {
+        if self.original.is_some() {
+            self.tokens.push(id);
+            return Vec::new();
+        }
+        if text.is_empty() {
+            return Vec::new();
+        }
+        self.text.push_str(&text);
+        vec![Ok(TaskEvent::Text(text))]
+    }
+
+    fn finish(&mut self, finish_reason: FinishReason, usage: Usage, timings: Timings) -> Events {
+        let answer = match self.original.take() {
+            Some(original) => infill::fill(&original, self.engine.tokenizer(), self.first_gap, &self.tokens),
+            None => Answer::Text {
+                text: std::mem::take(&mut self.text),
+                spans: Vec::new(),
+            },
+        };
+        let filled = match &answer {
+            Answer::Text { text, spans } if !spans.is_empty() => Some(Ok(TaskEvent::Text(text.clone()))),
+            _ => None,
+        };
+        let outcome = TaskOutcome {
+            answer,
+            finish_reason: Some(finish_reason),
+            usage,
+            timings,
+        };
+        filled
+            .into_iter()
+            .chain([Ok(TaskEvent::Finished(outcome))])
+            .collect()
+    }
+}
+
+/// Turns an answer that comes at once into events: its text, and the end.
+fn whole_answer(
+    outcome: Result<TaskOutcome, TaskError>,
+) -> stream::Iter<std::vec::IntoIter<Result<TaskEvent, TaskError>>> {
+    let events: Events = match outcome {
+        Ok(outcome) => {
+            let text = outcome
+                .answer
+                .text()
+                .map(|text| Ok(TaskEvent::Text(text.to_owned())));
+            text.into_iter()
+                .chain([Ok(TaskEvent::Finished(outcome))])
+                .collect()
+        }
+        Err(error) => vec![Err(error)],
+    };
+    stream::iter(events)
+}
+
+async fn choose(
+    engine: Engine,
+    task: String,
+    request: Request,
+    candidates: Vec<String>,
+) -> Result<TaskOutcome, TaskError> {
+    let start = Instant::now();
+    let mut usage = prompt_usage(&engine, &request);
+    let scores = engine.score(request, candidates.clone()).await?;
+    if let Some((choice, score)) = candidates
+        .iter()
+        .zip(&scores)
+        .find(|(_, score)| score.log_probability.is_nan())
+    {
+        return Err(TaskError::NotANumber {
+            task,
+            choice: choice.clone(),
+            value: score.log_probability,
+        });
+    }
+    usage.new_tokens = best(&scores).map_or(0, |score| score.tokens);
+    let log_probabilities: Vec<f32> = scores.iter().map(|score| score.log_probability).collect();
+    Ok(TaskOutcome {
+        answer: Answer::Choice {
+            choices: rank(candidates, &log_probabilities),
+        },
+        finish_reason: Some(FinishReason::Stop),
+        usage,
+        timings: Timings {
+            total: start.elapsed(),
+            ..Timings::default()
+        },
+    })
+}
+
+/// Finds the likeliest candidate; the earlier one where two are the same.
+fn best(scores: &[Score]) -> Option<&Score> {
+    scores
+        .iter()
+        .rev()
+        .max_by(|a, b| a.log_probability.total_cmp(&b.log_probability))
+}
+
+async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskError> {
+    let start = Instant::now();
+    let usage = prompt_usage(&engine, &request);
+    let vector = engine.embed(request).await?;
+    Ok(TaskOutcome {
+        answer: Answer::Embedding(vector),
+        finish_reason: None,
+        usage,
+        timings: Timings {
+            total: start.elapsed(),
+            ..Timings::default()
+        },
+    })
+}
+
+/// Counts what the encoder reads. A prompt that cannot be tokenized is refused by the engine.
+fn prompt_usage(engine: &Engine, request: &Request) -> Usage {
+    Usage {
+        prompt_tokens: engine
+            .tokenizer()
+            .encode_prompt(&request.prompt)
+            .map_or(0, |tokens| tokens.len()),
+        image_patches: request.prompt.images().count() * engine.config().patches(),
+        new_tokens: 0,
+    }
+}

@@ -1,0 +1,183 @@
+//! A task: a task file that can be run.
+
+use std::path::{Path, PathBuf};
+
+use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile};
+use multiway_runtime::{Engine, Request, SamplingParams};
+
+use crate::error::TaskError;
+use crate::inputs::{SamplingOverrides, TaskInputs, bind_pictures};
+use crate::run::{Shape, TaskRun};
+
+/// Holds a task file that can be run on an engine.
+#[derive(Debug, Clone)]
+pub struct Task {
+    file: TaskFile,
+    folder: Option<PathBuf>,
+}
+
+/// What running a task needs: the request, and how its answer is made.
+pub(crate) struct Prepared {
+    pub(crate) request: Request,
+    pub(crate) shape: Shape,
+}
+
+impl Task {
+    /// Makes a task of a parsed task file.
+    pub fn new(file: TaskFile) -> Task {
+        Task { file, folder: None }
+    }
+
+    /// Makes a task of a task file that lies at `path`, beside the pictures of its examples.
+    pub(crate) fn from_file(file: TaskFile, path: &Path) -> Task {
+        Task {
+            file,
+            folder: Some(path.parent().unwrap_or(Path::new("")).to_owned()),
+        }
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// Says in a sentence what the task does.
+    pub fn description(&self) -> &str {
+        &self.file.description
+    }
+
+    /// Says where the task file comes from: a path, or `builtin:` and a name.
+    pub fn origin(&self) -> &str {
+        self.file.origin()
+    }
+
+    /// Returns the task file.
+    pub fn file(&self) -> &TaskFile {
+        &self.file
+    }
+
+    /// Returns the folder of the task file, to which the pictures of its examples are relative. A task that is built in,
+    /// or was made from bytes, has none.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    pub(crate) fn is_builtin(&self) -> bool {
+        self.origin().starts_with("builtin:")
+    }
+
+    /// Checks the inputs and renders the prompt.
+    ///
+    /// # Errors
+    ///
+    /// When the inputs are not what the task file declares, or the template fails.
+    pub fn request(&self, inputs: &TaskInputs) -> Result<Request, TaskError> {
+        self.prepare(inputs).map(|prepared| prepared.request)
+    }
+
+    /// Starts the task on an engine. The inputs are checked at once; the request is sent when the run is first polled.
+    ///
+    /// # Errors
+    ///
+    /// When the inputs are not what the task file declares, or the template fails. What the engine says of the request
+    /// comes out of the run.
+    pub fn run(&self, engine: &Engine, inputs: &TaskInputs) -> Result<TaskRun, TaskError> {
+        let mut prepared = self.prepare(inputs)?;
+        if inputs.sampling.max_new_tokens.is_none() {
+            // What a task file asks for is the most that is useful; what the model can write may be less.
+            let sampling = &mut prepared.request.sampling;
+            let room = engine
+                .config()
+                .max_target_length
+                .saturating_sub(sampling.prefix.len())
+                .max(1);
+            sampling.max_new_tokens = sampling.max_new_tokens.min(room);
+        }
+        Ok(TaskRun::new(engine.clone(), self.name().to_owned(), prepared))
+    }
+
+    fn prepare(&self, inputs: &TaskInputs) -> Result<Prepared, TaskError> {
+        let values = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
+        self.check_one_thing(&values)?;
+        let request = Request {
+            prompt: self.file.render(&values)?,
+            images: inputs.images.clone(),
+            sampling: self.sampling(inputs.sampling),
+        };
+        Ok(Prepared {
+            request,
+            shape: self.shape(&values)?,
+        })
+    }
+
+    fn shape(&self, values: &Inputs) -> Result<Shape, TaskError> {
+        if let Some(candidates) = self.file.choices(values)? {
+            return Ok(Shape::Choice(candidates));
+        }
+        Ok(match &self.file.output {
+            OutputSpec::Embedding => Shape::Embedding,
+            OutputSpec::Text { fill: Some(name) } => match values.get(name) {
+                Some(InputValue::Text(original)) => Shape::Filled(original.clone()),
+                _ => Shape::Text,
+            },
+            _ => Shape::Text,
+        })
+    }
+
+    fn sampling(&self, overrides: SamplingOverrides) -> SamplingParams {
+        let (decode, defaults) = (&self.file.decode, SamplingParams::default());
+        SamplingParams {
+            max_new_tokens: overrides
+                .max_new_tokens
+                .or(decode.max_new_tokens)
+                .unwrap_or(defaults.max_new_tokens),
+            temperature: overrides
+                .temperature
+                .or(decode.temperature)
+                .unwrap_or(defaults.temperature),
+            top_k: overrides.top_k.or(decode.top_k).or(defaults.top_k),
+            top_p: overrides.top_p.or(decode.top_p).unwrap_or(defaults.top_p),
+            seed: overrides.seed.or(decode.seed),
+            prefix: decode.prefix.clone(),
+            stop: decode.stop.clone(),
+            ..defaults
+        }
+    }
+
+    /// Checks that a task that makes a vector of whichever input it is given is given exactly one.
+    ///
+    /// Such a task is one whose inputs may all be left out.
+    fn check_one_thing(&self, values: &Inputs) -> Result<(), TaskError> {
+        let inputs = &self.file.inputs;
+        if self.file.output != OutputSpec::Embedding
+            || inputs.is_empty()
+            || !inputs.values().all(may_be_left_out)
+        {
+            return Ok(());
+        }
+        let (task, wanted) = (self.name().to_owned(), one_of(inputs.keys()));
+        match values.values().filter(|value| !is_empty(value)).count() {
+            0 => Err(TaskError::NothingGiven { task, wanted }),
+            1 => Ok(()),
+            _ => Err(TaskError::TooMuchGiven { task, wanted }),
+        }
+    }
+}
+
+fn may_be_left_out(spec: &InputSpec) -> bool {
+    spec.kind == InputKind::Images || !spec.is_required()
+}
+
+fn is_empty(value: &InputValue) -> bool {
+    match value {
+        InputValue::Text(text) => text.trim().is_empty(),
+        InputValue::List(items) => items.is_empty(),
+        InputValue::Images(indices) => indices.is_empty(),
+        _ => false,
+    }
+}
+
+/// Lists names: `image or text`.
+fn one_of<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(" or ")
+}

@@ -1,0 +1,273 @@
+//! Tasks at work on a small random model: what holds whatever a model says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use multiway_model::ProcessedImage;
+use multiway_model::testing::{random_inference_model, tiny_config};
+use multiway_prompts::{InputValue, TaskFile};
+use multiway_runtime::{Engine, FinishReason, RequestError, Tokenizer, sentencepiece_to_json};
+use multiway_tasks::{
+    Answer, ExampleReport, SamplingOverrides, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary,
+    TaskOutcome,
+};
+
+fn engine() -> Engine {
+    let json = sentencepiece_to_json(include_bytes!("../../runtime/tests/fixtures/tokenizer.model")).unwrap();
+    let tokenizer = Tokenizer::from_json(&json).unwrap();
+    let mut config = tiny_config();
+    config.vocab_size = tokenizer.vocab_size();
+    let model = random_inference_model(&config, 11).unwrap();
+    Engine::builder_from_model(Arc::new(model), tokenizer)
+        .threads(1)
+        .build()
+        .unwrap()
+}
+
+fn with_image() -> TaskInputs {
+    let pixels = (0..3 * 16 * 16u16)
+        .map(|i| f32::from(i % 97) / 48.0 - 1.0)
+        .collect();
+    TaskInputs::new().with_image(ProcessedImage::from_pixels(pixels))
+}
+
+fn answer(engine: &Engine, task: &str, inputs: &TaskInputs) -> Result<TaskOutcome, TaskError> {
+    TaskLibrary::builtin()
+        .unwrap()
+        .get(task)
+        .unwrap()
+        .run(engine, inputs)?
+        .wait_blocking()
+}
+
+#[test]
+fn the_pieces_of_a_text_joined_are_the_text() {
+    let engine = engine();
+    let library = TaskLibrary::builtin().unwrap();
+    let mut run = library
+        .get("caption")
+        .unwrap()
+        .run(&engine, &with_image())
+        .unwrap();
+    let (mut joined, mut outcome) = (String::new(), None);
+    while let Some(event) = run.next_blocking() {
+        match event.unwrap() {
+            TaskEvent::Text(piece) => joined.push_str(&piece),
+            TaskEvent::Finished(last) => outcome = Some(last),
+            _ => unreachable!("there are no other events"),
+        }
+    }
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.answer.text(), Some(joined.as_str()));
+    assert_eq!(outcome.usage.image_patches, 16);
+    assert!(outcome.usage.new_tokens > 0);
+    let again = answer(&engine, "caption", &with_image()).unwrap();
+    assert_eq!((again.answer, again.usage), (outcome.answer, outcome.usage));
+}
+
+#[tokio::test]
+async fn runs_at_the_same_time_give_what_they_give_alone() {
+    let engine = engine();
+    let library = TaskLibrary::builtin().unwrap();
+    let requests = [
+        ("caption", with_image().with("language", "German")),
+        ("vqa", with_image().with("question", "what?")),
+        (
+            "classify",
+            with_image().with("choices", InputValue::List(vec!["cat".into(), "a dog".into()])),
+        ),
+        ("infill", TaskInputs::new().with("text", "one ___ two ___")),
+        ("retrieve", TaskInputs::new().with("text", "apple")),
+    ];
+    let run = async |(task, inputs): &(&str, TaskInputs)| {
+        library
+            .get(task)
+            .unwrap()
+            .run(&engine, inputs)
+            .unwrap()
+            .wait()
+            .await
+            .unwrap()
+            .answer
+    };
+    let together = futures_util::future::join_all(requests.iter().map(&run)).await;
+    for (request, answer) in requests.iter().zip(together) {
+        assert_eq!(run(request).await, answer, "{}", request.0);
+    }
+}
+
+#[test]
+fn a_choice_ranks_by_the_likelihood_of_the_whole_answer() {
+    let engine = engine();
+    let library = TaskLibrary::builtin().unwrap();
+    let task = library.get("classify").unwrap();
+    let names: Vec<String> = ["cat", "a cat", "red apple", "x"].map(str::to_owned).to_vec();
+    let inputs = with_image().with("choices", InputValue::List(names.clone()));
+    let scores = engine
+        .score_blocking(task.request(&inputs).unwrap(), names.clone())
+        .unwrap();
+    let outcome = task.run(&engine, &inputs).unwrap().wait_blocking().unwrap();
+    let total: f64 = scores
+        .iter()
+        .map(|score| f64::from(score.log_probability).exp())
+        .sum();
+    for (name, score) in names.iter().zip(&scores) {
+        let choice = outcome
+            .answer
+            .choices()
+            .iter()
+            .find(|choice| choice.text == *name)
+            .unwrap();
+        let expected = f64::from(score.log_probability).exp() / total;
+        assert!((choice.probability - expected).abs() < 1e-6, "{name}");
+    }
+    assert!(
+        (outcome
+            .answer
+            .choices()
+            .iter()
+            .map(|choice| choice.probability)
+            .sum::<f64>()
+            - 1.0)
+            .abs()
+            < 1e-12
+    );
+    assert_eq!(outcome.finish_reason, Some(FinishReason::Stop));
+    assert_eq!(
+        outcome.answer.text(),
+        outcome
+            .answer
+            .choices()
+            .first()
+            .map(|choice| choice.text.as_str())
+    );
+    let shortest = scores.iter().map(|score| score.tokens).min().unwrap();
+    assert!(outcome.usage.new_tokens >= shortest);
+}
+
+#[test]
+fn gaps_are_filled_and_all_other_text_stays() {
+    let outcome = answer(&engine(), "infill", &with_image().with("text", "The ___ sat.")).unwrap();
+    let Answer::Text { text, spans } = outcome.answer else {
+        panic!("expected text")
+    };
+    assert_eq!(spans.len(), 1);
+    assert_eq!(text, format!("The {} sat.", spans[0]));
+}
+
+#[test]
+fn pictures_and_texts_become_vectors_of_unit_length_in_one_space() {
+    let engine = engine();
+    let text = TaskInputs::new().with("text", "a cat");
+    let vectors = [with_image(), text].map(|inputs| {
+        let outcome = answer(&engine, "retrieve", &inputs).unwrap();
+        assert_eq!(outcome.finish_reason, None);
+        outcome.answer.embedding().unwrap().to_vec()
+    });
+    assert_eq!(vectors[0].len(), vectors[1].len());
+    for vector in &vectors {
+        assert!((vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn the_callers_sampling_wins_over_the_task_files_and_the_model_bounds_the_latter() {
+    let engine = engine();
+    let short = SamplingOverrides {
+        max_new_tokens: Some(1),
+        ..SamplingOverrides::default()
+    };
+    let outcome = answer(&engine, "caption", &with_image().with_sampling(short)).unwrap();
+    assert_eq!(outcome.usage.new_tokens, 1);
+
+    let file = "---\ndescription: Long.\ndecode: {max_new_tokens: 5000}\n---\nHello";
+    let task = Task::new(TaskFile::parse("long.task", file.as_bytes()).unwrap());
+    let outcome = task
+        .run(&engine, &TaskInputs::new())
+        .unwrap()
+        .wait_blocking()
+        .unwrap();
+    assert!(outcome.usage.new_tokens <= engine.config().max_target_length);
+
+    let long = SamplingOverrides {
+        max_new_tokens: Some(5000),
+        ..SamplingOverrides::default()
+    };
+    let error = task
+        .run(&engine, &TaskInputs::new().with_sampling(long))
+        .unwrap()
+        .wait_blocking()
+        .unwrap_err();
+    assert!(
+        matches!(error, TaskError::Request(RequestError::MaxNewTokens { .. })) && error.is_input(),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_run_leaves_the_engine_to_others() {
+    let engine = engine();
+    let library = TaskLibrary::builtin().unwrap();
+    let caption = library.get("caption").unwrap();
+    let mut run = caption.run(&engine, &with_image()).unwrap();
+    assert!(run.next().await.unwrap().is_ok());
+    drop(run);
+    assert!(caption.run(&engine, &with_image()).unwrap().wait().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_engine_that_was_shut_down_is_no_fault_of_the_input() {
+    let engine = engine();
+    engine.shutdown(multiway_runtime::Shutdown::Abort);
+    let library = TaskLibrary::builtin().unwrap();
+    let error = library
+        .get("caption")
+        .unwrap()
+        .run(&engine, &with_image())
+        .unwrap()
+        .wait()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, TaskError::Request(RequestError::ShutDown)) && !error.is_input(),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn worked_examples_are_run_with_the_pictures_beside_their_file() {
+    let engine = engine();
+    let folder = tempfile::tempdir().unwrap();
+    let file = "---\ndescription: Chooses.\ninputs:\n  image: {type: image}\noutput: {kind: choice, choices: [one, two]}\nexamples:\n- inputs: {image: a.png}\n  output: one\n- inputs: {image: a.png}\n  output: two\n---\n{{ image }}";
+    std::fs::write(folder.path().join("choose.task"), file).unwrap();
+    let mut library = TaskLibrary::new();
+    library.load_dir(folder.path()).unwrap();
+    let task = library.get("choose").unwrap();
+    let picture = folder.path().join("a.png");
+    let reports = task
+        .check_examples(&engine, |path| {
+            assert_eq!(path, picture);
+            Ok(with_image().images.swap_remove(0))
+        })
+        .await
+        .unwrap();
+    let passed: Vec<bool> = reports.iter().map(ExampleReport::passed).collect();
+    assert!(
+        passed == [true, false] || passed == [false, true],
+        "one of two opposite examples holds"
+    );
+
+    let error = task
+        .check_examples(&engine, |_| Err("it is blank".into()))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, TaskError::ExamplePicture { number: 1, path, .. } if *path == picture),
+        "{error}"
+    );
+}

@@ -1,0 +1,346 @@
+//! What the command line prints, whatever the model says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
+
+mod common;
+
+use common::{Place, picture};
+use serde_json::Value;
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_caption_is_streamed_as_one_line() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let ended = place.run(&["run", "caption", "--image", "cat.png"]);
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        ended.told()
+    );
+    assert!(ended.stdout.ends_with('\n'));
+    let json = place
+        .run(&["run", "caption", "--image", "cat.png", "--json"])
+        .json();
+    assert_eq!(
+        json["text"],
+        ended.stdout.trim_end_matches('\n'),
+        "the pieces joined are the text"
+    );
+}
+
+#[test]
+fn the_json_of_a_text_has_its_fields_and_no_others() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let json = place
+        .run(&[
+            "run",
+            "vqa",
+            "--image",
+            "cat.png",
+            "--set",
+            "question=what is it?",
+            "--json",
+        ])
+        .json();
+    assert_eq!(
+        keys(&json),
+        ["task", "text", "finish_reason", "usage", "timings_ms"]
+    );
+    assert_eq!(json["task"], "vqa");
+    assert!(["stop", "length"].contains(&json["finish_reason"].as_str().unwrap()));
+    assert_eq!(
+        keys(&json["usage"]),
+        ["prompt_tokens", "image_patches", "new_tokens"]
+    );
+    assert!(json["usage"]["image_patches"].as_u64().unwrap() > 0);
+    assert_eq!(
+        keys(&json["timings_ms"]),
+        ["load", "queued", "encode", "first_token", "total"]
+    );
+}
+
+#[test]
+fn the_json_of_a_choice_has_probabilities_that_sum_to_one() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let args = [
+        "run",
+        "classify",
+        "--image",
+        "cat.png",
+        "--set",
+        "choices=[\"cat\", \"red, apple\"]",
+        "--set",
+        "choices=dog",
+        "--json",
+    ];
+    let json = place.run(&args).json();
+    let choices = json["choices"].as_array().unwrap();
+    let mut texts: Vec<&str> = choices
+        .iter()
+        .map(|choice| choice["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(json["text"], texts[0]);
+    let probabilities: Vec<f64> = choices
+        .iter()
+        .map(|choice| choice["probability"].as_f64().unwrap())
+        .collect();
+    assert!(probabilities.is_sorted_by(|a, b| a >= b));
+    assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    texts.sort_unstable();
+    assert_eq!(texts, ["cat", "dog", "red, apple"]);
+}
+
+#[test]
+fn a_picture_on_standard_input_gives_what_the_file_gives() {
+    let place = Place::new();
+    place.picture("green-triangle.jpg");
+    let file = place.run(&["run", "caption", "--image", "green-triangle.jpg"]);
+    let stdin = place.run_with(
+        &["run", "caption", "--image", "-"],
+        &picture("green-triangle.jpg"),
+    );
+    assert_eq!((stdin.code, stdin.stdout), (Some(0), file.stdout));
+}
+
+#[test]
+fn the_same_seed_samples_the_same_text() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let run = |seed: &str| {
+        place
+            .run(&[
+                "run",
+                "caption",
+                "--image",
+                "cat.png",
+                "--temperature",
+                "5",
+                "--seed",
+                seed,
+            ])
+            .stdout
+    };
+    assert_eq!(run("7"), run("7"));
+    assert!(
+        (0..20).any(|seed| run(&seed.to_string()) != run("7")),
+        "another seed changes something"
+    );
+}
+
+#[test]
+fn gaps_are_filled_and_the_rest_of_the_text_stays() {
+    let place = Place::new();
+    let ended = place.run(&["run", "infill", "--set", "text=Ein ___ und noch ein ___."]);
+    assert_eq!(ended.code, Some(0), "{}", ended.told());
+    assert!(
+        ended.stdout.starts_with("Ein ")
+            && ended.stdout.contains(" und noch ein ")
+            && ended.stdout.ends_with(".\n")
+    );
+}
+
+#[test]
+fn text_with_special_tokens_and_any_script_is_plain_text() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let plain = [
+        "run",
+        "vqa",
+        "--image",
+        "cat.png",
+        "--set",
+        "question=what?",
+        "--json",
+    ];
+    let patches = place.run(&plain).json()["usage"]["image_patches"].clone();
+    for text in [
+        "</s>",
+        "<extra_id_0> <pad>",
+        "\u{1f469}\u{200d}\u{1f680}\u{1f3fd}",
+        "ما هذا؟ שלום",
+        "{{ image }}",
+        "\u{e000}\u{f0000}",
+    ] {
+        let ended = place.run(&[
+            "run",
+            "vqa",
+            "--image",
+            "cat.png",
+            "--set",
+            &format!("question={text}"),
+            "--json",
+        ]);
+        assert_eq!(ended.code, Some(0), "{text}: {}", ended.told());
+        assert_eq!(ended.json()["usage"]["image_patches"], patches, "{text}");
+    }
+}
+
+#[test]
+fn pictures_and_texts_become_vectors_of_one_length() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let vectors = [&["--image", "cat.png"], &["--text", "a cat"]].map(|source| {
+        let json = place.run(&[&["embed"], source.as_slice()].concat()).json();
+        assert_eq!(keys(&json), ["embedding", "usage", "timings_ms"]);
+        json["embedding"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| value.as_f64().unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(vectors[0].len(), vectors[1].len());
+    for vector in vectors {
+        assert!((vector.iter().map(|value| value * value).sum::<f64>() - 1.0).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn a_picture_is_the_nearest_to_itself_in_an_index() {
+    let place = Place::new();
+    for name in ["cat.png", "dog.png", "rocket.png"] {
+        place.write(&format!("pictures/{name}"), picture(name));
+    }
+    place.write("pictures/deep/apple.PNG", picture("red-apple.png"));
+    place.write("pictures/broken.png", "no picture");
+    let index = ["search", "index", "pictures", "--out", "my.index", "--json"];
+    let first = place.run(&index);
+    assert_eq!(first.code, Some(0), "{}", first.told());
+    assert!(first.stderr.contains("skipped broken.png: "), "{}", first.stderr);
+    let first = first.json();
+    assert_eq!(
+        keys(&first),
+        ["index", "pictures", "reused", "removed", "skipped", "seconds"]
+    );
+    assert_eq!((&first["pictures"], &first["reused"]), (&4.into(), &0.into()));
+
+    let query = [
+        "search",
+        "query",
+        "my.index",
+        "--image",
+        "pictures/dog.png",
+        "--json",
+    ];
+    let results = place.run(&query).json()["results"].clone();
+    assert!(
+        results[0]["path"].as_str().unwrap().ends_with("dog.png"),
+        "{results}"
+    );
+    assert!((results[0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-4);
+    assert_eq!(results.as_array().unwrap().len(), 4);
+
+    std::fs::remove_file(place.path("pictures/rocket.png")).unwrap();
+    place.write("pictures/turtle.png", picture("turtle.png"));
+    let again = place.run(&index).json();
+    assert_eq!(
+        (&again["pictures"], &again["reused"], &again["removed"]),
+        (&4.into(), &3.into(), &1.into())
+    );
+    let text = place.run(&["search", "query", "my.index", "--text", "a turtle", "--top", "2"]);
+    assert_eq!(text.stdout.lines().count(), 2);
+}
+
+#[test]
+fn tasks_are_listed_and_shown() {
+    let place = Place::new();
+    insta::assert_snapshot!("tasks", place.run(&["tasks"]).told());
+    insta::assert_snapshot!("tasks_show", place.run(&["tasks", "show", "caption"]).told());
+    let json = place.run(&["tasks", "--json"]).json();
+    let names: Vec<&str> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["caption", "vqa", "classify", "retrieve", "infill"]);
+}
+
+#[test]
+fn worked_examples_that_do_not_hold_end_with_code_1() {
+    let place = Place::new();
+    place.write("tasks/say.task", "---\ndescription: Repeats.\ninputs:\n  text: {type: text}\noutput: {kind: choice, choices: [one, two]}\nexamples:\n- inputs: {text: hello}\n  output: one\n- inputs: {text: hello}\n  output: two\n---\n{{ text }}");
+    let ended = place.run(&["--task-dir", "tasks", "tasks", "check", "say", "--json"]);
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(1), ""),
+        "{}",
+        ended.told()
+    );
+    let json = ended.json();
+    let passed: Vec<bool> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["passed"].as_bool().unwrap())
+        .collect();
+    assert_eq!(
+        passed.iter().filter(|passed| **passed).count(),
+        1,
+        "one of two opposite examples holds"
+    );
+}
+
+#[test]
+fn a_checkpoint_is_inspected() {
+    let json = Place::new().run(&["inspect", "--json"]).json();
+    let total = json["parameters"]["total"].as_u64().unwrap();
+    let parts = json["parameters"]["parts"].as_object().unwrap();
+    assert_eq!(
+        parts.values().map(|count| count.as_u64().unwrap()).sum::<u64>(),
+        total
+    );
+    let tensors = json["tensors"].as_array().unwrap();
+    let counted = |tensor: &Value| {
+        tensor["shape"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n.as_u64().unwrap())
+            .product::<u64>()
+    };
+    assert_eq!(tensors.iter().map(counted).sum::<u64>(), total);
+    let human = Place::new().run(&["inspect"]);
+    assert_eq!(human.code, Some(0));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_multiway"))
+        .args(["inspect", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(
+        (ended.status.code(), ended.stderr.as_slice()),
+        (Some(0), b"".as_slice())
+    );
+}
+
+#[test]
+fn help_and_version_are_results() {
+    let place = Place::new();
+    for args in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["search", "index", "--help"],
+        &["--version"],
+    ] {
+        let ended = place.run(args);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert!(ended.stdout.contains("multiway"));
+    }
+}

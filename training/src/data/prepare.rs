@@ -1,0 +1,238 @@
+//! Writes prepared data.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::concepts::read_concepts;
+use super::drawings::{Drawing, concept_drawings, digits, shapes};
+use super::packages::Packages;
+use super::texts::training_texts;
+use super::{DataError, PictureRecord, QuestionRecord, Source, Split};
+
+/// Pictures drawn between two reports of progress.
+const CHUNK: usize = 256;
+
+/// Reports how far a preparation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What is being done.
+    pub stage: &'static str,
+    /// How much of it is done.
+    pub done: usize,
+    /// How much of it there is.
+    pub total: usize,
+}
+
+/// Counts what was prepared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PreparedSummary {
+    /// Pictures by source and split.
+    pub pictures: BTreeMap<Source, BTreeMap<Split, usize>>,
+    /// Concepts by split.
+    pub concepts: BTreeMap<Split, usize>,
+    /// Questions by split.
+    pub questions: BTreeMap<Split, usize>,
+    /// Lines of training text.
+    pub texts: usize,
+}
+
+/// Prepares training data: draws every picture of the packages at one size, and writes it with its records to `out`.
+///
+/// `packages` is the folder that `scripts/fetch_data.sh` fills. The same packages give the same bytes. The files appear
+/// in `out` only once all are complete; `progress` is told how far the work is.
+///
+/// # Errors
+///
+/// Fails where a package is missing or not as expected, where a drawing cannot be rendered, where concepts on different
+/// sides of the split share a name or a drawing, and where a file cannot be written.
+pub fn prepare(
+    packages: &Path,
+    out: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<PreparedSummary, DataError> {
+    let packages = Packages::new(packages);
+    progress(Progress {
+        stage: "reading packages",
+        done: 0,
+        total: 1,
+    });
+    let concepts = read_concepts(packages)?;
+    let mut drawings = concept_drawings(packages, &concepts)?;
+    let first_shape = drawings.len();
+    let shapes = shapes(packages)?;
+    let shape_index: HashMap<(Split, usize), usize> = shapes
+        .keys()
+        .enumerate()
+        .map(|(index, key)| (*key, first_shape + index))
+        .collect();
+    drawings.extend(shapes.into_values());
+    drawings.extend(digits(packages)?);
+    let questions = read_questions(packages, &shape_index)?;
+    let texts = training_texts(packages, &concepts, &questions)?;
+    progress(Progress {
+        stage: "reading packages",
+        done: 1,
+        total: 1,
+    });
+
+    let files = Files::create(out)?;
+    draw(&drawings, &files.partial("pictures.bin"), progress)?;
+    files.write_lines("pictures.jsonl", drawings.iter().map(|drawing| &drawing.record))?;
+    files.write_lines("concepts.jsonl", &concepts)?;
+    files.write_lines("questions.jsonl", &questions)?;
+    files.write_lines("texts.jsonl", &texts)?;
+    files.publish(&[
+        "pictures.bin",
+        "pictures.jsonl",
+        "concepts.jsonl",
+        "questions.jsonl",
+        "texts.jsonl",
+    ])?;
+
+    let mut summary = PreparedSummary {
+        texts: texts.len(),
+        ..PreparedSummary::default()
+    };
+    for PictureRecord { source, split, .. } in drawings.iter().map(|drawing| &drawing.record) {
+        *summary
+            .pictures
+            .entry(*source)
+            .or_default()
+            .entry(*split)
+            .or_default() += 1;
+    }
+    concepts
+        .iter()
+        .for_each(|concept| *summary.concepts.entry(concept.split).or_default() += 1);
+    questions
+        .iter()
+        .for_each(|question| *summary.questions.entry(question.split).or_default() += 1);
+    Ok(summary)
+}
+
+/// Draws all pictures into one file, and checks that no drawing of a held-out concept is a training picture too.
+fn draw(drawings: &[Drawing], path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), DataError> {
+    let mut file = BufWriter::new(File::create(path).map_err(DataError::file("write", path))?);
+    let mut seen: HashMap<[u8; 32], &PictureRecord> = HashMap::new();
+    for (index, chunk) in drawings.chunks(CHUNK).enumerate() {
+        progress(Progress {
+            stage: "drawing pictures",
+            done: index * CHUNK,
+            total: drawings.len(),
+        });
+        let pictures: Vec<_> = chunk
+            .par_iter()
+            .map(Drawing::rasterise)
+            .collect::<Result<_, _>>()?;
+        for (Drawing { record, .. }, picture) in chunk.iter().zip(&pictures) {
+            file.write_all(picture.as_raw())
+                .map_err(DataError::file("write", path))?;
+            let first = *seen
+                .entry(Sha256::digest(picture.as_raw()).into())
+                .or_insert(record);
+            check_same_split(first, record)?;
+        }
+    }
+    progress(Progress {
+        stage: "drawing pictures",
+        done: drawings.len(),
+        total: drawings.len(),
+    });
+    file.flush().map_err(DataError::file("write", path))
+}
+
+/// Checks that two pictures of the same pixels are on the same side of the split, where they show concepts.
+fn check_same_split(first: &PictureRecord, second: &PictureRecord) -> Result<(), DataError> {
+    match (&first.concept, &second.concept) {
+        (Some(one), Some(other)) if first.split != second.split => Err(DataError::SplitConflict {
+            first: one.clone(),
+            second: other.clone(),
+            shared: format!(
+                "a drawing (in {} and {})",
+                first.source.name(),
+                second.source.name()
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the questions of easy-VQA: lists of question, answer and the picture's number within its split.
+fn read_questions(
+    packages: Packages<'_>,
+    shapes: &HashMap<(Split, usize), usize>,
+) -> Result<Vec<QuestionRecord>, DataError> {
+    let mut records = Vec::new();
+    for (split, name) in [(Split::Train, "train"), (Split::Test, "test")] {
+        let file = format!("easy_vqa/data/{name}/questions.json");
+        let questions: Vec<(String, String, usize)> = packages.json("easy-vqa", &file)?;
+        for (question, answer, number) in questions {
+            let picture = shapes
+                .get(&(split, number))
+                .copied()
+                .ok_or_else(|| DataError::Unexpected {
+                    path: file.clone().into(),
+                    expected: "questions about pictures that exist".to_owned(),
+                    found: format!("one about picture {number}"),
+                })?;
+            records.push(QuestionRecord {
+                picture,
+                question,
+                answer,
+                split,
+            });
+        }
+    }
+    Ok(records)
+}
+
+/// Files that are written under another name and appear together, so that a reader never sees half of one.
+pub(super) struct Files<'a> {
+    folder: &'a Path,
+}
+
+impl<'a> Files<'a> {
+    pub(super) fn create(folder: &'a Path) -> Result<Self, DataError> {
+        fs::create_dir_all(folder).map_err(DataError::file("create", folder))?;
+        Ok(Self { folder })
+    }
+
+    /// Names the file to write to until it is complete.
+    pub(super) fn partial(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.partial"))
+    }
+
+    pub(super) fn write_lines<T: Serialize>(
+        &self,
+        name: &str,
+        records: impl IntoIterator<Item = T>,
+    ) -> Result<(), DataError> {
+        let path = self.partial(name);
+        let mut file = BufWriter::new(File::create(&path).map_err(DataError::file("write", &path))?);
+        for record in records {
+            serde_json::to_writer(&mut file, &record).map_err(|source| DataError::Json {
+                path: path.clone(),
+                line: None,
+                source,
+            })?;
+            file.write_all(b"\n").map_err(DataError::file("write", &path))?;
+        }
+        file.flush().map_err(DataError::file("write", &path))
+    }
+
+    pub(super) fn publish(&self, names: &[&str]) -> Result<(), DataError> {
+        for name in names {
+            let path = self.folder.join(name);
+            fs::rename(self.partial(name), &path).map_err(DataError::file("write", &path))?;
+        }
+        Ok(())
+    }
+}

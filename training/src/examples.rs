@@ -1,0 +1,364 @@
+//! Draws training examples from prepared data.
+
+use std::sync::Arc;
+
+use multiway_model::{MultiwayConfig, Patch};
+use multiway_prompts::{InputValue, Inputs};
+use multiway_runtime::{TokenId, Tokenizer};
+use multiway_tasks::TaskLibrary;
+use rand_chacha::ChaCha8Rng;
+
+use crate::augment::Augmentation;
+use crate::data::{ConceptRecord, LANGUAGES, PreparedData, QuestionRecord, Split};
+use crate::masking::{corrupt_spans, mask_patches};
+use crate::objective::{Example, ExamplePicture};
+use crate::random::{below, chance, fork};
+use crate::teacher::Codes;
+use crate::trainer::TrainError;
+
+/// English names of [`LANGUAGES`], as the caption task takes them.
+const LANGUAGE_NAMES: [&str; 9] = [
+    "English",
+    "German",
+    "French",
+    "Spanish",
+    "Portuguese",
+    "Italian",
+    "Russian",
+    "Japanese",
+    "Chinese",
+];
+
+/// Which examples a run asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Masked modelling of text, pictures, and both together.
+    Pretrain,
+    /// The task files' prompts.
+    Finetune,
+}
+
+/// Draws examples; everything random comes from the seed and the example's number.
+pub struct ExampleSource {
+    data: PreparedData,
+    codes: Codes,
+    tokenizer: Tokenizer,
+    config: MultiwayConfig,
+    tasks: TaskLibrary,
+    concepts: Vec<(String, Vec<usize>)>,
+    questions: Vec<usize>,
+    seed: u64,
+}
+
+impl std::fmt::Debug for ExampleSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExampleSource")
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ExampleSource {
+    /// Opens prepared data for drawing.
+    ///
+    /// # Errors
+    ///
+    /// Fails where there is nothing to train on, or the built-in tasks cannot be read.
+    pub fn new(
+        data: PreparedData,
+        codes: Codes,
+        tokenizer: Tokenizer,
+        config: MultiwayConfig,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let concepts: Vec<_> = data
+            .train_pictures_by_concept()
+            .iter()
+            .map(|(key, pictures)| (key.clone(), pictures.clone()))
+            .collect();
+        let questions = data
+            .questions()
+            .iter()
+            .enumerate()
+            .filter(|(_, q)| q.split == Split::Train);
+        let questions: Vec<usize> = questions.map(|(index, _)| index).collect();
+        if concepts.is_empty() || questions.is_empty() || data.texts().is_empty() {
+            return Err(TrainError::NothingToTrainOn {
+                folder: data.folder().to_owned(),
+            });
+        }
+        if codes.pictures() != data.pictures().len() {
+            return Err(TrainError::Codes {
+                found: codes.pictures(),
+                expected: data.pictures().len(),
+            });
+        }
+        let tasks = TaskLibrary::builtin()?;
+        Ok(Self {
+            data,
+            codes,
+            tokenizer,
+            config,
+            tasks,
+            concepts,
+            questions,
+            seed,
+        })
+    }
+
+    /// Draws one worker's share of a step.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a picture or a prompt cannot be made.
+    pub fn batch(
+        &self,
+        stage: Stage,
+        step: u64,
+        worker: u64,
+        size: usize,
+    ) -> Result<Vec<Example>, TrainError> {
+        let mut examples = Vec::with_capacity(size + size / 2);
+        for index in 0..size {
+            let mut rng = fork(self.seed, &[stage as u64, step, worker, index as u64]);
+            match stage {
+                Stage::Pretrain => examples.push(self.masked(&mut rng)?),
+                Stage::Finetune => self.asked(&mut rng, &mut examples)?,
+            }
+        }
+        Ok(examples)
+    }
+
+    /// Draws an example of masked modelling.
+    fn masked(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
+        let draw = below(rng, 100);
+        if draw < 8 {
+            return Ok(self.masked_text(rng));
+        }
+        if draw < 20 {
+            return self.masked_answer(rng);
+        }
+        let (concept, picture) = self.concept_and_picture(rng);
+        let picture = self.picture(picture, &Augmentation::training(self.config.image_size), 0.4, rng)?;
+        let picture = Some(Arc::new(picture));
+        if draw < 25 {
+            // The picture alone: only its patches are asked.
+            return Ok(Example {
+                picture,
+                tokens: vec![self.config.eos_token_id],
+                ..Example::default()
+            });
+        }
+        let (language, name) = self.name(concept, rng);
+        if draw < 85 {
+            let (tokens, target) = self.caption(language, name)?;
+            return Ok(Example {
+                picture,
+                tokens,
+                target,
+                given: 1,
+                pair: None,
+            });
+        }
+        let (mut tokens, mut target) = self.corrupt(&self.tokenizer.encode_text(name), 0.5, rng);
+        tokens.push(self.config.eos_token_id);
+        target.push(self.config.eos_token_id);
+        Ok(Example {
+            picture,
+            tokens,
+            target,
+            given: 0,
+            pair: None,
+        })
+    }
+
+    fn masked_text(&self, rng: &mut ChaCha8Rng) -> Example {
+        let texts = self.data.texts();
+        let text = texts
+            .get(below(rng, texts.len()))
+            .map_or("", |record| record.text.as_str());
+        let mut tokens = self.tokenizer.encode_text(text);
+        let limit = self.config.max_target_length.min(self.config.max_text_length / 2);
+        tokens.truncate(limit / 2 * 2 - 8);
+        let (mut tokens, mut target) = self.corrupt(&tokens, 0.15, rng);
+        tokens.push(self.config.eos_token_id);
+        target.push(self.config.eos_token_id);
+        target.truncate(self.config.max_target_length);
+        Example {
+            tokens,
+            target,
+            ..Example::default()
+        }
+    }
+
+    /// A question with its answer, of which the answer is masked.
+    fn masked_answer(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
+        let question = self.question(rng);
+        let augmentation = Augmentation::faithful(self.config.image_size);
+        let picture = self.picture(question.picture, &augmentation, 0.0, rng)?;
+        let (tokens, target) = self.answer(question)?;
+        Ok(Example {
+            picture: Some(Arc::new(picture)),
+            tokens,
+            target,
+            given: 1,
+            pair: None,
+        })
+    }
+
+    /// Draws an example of a task, and for retrieval its partner.
+    fn asked(&self, rng: &mut ChaCha8Rng, examples: &mut Vec<Example>) -> Result<(), TrainError> {
+        let draw = below(rng, 100);
+        if draw < 20 {
+            examples.push(self.masked_answer(rng)?);
+            return Ok(());
+        }
+        if draw < 24 {
+            examples.push(self.masked_text(rng));
+            return Ok(());
+        }
+        let (concept, picture) = self.concept_and_picture(rng);
+        let hidden = if chance(rng, 0.5) { 0.3 } else { 0.0 };
+        let mut picture = self.picture(
+            picture,
+            &Augmentation::training(self.config.image_size),
+            hidden,
+            rng,
+        )?;
+        picture.patches.retain(|patch| !patch.masked);
+        picture.codes.clear();
+        let (language, name) = self.name(concept, rng);
+        let (tokens, target) = self.caption(language, name)?;
+        let pair = if draw < 70 { Some(examples.len() + 1) } else { None };
+        examples.push(Example {
+            picture: Some(Arc::new(picture)),
+            tokens,
+            target,
+            given: 1,
+            pair,
+        });
+        if pair.is_some() {
+            let mut tokens = self.tokenizer.encode_text(name);
+            tokens.truncate(self.config.max_text_length - 1);
+            tokens.push(self.config.eos_token_id);
+            examples.push(Example {
+                tokens,
+                ..Example::default()
+            });
+        }
+        Ok(())
+    }
+
+    fn concept_and_picture(&self, rng: &mut ChaCha8Rng) -> (Option<&ConceptRecord>, usize) {
+        match self.concepts.get(below(rng, self.concepts.len())) {
+            Some((key, pictures)) => {
+                let picture = pictures.get(below(rng, pictures.len())).copied().unwrap_or(0);
+                (self.data.concept(key), picture)
+            }
+            None => (None, 0),
+        }
+    }
+
+    /// Chooses a language, English half the time, and the concept's name in it.
+    fn name<'a>(&self, concept: Option<&'a ConceptRecord>, rng: &mut ChaCha8Rng) -> (usize, &'a str) {
+        let language = if chance(rng, 0.6) {
+            0
+        } else {
+            below(rng, LANGUAGES.len())
+        };
+        let name = concept.and_then(|c| c.name(LANGUAGES[language]));
+        (language, name.unwrap_or_default())
+    }
+
+    fn question(&self, rng: &mut ChaCha8Rng) -> &QuestionRecord {
+        let questions = self.data.questions();
+        // `questions` holds indices of `data.questions()`, and is not empty.
+        &questions[self.questions[below(rng, self.questions.len())]]
+    }
+
+    fn caption(&self, language: usize, name: &str) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
+        let inputs = Inputs::from_iter([
+            ("image".to_owned(), InputValue::Image(0)),
+            (
+                "language".to_owned(),
+                InputValue::Text(LANGUAGE_NAMES[language].to_owned()),
+            ),
+        ]);
+        self.prompt_and_target("caption", &inputs, name)
+    }
+
+    fn answer(&self, question: &QuestionRecord) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
+        let inputs = Inputs::from_iter([
+            ("image".to_owned(), InputValue::Image(0)),
+            ("question".to_owned(), InputValue::Text(question.question.clone())),
+        ]);
+        self.prompt_and_target("vqa", &inputs, &question.answer)
+    }
+
+    /// Renders a task's prompt and tokenizes prompt and answer, the answer behind the task's prefix.
+    fn prompt_and_target(
+        &self,
+        task: &str,
+        inputs: &Inputs,
+        answer: &str,
+    ) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
+        let file = self.tasks.get(task)?.file();
+        let tokens = self.tokenizer.encode_prompt(&file.render(inputs)?)?;
+        let mut target = Vec::new();
+        for special in &file.decode.prefix {
+            target.push(self.tokenizer.require_special(special)?);
+        }
+        target.extend(self.tokenizer.encode_text(answer));
+        target.truncate(self.config.max_target_length - 1);
+        target.push(self.config.eos_token_id);
+        Ok((tokens, target))
+    }
+
+    fn corrupt(&self, tokens: &[TokenId], ratio: f32, rng: &mut ChaCha8Rng) -> (Vec<TokenId>, Vec<TokenId>) {
+        let last = self.config.vocab_size - 1;
+        let sentinel = |n: usize| u32::try_from(last - n).unwrap_or(self.config.eos_token_id);
+        corrupt_spans(tokens, ratio, 3.0, sentinel, rng)
+    }
+
+    /// Augments a picture and hides a share of its patches: half of those stand as masks, the others are left out.
+    fn picture(
+        &self,
+        index: usize,
+        augmentation: &Augmentation,
+        hidden: f32,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<ExamplePicture, TrainError> {
+        let rgba = self.data.rgba(index).unwrap_or_default();
+        let mut augmented = augmentation.apply(rgba, rng)?;
+        let area = self.config.image_size * self.config.image_size;
+        for (i, value) in augmented.pixels.iter_mut().enumerate() {
+            let channel = i / area;
+            *value = (*value - self.config.image_mean[channel]) / self.config.image_std[channel];
+        }
+        let grid = self.config.grid();
+        let mask = mask_patches((grid, grid), hidden, rng);
+        let (mut patches, mut codes) = (Vec::with_capacity(mask.len()), Vec::new());
+        for (patch, hidden) in mask.iter().enumerate() {
+            if *hidden && chance(rng, 0.5) {
+                continue;
+            }
+            patches.push(Patch {
+                index: patch,
+                masked: *hidden,
+            });
+            if *hidden {
+                let cell = augmented.source_cell(patch % grid, patch / grid, 8);
+                codes.push(
+                    cell.and_then(|(x, y)| self.codes.code(index, x, y))
+                        .map(u32::from),
+                );
+            }
+        }
+        Ok(ExamplePicture {
+            pixels: augmented.pixels,
+            patches,
+            codes,
+        })
+    }
+}

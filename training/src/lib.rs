@@ -1,0 +1,27 @@
+//! Training: data, masking, objectives, optimiser and the training loop.
+//!
+//! The embedded model is made here, from packages that anybody can fetch: [`data`] prepares pictures, names and
+//! questions and keeps the held-out split clean, [`teacher`] gives patches their visual codes, [`examples`] draws what
+//! is asked, [`objective`] scores the answers, [`trainer`] runs the loop, and [`evaluate`] measures the result through
+//! the same tasks and engine that users have.
+//!
+//! ```
+//! use multiway_training::schedule::WarmupCosine;
+//!
+//! let schedule = WarmupCosine { peak: 1e-3, floor: 1e-5, warmup_steps: 10, total_steps: 100 };
+//! assert!(schedule.learning_rate(0) < schedule.learning_rate(10));
+//! ```
+
+pub mod augment;
+pub mod data;
+pub mod evaluate;
+pub mod examples;
+pub mod log;
+pub mod masking;
+pub mod objective;
+pub mod optimizer;
+pub mod random;
+pub mod schedule;
+pub mod state;
+pub mod teacher;
+pub mod trainer;
