@@ -59,6 +59,7 @@ def inputs():
     with_alpha.putalpha(fading(120, 90))
     grey_alpha = drawn(31, 57, "L")
     grey_alpha.putalpha(fading(31, 57))
+    small_alpha = with_alpha.resize((40, 30))
     exif = Image.Exif()
     exif[0x0112] = 6
     palette = drawn(64, 48).quantize(32)
@@ -74,6 +75,7 @@ def inputs():
         ("wide.bmp", drawn(97, 7), {}),
         ("alpha.png", with_alpha, {}),
         ("alpha.webp", with_alpha, {"lossless": True, "exact": True}),
+        ("animated-alpha.webp", small_alpha, {"quality": 60, "save_all": True, "append_images": [small_alpha.rotate(180)]}),
         ("grey-alpha.png", grey_alpha, {}),
         ("palette-transparent.png", palette, {"transparency": 5}),
         ("transparent.gif", palette, {"transparency": 5}),

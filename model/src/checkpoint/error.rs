@@ -190,7 +190,7 @@ pub enum HeaderError {
         found: u64,
     },
     /// The tensors together are not as long as the file.
-    #[error("its tensors take {expected} bytes, but {found} follow the header; it may be truncated")]
+    #[error("its tensors take {expected} bytes, but {found} follow the header; it may be {}", cut_or_padded(*expected, *found))]
     DataSize {
         /// The bytes that the header describes.
         expected: u64,
@@ -202,6 +202,14 @@ pub enum HeaderError {
 fn span(start: u64, end: u64) -> String {
     end.checked_sub(start)
         .map_or_else(|| "none".to_owned(), |bytes| bytes.to_string())
+}
+
+fn cut_or_padded(expected: u64, found: usize) -> &'static str {
+    if (found as u64) < expected {
+        "truncated"
+    } else {
+        "followed by something else"
+    }
 }
 
 /// Errors of writing a checkpoint.
