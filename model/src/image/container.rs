@@ -65,6 +65,12 @@ pub(super) fn check(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> R
             }
             complete
         }
+        ImageFormat::Png => {
+            png_size(file).map_or(Ok(()), |(width, height)| {
+                decode::check_size(width, height, limits)
+            })?;
+            true
+        }
         _ => true,
     };
     if complete {
@@ -74,6 +80,17 @@ pub(super) fn check(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> R
             format: decode::name(format),
         })
     }
+}
+
+/// Reads the size in a PNG's first chunk. The decoder has limits of its own, which do not say what they are.
+///
+/// Source: PNG specification, third edition, section 11.2.1.
+fn png_size(file: &[u8]) -> Option<(u32, u32)> {
+    let (width, rest) = file.get(16..)?.split_first_chunk::<4>()?;
+    Some((
+        u32::from_be_bytes(*width),
+        u32::from_be_bytes(*rest.first_chunk::<4>()?),
+    ))
 }
 
 /// Walks a JPEG's segments and scans to its end-of-image marker.

@@ -1,6 +1,11 @@
 //! From the bytes of a file to upright RGB pixels.
 
-use std::{io, io::Cursor, panic};
+use std::{
+    error::Error,
+    io::{self, Cursor},
+    iter::successors,
+    panic,
+};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
 
@@ -79,20 +84,31 @@ pub(super) fn name(format: ImageFormat) -> &'static str {
 
 fn decoding_error(error: image::ImageError, format: ImageFormat) -> ImageError {
     let format = name(format);
+    if causes(&error).any(is_end_of_file) {
+        return ImageError::Truncated { format };
+    }
+    // The outermost error only repeats the format.
+    let problem = causes(&error)
+        .nth(1)
+        .map_or_else(|| error.to_string(), ToString::to_string);
     match error {
         image::ImageError::Limits(_) => ImageError::TooMuchMemory { format },
-        image::ImageError::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            ImageError::Truncated { format }
-        }
-        image::ImageError::Unsupported(error) => ImageError::Unsupported {
-            format,
-            problem: error.to_string(),
-        },
-        error => ImageError::Damaged {
-            format,
-            problem: error.to_string(),
-        },
+        image::ImageError::Unsupported(_) => ImageError::Unsupported { format, problem },
+        _ => ImageError::Damaged { format, problem },
     }
+}
+
+/// Lists an error, its cause, the cause's cause and so on.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| Error::source(*error))
+}
+
+fn is_end_of_file(error: &(dyn Error + 'static)) -> bool {
+    let error = match error.downcast_ref::<image::ImageError>() {
+        Some(image::ImageError::IoError(error)) => Some(error), // which `source` leaves out
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    error.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 /// Converts to 8-bit RGB, on white where the picture has transparency.
