@@ -1,5 +1,6 @@
 //! Draws training examples from prepared data.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use multiway_model::{MultiwayConfig, Patch};
@@ -28,6 +29,32 @@ const LANGUAGE_NAMES: [&str; 9] = [
     "Japanese",
     "Chinese",
 ];
+
+/// How many names of other concepts stand beside each picture's own in retrieval: texts cost little.
+const OTHER_NAMES: usize = 2;
+
+/// How much of a picture is hidden from the encoder, as shares of its patches.
+///
+/// Patches that are left out cost nothing. Source: Li et al. 2023, FLIP (arXiv 2212.00794).
+#[derive(Debug, Clone, Copy, Default)]
+struct Hiding {
+    /// In blocks, each patch a mask that is asked for its visual code.
+    masked: f32,
+    /// Each of the other patches by itself, without a trace.
+    left_out: f32,
+}
+
+/// Hides what only the picture itself can tell.
+const PICTURE_ALONE: Hiding = Hiding {
+    masked: 0.4,
+    left_out: 0.0,
+};
+
+/// Hides less where a text has to be answered from the rest.
+const WITH_TEXT: Hiding = Hiding {
+    masked: 0.12,
+    left_out: 0.45,
+};
 
 /// Which examples a run asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -119,13 +146,18 @@ impl ExampleSource {
         worker: u64,
         size: usize,
     ) -> Result<Vec<Example>, TrainError> {
-        let mut examples = Vec::with_capacity(size + size / 2);
+        let mut examples = Vec::with_capacity(size * 4);
+        let mut paired = HashSet::new();
         for index in 0..size {
             let mut rng = fork(self.seed, &[stage as u64, step, worker, index as u64]);
             match stage {
                 Stage::Pretrain => examples.push(self.masked(&mut rng)?),
-                Stage::Finetune => self.asked(&mut rng, &mut examples)?,
+                Stage::Finetune => self.asked(&mut rng, &mut examples, &mut paired)?,
             }
+        }
+        let mut rng = fork(self.seed, &[stage as u64, step, worker, size as u64]);
+        for _ in 0..paired.len() * OTHER_NAMES {
+            examples.extend(self.other_name(&paired, &mut rng));
         }
         Ok(examples)
     }
@@ -140,9 +172,11 @@ impl ExampleSource {
             return self.masked_answer(rng);
         }
         let (concept, picture) = self.concept_and_picture(rng);
-        let picture = self.picture(picture, &Augmentation::training(self.config.image_size), 0.4, rng)?;
-        let picture = Some(Arc::new(picture));
-        if draw < 25 {
+        let alone = draw < 24;
+        let augmentation = Augmentation::training(self.config.image_size);
+        let hiding = if alone { PICTURE_ALONE } else { WITH_TEXT };
+        let picture = Some(Arc::new(self.picture(picture, &augmentation, hiding, rng)?));
+        if alone {
             // The picture alone: only its patches are asked.
             return Ok(Example {
                 picture,
@@ -151,14 +185,14 @@ impl ExampleSource {
             });
         }
         let (language, name) = self.name(concept, rng);
-        if draw < 85 {
+        if draw < 88 {
             let (tokens, target) = self.caption(language, name)?;
             return Ok(Example {
                 picture,
                 tokens,
                 target,
                 given: 1,
-                pair: None,
+                ..Example::default()
             });
         }
         let (mut tokens, mut target) = self.corrupt(&self.tokenizer.encode_text(name), 0.5, rng);
@@ -169,7 +203,7 @@ impl ExampleSource {
             tokens,
             target,
             given: 0,
-            pair: None,
+            ..Example::default()
         })
     }
 
@@ -196,58 +230,84 @@ impl ExampleSource {
     fn masked_answer(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
         let question = self.question(rng);
         let augmentation = Augmentation::faithful(self.config.image_size);
-        let picture = self.picture(question.picture, &augmentation, 0.0, rng)?;
+        let picture = self.picture(question.picture, &augmentation, Hiding::default(), rng)?;
         let (tokens, target) = self.answer(question)?;
         Ok(Example {
             picture: Some(Arc::new(picture)),
             tokens,
             target,
             given: 1,
-            pair: None,
+            ..Example::default()
         })
     }
 
     /// Draws an example of a task, and for retrieval its partner.
-    fn asked(&self, rng: &mut ChaCha8Rng, examples: &mut Vec<Example>) -> Result<(), TrainError> {
+    ///
+    /// `paired` gathers the concepts whose names retrieval asks for.
+    fn asked(
+        &self,
+        rng: &mut ChaCha8Rng,
+        examples: &mut Vec<Example>,
+        paired: &mut HashSet<String>,
+    ) -> Result<(), TrainError> {
         let draw = below(rng, 100);
-        if draw < 20 {
+        if draw < 16 {
             examples.push(self.masked_answer(rng)?);
             return Ok(());
         }
-        if draw < 24 {
+        if draw < 19 {
             examples.push(self.masked_text(rng));
             return Ok(());
         }
         let (concept, picture) = self.concept_and_picture(rng);
-        let hidden = if chance(rng, 0.5) { 0.3 } else { 0.0 };
-        let mut picture = self.picture(
-            picture,
-            &Augmentation::training(self.config.image_size),
-            hidden,
-            rng,
-        )?;
-        picture.patches.retain(|patch| !patch.masked);
-        picture.codes.clear();
+        let left_out = if chance(rng, 0.75) { 0.4 } else { 0.0 };
+        let hiding = Hiding {
+            masked: 0.0,
+            left_out,
+        };
+        let augmentation = if chance(rng, 0.7) {
+            Augmentation::training(self.config.image_size)
+        } else {
+            Augmentation::faithful(self.config.image_size)
+        };
+        let picture = self.picture(picture, &augmentation, hiding, rng)?;
         let (language, name) = self.name(concept, rng);
         let (tokens, target) = self.caption(language, name)?;
-        let pair = if draw < 70 { Some(examples.len() + 1) } else { None };
+        let pair = if draw < 85 { Some(examples.len() + 1) } else { None };
         examples.push(Example {
             picture: Some(Arc::new(picture)),
             tokens,
             target,
             given: 1,
             pair,
+            candidate: false,
         });
         if pair.is_some() {
-            let mut tokens = self.tokenizer.encode_text(name);
-            tokens.truncate(self.config.max_text_length - 1);
-            tokens.push(self.config.eos_token_id);
-            examples.push(Example {
-                tokens,
-                ..Example::default()
-            });
+            examples.push(self.name_alone(name));
+            paired.extend(concept.map(|c| c.concept.clone()));
         }
         Ok(())
+    }
+
+    fn name_alone(&self, name: &str) -> Example {
+        let mut tokens = self.tokenizer.encode_text(name);
+        tokens.truncate(self.config.max_text_length - 1);
+        tokens.push(self.config.eos_token_id);
+        Example {
+            tokens,
+            candidate: true,
+            ..Example::default()
+        }
+    }
+
+    /// Draws a name that is right for no picture of the batch.
+    fn other_name(&self, paired: &HashSet<String>, rng: &mut ChaCha8Rng) -> Option<Example> {
+        let (key, _) = self.concepts.get(below(rng, self.concepts.len()))?;
+        if paired.contains(key) {
+            return None;
+        }
+        let (_, name) = self.name(self.data.concept(key), rng);
+        Some(self.name_alone(name))
     }
 
     fn concept_and_picture(&self, rng: &mut ChaCha8Rng) -> (Option<&ConceptRecord>, usize) {
@@ -260,9 +320,9 @@ impl ExampleSource {
         }
     }
 
-    /// Chooses a language, English half the time, and the concept's name in it.
+    /// Chooses a language, mostly English, and the concept's name in it.
     fn name<'a>(&self, concept: Option<&'a ConceptRecord>, rng: &mut ChaCha8Rng) -> (usize, &'a str) {
-        let language = if chance(rng, 0.6) {
+        let language = if chance(rng, 0.75) {
             0
         } else {
             below(rng, LANGUAGES.len())
@@ -321,12 +381,12 @@ impl ExampleSource {
         corrupt_spans(tokens, ratio, 3.0, sentinel, rng)
     }
 
-    /// Augments a picture and hides a share of its patches: half of those stand as masks, the others are left out.
+    /// Augments a picture and hides some of its patches.
     fn picture(
         &self,
         index: usize,
         augmentation: &Augmentation,
-        hidden: f32,
+        hiding: Hiding,
         rng: &mut ChaCha8Rng,
     ) -> Result<ExamplePicture, TrainError> {
         let rgba = self.data.rgba(index).unwrap_or_default();
@@ -337,17 +397,17 @@ impl ExampleSource {
             *value = (*value - self.config.image_mean[channel]) / self.config.image_std[channel];
         }
         let grid = self.config.grid();
-        let mask = mask_patches((grid, grid), hidden, rng);
+        let mask = mask_patches((grid, grid), hiding.masked, rng);
         let (mut patches, mut codes) = (Vec::with_capacity(mask.len()), Vec::new());
-        for (patch, hidden) in mask.iter().enumerate() {
-            if *hidden && chance(rng, 0.5) {
+        for (patch, masked) in mask.iter().enumerate() {
+            if !masked && chance(rng, hiding.left_out) {
                 continue;
             }
             patches.push(Patch {
                 index: patch,
-                masked: *hidden,
+                masked: *masked,
             });
-            if *hidden {
+            if *masked {
                 let cell = augmented.source_cell(patch % grid, patch / grid, 8);
                 codes.push(
                     cell.and_then(|(x, y)| self.codes.code(index, x, y))

@@ -35,6 +35,8 @@ pub struct Example {
     pub given: usize,
     /// The example of the same batch whose embedding is to be nearest, for retrieval.
     pub pair: Option<usize>,
+    /// Whether pictures are contrasted with this example's embedding, for retrieval.
+    pub candidate: bool,
 }
 
 /// How the parts of the loss are weighed.
@@ -52,7 +54,7 @@ impl Default for LossWeights {
     fn default() -> Self {
         Self {
             visual: 0.3,
-            retrieval: 0.3,
+            retrieval: 1.0,
             smoothing: 0.05,
         }
     }
@@ -183,7 +185,7 @@ fn visual_loss(
     Ok(Some(cross_entropy(&logits, targets, weights, 0.0)?))
 }
 
-/// Contrasts each picture with the names of the batch and each name with its pictures.
+/// Contrasts each picture with all candidate names of the batch and each picture's name with all pictures.
 ///
 /// Source: the retrieval fine-tuning of BEiT-3 (arXiv 2208.10442, section 3.1), with the loss of CLIP.
 fn retrieval_loss(
@@ -191,23 +193,24 @@ fn retrieval_loss(
     encoded: &Encoded,
     examples: &[Example],
 ) -> Result<Option<Tensor>, ForwardError> {
-    let pairs: Vec<(usize, usize)> = examples
-        .iter()
-        .enumerate()
-        .filter_map(|(i, e)| e.pair.map(|other| (i, other)))
-        .collect();
+    let candidates: Vec<usize> = (0..examples.len()).filter(|i| examples[*i].candidate).collect();
+    let place = |example: usize| candidates.binary_search(&example).ok();
+    let pairs = examples.iter().enumerate();
+    let pairs: Vec<(usize, usize)> = pairs.filter_map(|(i, e)| Some((i, place(e.pair?)?))).collect();
     if pairs.len() < 2 {
         return Ok(None);
     }
     let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    let (left, right): (Vec<u32>, Vec<u32>) = pairs.iter().map(|(a, b)| (narrow(*a), narrow(*b))).unzip();
+    let rows = |rows: Vec<u32>| Tensor::from_vec(rows, pairs.len(), model.device());
     let all = model.embed(encoded)?; // [B, E]
-    let left = all.index_select(&Tensor::from_slice(&left, left.len(), model.device())?, 0)?; // [pairs, E]
-    let right = all.index_select(&Tensor::from_slice(&right, right.len(), model.device())?, 0)?; // [pairs, E]
-    let cosines = (left.matmul(&right.t()?)? * LOGIT_SCALE)?; // [pairs, pairs]
-    let own: Vec<u32> = (0..narrow(pairs.len())).collect();
+    let pictures = all.index_select(&rows(pairs.iter().map(|(i, _)| narrow(*i)).collect())?, 0)?; // [pairs, E]
+    let texts: Vec<u32> = candidates.iter().map(|i| narrow(*i)).collect();
+    let texts = all.index_select(&Tensor::new(texts, model.device())?, 0)?; // [candidates, E]
+    let cosines = (pictures.matmul(&texts.t()?)? * LOGIT_SCALE)?; // [pairs, candidates]
+    let own: Vec<u32> = pairs.iter().map(|(_, text)| narrow(*text)).collect();
     let forth = cross_entropy(&cosines, own.clone(), even(pairs.len()), 0.0)?;
-    let back = cross_entropy(&cosines.t()?, own, even(pairs.len()), 0.0)?;
+    let back = cosines.t()?.contiguous()?.index_select(&rows(own)?, 0)?; // [pairs, pairs]
+    let back = cross_entropy(&back, (0..narrow(pairs.len())).collect(), even(pairs.len()), 0.0)?;
     Ok(Some(((forth + back)? * 0.5)?))
 }
 
@@ -275,6 +278,7 @@ mod tests {
         };
         let named = Example {
             tokens: vec![7, 1],
+            candidate: true,
             ..Example::default()
         };
         let pairs = [shown(Some(2)), shown(Some(3)), named.clone(), named];
