@@ -48,7 +48,7 @@ pub use embedded::embedded_checkpoint;
 
 pub use multiway_model::checkpoint::TensorEntry;
 pub use multiway_model::{
-    Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, MultiwayConfig,
+    Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, ModelConfig,
     ProcessedImage,
 };
 pub use multiway_prompts::{

@@ -1,7 +1,7 @@
 //! What the encoder is given: samples packed into rows, vision first.
 
 use crate::attention::AttentionPlan;
-use crate::config::{AttentionPattern, MultiwayConfig};
+use crate::config::{AttentionPattern, ModelConfig};
 use crate::error::ForwardError;
 use crate::image::ProcessedImage;
 use std::ops::Range;
@@ -121,7 +121,7 @@ impl EncoderBatch {
     ///
     /// # Errors
     /// [`ForwardError`] where a sample is empty, too long, or has too many or foreign pictures.
-    pub fn new(config: &MultiwayConfig, samples: &[EncoderSample]) -> Result<Self, ForwardError> {
+    pub fn new(config: &ModelConfig, samples: &[EncoderSample]) -> Result<Self, ForwardError> {
         let every: Vec<Patch> = (0..config.patches())
             .map(|index| Patch { index, masked: false })
             .collect();
@@ -146,7 +146,7 @@ impl EncoderBatch {
     /// # Errors
     /// As [`EncoderBatch::new`]; a patch outside the picture counts as a foreign picture.
     pub fn with_patches(
-        config: &MultiwayConfig,
+        config: &ModelConfig,
         samples: &[(Vec<PatchedImage>, &[u32])],
     ) -> Result<Self, ForwardError> {
         let mut batch = Self::default();
@@ -165,7 +165,7 @@ impl EncoderBatch {
 
     fn push(
         &mut self,
-        config: &MultiwayConfig,
+        config: &ModelConfig,
         images: &[PatchedImage],
         tokens: &[u32],
     ) -> Result<(), ForwardError> {
@@ -204,7 +204,7 @@ impl EncoderBatch {
     }
 
     /// Copies the pixels of one patch, channel by channel, and returns where its embedding will be found.
-    fn push_pixels(&mut self, config: &MultiwayConfig, pixels: &[f32], patch: usize) -> u32 {
+    fn push_pixels(&mut self, config: &ModelConfig, pixels: &[f32], patch: usize) -> u32 {
         let (size, side) = (config.image_size, config.patch_size);
         let (top, left) = (patch / config.grid() * side, patch % config.grid() * side);
         let row = self.pixels.len() / config.patch_values();
@@ -233,7 +233,7 @@ fn index(value: usize) -> u32 {
 }
 
 fn check(
-    config: &MultiwayConfig,
+    config: &ModelConfig,
     sample: usize,
     images: &[PatchedImage],
     tokens: &[u32],

@@ -2,9 +2,9 @@
 //!
 //! Source: an encoder-decoder that writes every answer as text, Chen et al. 2022, PaLI (arXiv 2209.06794).
 
-use crate::attention::{AttentionPlan, cross_attention, self_attention};
-use crate::config::MultiwayConfig;
-use crate::encoder::EncoderOutput;
+use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
+use crate::config::{LayerConfig, ModelConfig, Positions};
+use crate::encoder::{EncoderOutput, Observe, Place, scorings};
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::rotary::{Rotary, RotaryTable};
@@ -88,45 +88,58 @@ pub(crate) struct Decoder {
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,
     output: Linear,
-    rotary: Arc<RotaryTable>,
+    output_scale: f64,
+    rotary: Option<Arc<RotaryTable>>,
     device: Device,
     pub(crate) max_length: usize,
     pub(crate) vocab_size: usize,
-    pub(crate) hidden_size: usize,
+    /// Width of queries, keys and values: H times Dh.
+    pub(crate) inner_size: usize,
 }
 
 #[derive(Debug)]
 struct DecoderLayer {
     self_norm: RmsNorm,
     projections: SelfAttentionProjections,
-    self_inner_norm: RmsNorm,
+    self_inner_norm: Option<RmsNorm>,
     cross_norm: RmsNorm,
     cross: CrossAttentionProjections,
-    cross_inner_norm: RmsNorm,
+    cross_inner_norm: Option<RmsNorm>,
     ffn_norm: RmsNorm,
     ffn: FeedForward,
-    heads: usize,
+    scoring: Scoring,
+    cross_scoring: Scoring,
 }
 
 impl Decoder {
-    pub(crate) fn load(config: &MultiwayConfig, weights: &Weights) -> Result<Self> {
+    pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let text_embed = weights.get("text_embed.weight")?;
-        let head = config.hidden_size / config.decoder_heads;
-        let layers = (0..config.decoder_layers).map(|layer| DecoderLayer::load(config, weights, layer));
+        let layer_config = config.decoder();
+        let scorings = scorings(weights, &layer_config, "decoder", config.decoder_layers)?;
+        let layers = scorings.into_iter().enumerate();
+        let layers =
+            layers.map(|(layer, scoring)| DecoderLayer::load(config, &layer_config, weights, layer, scoring));
+        let rotary = match layer_config.positions {
+            Positions::Rotary { theta } => {
+                let table = RotaryTable::new(config.max_target_length, layer_config.head_size, theta);
+                Some(Arc::new(table))
+            }
+            Positions::Learned | Positions::Relative { .. } => None,
+        };
+        let output = ["output.weight", "text_embed.weight"]
+            .into_iter()
+            .find(|name| weights.has(name));
         Ok(Self {
-            text_scale: (config.hidden_size as f64).sqrt(),
+            text_scale: config.embedding_scale(),
             layers: layers.collect::<Result<_>>()?,
             norm: RmsNorm::load(weights, &["decoder.norm.weight".to_owned()], config.norm_eps)?,
-            output: Linear::load(weights, &["text_embed.weight".to_owned()])?,
-            rotary: Arc::new(RotaryTable::new(
-                config.max_target_length,
-                head,
-                config.rope_theta,
-            )),
+            output: Linear::load(weights, &[output.unwrap_or("text_embed.weight").to_owned()])?,
+            output_scale: config.output_scale(),
+            rotary,
             device: text_embed.device().clone(),
             max_length: config.max_target_length,
             vocab_size: config.vocab_size,
-            hidden_size: config.hidden_size,
+            inner_size: layer_config.heads * layer_config.head_size,
             text_embed,
         })
     }
@@ -147,8 +160,11 @@ impl Decoder {
     }
 
     fn rotate(&self, qkv: &Tensor, positions: &Arc<Vec<u32>>) -> Result<Tensor> {
-        let columns = 2 * self.hidden_size;
-        let (table, positions) = (Arc::clone(&self.rotary), Arc::clone(positions));
+        let Some(table) = &self.rotary else {
+            return Ok(qkv.clone());
+        };
+        let columns = 2 * self.inner_size;
+        let (table, positions) = (Arc::clone(table), Arc::clone(positions));
         let rotary = Rotary {
             table,
             positions,
@@ -166,6 +182,7 @@ impl Decoder {
         &self,
         encoded: &EncoderOutput,
         batch: &TargetBatch,
+        observe: Observe,
     ) -> std::result::Result<Tensor, ForwardError> {
         batch.check(self.max_length, encoded.segments.samples.len())?;
         let (mut own, mut cross) = (AttentionPlan::default(), AttentionPlan::default());
@@ -180,21 +197,28 @@ impl Decoder {
         let (own, cross) = (Arc::new(own), Arc::new(cross));
         let positions = Arc::new(batch.positions.clone());
         let mut x = self.embed(&batch.tokens)?; // [N, D]
-        for layer in &self.layers {
+        observe(Place::Embedded, &x)?;
+        for (index, layer) in self.layers.iter().enumerate() {
             let h = layer.self_norm.forward(&x, 0)?; // [N, D]
             let qkv = self.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [N, 3D]
-            let attended = self_attention(&qkv, &own, layer.heads)?; // [N, D]
+            let attended = self_attention(&qkv, &own, &layer.scoring)?; // [N, D]
             x = layer.after_self(&x, &attended)?; // [N, D]
             let q = layer.cross_query(&x)?; // [N, D]
             let kv = layer.cross.kv.forward(&encoded.hidden)?; // [S, 2D]
-            x = layer.after_cross(&x, &cross_attention(&q, &kv, &cross, layer.heads)?)?; // [N, D]
+            x = layer.after_cross(&x, &cross_attention(&q, &kv, &cross, &layer.cross_scoring)?)?; // [N, D]
+            observe(Place::Layer(index), &x)?;
         }
-        Ok(self.norm.forward(&x, 0)?)
+        let hidden = self.norm.forward(&x, 0)?; // [N, D]
+        observe(Place::Output, &hidden)?;
+        Ok(hidden)
     }
 
     /// Projects rows `[N, D]` to logits `[N, V]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.output.forward(hidden)
+        if (self.output_scale - 1.0).abs() < f64::EPSILON {
+            return self.output.forward(hidden);
+        }
+        self.output.forward(&(hidden * self.output_scale)?)
     }
 
     pub(crate) fn prompt_memory(
@@ -231,10 +255,10 @@ impl Decoder {
         for (index, layer) in self.layers.iter().enumerate() {
             let h = layer.self_norm.forward(&x, 0)?; // [B, D]
             let qkv = self.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [B, 3D]
-            let attended = cache.attend(index, &qkv, &slots, layer.heads)?; // [B, D]
+            let attended = cache.attend(index, &qkv, &slots, &layer.scoring)?; // [B, D]
             x = layer.after_self(&x, &attended)?; // [B, D]
             let q = layer.cross_query(&x)?; // [B, D]
-            let attended = PromptMemory::attend(batch.rows, index, &q, layer.heads)?; // [B, D]
+            let attended = PromptMemory::attend(batch.rows, index, &q, &layer.cross_scoring)?; // [B, D]
             x = layer.after_cross(&x, &attended)?; // [B, D]
         }
         let logits = self.logits(&self.norm.forward(&x, 0)?)?; // [B, V]
@@ -244,26 +268,42 @@ impl Decoder {
 }
 
 impl DecoderLayer {
-    fn load(config: &MultiwayConfig, weights: &Weights, layer: usize) -> Result<Self> {
+    fn load(
+        config: &ModelConfig,
+        layer_config: &LayerConfig,
+        weights: &Weights,
+        layer: usize,
+        scoring: Scoring,
+    ) -> Result<Self> {
         let p = format!("decoder.layers.{layer}");
         let norm = |name: &str| RmsNorm::load(weights, &[format!("{p}.{name}.weight")], config.norm_eps);
         Ok(Self {
             self_norm: norm("self_attn_norm")?,
             projections: SelfAttentionProjections::load(weights, &[format!("{p}.self_attn")])?,
-            self_inner_norm: norm("self_attn.inner_norm")?,
+            self_inner_norm: layer_config
+                .sub_norm
+                .then(|| norm("self_attn.inner_norm"))
+                .transpose()?,
             cross_norm: norm("cross_attn_norm")?,
             cross: CrossAttentionProjections::load(weights, &format!("{p}.cross_attn"))?,
-            cross_inner_norm: norm("cross_attn.inner_norm")?,
+            cross_inner_norm: layer_config
+                .sub_norm
+                .then(|| norm("cross_attn.inner_norm"))
+                .transpose()?,
             ffn_norm: norm("ffn_norm")?,
-            ffn: FeedForward::load(weights, &format!("{p}.ffn"), config.norm_eps)?,
-            heads: config.decoder_heads,
+            ffn: FeedForward::load(weights, &format!("{p}.ffn"), layer_config, config.norm_eps)?,
+            cross_scoring: Scoring {
+                bias: None,
+                ..scoring.clone()
+            },
+            scoring,
         })
     }
 
     fn after_self(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
         x + self
             .projections
-            .out(&self.self_inner_norm.forward(attended, 0)?, 0)? // [N, D]
+            .out(&normed(self.self_inner_norm.as_ref(), attended)?, 0)? // [N, D]
     }
 
     fn cross_query(&self, x: &Tensor) -> Result<Tensor> {
@@ -271,10 +311,12 @@ impl DecoderLayer {
     }
 
     fn after_cross(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
-        let x = (x + self
-            .cross
-            .out
-            .forward(&self.cross_inner_norm.forward(attended, 0)?)?)?; // [N, D]
+        let attended = normed(self.cross_inner_norm.as_ref(), attended)?; // [N, H Dh]
+        let x = (x + self.cross.out.forward(&attended)?)?; // [N, D]
         &x + self.ffn.forward(&self.ffn_norm.forward(&x, 0)?)? // [N, D]
     }
+}
+
+fn normed(norm: Option<&RmsNorm>, x: &Tensor) -> Result<Tensor> {
+    norm.map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, 0))
 }

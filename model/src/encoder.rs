@@ -2,17 +2,31 @@
 //!
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1; sub-norms as in arXiv 2210.06423.
 
-use crate::attention::{AttentionPlan, self_attention};
+use crate::attention::{AttentionPlan, RelativeBias, Scoring, self_attention};
 use crate::batch::{EncoderBatch, Segments};
-use crate::config::{AttentionPattern, MultiwayConfig};
+use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
 use crate::error::ForwardError;
 use crate::layers::attention::SelfAttentionProjections;
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::RmsNorm;
 use crate::layers::{Weights, by_expert};
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 use std::sync::Arc;
+
+/// A place in a stack whose rows can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// What the first layer reads.
+    Embedded,
+    /// What a layer gives.
+    Layer(usize),
+    /// What the last norm gives.
+    Output,
+}
+
+/// Looks at the rows of a stack, `[N, D]`, as they are made.
+pub(crate) type Observe<'a> = &'a mut dyn FnMut(Place, &Tensor) -> Result<()>;
 
 /// What the encoder makes of a batch.
 #[derive(Clone, Debug)]
@@ -25,13 +39,9 @@ pub struct EncoderOutput {
 
 #[derive(Debug)]
 pub(crate) struct Encoder {
-    patch: Linear,
-    class_token: Tensor,
-    mask_token: Tensor,
-    vision_position: Tensor,
-    image_index: Tensor,
+    vision: Option<VisionEmbedding>,
     text_embed: Tensor,
-    text_position: Tensor,
+    text_position: Option<Tensor>,
     text_scale: f64,
     layers: Vec<EncoderLayer>,
     norm: RmsNorm,
@@ -39,29 +49,50 @@ pub(crate) struct Encoder {
     device: Device,
 }
 
+/// What makes rows of pictures.
+#[derive(Debug)]
+struct VisionEmbedding {
+    patch: Linear,
+    class_token: Tensor,
+    mask_token: Tensor,
+    position: Tensor,
+    image_index: Tensor,
+}
+
 #[derive(Debug)]
 struct EncoderLayer {
     attention_norm: RmsNorm,
     projections: SelfAttentionProjections,
-    inner_norm: RmsNorm,
+    inner_norm: Option<RmsNorm>,
     ffn_norm: RmsNorm,
     experts: Vec<FeedForward>,
-    heads: usize,
+    scoring: Scoring,
 }
 
 impl Encoder {
-    pub(crate) fn load(config: &MultiwayConfig, weights: &Weights) -> Result<Self> {
+    pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let text_embed = weights.get("text_embed.weight")?;
-        let norms = ["vision", "language"].map(|e| format!("encoder.{e}.norm.weight"));
-        let layers = (0..config.encoder_layers).map(|layer| EncoderLayer::load(config, weights, layer));
+        let experts: &[&str] = if config.has_vision() {
+            &["vision", "language"]
+        } else {
+            &["language"]
+        };
+        let norms: Vec<_> = experts
+            .iter()
+            .map(|e| format!("encoder.{e}.norm.weight"))
+            .collect();
+        let layer_config = config.encoder();
+        let scorings = scorings(weights, &layer_config, "encoder", config.encoder_layers)?;
+        let layers = scorings.into_iter().enumerate();
+        let layers =
+            layers.map(|(layer, scoring)| EncoderLayer::load(config, &layer_config, weights, layer, scoring));
+        let learned = layer_config.positions == Positions::Learned;
+        let text_position = learned.then(|| weights.get("language_embed.position.weight"));
+        let vision = config.has_vision().then(|| VisionEmbedding::load(weights));
         Ok(Self {
-            patch: Linear::load(weights, &["vision_embed.patch.weight".to_owned()])?,
-            class_token: weights.get("vision_embed.class_token")?,
-            mask_token: weights.get("vision_embed.mask_token")?,
-            vision_position: weights.get("vision_embed.position.weight")?,
-            image_index: weights.get("vision_embed.image_index.weight")?,
-            text_position: weights.get("language_embed.position.weight")?,
-            text_scale: (config.hidden_size as f64).sqrt(),
+            vision: vision.transpose()?,
+            text_position: text_position.transpose()?,
+            text_scale: config.embedding_scale(),
             layers: layers.collect::<Result<_>>()?,
             norm: RmsNorm::load(weights, &norms, config.norm_eps)?,
             pattern: config.attention_pattern,
@@ -70,17 +101,24 @@ impl Encoder {
         })
     }
 
-    pub(crate) fn forward(&self, batch: &EncoderBatch) -> std::result::Result<EncoderOutput, ForwardError> {
+    pub(crate) fn forward(
+        &self,
+        batch: &EncoderBatch,
+        observe: Observe,
+    ) -> std::result::Result<EncoderOutput, ForwardError> {
         if batch.segments.rows() == 0 {
             return Err(ForwardError::EmptyBatch);
         }
         let split = batch.segments.vision_rows;
         let plan = Arc::new(batch.segments.plan(self.pattern));
         let mut x = self.embed(batch)?; // [N, D]
-        for layer in &self.layers {
+        observe(Place::Embedded, &x)?;
+        for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, split, &plan)?; // [N, D]
+            observe(Place::Layer(index), &x)?;
         }
         let hidden = self.norm.forward(&x, split)?; // [N, D]
+        observe(Place::Output, &hidden)?;
         Ok(EncoderOutput {
             hidden,
             segments: batch.segments.clone(),
@@ -94,31 +132,30 @@ impl Encoder {
         }
         if !batch.tokens.is_empty() {
             let tokens = self.rows(&self.text_embed, &batch.tokens)?; // [Nt, D]
-            let positions = self.rows(&self.text_position, &batch.token_positions)?; // [Nt, D]
-            parts.push(((tokens * self.text_scale)? + positions)?); // [Nt, D]
+            let mut rows = (tokens * self.text_scale)?; // [Nt, D]
+            if let Some(table) = &self.text_position {
+                rows = (rows + self.rows(table, &batch.token_positions)?)?; // [Nt, D]
+            }
+            parts.push(rows);
         }
         Tensor::cat(&parts, 0)
     }
 
     fn embed_vision(&self, batch: &EncoderBatch) -> Result<Tensor> {
-        let width = self.patch_width()?;
-        let mut table = vec![self.class_token.clone(), self.mask_token.clone()];
+        let Some(vision) = &self.vision else {
+            bail!("the model takes no pictures")
+        };
+        let width = vision.patch.inputs()?;
+        let mut table = vec![vision.class_token.clone(), vision.mask_token.clone()];
         if !batch.pixels.is_empty() {
             let count = batch.pixels.len() / width;
             let pixels = Tensor::from_slice(&batch.pixels, (count, width), &self.device)?; // [patches, 3pp]
-            table.push(self.patch.forward(&pixels.to_dtype(self.text_embed.dtype())?)?); // [patches, D]
+            table.push(vision.patch.forward(&pixels.to_dtype(self.text_embed.dtype())?)?); // [patches, D]
         }
         let content = self.rows(&Tensor::cat(&table, 0)?, &batch.sources)?; // [Nv, D]
-        let positions = self.rows(&self.vision_position, &batch.positions)?; // [Nv, D]
-        let images = self.rows(&self.image_index, &batch.image_indices)?; // [Nv, D]
+        let positions = self.rows(&vision.position, &batch.positions)?; // [Nv, D]
+        let images = self.rows(&vision.image_index, &batch.image_indices)?; // [Nv, D]
         (content + positions)? + images
-    }
-
-    fn patch_width(&self) -> Result<usize> {
-        match &self.patch {
-            Linear::Plain(parts) => parts.first().map_or(Ok(1), |w| w.dim(1)),
-            Linear::Packed(packed) => Ok(packed.inputs()),
-        }
     }
 
     fn rows(&self, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
@@ -126,8 +163,55 @@ impl Encoder {
     }
 }
 
+impl VisionEmbedding {
+    fn load(weights: &Weights) -> Result<Self> {
+        Ok(Self {
+            patch: Linear::load(weights, &["vision_embed.patch.weight".to_owned()])?,
+            class_token: weights.get("vision_embed.class_token")?,
+            mask_token: weights.get("vision_embed.mask_token")?,
+            position: weights.get("vision_embed.position.weight")?,
+            image_index: weights.get("vision_embed.image_index.weight")?,
+        })
+    }
+}
+
+/// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the first's.
+pub(crate) fn scorings(
+    weights: &Weights,
+    layer: &LayerConfig,
+    stack: &str,
+    layers: usize,
+) -> Result<Vec<Scoring>> {
+    let mut scoring = Scoring::scaled(layer.heads, layer.head_size);
+    if !layer.scaled {
+        scoring.scale = 1.0;
+    }
+    let mut all = Vec::with_capacity(layers);
+    for index in 0..layers {
+        if let Positions::Relative {
+            max_distance,
+            every_layer,
+            ..
+        } = layer.positions
+            && (index == 0 || every_layer)
+        {
+            let table = weights.get(&format!("{stack}.layers.{index}.position_bias.weight"))?; // [buckets, H]
+            let bias = RelativeBias::new(&table, max_distance, stack == "encoder")?;
+            scoring.bias = Some(Arc::new(bias));
+        }
+        all.push(scoring.clone());
+    }
+    Ok(all)
+}
+
 impl EncoderLayer {
-    fn load(config: &MultiwayConfig, weights: &Weights, layer: usize) -> Result<Self> {
+    fn load(
+        config: &ModelConfig,
+        layer_config: &LayerConfig,
+        weights: &Weights,
+        layer: usize,
+        scoring: Scoring,
+    ) -> Result<Self> {
         let p = format!("encoder.layers.{layer}");
         let experts = config.experts(layer);
         let norm = |name: &str| {
@@ -140,22 +224,27 @@ impl EncoderLayer {
             .map(|e| format!("{p}.self_attn.{e}"));
         let ffn = experts
             .iter()
-            .map(|e| FeedForward::load(weights, &format!("{p}.{e}.ffn"), config.norm_eps));
+            .map(|e| FeedForward::load(weights, &format!("{p}.{e}.ffn"), layer_config, config.norm_eps));
         Ok(Self {
             attention_norm: norm("self_attn_norm")?,
             projections: SelfAttentionProjections::load(weights, &attention.collect::<Vec<_>>())?,
-            inner_norm: norm("inner_attn_norm")?,
+            inner_norm: layer_config
+                .sub_norm
+                .then(|| norm("inner_attn_norm"))
+                .transpose()?,
             ffn_norm: norm("ffn_norm")?,
             experts: ffn.collect::<Result<_>>()?,
-            heads: config.encoder_heads,
+            scoring,
         })
     }
 
     fn forward(&self, x: &Tensor, split: usize, plan: &Arc<AttentionPlan>) -> Result<Tensor> {
         let h = self.attention_norm.forward(x, split)?; // [N, D]
         let qkv = self.projections.qkv(&h, split)?; // [N, 3D]
-        let attended = self_attention(&qkv, plan, self.heads)?; // [N, D]
-        let h = self.inner_norm.forward(&attended, split)?; // [N, D]
+        let mut h = self_attention(&qkv, plan, &self.scoring)?; // [N, H Dh]
+        if let Some(norm) = &self.inner_norm {
+            h = norm.forward(&h, split)?; // [N, H Dh]
+        }
         let x = (x + self.projections.out(&h, split)?)?; // [N, D]
         let h = self.ffn_norm.forward(&x, split)?; // [N, D]
         &x + by_expert(&h, split, &self.experts, FeedForward::forward)? // [N, D]

@@ -1,6 +1,6 @@
 //! Fresh weights, for training and for tests.
 
-use crate::config::MultiwayConfig;
+use crate::config::ModelConfig;
 use candle_core::{Device, Result, Tensor};
 
 /// A small counter-based generator (SplitMix64), so that the same seed gives the same weights everywhere.
@@ -30,7 +30,7 @@ impl SplitMix {
     }
 }
 
-/// Draws fresh weights for every tensor of a configuration, in the order of [`MultiwayConfig::tensors`].
+/// Draws fresh weights for every tensor of a configuration, in the order of [`ModelConfig::tensors`].
 ///
 /// Norm scales are one; projections are normal with variance 1 / fan-in, those that write to the residual
 /// stream smaller by the square root of twice the number of layers; positions are two-dimensional sines and
@@ -38,7 +38,7 @@ impl SplitMix {
 ///
 /// # Errors
 /// Where a tensor cannot be made.
-pub fn initialise(config: &MultiwayConfig, seed: u64, device: &Device) -> Result<Vec<(String, Tensor)>> {
+pub fn initialise(config: &ModelConfig, seed: u64, device: &Device) -> Result<Vec<(String, Tensor)>> {
     let mut random = SplitMix(seed);
     let make = |(name, shape): (String, Vec<usize>)| {
         let count: usize = shape.iter().product();
@@ -56,7 +56,7 @@ pub fn initialise(config: &MultiwayConfig, seed: u64, device: &Device) -> Result
     config.tensors().into_iter().map(make).collect()
 }
 
-fn deviation(config: &MultiwayConfig, name: &str, shape: &[usize]) -> f32 {
+fn deviation(config: &ModelConfig, name: &str, shape: &[usize]) -> f32 {
     let fan_in = shape.last().copied().unwrap_or(1) as f32;
     let base = fan_in.powf(-0.5);
     if name.ends_with("out_proj.weight") || name.ends_with("down.weight") {
@@ -78,7 +78,7 @@ fn deviation(config: &MultiwayConfig, name: &str, shape: &[usize]) -> f32 {
 
 /// Tabulates sines and cosines of row and column for the patches; the class row is zero. `[P + 1, D]`
 #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
-fn grid_positions(config: &MultiwayConfig) -> Vec<f32> {
+fn grid_positions(config: &ModelConfig) -> Vec<f32> {
     let (d, grid) = (config.hidden_size, config.grid());
     let quarter = (d / 4).max(1);
     let mut table = vec![0.0; d];

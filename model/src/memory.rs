@@ -1,7 +1,7 @@
 //! What decoding keeps between steps. Both belong to the caller: the model holds weights only.
 
 use crate::attention::cpu::{Columns, attend};
-use crate::attention::{AttentionPlan, cross_attention};
+use crate::attention::{AttentionPlan, Scoring, cross_attention};
 use crate::decoder::DecoderRow;
 use crate::error::ForwardError;
 use crate::kernels::access::{is_cpu_f32, with_slice};
@@ -48,11 +48,11 @@ impl PromptMemory {
     }
 
     /// Attends from each row of `q` `[B, D]` to its own memory.
-    pub(crate) fn attend(rows: &[DecoderRow], layer: usize, q: &Tensor, heads: usize) -> Result<Tensor> {
+    pub(crate) fn attend(rows: &[DecoderRow], layer: usize, q: &Tensor, scoring: &Scoring) -> Result<Tensor> {
         let (b, d) = q.dims2()?;
         if is_cpu_f32(q) {
             let out = with_slice(q, |q| {
-                let one = |(row, q): (&DecoderRow, &[f32])| row.memory.attend_row(layer, q, heads);
+                let one = |(row, q): (&DecoderRow, &[f32])| row.memory.attend_row(layer, q, scoring);
                 let parts: Vec<_> = if b > 4 {
                     rows.par_iter().zip(q.par_chunks_exact(d)).map(one).collect()
                 } else {
@@ -65,7 +65,12 @@ impl PromptMemory {
         let one = |(i, row): (usize, &DecoderRow)| {
             let mut plan = AttentionPlan::default();
             plan.push(vec![0..1], vec![0..row.memory.length], false);
-            cross_attention(&q.narrow(0, i, 1)?, row.memory.kv(layer)?, &Arc::new(plan), heads) // [1, D]
+            cross_attention(
+                &q.narrow(0, i, 1)?,
+                row.memory.kv(layer)?,
+                &Arc::new(plan),
+                scoring,
+            ) // [1, D]
         };
         Tensor::cat(&rows.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)
     }
@@ -80,7 +85,7 @@ impl PromptMemory {
         }
     }
 
-    fn attend_row(&self, layer: usize, q: &[f32], heads: usize) -> Result<Vec<f32>> {
+    fn attend_row(&self, layer: usize, q: &[f32], scoring: &Scoring) -> Result<Vec<f32>> {
         let d = q.len();
         let mut plan = AttentionPlan::default();
         plan.push(vec![0..1], vec![0..self.length], false);
@@ -101,7 +106,8 @@ impl PromptMemory {
                     memory(d),
                 ],
                 &plan,
-                (1, d, heads),
+                (1, d),
+                scoring,
             )
         })
     }
@@ -131,7 +137,7 @@ impl KvCache {
                 limit,
             });
         }
-        let shape = (slots * max_length, 2 * decoder.hidden_size);
+        let shape = (slots * max_length, 2 * decoder.inner_size);
         let zeros = || Tensor::zeros(shape, model.dtype(), model.device());
         let layers = (0..decoder.layers()).map(|_| zeros()).collect::<Result<_>>()?;
         Ok(Self {
@@ -228,7 +234,7 @@ impl KvCache {
         layer: usize,
         qkv: &Tensor,
         slots: &[usize],
-        heads: usize,
+        scoring: &Scoring,
     ) -> Result<Tensor> {
         let d = qkv.dim(1)? / 3;
         let Some(cache) = self.layers.get(layer) else {
@@ -245,6 +251,6 @@ impl KvCache {
             plan.push(vec![row..row + 1], vec![start..start + length + 1], false);
         }
         let q = qkv.narrow(1, 0, d)?.contiguous()?; // [B, D]
-        cross_attention(&q, cache, &Arc::new(plan), heads)
+        cross_attention(&q, cache, &Arc::new(plan), scoring)
     }
 }

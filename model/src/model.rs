@@ -2,9 +2,9 @@
 
 use crate::batch::EncoderBatch;
 use crate::checkpoint::{Checkpoint, LoadError};
-use crate::config::MultiwayConfig;
+use crate::config::{ModelConfig, WeightSpec};
 use crate::decoder::{Decoder, DecoderBatch, TargetBatch};
-use crate::encoder::{Encoder, EncoderOutput};
+use crate::encoder::{Encoder, EncoderOutput, Place};
 use crate::error::ForwardError;
 use crate::layers::Weights;
 use crate::layers::linear::Linear;
@@ -15,14 +15,20 @@ use std::collections::HashMap;
 /// An image-and-text-to-text encoder-decoder. Holds weights only, and can be shared between threads.
 #[derive(Debug)]
 pub struct Model {
-    config: MultiwayConfig,
+    config: ModelConfig,
     encoder: Encoder,
     decoder: Decoder,
-    vision_head: Linear,
-    language_head: Linear,
-    mim_head: Linear,
+    heads: Option<Heads>,
     device: Device,
     dtype: DType,
+}
+
+/// What is read off the encoder's rows.
+#[derive(Debug)]
+struct Heads {
+    vision: Linear,
+    language: Linear,
+    mim: Linear,
 }
 
 impl Model {
@@ -36,9 +42,9 @@ impl Model {
     pub fn load(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Result<Self, LoadError> {
         let config = checkpoint.config();
         let mut tensors = HashMap::new();
-        for (name, _) in config.tensors() {
-            let tensor = checkpoint.load_tensor(&name, device, dtype)?;
-            tensors.insert(name, tensor);
+        for weight in config.weights() {
+            let tensor = checkpoint.load_tensor(&weight.stored, device, dtype)?;
+            tensors.insert(weight.name, tensor);
         }
         let packed = matches!(device, Device::Cpu) && dtype == DType::F32;
         Ok(Self::assemble(
@@ -53,26 +59,28 @@ impl Model {
     /// Builds a model on given tensors, which may be variables: the form that training differentiates.
     ///
     /// # Errors
-    /// Where a tensor of [`MultiwayConfig::tensors`] is missing or has another shape.
+    /// Where a tensor of [`ModelConfig::tensors`] is missing or has another shape.
     pub fn from_tensors(
-        config: &MultiwayConfig,
+        config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
     ) -> Result<Self, ForwardError> {
-        for (name, shape) in config.tensors() {
-            if let Some(found) = tensors.get(&name)
-                && found.dims() != shape.as_slice()
-            {
-                let found = found.dims().to_vec();
-                return Err(candle_core::Error::msg(format!(
-                    "'{name}' has shape {found:?}, expected {shape:?}"
-                ))
-                .into());
+        let mut named = HashMap::new();
+        for weight in config.weights() {
+            let WeightSpec { name, stored, shape } = weight;
+            let Some(tensor) = tensors.get(&stored) else {
+                continue;
+            };
+            if tensor.dims() != shape.as_slice() {
+                let found = tensor.dims();
+                let message = format!("'{stored}' has shape {found:?}, expected {shape:?}");
+                return Err(candle_core::Error::msg(message).into());
             }
+            named.insert(name, tensor.clone());
         }
         Ok(Self::assemble(
             config,
             &Weights {
-                tensors,
+                tensors: &named,
                 packed: false,
             },
         )?)
@@ -80,7 +88,7 @@ impl Model {
 
     /// Builds a model on given tensors with its linear layers packed, as [`Model::load`] does on the CPU.
     pub(crate) fn packed(
-        config: &MultiwayConfig,
+        config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
     ) -> Result<Self, ForwardError> {
         Ok(Self::assemble(
@@ -92,15 +100,20 @@ impl Model {
         )?)
     }
 
-    fn assemble(config: &MultiwayConfig, weights: &Weights) -> candle_core::Result<Self> {
+    fn assemble(config: &ModelConfig, weights: &Weights) -> candle_core::Result<Self> {
         let embed = weights.get("text_embed.weight")?;
         let linear = |name: &str| Linear::load(weights, &[name.to_owned()]);
+        let heads = || {
+            Ok::<_, candle_core::Error>(Heads {
+                vision: linear("embed.vision.weight")?,
+                language: linear("embed.language.weight")?,
+                mim: linear("mim_head.weight")?,
+            })
+        };
         Ok(Self {
             encoder: Encoder::load(config, weights)?,
             decoder: Decoder::load(config, weights)?,
-            vision_head: linear("embed.vision.weight")?,
-            language_head: linear("embed.language.weight")?,
-            mim_head: linear("mim_head.weight")?,
+            heads: config.has_vision().then(heads).transpose()?,
             device: embed.device().clone(),
             dtype: embed.dtype(),
             config: config.clone(),
@@ -109,7 +122,7 @@ impl Model {
 
     /// Returns the model's configuration.
     #[must_use]
-    pub fn config(&self) -> &MultiwayConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -137,7 +150,19 @@ impl Model {
     /// # Errors
     /// [`ForwardError`] where the batch is empty or a tensor operation fails.
     pub fn encode(&self, batch: &EncoderBatch) -> Result<EncoderOutput, ForwardError> {
-        self.encoder.forward(batch)
+        self.encode_observed(batch, &mut |_, _| Ok(()))
+    }
+
+    /// Encodes a packed batch, and shows the rows of every layer to `observe`, as [`Model::encode`] makes them.
+    ///
+    /// # Errors
+    /// As [`Model::encode`], and what `observe` gives.
+    pub fn encode_observed(
+        &self,
+        batch: &EncoderBatch,
+        observe: &mut dyn FnMut(Place, &Tensor) -> candle_core::Result<()>,
+    ) -> Result<EncoderOutput, ForwardError> {
+        self.encoder.forward(batch, observe)
     }
 
     /// Computes what decoding needs of each encoded sample: cross-attention keys and values, once a request.
@@ -167,7 +192,21 @@ impl Model {
     /// # Errors
     /// [`ForwardError`] where a target is too long or belongs to no sample.
     pub fn decode(&self, encoded: &EncoderOutput, targets: &TargetBatch) -> Result<Tensor, ForwardError> {
-        Ok(self.decoder.logits(&self.decoder.forward(encoded, targets)?)?)
+        self.decode_observed(encoded, targets, &mut |_, _| Ok(()))
+    }
+
+    /// Runs whole target texts, and shows the rows of every layer to `observe`, as [`Model::decode`] makes them.
+    ///
+    /// # Errors
+    /// As [`Model::decode`], and what `observe` gives.
+    pub fn decode_observed(
+        &self,
+        encoded: &EncoderOutput,
+        targets: &TargetBatch,
+        observe: &mut dyn FnMut(Place, &Tensor) -> candle_core::Result<()>,
+    ) -> Result<Tensor, ForwardError> {
+        let hidden = self.decoder.forward(encoded, targets, observe)?; // [N, D]
+        Ok(self.decoder.logits(&hidden)?)
     }
 
     /// Embeds each sample for retrieval: its first picture's class row, or the last row of its text.
@@ -176,12 +215,13 @@ impl Model {
     /// `[B, E]`, rows of unit length.
     ///
     /// # Errors
-    /// [`ForwardError`] where a tensor operation fails.
+    /// [`ForwardError::NoEmbedding`] where the model has no such head; otherwise where a tensor operation fails.
     pub fn embed(&self, encoded: &EncoderOutput) -> Result<Tensor, ForwardError> {
+        let heads = self.heads.as_ref().ok_or(ForwardError::NoEmbedding)?;
         let rows = encoded.segments.samples.iter().map(|sample| {
             let (head, row) = match sample.images.first() {
-                Some(image) => (&self.vision_head, image.start),
-                None => (&self.language_head, sample.text.end - 1),
+                Some(image) => (&heads.vision, image.start),
+                None => (&heads.language, sample.text.end - 1),
             };
             head.forward(&encoded.hidden.narrow(0, row, 1)?) // [1, E]
         });
@@ -202,6 +242,7 @@ impl Model {
             return Err(ForwardError::EmptyBatch);
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
-        Ok(self.mim_head.forward(&encoded.hidden.index_select(&rows, 0)?)?)
+        let heads = self.heads.as_ref().ok_or(ForwardError::NoEmbedding)?;
+        Ok(heads.mim.forward(&encoded.hidden.index_select(&rows, 0)?)?)
     }
 }

@@ -1,6 +1,6 @@
 //! Small random models and comparisons for tests and benchmarks of this and other crates.
 
-use crate::config::{AttentionPattern, MultiwayConfig};
+use crate::config::{AttentionPattern, Family, ModelConfig};
 use crate::error::ForwardError;
 use crate::init::initialise;
 use crate::model::Model;
@@ -10,8 +10,9 @@ use candle_core::Tensor;
 
 /// Describes a model small enough for tests: width 32, two encoder and two decoder layers, 16-pixel pictures.
 #[must_use]
-pub fn tiny_config() -> MultiwayConfig {
-    MultiwayConfig {
+pub fn tiny_config() -> ModelConfig {
+    ModelConfig {
+        family: Family::Multiway,
         vocab_size: 120,
         hidden_size: 32,
         intermediate_size: 48,
@@ -43,7 +44,7 @@ pub fn tiny_config() -> MultiwayConfig {
 ///
 /// # Errors
 /// Where a tensor cannot be made.
-pub fn random_model(config: &MultiwayConfig, seed: u64) -> Result<Model, ForwardError> {
+pub fn random_model(config: &ModelConfig, seed: u64) -> Result<Model, ForwardError> {
     let tensors = initialise(config, seed, &Device::Cpu)?.into_iter().collect();
     Model::from_tensors(config, &tensors)
 }
@@ -52,7 +53,7 @@ pub fn random_model(config: &MultiwayConfig, seed: u64) -> Result<Model, Forward
 ///
 /// # Errors
 /// Where a tensor cannot be made.
-pub fn random_inference_model(config: &MultiwayConfig, seed: u64) -> Result<Model, ForwardError> {
+pub fn random_inference_model(config: &ModelConfig, seed: u64) -> Result<Model, ForwardError> {
     let tensors = initialise(config, seed, &Device::Cpu)?.into_iter().collect();
     Model::packed(config, &tensors)
 }

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use multiway_model::{
     Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, Model,
-    MultiwayConfig, ProcessedImage, Tensor, initialise,
+    ModelConfig, ProcessedImage, Tensor, initialise,
     testing::{random_inference_model, tiny_config},
 };
 
 /// The logits of the first step after one picture and some text.
-fn logits(model: &Model, config: &MultiwayConfig) -> Vec<f32> {
+fn logits(model: &Model, config: &ModelConfig) -> Vec<f32> {
     let values = 3 * config.image_size * config.image_size;
     let picture = ProcessedImage::from_pixels((0..values).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect());
     let sample = EncoderSample {

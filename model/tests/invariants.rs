@@ -3,11 +3,11 @@
 
 use multiway_model::testing::{random_inference_model, random_model, tiny_config};
 use multiway_model::{
-    AttentionPattern, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, MultiwayConfig,
+    AttentionPattern, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig,
     Patch, PatchedImage, ProcessedImage, PromptMemory, TargetBatch, Tensor,
 };
 
-fn image(config: &MultiwayConfig, seed: usize) -> ProcessedImage {
+fn image(config: &ModelConfig, seed: usize) -> ProcessedImage {
     let count = 3 * config.image_size * config.image_size;
     ProcessedImage::from_pixels(
         (0..count)
@@ -48,7 +48,7 @@ fn memory(model: &Model, sample: EncoderSample) -> PromptMemory {
         .remove(0)
 }
 
-fn configs() -> Vec<MultiwayConfig> {
+fn configs() -> Vec<ModelConfig> {
     let variants = [
         (AttentionPattern::ImagePrefix, true, 0),
         (AttentionPattern::Joint, false, 1),

@@ -155,6 +155,14 @@ pub enum RequestError {
         /// How many may wait.
         capacity: usize,
     },
+    /// A search has more beams than the engine can run at a time.
+    #[error("{found} beams were asked for; this engine runs at most {limit} sequences at a time")]
+    TooManyBeams {
+        /// How many were asked for.
+        found: usize,
+        /// How many sequences the engine runs.
+        limit: usize,
+    },
     /// The engine was shut down before the request was finished.
     #[error("the engine was shut down before the request was finished")]
     ShutDown,

@@ -21,11 +21,14 @@
 //! | `request` | what a caller asks for, checked before it may wait |
 //! | `scheduler` | who runs: a plain data structure |
 //! | `engine` | the thread that owns the model, and the handle to it |
-//! | `sampling`, `stop` | the next token; where an answer ends |
+//! | `sampling`, `logits`, `stop` | the next token; what must not be written; where an answer ends |
+//! | `beam` | several continuations at a time |
 //! | `stream` | what comes back |
 
+mod beam;
 mod engine;
 mod error;
+mod logits;
 mod request;
 mod sampling;
 mod scheduler;
@@ -35,6 +38,6 @@ mod tokenizer;
 
 pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
 pub use error::{EngineError, RequestError};
-pub use request::{Request, SamplingParams};
-pub use stream::{FinishReason, Generation, Score, StreamEvent, Timings, TokenStream, Usage};
+pub use request::{EarlyStopping, Request, SamplingParams};
+pub use stream::{FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings, TokenStream, Usage};
 pub use tokenizer::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};

@@ -2,7 +2,7 @@
 
 use crate::error::RequestError;
 use crate::tokenizer::{TokenId, Tokenizer};
-use multiway_model::{MultiwayConfig, ProcessedImage};
+use multiway_model::{ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,8 @@ const MAX_TEXT_BYTES: usize = 1 << 20;
 /// The most stop strings of a request, and the most bytes of each.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
+/// The most beams of a search.
+const MAX_BEAMS: usize = 64;
 /// The most candidates that one call scores.
 const MAX_CANDIDATES: usize = 1 << 16;
 
@@ -37,6 +39,19 @@ impl Request {
     }
 }
 
+/// When a search with beams ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EarlyStopping {
+    /// As soon as as many answers are complete as there are beams.
+    AtOnce,
+    /// When no running beam scores better at its present length than the worst complete answer.
+    #[default]
+    WhenNoBetter,
+    /// When no running beam can ever score better than the worst complete answer.
+    Never,
+}
+
 /// How an answer is written.
 ///
 /// ```
@@ -58,6 +73,21 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Where the random numbers start; `None` for a fresh start at every request.
     pub seed: Option<u64>,
+    /// Makes tokens that were read before less likely, above 1, or more likely, below; 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Never writes the same sequence of this many tokens twice; 0 allows it.
+    pub no_repeat_ngram_size: usize,
+    /// Writes at least this many tokens before `</s>`.
+    pub min_new_tokens: usize,
+    /// How many continuations to follow at a time; 1 follows one, and only then are tokens sampled or streamed as they
+    /// are written.
+    pub beams: usize,
+    /// The power of the length by which a beam's score is divided: longer answers are preferred above 0.
+    pub length_penalty: f32,
+    /// When a search with beams ends.
+    pub early_stopping: EarlyStopping,
+    /// How many answers [`Engine::search`](crate::Engine::search) returns, at most `beams`.
+    pub answers: usize,
     /// What the decoder starts with: names of special tokens, or plain text. It is not part of the answer.
     pub prefix: Vec<String>,
     /// Texts that end the answer where they would appear; they are not part of it.
@@ -74,6 +104,13 @@ impl Default for SamplingParams {
             top_k: None,
             top_p: 1.0,
             seed: None,
+            repetition_penalty: 1.0,
+            no_repeat_ngram_size: 0,
+            min_new_tokens: 0,
+            beams: 1,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::WhenNoBetter,
+            answers: 1,
             prefix: Vec::new(),
             stop: Vec::new(),
             show_special: false,
@@ -102,6 +139,38 @@ impl SamplingParams {
         }
         if self.top_k == Some(0) {
             return wrong("top_k", "0".to_owned(), "at least 1, or none for all tokens");
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            let expected = "a finite number above 0";
+            return wrong(
+                "repetition_penalty",
+                self.repetition_penalty.to_string(),
+                expected,
+            );
+        }
+        if !self.length_penalty.is_finite() {
+            return wrong(
+                "length_penalty",
+                self.length_penalty.to_string(),
+                "a finite number",
+            );
+        }
+        if self.beams == 0 || self.beams > MAX_BEAMS {
+            return wrong("beams", self.beams.to_string(), "1 to 64");
+        }
+        if self.beams > 1 && self.temperature > 0.0 {
+            let expected = "0 where there are several beams";
+            return wrong("temperature", self.temperature.to_string(), expected);
+        }
+        if self.answers == 0 || self.answers > self.beams {
+            return wrong("answers", self.answers.to_string(), "1 to the number of beams");
+        }
+        if self.min_new_tokens > self.max_new_tokens {
+            return wrong(
+                "min_new_tokens",
+                self.min_new_tokens.to_string(),
+                "at most max_new_tokens",
+            );
         }
         if self.stop.len() > MAX_STOPS {
             return wrong(
@@ -142,7 +211,7 @@ impl Prepared {
     pub(crate) fn new(
         request: Request,
         tokenizer: &Tokenizer,
-        config: &MultiwayConfig,
+        config: &ModelConfig,
     ) -> Result<Self, RequestError> {
         request.sampling.check()?;
         let images = images(&request, config)?;
@@ -189,7 +258,7 @@ impl Prepared {
     /// Checks that the answer fits into what the model can write.
     ///
     /// The decoder reads the start token, the prefix and all new tokens but the last.
-    pub(crate) fn check_new_tokens(&self, config: &MultiwayConfig) -> Result<(), RequestError> {
+    pub(crate) fn check_new_tokens(&self, config: &ModelConfig) -> Result<(), RequestError> {
         let (found, max_target_length) = (self.sampling.max_new_tokens, config.max_target_length);
         let prefix = self.start.len() - 1;
         let limit = max_target_length.saturating_sub(prefix);
@@ -209,7 +278,7 @@ impl Prepared {
         &self,
         candidates: &[String],
         tokenizer: &Tokenizer,
-        config: &MultiwayConfig,
+        config: &ModelConfig,
     ) -> Result<Vec<Vec<TokenId>>, RequestError> {
         if candidates.is_empty() || candidates.len() > MAX_CANDIDATES {
             return Err(RequestError::Candidates {
@@ -242,7 +311,7 @@ impl Prepared {
     }
 
     /// Counts the rows that the encoder will see, class rows included.
-    pub(crate) fn encoder_rows(&self, config: &MultiwayConfig) -> usize {
+    pub(crate) fn encoder_rows(&self, config: &ModelConfig) -> usize {
         self.tokens.len() + self.images.len() * (config.patches() + 1)
     }
 }
@@ -255,7 +324,7 @@ fn text_bytes(part: &PromptPart) -> usize {
 }
 
 /// Puts the pictures into the order in which the prompt shows them.
-fn images(request: &Request, config: &MultiwayConfig) -> Result<Vec<ProcessedImage>, RequestError> {
+fn images(request: &Request, config: &ModelConfig) -> Result<Vec<ProcessedImage>, RequestError> {
     let shown: Vec<usize> = request.prompt.images().collect();
     if shown.len() > config.max_images {
         return Err(RequestError::TooManyImages {

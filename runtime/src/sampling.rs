@@ -143,6 +143,16 @@ impl LogNormalizer {
         Some(Self(f64::from(highest) + sum.ln()))
     }
 
+    /// Returns the log-probabilities of all ids, `[V]`.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "log-probabilities are given out in 32 bits"
+    )]
+    pub(crate) fn log_probabilities(self, logits: &[f32]) -> Vec<f32> {
+        let one = |logit: &f32| (f64::from(*logit) - self.0) as f32;
+        logits.iter().map(one).collect()
+    }
+
     /// Returns the log-probability of one id.
     #[expect(
         clippy::cast_possible_truncation,

@@ -91,6 +91,18 @@ pub struct Generation {
     pub timings: Timings,
 }
 
+/// One of several answers that a search with beams found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Hypothesis {
+    /// The answer's text.
+    pub text: String,
+    /// The tokens, `</s>` included where the answer ended by itself.
+    pub tokens: Vec<TokenId>,
+    /// The sum of the tokens' log-probabilities, divided by their count to the power of the length penalty.
+    pub score: f32,
+}
+
 /// How likely a given answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]

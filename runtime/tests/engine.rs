@@ -4,7 +4,7 @@
 use futures_util::{StreamExt, future::join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
-    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, MultiwayConfig, ProcessedImage,
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig, ProcessedImage,
 };
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{
@@ -19,7 +19,7 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
 static MODEL: LazyLock<Arc<Model>> =
     LazyLock::new(|| Arc::new(random_inference_model(&config(), 3).unwrap()));
 
-fn config() -> MultiwayConfig {
+fn config() -> ModelConfig {
     let mut config = tiny_config();
     config.vocab_size = TOKENIZER.vocab_size();
     config

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use multiway_model::{MultiwayConfig, Patch};
+use multiway_model::{ModelConfig, Patch};
 use multiway_prompts::{InputValue, Inputs};
 use multiway_runtime::{TokenId, Tokenizer};
 use multiway_tasks::TaskLibrary;
@@ -71,7 +71,7 @@ pub struct ExampleSource {
     data: PreparedData,
     codes: Codes,
     tokenizer: Tokenizer,
-    config: MultiwayConfig,
+    config: ModelConfig,
     tasks: TaskLibrary,
     concepts: Vec<(String, Vec<usize>)>,
     questions: Vec<usize>,
@@ -96,7 +96,7 @@ impl ExampleSource {
         data: PreparedData,
         codes: Codes,
         tokenizer: Tokenizer,
-        config: MultiwayConfig,
+        config: ModelConfig,
         seed: u64,
     ) -> Result<Self, TrainError> {
         let concepts: Vec<_> = data

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use multiway_model::kernels::cross_entropy;
 use multiway_model::{
-    EncoderBatch, ForwardError, Model, MultiwayConfig, Patch, PatchedImage, TargetBatch, Tensor,
+    EncoderBatch, ForwardError, Model, ModelConfig, Patch, PatchedImage, TargetBatch, Tensor,
 };
 
 /// A picture as the encoder is to see it.
@@ -219,7 +219,7 @@ fn retrieval_loss(
 /// # Errors
 ///
 /// Fails where the vocabulary's size cannot be used.
-pub fn default_config(vocab_size: usize) -> Result<MultiwayConfig, multiway_model::ConfigError> {
+pub fn default_config(vocab_size: usize) -> Result<ModelConfig, multiway_model::ConfigError> {
     let json = serde_json::json!({
         "architecture": "multiway", "vocab_size": vocab_size, "hidden_size": 256, "intermediate_size": 512,
         "encoder_layers": 6, "encoder_heads": 4, "fusion_layers": 0, "decoder_layers": 2, "decoder_heads": 4,
@@ -229,7 +229,7 @@ pub fn default_config(vocab_size: usize) -> Result<MultiwayConfig, multiway_mode
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
         "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0
     });
-    MultiwayConfig::from_json(json.to_string().as_bytes())
+    ModelConfig::from_json(json.to_string().as_bytes())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Var};
-use multiway_model::{Checkpoint, DType, Model, MultiwayConfig, Tensor, initialise};
+use multiway_model::{Checkpoint, DType, Model, ModelConfig, Tensor, initialise};
 
 use crate::examples::{ExampleSource, Stage};
 use crate::log::{LossLog, plot_losses};
@@ -135,7 +135,7 @@ pub struct TrainOptions {
 
 impl TrainOptions {
     /// Describes what must stay the same when a run is resumed.
-    fn settings(&self, config: &MultiwayConfig) -> String {
+    fn settings(&self, config: &ModelConfig) -> String {
         let Self {
             stage,
             steps,
@@ -183,7 +183,7 @@ struct Run {
 /// Fails where data, settings or the folder cannot be used; what was saved before stays.
 pub fn train(
     options: &TrainOptions,
-    config: &MultiwayConfig,
+    config: &ModelConfig,
     source: &ExampleSource,
     seed: u64,
     stop: &AtomicBool,
@@ -233,7 +233,7 @@ pub fn train(
     Ok(run.step)
 }
 
-fn variables(config: &MultiwayConfig, seed: u64) -> Result<Vec<(String, Var)>, TrainError> {
+fn variables(config: &ModelConfig, seed: u64) -> Result<Vec<(String, Var)>, TrainError> {
     let fresh = initialise(config, seed, &Device::Cpu)?;
     let vars = fresh
         .into_iter()
@@ -241,7 +241,7 @@ fn variables(config: &MultiwayConfig, seed: u64) -> Result<Vec<(String, Var)>, T
     Ok(vars.collect::<candle_core::Result<_>>()?)
 }
 
-fn open(options: &TrainOptions, config: &MultiwayConfig, seed: u64) -> Result<Run, TrainError> {
+fn open(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, TrainError> {
     let run = &options.run;
     std::fs::create_dir_all(run).map_err(|source| TrainError::File {
         action: "create",
@@ -301,7 +301,7 @@ fn load_average(run: &Path, vars: &[(String, Var)]) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn save(run: &Run, options: &TrainOptions, config: &MultiwayConfig, seed: u64) -> Result<(), TrainError> {
+fn save(run: &Run, options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<(), TrainError> {
     let progress = Progress {
         step: run.step,
         seed,
@@ -377,7 +377,7 @@ fn gradients(
 /// Fails where the run has no state or the folder cannot be written.
 pub fn export(
     run: &Path,
-    config: &MultiwayConfig,
+    config: &ModelConfig,
     files: &[(&str, &[u8])],
     out: &Path,
 ) -> Result<(), TrainError> {

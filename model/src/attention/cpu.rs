@@ -3,7 +3,7 @@
 //! Each block is gathered, attended head by head with single-threaded matrix products, and scattered. What a
 //! block gives depends on its own rows alone, so results do not change with what else is in the batch.
 
-use super::{AttentionPlan, Block};
+use super::{AttentionPlan, Block, Scoring};
 use crate::kernels::access::{slice, with_slice};
 use crate::kernels::gemm::{Matrix, MatrixMut, multiply};
 use crate::kernels::simd::{exp, multiversion};
@@ -15,13 +15,13 @@ use std::sync::Arc;
 /// Self-attention on a fused projection `[N, 3D]`.
 pub(crate) struct SelfAttention {
     pub(crate) plan: Arc<AttentionPlan>,
-    pub(crate) heads: usize,
+    pub(crate) scoring: Scoring,
 }
 
 /// Cross-attention from queries `[Nq, D]` to fused keys and values `[Nk, 2D]`.
 pub(crate) struct CrossAttention {
     pub(crate) plan: Arc<AttentionPlan>,
-    pub(crate) heads: usize,
+    pub(crate) scoring: Scoring,
 }
 
 /// Columns `offset..offset + D` of a row-major matrix whose rows are `width` long.
@@ -108,19 +108,19 @@ multiversion! {
 }
 
 /// One block's rows, gathered: `q` is `[Lq, D]`, `k` and `v` are `[Lk, D]`.
-struct Gathered {
+struct Gathered<'a> {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
     queries: usize,
     keys: usize,
     d: usize,
-    heads: usize,
+    scoring: &'a Scoring,
     causal: bool,
 }
 
-impl Gathered {
-    fn new(block: &Block, q: Columns, k: Columns, v: Columns, d: usize, heads: usize) -> Result<Self> {
+impl<'a> Gathered<'a> {
+    fn new(block: &Block, [q, k, v]: [Columns; 3], d: usize, scoring: &'a Scoring) -> Result<Self> {
         let (queries, keys) = (block.query_rows(), block.key_rows());
         if keys == 0 || (block.causal && queries > keys) {
             bail!("attention: {queries} causal query rows and {keys} key rows");
@@ -132,17 +132,13 @@ impl Gathered {
             queries,
             keys,
             d,
-            heads,
+            scoring,
             causal: block.causal,
         })
     }
 
     fn head(&self) -> usize {
-        self.d / self.heads
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.head() as f32).sqrt()
+        self.d / self.scoring.heads
     }
 
     fn weights(&self, head: usize, weights: &mut [f32]) {
@@ -160,14 +156,25 @@ impl Gathered {
         } else {
             self.keys
         };
-        softmax_rows(weights, self.keys, self.scale(), first, self.causal);
+        let mut scale = self.scoring.scale;
+        if let Some(bias) = &self.scoring.bias {
+            // The last query stands at the last key.
+            let at = self.keys.saturating_sub(self.queries);
+            for (query, row) in weights.chunks_exact_mut(self.keys).enumerate() {
+                for (score, bias) in row.iter_mut().zip(bias.row(head, at + query, self.keys)) {
+                    *score = score.mul_add(scale, bias);
+                }
+            }
+            scale = 1.0;
+        }
+        softmax_rows(weights, self.keys, scale, first, self.causal);
     }
 
     fn forward(&self) -> Vec<f32> {
         let dh = self.head();
         let mut out = vec![0.0; self.queries * self.d]; // [Lq, D]
         let mut weights = vec![0.0; self.queries * self.keys]; // [Lq, Lk]
-        for head in 0..self.heads {
+        for head in 0..self.scoring.heads {
             self.weights(head, &mut weights);
             let p = Matrix::whole(&weights, self.queries, self.keys);
             let v = Matrix::columns(&self.v, self.keys, self.d, head * dh, dh);
@@ -188,7 +195,7 @@ impl Gathered {
         let (mut dk, mut dv) = (vec![0.0; self.keys * d], vec![0.0; self.keys * d]); // [Lk, D]
         let mut weights = vec![0.0; self.queries * self.keys]; // [Lq, Lk]
         let mut ds = vec![0.0; self.queries * self.keys]; // [Lq, Lk]
-        for head in 0..self.heads {
+        for head in 0..self.scoring.heads {
             let at = head * dh;
             self.weights(head, &mut weights);
             let q = Matrix::columns(&self.q, self.queries, d, at, dh);
@@ -208,7 +215,7 @@ impl Gathered {
                 go,
                 false,
             );
-            softmax_gradient(&weights, &mut ds, self.keys, self.scale());
+            softmax_gradient(&weights, &mut ds, self.keys, self.scoring.scale);
             let s = Matrix::whole(&ds, self.queries, self.keys);
             multiply(
                 &mut MatrixMut::columns(&mut dq, self.queries, d, at, dh),
@@ -229,15 +236,17 @@ impl Gathered {
 
 /// Attends from `q` to `k` and `v`, giving `[n, D]`.
 pub(crate) fn attend(
-    [q, k, v]: [Columns; 3],
+    qkv: [Columns; 3],
     plan: &AttentionPlan,
-    (n, d, heads): (usize, usize, usize),
+    (n, d): (usize, usize),
+    scoring: &Scoring,
 ) -> Result<Vec<f32>> {
+    let heads = scoring.heads;
     if heads == 0 || !d.is_multiple_of(heads) {
         bail!("attention: width {d} does not divide into {heads} heads");
     }
     let mut out = vec![0.0; n * d]; // [N, D]
-    let run = |block: &Block| Ok(Gathered::new(block, q, k, v, d, heads)?.forward());
+    let run = |block: &Block| Ok(Gathered::new(block, qkv, d, scoring)?.forward());
     let parts: Vec<Result<Vec<f32>>> = if plan.blocks.len() > 1 {
         plan.blocks.par_iter().map(run).collect()
     } else {
@@ -251,14 +260,15 @@ pub(crate) fn attend(
 
 /// Returns each block's gradients of q, k and v for the gradient `g` of the output.
 fn backward(
-    [q, k, v]: [Columns; 3],
+    qkv: [Columns; 3],
     plan: &AttentionPlan,
-    (d, heads): (usize, usize),
+    d: usize,
+    scoring: &Scoring,
     g: Columns,
 ) -> Result<Vec<[Vec<f32>; 3]>> {
     let run = |block: &Block| {
         let g = g.gather(&block.queries, d)?;
-        Ok(Gathered::new(block, q, k, v, d, heads)?.backward(&g))
+        Ok(Gathered::new(block, qkv, d, scoring)?.backward(&g))
     };
     plan.blocks.par_iter().map(run).collect()
 }
@@ -279,7 +289,7 @@ impl CustomOp1 for SelfAttention {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
         let d = width / 3;
-        let out = attend(thirds(slice(x, layout)?, d), &self.plan, (n, d, self.heads))?;
+        let out = attend(thirds(slice(x, layout)?, d), &self.plan, (n, d), &self.scoring)?;
         Ok((CpuStorage::F32(out), Shape::from((n, d))))
     }
 
@@ -293,7 +303,7 @@ impl CustomOp1 for SelfAttention {
                     width: d,
                     offset: 0,
                 };
-                backward(thirds(xs, d), &self.plan, (d, self.heads), g)
+                backward(thirds(xs, d), &self.plan, d, &self.scoring, g)
             })
         })?;
         let mut dx = vec![0.0; n * width]; // [N, 3D]
@@ -337,7 +347,7 @@ impl CustomOp2 for CrossAttention {
     ) -> Result<(CpuStorage, Shape)> {
         let (n, d) = lq.shape().dims2()?;
         let columns = query_and_memory(slice(q, lq)?, slice(kv, lkv)?, d);
-        let out = attend(columns, &self.plan, (n, d, self.heads))?;
+        let out = attend(columns, &self.plan, (n, d), &self.scoring)?;
         Ok((CpuStorage::F32(out), Shape::from((n, d))))
     }
 
@@ -358,7 +368,7 @@ impl CustomOp2 for CrossAttention {
                         width: d,
                         offset: 0,
                     };
-                    backward(query_and_memory(qs, kvs, d), &self.plan, (d, self.heads), g)
+                    backward(query_and_memory(qs, kvs, d), &self.plan, d, &self.scoring, g)
                 })
             })
         })?;

@@ -4,7 +4,7 @@
 //! back afterwards. The kernel aligns a causal mask to the last query and the last key, as the plan does.
 
 use super::reference::rows;
-use super::{AttentionPlan, Block};
+use super::{AttentionPlan, Block, Scoring};
 use candle_core::{DType, Device, Result, Tensor};
 
 /// Says whether the kernels take these queries: on CUDA, half precision, heads of at most 256 and a multiple of 8.
@@ -20,9 +20,10 @@ pub(crate) fn attend(
     k: &Tensor,
     v: &Tensor,
     plan: &AttentionPlan,
-    heads: usize,
+    scoring: &Scoring,
 ) -> Result<Tensor> {
     let (n, d) = q.dims2()?;
+    let heads = scoring.heads;
     let device = q.device();
     let mut home = vec![0u32; n];
     let mut next = 1; // row 0 of the outputs is the zero row
@@ -49,7 +50,6 @@ pub(crate) fn attend(
             let x = x.contiguous()?.index_select(&Tensor::new(index, device)?, 0)?; // [L, D]
             x.reshape((index.len(), heads, d / heads)) // [L, H, Dh]
         };
-        let scale = 1.0 / ((d / heads) as f32).sqrt();
         let attended = candle_flash_attn::flash_attn_varlen(
             &heads_of(q, &queries)?,
             &heads_of(k, &keys)?,
@@ -58,7 +58,7 @@ pub(crate) fn attend(
             &Tensor::new(key_ends, device)?,
             longest_query,
             longest_key,
-            scale,
+            scoring.scale,
             causal,
         )?; // [L, H, Dh]
         outputs.push(attended.reshape((queries.len(), d))?); // [L, D]

@@ -9,12 +9,14 @@
 //! | `cpu` | f32 on a CPU | yes: ragged, no padding, no copies of the projections |
 //! | `flash` | f16 and bf16 on CUDA, with the feature `flash-attn` | no |
 
+pub(crate) mod bias;
 pub(crate) mod cpu;
 #[cfg(feature = "flash-attn")]
 pub(crate) mod flash;
 pub(crate) mod reference;
 
 use crate::kernels::access::is_cpu_f32;
+pub(crate) use bias::RelativeBias;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,12 +58,33 @@ impl AttentionPlan {
     }
 }
 
+/// How queries score keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Scoring {
+    pub(crate) heads: usize,
+    /// Factor on the products of queries and keys.
+    pub(crate) scale: f32,
+    /// Added to the scaled products; a constant, also where the rest is differentiated.
+    pub(crate) bias: Option<Arc<RelativeBias>>,
+}
+
+impl Scoring {
+    /// Scores by the scaled products alone, as Vaswani et al. 2017 do.
+    pub(crate) fn scaled(heads: usize, head_size: usize) -> Self {
+        Self {
+            heads,
+            scale: 1.0 / (head_size as f32).sqrt(),
+            bias: None,
+        }
+    }
+}
+
 /// Attends within one fused projection `[N, 3D]` (query, key, value), giving `[N, D]`.
-pub(crate) fn self_attention(qkv: &Tensor, plan: &Arc<AttentionPlan>, heads: usize) -> Result<Tensor> {
+pub(crate) fn self_attention(qkv: &Tensor, plan: &Arc<AttentionPlan>, scoring: &Scoring) -> Result<Tensor> {
     if is_cpu_f32(qkv) {
         return qkv.contiguous()?.apply_op1(cpu::SelfAttention {
             plan: Arc::clone(plan),
-            heads,
+            scoring: scoring.clone(),
         });
     }
     let d = qkv.dim(1)? / 3;
@@ -70,7 +93,7 @@ pub(crate) fn self_attention(qkv: &Tensor, plan: &Arc<AttentionPlan>, heads: usi
         qkv.narrow(1, d, d)?,
         qkv.narrow(1, 2 * d, d)?,
     ); // each [N, D]
-    composed(&q, &k, &v, plan, heads)
+    composed(&q, &k, &v, plan, scoring)
 }
 
 /// Attends from queries `[Nq, D]` to fused keys and values `[Nk, 2D]`, giving `[Nq, D]`.
@@ -78,25 +101,25 @@ pub(crate) fn cross_attention(
     q: &Tensor,
     kv: &Tensor,
     plan: &Arc<AttentionPlan>,
-    heads: usize,
+    scoring: &Scoring,
 ) -> Result<Tensor> {
     if is_cpu_f32(q) && is_cpu_f32(kv) {
         let operation = cpu::CrossAttention {
             plan: Arc::clone(plan),
-            heads,
+            scoring: scoring.clone(),
         };
         return q.contiguous()?.apply_op2(&kv.contiguous()?, operation);
     }
     let d = kv.dim(1)? / 2;
-    composed(q, &kv.narrow(1, 0, d)?, &kv.narrow(1, d, d)?, plan, heads)
+    composed(q, &kv.narrow(1, 0, d)?, &kv.narrow(1, d, d)?, plan, scoring)
 }
 
-fn composed(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, heads: usize) -> Result<Tensor> {
+fn composed(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, scoring: &Scoring) -> Result<Tensor> {
     #[cfg(feature = "flash-attn")]
-    if flash::takes(q, heads) {
-        return flash::attend(q, k, v, plan, heads);
+    if scoring.bias.is_none() && flash::takes(q, scoring.heads) {
+        return flash::attend(q, k, v, plan, scoring);
     }
-    reference::attend(q, k, v, plan, heads)
+    reference::attend(q, k, v, plan, scoring)
 }
 
 #[cfg(test)]

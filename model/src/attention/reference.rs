@@ -1,8 +1,9 @@
 //! Attention composed of candle's differentiable operations: the specification.
 //!
-//! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, per head: softmax(Q K^T / sqrt(Dh)) V.
+//! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, per head: softmax(Q K^T / sqrt(Dh)) V; with a bias on the
+//! scores and without the root, Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
 
-use super::{AttentionPlan, Block};
+use super::{AttentionPlan, Block, Scoring};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use std::ops::Range;
 
@@ -12,9 +13,10 @@ pub(crate) fn attend(
     k: &Tensor,
     v: &Tensor,
     plan: &AttentionPlan,
-    heads: usize,
+    scoring: &Scoring,
 ) -> Result<Tensor> {
     let (n, d) = q.dims2()?;
+    let heads = scoring.heads;
     let device = q.device();
     let mut outputs = Vec::with_capacity(plan.blocks.len() + 1);
     let mut home = vec![0u32; n];
@@ -31,15 +33,19 @@ pub(crate) fn attend(
         let q = split_heads(&q.contiguous()?.index_select(&queries, 0)?, heads)?; // [H, Lq, Dh]
         let k = split_heads(&k.contiguous()?.index_select(&keys, 0)?, heads)?; // [H, Lk, Dh]
         let v = split_heads(&v.contiguous()?.index_select(&keys, 0)?, heads)?; // [H, Lk, Dh]
-        let attended = softmax_attention(&q, &k, &v, block, device)?; // [H, Lq, Dh]
+        let attended = softmax_attention(&q, &k, &v, block, scoring)?; // [H, Lq, Dh]
         outputs.push(attended.transpose(0, 1)?.reshape((block.query_rows(), d))?); // [Lq, D]
     }
     Tensor::cat(&outputs, 0)?.index_select(&Tensor::new(home, device)?, 0) // [N, D]
 }
 
-fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor, block: &Block, device: &Device) -> Result<Tensor> {
-    let scale = 1.0 / (q.dim(2)? as f64).sqrt();
-    let mut scores = (q.matmul(&k.t()?)? * scale)?; // [H, Lq, Lk]
+fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor, block: &Block, scoring: &Scoring) -> Result<Tensor> {
+    let device = q.device();
+    let mut scores = (q.matmul(&k.t()?)? * f64::from(scoring.scale))?; // [H, Lq, Lk]
+    if let Some(bias) = &scoring.bias {
+        let bias = bias.block(scoring.heads, block.query_rows(), block.key_rows(), device)?;
+        scores = (scores + bias.to_dtype(q.dtype())?)?; // [H, Lq, Lk]
+    }
     if block.causal {
         let mask = causal_mask(block.query_rows(), block.key_rows(), device)?.to_dtype(scores.dtype())?;
         scores = scores.broadcast_add(&mask)?; // [H, Lq, Lk]

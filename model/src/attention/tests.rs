@@ -40,9 +40,10 @@ fn self_attention_equals_the_reference_in_value_and_gradient() {
     for (plan, n, heads, head) in cases {
         let d = heads * head;
         let qkv = Var::from_tensor(&random(&[n, 3 * d], 1)).unwrap();
-        let fast = self_attention(&qkv, &plan, heads).unwrap();
+        let fast = self_attention(&qkv, &plan, &Scoring::scaled(heads, head)).unwrap();
         let part = |i| qkv.narrow(1, i * d, d).unwrap();
-        let slow = reference::attend(&part(0), &part(1), &part(2), &plan, heads).unwrap();
+        let slow =
+            reference::attend(&part(0), &part(1), &part(2), &plan, &Scoring::scaled(heads, head)).unwrap();
         assert_close("value", &fast, &slow, 1e-5);
         let weight = random(&[n, d], 2);
         let gradient = |y: Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
@@ -57,9 +58,9 @@ fn cross_attention_equals_the_reference_in_value_and_gradient() {
     let (heads, d) = (2, 12);
     let q = Var::from_tensor(&random(&[6, d], 3)).unwrap();
     let kv = Var::from_tensor(&random(&[11, 2 * d], 4)).unwrap();
-    let fast = cross_attention(&q, &kv, &plan, heads).unwrap();
+    let fast = cross_attention(&q, &kv, &plan, &Scoring::scaled(heads, d / heads)).unwrap();
     let (k, v) = (kv.narrow(1, 0, d).unwrap(), kv.narrow(1, d, d).unwrap());
-    let slow = reference::attend(&q, &k, &v, &plan, heads).unwrap();
+    let slow = reference::attend(&q, &k, &v, &plan, &Scoring::scaled(heads, d / heads)).unwrap();
     assert_close("value", &fast, &slow, 1e-5);
     let weight = random(&[6, d], 5);
     let gradient = |y: Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
@@ -84,7 +85,7 @@ fn a_block_gives_the_same_bits_whatever_else_is_in_the_plan() {
         (&[17..40], &[17..40], true),
     ]);
     let rows = |plan| {
-        self_attention(&qkv, plan, 4)
+        self_attention(&qkv, plan, &Scoring::scaled(4, 4))
             .unwrap()
             .narrow(0, 10, 7)
             .unwrap()
@@ -98,7 +99,32 @@ fn a_block_gives_the_same_bits_whatever_else_is_in_the_plan() {
 fn rows_outside_the_tensor_are_an_error_in_every_implementation() {
     let qkv = random(&[4, 12], 7);
     let beyond = plan(&[(&[0..4], &[0..9], false)]);
-    assert!(self_attention(&qkv, &beyond, 2).is_err());
+    assert!(self_attention(&qkv, &beyond, &Scoring::scaled(2, 2)).is_err());
     let part = |i| qkv.narrow(1, i * 4usize, 4).unwrap();
-    assert!(reference::attend(&part(0), &part(1), &part(2), &beyond, 2).is_err());
+    assert!(reference::attend(&part(0), &part(1), &part(2), &beyond, &Scoring::scaled(2, 2)).is_err());
+}
+
+#[test]
+fn a_bias_by_distance_equals_the_reference_in_value_and_gradient() {
+    let (heads, head) = (3, 4);
+    let d = heads * head;
+    let table = random(&[8, heads], 8);
+    for bidirectional in [true, false] {
+        let scoring = Scoring {
+            heads,
+            scale: 1.0,
+            bias: Some(Arc::new(RelativeBias::new(&table, 6, bidirectional).unwrap())),
+        };
+        let causal = !bidirectional;
+        let plan = plan(&[(&[0..11], &[0..11], causal), (&[11..14], &[11..14], causal)]);
+        let qkv = Var::from_tensor(&random(&[14, 3 * d], 9)).unwrap();
+        let fast = self_attention(&qkv, &plan, &scoring).unwrap();
+        let part = |i| qkv.narrow(1, i * d, d).unwrap();
+        let slow = reference::attend(&part(0), &part(1), &part(2), &plan, &scoring).unwrap();
+        assert_close("value", &fast, &slow, 1e-5);
+        let weight = random(&[14, d], 10);
+        let gradient = |y: Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+        let (fast, slow) = (gradient(fast), gradient(slow));
+        assert_close("gradient", fast.get(&qkv).unwrap(), slow.get(&qkv).unwrap(), 1e-4);
+    }
 }

@@ -185,12 +185,12 @@ fn check_place(name: String, tensor: &RawTensor, end: &mut u64) -> Result<Tensor
 
 /// Compares what a file holds with what the model is made of.
 pub(super) fn check(
-    found: &[TensorEntry],
+    found: &[&TensorEntry],
     expected: &[(String, Vec<usize>)],
     file: &str,
 ) -> Result<(), LoadError> {
     let in_file: HashMap<&str, &TensorEntry> =
-        found.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+        found.iter().map(|entry| (entry.name.as_str(), *entry)).collect();
     let missing: Vec<_> = expected
         .iter()
         .filter(|(name, _)| !in_file.contains_key(name.as_str()))

@@ -2,8 +2,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `config.json` | the [`MultiwayConfig`] |
-//! | `model.safetensors` | every weight of [`MultiwayConfig::tensors`], and nothing else, as F32, BF16 or F16 |
+//! | `config.json` | the [`ModelConfig`] |
+//! | `model.safetensors` | every weight of [`ModelConfig::tensors`], and nothing else, as F32, BF16 or F16 |
 //! | `tokenizer.json`, `tokenizer.model` | the tokenizer, read by whoever tokenizes through [`Checkpoint::file`] |
 //!
 //! A checkpoint comes from a folder ([`Checkpoint::open`]) or from bytes inside the binary
@@ -26,7 +26,7 @@ use std::{borrow::Cow, collections::HashMap, fmt, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::config::MultiwayConfig;
+use crate::config::ModelConfig;
 pub use error::{HeaderError, LoadError, SaveError};
 use header::Header;
 pub use save::write_atomically;
@@ -48,7 +48,7 @@ const FILE_LIMIT: u64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TensorEntry {
-    /// The name, as in [`MultiwayConfig::tensors`].
+    /// The name, as in [`ModelConfig::tensors`].
     pub name: String,
     /// The size of each dimension.
     pub shape: Vec<usize>,
@@ -68,7 +68,7 @@ pub struct Checkpoint {
 
 struct Opened {
     name: String,
-    config: MultiwayConfig,
+    config: ModelConfig,
     source: Source,
     weights: source::Weights,
     header: Header,
@@ -110,8 +110,8 @@ impl Checkpoint {
     }
 
     fn read(name: String, source: Source) -> Result<Self, LoadError> {
-        let config = match source.file(&name, CONFIG_FILE, CONFIG_LIMIT)? {
-            Some(json) => MultiwayConfig::from_json(&json).map_err(|error| LoadError::Config {
+        let mut config = match source.file(&name, CONFIG_FILE, CONFIG_LIMIT)? {
+            Some(json) => ModelConfig::from_json(&json).map_err(|error| LoadError::Config {
                 file: source.shown(&name, CONFIG_FILE),
                 source: error,
             })?,
@@ -125,7 +125,10 @@ impl Checkpoint {
             file: file.clone(),
             source: problem,
         })?;
-        header::check(&header.tensors, &config.tensors(), &file)?;
+        config.adapt(|name| header.tensors.iter().any(|tensor| tensor.name == name));
+        let used = |entry: &&TensorEntry| !config.is_unused(&entry.name);
+        let stored: Vec<&TensorEntry> = header.tensors.iter().filter(used).collect();
+        header::check(&stored, &config.tensors(), &file)?;
         let index = header
             .tensors
             .iter()
@@ -157,7 +160,7 @@ impl Checkpoint {
 
     /// Returns the configuration.
     #[must_use]
-    pub fn config(&self) -> &MultiwayConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.opened.config
     }
 

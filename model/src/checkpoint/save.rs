@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, View};
 
 use super::{CONFIG_FILE, Checkpoint, SaveError, WEIGHTS_FILE, error::shown, source::is_plain_file_name};
-use crate::config::MultiwayConfig;
+use crate::config::ModelConfig;
 
 impl Checkpoint {
     /// Writes a checkpoint into a folder, which is made if need be.
@@ -24,14 +24,14 @@ impl Checkpoint {
     /// reader, or a machine that loses power, therefore finds the old file or the new one, and a new folder
     /// cannot be opened before it is complete. Files that are not named stay.
     ///
-    /// `tensors` are those of [`MultiwayConfig::tensors`], each stored in its own type: F32, BF16 or F16. The same
+    /// `tensors` are those of [`ModelConfig::tensors`], each stored in its own type: F32, BF16 or F16. The same
     /// tensors give the same bytes.
     ///
     /// # Errors
     /// [`SaveError`] where the tensors are not the model's, before anything is written; or where writing fails.
     pub fn save(
         folder: impl AsRef<Path>,
-        config: &MultiwayConfig,
+        config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
         files: &[(&str, &[u8])],
     ) -> Result<(), SaveError> {
@@ -137,7 +137,7 @@ impl View for &Stored {
 }
 
 /// Makes the contents of the weights file.
-fn weights(config: &MultiwayConfig, tensors: &HashMap<String, Tensor>) -> Result<Vec<u8>, SaveError> {
+fn weights(config: &ModelConfig, tensors: &HashMap<String, Tensor>) -> Result<Vec<u8>, SaveError> {
     let expected = config.tensors();
     let mut stored = Vec::with_capacity(expected.len());
     for (name, shape) in &expected {

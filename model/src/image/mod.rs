@@ -26,7 +26,7 @@ mod tests;
 
 use std::{fs::File, io::Read, path::Path, sync::Arc};
 
-use crate::config::MultiwayConfig;
+use crate::config::ModelConfig;
 pub use error::ImageError;
 
 /// Channels of a pixel: red, green, blue.
@@ -109,7 +109,7 @@ pub struct ImageProcessor {
 impl ImageProcessor {
     /// Prepares pictures as a model's configuration says, within the default limits.
     #[must_use]
-    pub fn new(config: &MultiwayConfig) -> Self {
+    pub fn new(config: &ModelConfig) -> Self {
         let (side, mean, std) = (config.image_size, config.image_mean, config.image_std);
         Self {
             side,

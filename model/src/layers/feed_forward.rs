@@ -1,10 +1,11 @@
-//! The gated feed-forward network with an inner norm.
+//! The feed-forward network: gated or not, with an inner norm or without.
 //!
-//! Source: GEGLU, Shazeer 2020 (arXiv 2002.05202); the inner norm is Sub-LN, Wang et al. 2022 (arXiv 2210.06423).
+//! Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.3; GEGLU, Shazeer 2020 (arXiv 2002.05202); the inner norm is Sub-LN, Wang et al. 2022 (arXiv 2210.06423).
 
 use super::Weights;
 use super::linear::Linear;
 use super::norm::RmsNorm;
+use crate::config::{Activation, LayerConfig};
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::gated::GatedGelu;
 use candle_core::{Result, Tensor};
@@ -12,24 +13,42 @@ use candle_core::{Result, Tensor};
 /// One expert: `[N, D]` to `[N, D]` by way of F.
 #[derive(Debug)]
 pub(crate) struct FeedForward {
-    gate_up: Linear,
-    inner_norm: RmsNorm,
+    /// Gate and up side by side, or up alone.
+    input: Linear,
+    activation: Activation,
+    inner_norm: Option<RmsNorm>,
     down: Linear,
 }
 
 impl FeedForward {
-    pub(crate) fn load(weights: &Weights, prefix: &str, eps: f64) -> Result<Self> {
+    pub(crate) fn load(weights: &Weights, prefix: &str, layer: &LayerConfig, eps: f64) -> Result<Self> {
+        let name = |part: &str| format!("{prefix}.{part}.weight");
+        let input = match layer.activation {
+            Activation::GatedGelu if weights.has(&name("gate_up")) => vec![name("gate_up")],
+            Activation::GatedGelu => vec![name("gate"), name("up")],
+            Activation::Relu => vec![name("up")],
+        };
+        let inner_norm = layer
+            .sub_norm
+            .then(|| RmsNorm::load(weights, &[name("inner_norm")], eps));
         Ok(Self {
-            gate_up: Linear::load(weights, &[format!("{prefix}.gate_up.weight")])?,
-            inner_norm: RmsNorm::load(weights, &[format!("{prefix}.inner_norm.weight")], eps)?,
+            input: Linear::load(weights, &input)?,
+            activation: layer.activation,
+            inner_norm: inner_norm.transpose()?,
             down: Linear::load(weights, &[format!("{prefix}.down.weight")])?,
         })
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate_up = self.gate_up.forward(x)?; // [N, 2F]
-        let hidden = gated_gelu(&gate_up)?; // [N, F]
-        self.down.forward(&self.inner_norm.forward(&hidden, 0)?) // [N, D]
+        let input = self.input.forward(x)?; // [N, 2F] or [N, F]
+        let mut hidden = match self.activation {
+            Activation::GatedGelu => gated_gelu(&input)?, // [N, F]
+            Activation::Relu => input.relu()?,            // [N, F]
+        };
+        if let Some(norm) = &self.inner_norm {
+            hidden = norm.forward(&hidden, 0)?; // [N, F]
+        }
+        self.down.forward(&hidden) // [N, D]
     }
 }
 

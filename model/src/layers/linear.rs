@@ -26,6 +26,14 @@ impl Linear {
         Ok(Self::Plain(parts))
     }
 
+    /// Returns the width of the rows that it takes.
+    pub(crate) fn inputs(&self) -> Result<usize> {
+        match self {
+            Self::Plain(parts) => parts.first().map_or(Ok(1), |w| w.dim(1)),
+            Self::Packed(packed) => Ok(packed.inputs()),
+        }
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Plain(parts) => match parts.as_slice() {

@@ -16,6 +16,10 @@ pub(crate) struct Weights<'a> {
 }
 
 impl Weights<'_> {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Result<Tensor> {
         match self.tensors.get(name) {
             Some(tensor) => Ok(tensor.clone()),

@@ -7,7 +7,7 @@ use super::{Engine, Shared};
 use crate::error::EngineError;
 use crate::scheduler::Scheduler;
 use crate::tokenizer::Tokenizer;
-use multiway_model::{Checkpoint, DType, Device, Model, MultiwayConfig};
+use multiway_model::{Checkpoint, DType, Device, Model, ModelConfig};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
@@ -156,7 +156,7 @@ impl<'a> EngineBuilder<'a> {
 pub(super) fn start<F: Forward + Send + 'static>(
     forward: F,
     tokenizer: Tokenizer,
-    config: MultiwayConfig,
+    config: ModelConfig,
     options: &Options,
 ) -> Result<Engine, EngineError> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -185,6 +185,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
         commands,
         places: Arc::new(Semaphore::new(options.queue_capacity)),
         queue_capacity: options.queue_capacity,
+        slots: options.max_batch,
         score_rows: options.max_batch.div_ceil(2),
         counters,
         thread: Mutex::new(Some(thread)),

@@ -10,6 +10,7 @@
 mod builder;
 mod forward;
 mod scoring;
+mod search;
 mod sequence;
 mod stats;
 #[cfg(test)]
@@ -23,11 +24,12 @@ pub use worker::Shutdown;
 use crate::error::RequestError;
 use crate::request::{Prepared, Request};
 use crate::scheduler::Demand;
-use crate::stream::{Generation, Score, TokenStream, Usage, block_on};
+use crate::stream::{Generation, Hypothesis, Score, TokenStream, Usage, block_on};
 use crate::tokenizer::Tokenizer;
 
-use multiway_model::{Checkpoint, Model, MultiwayConfig};
+use multiway_model::{Checkpoint, Model, ModelConfig};
 use scoring::Scoring;
+use search::{Search, SearchReply};
 use sequence::{Clock, Sequence};
 use stats::Counters;
 use std::fmt;
@@ -66,11 +68,13 @@ pub struct Engine {
 
 struct Shared {
     tokenizer: Tokenizer,
-    config: MultiwayConfig,
+    config: ModelConfig,
     commands: UnboundedSender<Command>,
     /// Places for requests that wait; one is held from submission until admission.
     places: Arc<Semaphore>,
     queue_capacity: usize,
+    /// How many sequences run at a time.
+    slots: usize,
     /// How many rows of one score request may be in a step.
     score_rows: usize,
     counters: Arc<Counters>,
@@ -122,7 +126,7 @@ impl Engine {
 
     /// Returns the model's configuration.
     #[must_use]
-    pub fn config(&self) -> &MultiwayConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.shared.config
     }
 
@@ -175,6 +179,43 @@ impl Engine {
     /// As [`generate`](Self::generate), and where the request fails on the way.
     pub fn generate_blocking(&self, request: Request) -> Result<Generation, RequestError> {
         block_on(async { self.generate(request).await?.wait().await })
+    }
+
+    /// Follows several beams and returns the best answers with their scores, the best first.
+    ///
+    /// `beams` of the sampling parameters says how many are followed, `answers` how many are returned.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    pub async fn search(&self, request: Request) -> Result<Vec<Hypothesis>, RequestError> {
+        let prepared = self.prepare_generation(request)?;
+        let beams = prepared.sampling.beams;
+        self.check_beams(beams)?;
+        let place = self.place().await?;
+        let (reply, answers) = oneshot::channel();
+        let reply = SearchReply::List(Some(reply));
+        let search = Search::new(&prepared, self.tokenizer(), self.config().eos_token_id, reply);
+        self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
+        answers.await.unwrap_or(Err(RequestError::ShutDown))
+    }
+
+    /// Follows several beams, as [`search`](Self::search) does.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    pub fn search_blocking(&self, request: Request) -> Result<Vec<Hypothesis>, RequestError> {
+        block_on(self.search(request))
+    }
+
+    /// Checks that the engine has a slot for each beam: a request gets all of them at once.
+    fn check_beams(&self, beams: usize) -> Result<(), RequestError> {
+        if beams > self.shared.slots {
+            return Err(RequestError::TooManyBeams {
+                found: beams,
+                limit: self.shared.slots,
+            });
+        }
+        Ok(())
     }
 
     /// Tells how likely each candidate is as the whole answer: its tokens and `</s>`, after the forced prefix.
@@ -254,6 +295,14 @@ impl Engine {
         place: OwnedSemaphorePermit,
     ) -> Result<TokenStream, RequestError> {
         let (sender, events) = unbounded_channel();
+        let beams = prepared.sampling.beams;
+        if beams > 1 {
+            self.check_beams(beams)?;
+            let reply = SearchReply::Stream(sender);
+            let search = Search::new(&prepared, self.tokenizer(), self.config().eos_token_id, reply);
+            self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
+            return Ok(TokenStream::new(events));
+        }
         let sequence = Sequence::new(&prepared, self.tokenizer(), self.config().eos_token_id, sender);
         self.submit(prepared, Work::Generate(Box::new(sequence)), 1, place)?;
         Ok(TokenStream::new(events))

@@ -1,6 +1,7 @@
 //! One running answer.
 
 use crate::error::RequestError;
+use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
 use crate::sampling::Sampler;
 use crate::stop::StopMatcher;
@@ -26,6 +27,7 @@ pub(crate) struct Sequence {
     max_new_tokens: usize,
     end: TokenId,
     sampler: Sampler,
+    processor: LogitsProcessor,
     text: DecodeStream,
     stop: StopMatcher,
     events: Events,
@@ -46,6 +48,7 @@ impl Sequence {
             max_new_tokens: sampling.max_new_tokens,
             end,
             sampler: Sampler::new(sampling),
+            processor: LogitsProcessor::new(sampling, prepared.start.len(), end),
             text,
             stop: StopMatcher::new(&sampling.stop),
             events,
@@ -73,6 +76,14 @@ impl Sequence {
         if self.position < self.inputs.len() {
             return Ok(None);
         }
+        let mut changed = Vec::new();
+        let logits = if self.processor.is_idle() {
+            logits
+        } else {
+            changed.extend_from_slice(logits);
+            self.processor.process(&self.inputs, &mut changed);
+            &changed
+        };
         let Some(choice) = self.sampler.sample(logits, self.new_tokens()) else {
             return Err("the model's logits are not finite numbers; its weights may be damaged".to_owned());
         };

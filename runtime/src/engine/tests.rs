@@ -19,7 +19,7 @@ static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::from_json(&json).unwrap()
 });
 
-fn config() -> MultiwayConfig {
+fn config() -> ModelConfig {
     let mut config = tiny_config();
     config.vocab_size = TOKENIZER.vocab_size();
     config

@@ -2,6 +2,7 @@
 
 use super::forward::Forward;
 use super::scoring::{CacheChanges, Scoring};
+use super::search::Search;
 use super::sequence::{Clock, Sequence};
 use super::stats::Counters;
 use crate::error::RequestError;
@@ -51,6 +52,7 @@ pub(crate) struct Submission {
 #[derive(Debug)]
 pub(crate) enum Work {
     Generate(Box<Sequence>),
+    Search(Box<Search>),
     Score(Scoring),
     Embed(Option<oneshot::Sender<Result<Vec<f32>, RequestError>>>),
 }
@@ -59,6 +61,7 @@ impl Work {
     fn is_cancelled(&self) -> bool {
         match self {
             Self::Generate(sequence) => sequence.is_cancelled(),
+            Self::Search(search) => search.is_cancelled(),
             Self::Score(scoring) => scoring.is_cancelled(),
             Self::Embed(reply) => reply.as_ref().is_none_or(oneshot::Sender::is_closed),
         }
@@ -67,6 +70,7 @@ impl Work {
     fn fail(&mut self, error: RequestError) {
         match self {
             Self::Generate(sequence) => sequence.fail(error),
+            Self::Search(search) => search.fail(error),
             Self::Score(scoring) => scoring.fail(error),
             Self::Embed(reply) => drop(reply.take().map(|reply| reply.send(Err(error)))),
         }
@@ -209,6 +213,10 @@ impl<F: Forward> Worker<F> {
             match &mut job.work {
                 Work::Embed(_) => embed.push(admission.id),
                 Work::Generate(_) => generate.push(admission.id),
+                Work::Search(search) => {
+                    search.begin(admission.slots);
+                    generate.push(admission.id);
+                }
                 Work::Score(scoring) => {
                     scoring.begin(admission.slots);
                     generate.push(admission.id);
@@ -282,6 +290,10 @@ impl<F: Forward> Worker<F> {
                         memory,
                     }));
                 }
+                Work::Search(search) => {
+                    let own = search.rows().into_iter();
+                    rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
+                }
                 Work::Score(scoring) => {
                     let own = scoring.rows().into_iter();
                     rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
@@ -330,6 +342,21 @@ impl<F: Forward> Worker<F> {
                 }
                 outcome.map(|reason| reason.is_some())
             }
+            Work::Search(search) => match search.advance(logits) {
+                Ok(changes) => {
+                    if search.new_tokens() > 0 {
+                        job.clock.token();
+                        self.counters.token();
+                    }
+                    apply(&mut self.forward, &changes).map(|()| {
+                        if search.is_done() {
+                            search.finish(job.usage, job.clock.stop());
+                        }
+                        search.is_done()
+                    })
+                }
+                Err(cause) => Err(cause),
+            },
             Work::Score(scoring) => match scoring.advance(logits) {
                 Ok(changes) => apply(&mut self.forward, &changes).map(|()| {
                     if scoring.is_done() {

@@ -25,7 +25,7 @@ pub use convert::sentencepiece_to_json;
 pub use decode::DecodeStream;
 pub use error::TokenizerError;
 
-use multiway_model::{Checkpoint, LoadError, MultiwayConfig};
+use multiway_model::{Checkpoint, LoadError, ModelConfig};
 use multiway_prompts::{Prompt, PromptPart};
 use std::borrow::Cow;
 use std::fmt;
@@ -113,7 +113,7 @@ impl Tokenizer {
 
     fn from_files<'a>(
         checkpoint: &str,
-        config: &MultiwayConfig,
+        config: &ModelConfig,
         open: impl Fn(&str) -> Result<Option<Cow<'a, [u8]>>, LoadError>,
     ) -> Result<Self, TokenizerError> {
         let tokenizer = Self::first_of(checkpoint, open)?;
@@ -382,7 +382,7 @@ mod tests {
 
     const MODEL: &[u8] = include_bytes!("../../tests/fixtures/tokenizer.model");
 
-    fn read(config: &MultiwayConfig, files: &[(&str, &[u8])]) -> Result<Tokenizer, TokenizerError> {
+    fn read(config: &ModelConfig, files: &[(&str, &[u8])]) -> Result<Tokenizer, TokenizerError> {
         Tokenizer::from_files("test", config, |name| {
             Ok(files
                 .iter()
@@ -391,7 +391,7 @@ mod tests {
         })
     }
 
-    fn config() -> MultiwayConfig {
+    fn config() -> ModelConfig {
         let mut config = tiny_config();
         config.vocab_size = 5400;
         config

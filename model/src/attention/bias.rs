@@ -1,0 +1,113 @@
+//! A bias on the scores that depends on the distance between query and key.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// One value a head and distance, beyond the reach the outermost.
+#[derive(Debug)]
+pub(crate) struct RelativeBias {
+    /// `[H, 2 R + 1]`, for key minus query from `-R` to `R`.
+    by_distance: Vec<f32>,
+    reach: usize,
+}
+
+impl RelativeBias {
+    /// Spreads a table of buckets `[buckets, H]` over the distances.
+    pub(crate) fn new(table: &Tensor, max_distance: usize, bidirectional: bool) -> Result<Self> {
+        let (buckets, heads) = table.dims2()?;
+        let table = table
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F32)?
+            .to_vec2::<f32>()?;
+        let reach = max_distance;
+        let mut by_distance = Vec::with_capacity(heads * (2 * reach + 1));
+        for head in 0..heads {
+            for place in 0..=2 * reach {
+                let bucket = bucket(place as i64 - reach as i64, bidirectional, buckets, max_distance);
+                by_distance.push(table[bucket.min(buckets - 1)][head]);
+            }
+        }
+        Ok(Self { by_distance, reach })
+    }
+
+    /// Returns the values of one head for keys `0..keys` as a query sees them that stands at key `at`.
+    pub(crate) fn row(&self, head: usize, at: usize, keys: usize) -> impl Iterator<Item = f32> + '_ {
+        let width = 2 * self.reach + 1;
+        let head = self
+            .by_distance
+            .get(head * width..(head + 1) * width)
+            .unwrap_or_default();
+        // Key minus query plus reach, kept inside the table.
+        let place = move |key: usize| (key + self.reach).saturating_sub(at).min(width - 1);
+        (0..keys).map(move |key| head.get(place(key)).copied().unwrap_or(0.0))
+    }
+
+    /// Lays the bias of a block out as a tensor `[H, Lq, Lk]`, the last query standing at the last key.
+    pub(crate) fn block(&self, heads: usize, queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
+        let first = keys.saturating_sub(queries);
+        let rows = (0..heads).flat_map(|head| (0..queries).map(move |query| (head, first + query)));
+        let values: Vec<f32> = rows.flat_map(|(head, at)| self.row(head, at, keys)).collect();
+        Tensor::from_vec(values, (heads, queries, keys), device)
+    }
+}
+
+/// Finds the bucket of a distance, key minus query.
+///
+/// Half of the buckets are exact, the others grow logarithmically up to `max_distance`; bidirectionally, keys behind
+/// the query have the lower half of the buckets and keys before it the upper. Computed in f32, as the reference does.
+///
+/// Source: Raffel et al. 2020, section 2.1; `T5Attention._relative_position_bucket` of `transformers`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers: a bucket is below the number of buckets"
+)]
+pub(crate) fn bucket(distance: i64, bidirectional: bool, buckets: usize, max_distance: usize) -> usize {
+    let (buckets, offset, distance) = if bidirectional {
+        let half = buckets / 2;
+        (half, if distance > 0 { half } else { 0 }, distance.unsigned_abs())
+    } else {
+        (buckets, 0, (-distance).max(0) as u64)
+    };
+    let exact = buckets / 2;
+    if distance < exact as u64 {
+        return offset + distance as usize;
+    }
+    let ratio = (distance as f32 / exact as f32).ln() / (max_distance as f64 / exact as f64).ln() as f32;
+    let far = exact + (ratio * (buckets - exact) as f32) as usize;
+    offset + far.min(buckets - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_those_of_the_reference() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/parity/t5_v1_0");
+        let recorded =
+            candle_core::safetensors::load(format!("{folder}/activations.safetensors"), &Device::Cpu)
+                .unwrap();
+        let read = |name: &str| {
+            recorded[name]
+                .to_dtype(DType::I64)
+                .unwrap()
+                .to_vec1::<i64>()
+                .unwrap()
+        };
+        let positions = read("rel_bucket_positions");
+        for (name, bidirectional) in [("rel_bucket_bidirectional", true), ("rel_bucket_causal", false)] {
+            for (distance, expected) in positions.iter().zip(read(name)) {
+                let found = bucket(*distance, bidirectional, 32, 128);
+                assert_eq!(i64::try_from(found).unwrap(), expected, "{name} at {distance}");
+            }
+        }
+    }
+
+    #[test]
+    fn beyond_its_reach_the_outermost_value_holds() {
+        let table = crate::testing::random(&[8, 2], 1);
+        let bias = RelativeBias::new(&table, 6, true).unwrap();
+        let row: Vec<f32> = bias.row(1, 30, 60).collect();
+        assert!(row[0] == row[24] && row[36] == row[59] && row[30] != row[31]);
+    }
+}

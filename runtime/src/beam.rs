@@ -1,0 +1,290 @@
+//! Beam search over one answer: a plain data structure, without tensors.
+//!
+//! It follows the beam search of `transformers` 4.57 (`generation/utils.py`) hypothesis by hypothesis: of the
+//! continuations of all beams the best `2 * width` are looked at; those among the first `width` that end are kept as
+//! finished, with their score divided by a power of their length; the best that do not end go on.
+
+use crate::request::EarlyStopping;
+use crate::tokenizer::TokenId;
+use std::cmp::Ordering;
+
+/// How to search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BeamParams {
+    pub(crate) width: usize,
+    pub(crate) length_penalty: f32,
+    pub(crate) early_stopping: EarlyStopping,
+    pub(crate) max_new_tokens: usize,
+    pub(crate) end: TokenId,
+}
+
+/// A continuation that goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Beam {
+    /// What was written, without what was forced.
+    pub(crate) tokens: Vec<TokenId>,
+    /// The log-probability of each token.
+    pub(crate) log_probabilities: Vec<f32>,
+    /// Their sum.
+    pub(crate) score: f32,
+}
+
+/// A continuation that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Finished {
+    pub(crate) tokens: Vec<TokenId>,
+    /// The log-probability of each token.
+    pub(crate) log_probabilities: Vec<f32>,
+    /// Their sum, divided by a power of the length.
+    pub(crate) score: f32,
+}
+
+/// A search that is running.
+#[derive(Clone, Debug)]
+pub(crate) struct BeamSearch {
+    params: BeamParams,
+    beams: Vec<Beam>,
+    finished: Vec<Finished>,
+    /// Whether a running beam may still become better than the worst that has finished.
+    can_improve: bool,
+    all_ended: bool,
+}
+
+/// A continuation that is looked at.
+struct Candidate {
+    score: f32,
+    parent: usize,
+    token: TokenId,
+}
+
+impl BeamSearch {
+    pub(crate) fn new(params: BeamParams) -> Self {
+        let root = Beam {
+            tokens: Vec::new(),
+            log_probabilities: Vec::new(),
+            score: 0.0,
+        };
+        Self {
+            params,
+            beams: vec![root],
+            finished: Vec::new(),
+            can_improve: true,
+            all_ended: false,
+        }
+    }
+
+    /// Lists the running beams, the best first; at the start there is one.
+    pub(crate) fn beams(&self) -> &[Beam] {
+        &self.beams
+    }
+
+    /// Takes the log-probabilities `[V]` of the next token of each beam, and tells which beam each new one continues.
+    ///
+    /// Nothing where no continuation is possible at all.
+    pub(crate) fn advance(&mut self, rows: &[Vec<f32>]) -> Option<Vec<usize>> {
+        let candidates = self.candidates(rows);
+        let length = self.beams.first().map_or(0, |beam| beam.tokens.len()) + 1;
+        let full = length >= self.params.max_new_tokens;
+        let (mut beams, mut parents) = (Vec::new(), Vec::new());
+        let is_open = self.can_improve && !self.is_full_and_early();
+        self.all_ended = true;
+        for (rank, candidate) in candidates.into_iter().enumerate() {
+            let Candidate { score, parent, token } = candidate;
+            let Beam {
+                mut tokens,
+                mut log_probabilities,
+                ..
+            } = self.beams.get(parent)?.clone();
+            tokens.push(token);
+            log_probabilities.extend(rows.get(parent).and_then(|row| row.get(token as usize)));
+            if full || token == self.params.end {
+                if rank < self.params.width && is_open {
+                    let score = self.normalised(score, length);
+                    self.finished.push(Finished {
+                        tokens,
+                        log_probabilities,
+                        score,
+                    });
+                }
+                continue;
+            }
+            self.all_ended = false;
+            if beams.len() < self.params.width {
+                beams.push(Beam {
+                    tokens,
+                    log_probabilities,
+                    score,
+                });
+                parents.push(parent);
+            }
+        }
+        // Stable: of equal ones the earlier stays before.
+        self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
+        self.finished.truncate(self.params.width);
+        self.beams = beams;
+        self.can_improve &= self.could_improve(length);
+        Some(parents)
+    }
+
+    /// Tells whether the search is over.
+    pub(crate) fn is_done(&self) -> bool {
+        self.all_ended || !self.can_improve || self.is_full_and_early() || self.beams.is_empty()
+    }
+
+    /// Lists what has finished, the best first.
+    pub(crate) fn into_finished(self) -> Vec<Finished> {
+        self.finished
+    }
+
+    fn is_full(&self) -> bool {
+        self.finished.len() >= self.params.width
+    }
+
+    fn is_full_and_early(&self) -> bool {
+        self.is_full() && self.params.early_stopping == EarlyStopping::AtOnce
+    }
+
+    /// Lists the best continuations of all beams, the best first, twice as many as there are beams.
+    ///
+    /// One beam can end in one way only, so that at least `width` of them go on.
+    fn candidates(&self, rows: &[Vec<f32>]) -> Vec<Candidate> {
+        let all = self.beams.iter().zip(rows).enumerate();
+        let mut all: Vec<Candidate> = all
+            .flat_map(|(parent, (beam, row))| {
+                let row = (0..).zip(row).filter(|(_, value)| value.is_finite());
+                row.map(move |(token, value)| Candidate {
+                    score: beam.score + value,
+                    parent,
+                    token,
+                })
+            })
+            .collect();
+        let wanted = 2 * self.params.width;
+        if wanted < all.len() {
+            all.select_nth_unstable_by(wanted, best_first);
+            all.truncate(wanted);
+        }
+        all.sort_unstable_by(best_first);
+        all
+    }
+
+    fn normalised(&self, score: f32, length: usize) -> f32 {
+        score / (length as f32).powf(self.params.length_penalty)
+    }
+
+    /// Compares the best that a running beam can become with the worst that has finished.
+    fn could_improve(&self, length: usize) -> bool {
+        let Some(worst) = self.finished.last().filter(|_| self.is_full()) else {
+            return true;
+        };
+        let never = self.params.early_stopping == EarlyStopping::Never && self.params.length_penalty > 0.0;
+        let length = if never { self.params.max_new_tokens } else { length };
+        let best = self.beams.first().map(|beam| self.normalised(beam.score, length));
+        best.is_some_and(|best| best > worst.score)
+    }
+}
+
+fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
+    let order = b.score.total_cmp(&a.score);
+    order.then(a.parent.cmp(&b.parent)).then(a.token.cmp(&b.token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const END: TokenId = 1;
+
+    fn params(width: usize, max_new_tokens: usize) -> BeamParams {
+        BeamParams {
+            width,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::WhenNoBetter,
+            max_new_tokens,
+            end: END,
+        }
+    }
+
+    /// Searches with probabilities that depend on the last token alone.
+    fn search(params: BeamParams, table: &[Vec<f32>]) -> Vec<Finished> {
+        let mut search = BeamSearch::new(params);
+        while !search.is_done() {
+            let row = |beam: &Beam| table[beam.tokens.last().map_or(0, |token| *token as usize)].clone();
+            let rows: Vec<_> = search.beams().iter().map(row).collect();
+            search.advance(&rows).unwrap();
+        }
+        search.into_finished()
+    }
+
+    /// Scores every answer there is.
+    fn exhaustive(params: BeamParams, table: &[Vec<f32>]) -> Vec<Finished> {
+        let (mut open, mut ended) = (vec![(Vec::new(), 0.0_f32)], Vec::new());
+        while let Some((tokens, score)) = open.pop() {
+            let last = tokens.last().map_or(0, |token: &TokenId| *token as usize);
+            for (token, value) in (0..).zip(&table[last]) {
+                let mut longer = tokens.clone();
+                longer.push(token);
+                let score = score + value;
+                if token == END || longer.len() == params.max_new_tokens {
+                    let score = score / (longer.len() as f32).powf(params.length_penalty);
+                    ended.push(Finished {
+                        tokens: longer,
+                        log_probabilities: Vec::new(),
+                        score,
+                    });
+                } else {
+                    open.push((longer, score));
+                }
+            }
+        }
+        ended.sort_by(|a, b| b.score.total_cmp(&a.score));
+        ended
+    }
+
+    fn table() -> impl Strategy<Value = Vec<Vec<f32>>> {
+        prop::collection::vec(prop::collection::vec(0.05_f32..1.0, 4), 4).prop_map(|rows| {
+            let normalise = |row: Vec<f32>| {
+                let sum: f32 = row.iter().sum();
+                row.into_iter().map(|p| (p / sum).ln()).collect()
+            };
+            rows.into_iter().map(normalise).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_beam_as_wide_as_the_tree_finds_the_best_answer(table in table()) {
+            let params = BeamParams { early_stopping: EarlyStopping::Never, ..params(64, 3) };
+            let found = search(params, &table);
+            let best = &exhaustive(params, &table)[0];
+            prop_assert!((found[0].score - best.score).abs() < 1e-6);
+            prop_assert_eq!(&found[0].tokens, &best.tokens);
+        }
+
+        #[test]
+        fn a_beam_of_one_without_penalty_is_greedy(table in table()) {
+            let params = BeamParams { length_penalty: 0.0, ..params(1, 6) };
+            let (mut greedy, mut last) = (Vec::new(), 0_usize);
+            while greedy.len() < 6 && greedy.last() != Some(&END) {
+                let best = (0..4_usize).max_by(|a, b| table[last][*a].total_cmp(&table[last][*b])).unwrap();
+                greedy.push(TokenId::try_from(best).unwrap());
+                last = best;
+            }
+            prop_assert_eq!(&search(params, &table)[0].tokens, &greedy);
+        }
+
+        #[test]
+        fn what_is_returned_is_sorted_different_and_complete(table in table(), width in 1..5_usize) {
+            let found = search(params(width, 5), &table);
+            prop_assert!(!found.is_empty() && found.len() <= width);
+            for pair in found.windows(2) {
+                prop_assert!(pair[0].score >= pair[1].score);
+                prop_assert!(pair[0].tokens != pair[1].tokens);
+            }
+            for answer in found {
+                prop_assert!(answer.tokens.last() == Some(&END) || answer.tokens.len() == 5);
+            }
+        }
+    }
+}

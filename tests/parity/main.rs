@@ -1,0 +1,67 @@
+//! Checkpoints of other people's models give other people's numbers.
+//!
+//! Each case is a folder with `config.json`, `model.safetensors`, `inputs.json` and `activations.safetensors`, made by
+//! the reference implementation. Every recorded tensor is compared in the order in which it is computed; the first
+//! that differs is reported with its place. `MULTIWAY_PARITY_DIR` names another folder of cases.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test: a broken fixture ends it"
+)]
+
+mod case;
+mod generate;
+mod t5;
+
+use std::path::PathBuf;
+
+fn cases() -> Vec<PathBuf> {
+    let folder = std::env::var_os("MULTIWAY_PARITY_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parity")),
+        PathBuf::from,
+    );
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut cases: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|path| path.is_dir());
+    cases.sort();
+    assert!(!cases.is_empty(), "{} holds no cases", folder.display());
+    cases
+}
+
+/// Runs a check on every case of the T5 family.
+fn each_t5(check: impl Fn(&case::Case)) {
+    let mut count = 0;
+    for case in cases().iter().map(|path| case::Case::open(path)) {
+        if matches!(case.model.config().family, multiway_model::Family::T5(_)) {
+            check(&case);
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no case of the T5 family");
+}
+
+#[test]
+fn every_recorded_tensor_is_the_references() {
+    each_t5(t5::walk);
+}
+
+#[test]
+fn a_row_alone_gives_the_bits_that_it_gives_in_the_batch() {
+    each_t5(t5::rows_alone);
+}
+
+#[test]
+fn the_differentiable_form_gives_the_references_logits() {
+    each_t5(t5::differentiable);
+}
+
+#[test]
+fn every_way_of_generating_writes_the_references_tokens() {
+    each_t5(generate::every_variant);
+}
+
+#[test]
+fn greedy_decoding_step_by_step_writes_the_references_tokens() {
+    each_t5(t5::greedy);
+}
