@@ -1,6 +1,6 @@
 //! What a model looks like, whatever family it belongs to; read from `config.json` and checked before use.
 
-use crate::families::{multiway, t5};
+use crate::families::{beit3, multiway, t5};
 use serde::{Deserialize, Serialize};
 
 /// Says which rows of one sample may attend to which.
@@ -25,7 +25,7 @@ pub enum ConfigError {
     Json(#[from] serde_json::Error),
     /// The file belongs to another kind of model.
     #[error(
-        "architecture '{found}' is not known; expected '{}', 't5', 'mt5' or 'umt5'",
+        "architecture '{found}' is not known; expected '{}', 't5', 'mt5', 'umt5' or 'beit3'",
         multiway::ARCHITECTURE
     )]
     Architecture {
@@ -51,6 +51,8 @@ pub enum Activation {
     GatedGelu,
     /// One projection, cut off at zero.
     Relu,
+    /// One projection through GELU itself, by the error function.
+    Gelu,
 }
 
 /// How the rows of a stack know where they stand.
@@ -99,6 +101,8 @@ pub enum Family {
     Multiway,
     /// T5, T5 v1.1, Flan-T5, mT5, UMT5 and ByT5: text only.
     T5(t5::T5Details),
+    /// BEiT-3 as released: pictures and text, with a head for one task.
+    Beit3(beit3::Beit3Details),
 }
 
 /// A weight: what layers call it, what the file calls it, and its shape.
@@ -177,6 +181,7 @@ impl ModelConfig {
         match (text("architecture"), text("model_type")) {
             (Some(multiway::ARCHITECTURE), _) | (None, None) => multiway::read(json),
             (None, Some("t5" | "mt5" | "umt5")) => t5::read(json),
+            (None, Some("beit3")) => beit3::read(json),
             (Some(found), _) | (None, Some(found)) => Err(ConfigError::Architecture {
                 found: found.to_owned(),
             }),
@@ -189,6 +194,7 @@ impl ModelConfig {
         match &self.family {
             Family::Multiway => multiway::write(self),
             Family::T5(details) => t5::write(self, details),
+            Family::Beit3(details) => beit3::write(self, details),
         }
     }
 
@@ -198,6 +204,7 @@ impl ModelConfig {
         match &self.family {
             Family::Multiway => multiway::encoder(self),
             Family::T5(details) => t5::layer(self, details),
+            Family::Beit3(_) => beit3::layer(self),
         }
     }
 
@@ -207,6 +214,7 @@ impl ModelConfig {
         match &self.family {
             Family::Multiway => multiway::decoder(self),
             Family::T5(details) => t5::layer(self, details),
+            Family::Beit3(_) => beit3::layer(self),
         }
     }
 
@@ -214,23 +222,24 @@ impl ModelConfig {
     pub(crate) fn embedding_scale(&self) -> f64 {
         match self.family {
             Family::Multiway => (self.hidden_size as f64).sqrt(),
-            Family::T5(_) => 1.0,
+            Family::T5(_) | Family::Beit3(_) => 1.0,
         }
     }
 
     /// Returns the factor between the last norm and the logits.
     pub(crate) fn output_scale(&self) -> f64 {
         match &self.family {
-            Family::Multiway => 1.0,
+            Family::Multiway | Family::Beit3(_) => 1.0,
             Family::T5(details) => details.output_scale,
         }
     }
 
     /// Adapts to the weights that a file really holds, where `config.json` leaves it open.
-    pub(crate) fn adapt(&mut self, has: impl Fn(&str) -> bool) {
+    pub(crate) fn adapt(&mut self, shape: impl Fn(&str) -> Option<Vec<usize>>) {
         match &mut self.family {
             Family::Multiway => {}
-            Family::T5(details) => t5::adapt(details, has),
+            Family::T5(details) => t5::adapt(details, shape),
+            Family::Beit3(details) => beit3::adapt(details, shape),
         }
     }
 
@@ -239,6 +248,7 @@ impl ModelConfig {
         match self.family {
             Family::Multiway => false,
             Family::T5(_) => t5::is_unused(name),
+            Family::Beit3(_) => beit3::is_unused(name),
         }
     }
 
@@ -256,6 +266,15 @@ impl ModelConfig {
         match &self.family {
             Family::Multiway => multiway::weights(self),
             Family::T5(details) => t5::weights(self, details),
+            Family::Beit3(details) => beit3::weights(self, details),
+        }
+    }
+
+    /// Counts the patches along one side of the pictures that the stored positions belong to.
+    pub(crate) fn stored_grid(&self) -> usize {
+        match &self.family {
+            Family::Beit3(details) => details.stored_grid,
+            Family::Multiway | Family::T5(_) => self.grid(),
         }
     }
 

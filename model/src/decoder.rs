@@ -12,7 +12,7 @@ use crate::layers::Weights;
 use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections};
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
-use crate::layers::norm::RmsNorm;
+use crate::layers::norm::Norm;
 use crate::memory::{KvCache, MemoryLayer, PromptMemory};
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
@@ -86,7 +86,7 @@ pub(crate) struct Decoder {
     text_embed: Tensor,
     text_scale: f64,
     layers: Vec<DecoderLayer>,
-    norm: RmsNorm,
+    norm: Norm,
     output: Linear,
     output_scale: f64,
     rotary: Option<Arc<RotaryTable>>,
@@ -99,13 +99,13 @@ pub(crate) struct Decoder {
 
 #[derive(Debug)]
 struct DecoderLayer {
-    self_norm: RmsNorm,
+    self_norm: Norm,
     projections: SelfAttentionProjections,
-    self_inner_norm: Option<RmsNorm>,
-    cross_norm: RmsNorm,
+    self_inner_norm: Option<Norm>,
+    cross_norm: Norm,
     cross: CrossAttentionProjections,
-    cross_inner_norm: Option<RmsNorm>,
-    ffn_norm: RmsNorm,
+    cross_inner_norm: Option<Norm>,
+    ffn_norm: Norm,
     ffn: FeedForward,
     scoring: Scoring,
     cross_scoring: Scoring,
@@ -132,7 +132,7 @@ impl Decoder {
         Ok(Self {
             text_scale: config.embedding_scale(),
             layers: layers.collect::<Result<_>>()?,
-            norm: RmsNorm::load(weights, &["decoder.norm.weight".to_owned()], config.norm_eps)?,
+            norm: Norm::load(weights, &["decoder.norm.weight".to_owned()], config.norm_eps)?,
             output: Linear::load(weights, &[output.unwrap_or("text_embed.weight").to_owned()])?,
             output_scale: config.output_scale(),
             rotary,
@@ -276,7 +276,7 @@ impl DecoderLayer {
         scoring: Scoring,
     ) -> Result<Self> {
         let p = format!("decoder.layers.{layer}");
-        let norm = |name: &str| RmsNorm::load(weights, &[format!("{p}.{name}.weight")], config.norm_eps);
+        let norm = |name: &str| Norm::load(weights, &[format!("{p}.{name}.weight")], config.norm_eps);
         Ok(Self {
             self_norm: norm("self_attn_norm")?,
             projections: SelfAttentionProjections::load(weights, &[format!("{p}.self_attn")])?,
@@ -317,6 +317,6 @@ impl DecoderLayer {
     }
 }
 
-fn normed(norm: Option<&RmsNorm>, x: &Tensor) -> Result<Tensor> {
+fn normed(norm: Option<&Norm>, x: &Tensor) -> Result<Tensor> {
     norm.map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, 0))
 }

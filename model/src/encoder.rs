@@ -9,7 +9,8 @@ use crate::error::ForwardError;
 use crate::layers::attention::SelfAttentionProjections;
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
-use crate::layers::norm::RmsNorm;
+use crate::layers::norm::Norm;
+use crate::layers::positions::resize_grid;
 use crate::layers::{Weights, by_expert};
 use candle_core::{Device, Result, Tensor, bail};
 use std::sync::Arc;
@@ -44,7 +45,8 @@ pub(crate) struct Encoder {
     text_position: Option<Tensor>,
     text_scale: f64,
     layers: Vec<EncoderLayer>,
-    norm: RmsNorm,
+    /// None where the heads have norms of their own.
+    norm: Option<Norm>,
     pattern: AttentionPattern,
     device: Device,
 }
@@ -56,15 +58,16 @@ struct VisionEmbedding {
     class_token: Tensor,
     mask_token: Tensor,
     position: Tensor,
-    image_index: Tensor,
+    /// None where a prompt has one picture at most.
+    image_index: Option<Tensor>,
 }
 
 #[derive(Debug)]
 struct EncoderLayer {
-    attention_norm: RmsNorm,
+    attention_norm: Norm,
     projections: SelfAttentionProjections,
-    inner_norm: Option<RmsNorm>,
-    ffn_norm: RmsNorm,
+    inner_norm: Option<Norm>,
+    ffn_norm: Norm,
     experts: Vec<FeedForward>,
     scoring: Scoring,
 }
@@ -81,20 +84,24 @@ impl Encoder {
             .iter()
             .map(|e| format!("encoder.{e}.norm.weight"))
             .collect();
+        let has_norm = norms.iter().all(|name| weights.has(name));
+        let norm = has_norm.then(|| Norm::load(weights, &norms, config.norm_eps));
         let layer_config = config.encoder();
         let scorings = scorings(weights, &layer_config, "encoder", config.encoder_layers)?;
         let layers = scorings.into_iter().enumerate();
         let layers =
             layers.map(|(layer, scoring)| EncoderLayer::load(config, &layer_config, weights, layer, scoring));
         let learned = layer_config.positions == Positions::Learned;
-        let text_position = learned.then(|| weights.get("language_embed.position.weight"));
-        let vision = config.has_vision().then(|| VisionEmbedding::load(weights));
+        let text_position = learned.then(|| last_rows(weights, "language_embed", config.max_text_length));
+        let vision = config
+            .has_vision()
+            .then(|| VisionEmbedding::load(config, weights));
         Ok(Self {
             vision: vision.transpose()?,
             text_position: text_position.transpose()?,
             text_scale: config.embedding_scale(),
             layers: layers.collect::<Result<_>>()?,
-            norm: RmsNorm::load(weights, &norms, config.norm_eps)?,
+            norm: norm.transpose()?,
             pattern: config.attention_pattern,
             device: text_embed.device().clone(),
             text_embed,
@@ -117,7 +124,10 @@ impl Encoder {
             x = layer.forward(&x, split, &plan)?; // [N, D]
             observe(Place::Layer(index), &x)?;
         }
-        let hidden = self.norm.forward(&x, split)?; // [N, D]
+        let hidden = match &self.norm {
+            Some(norm) => norm.forward(&x, split)?, // [N, D]
+            None => x,
+        };
         observe(Place::Output, &hidden)?;
         Ok(EncoderOutput {
             hidden,
@@ -154,8 +164,11 @@ impl Encoder {
         }
         let content = self.rows(&Tensor::cat(&table, 0)?, &batch.sources)?; // [Nv, D]
         let positions = self.rows(&vision.position, &batch.positions)?; // [Nv, D]
-        let images = self.rows(&vision.image_index, &batch.image_indices)?; // [Nv, D]
-        (content + positions)? + images
+        let x = (content + positions)?; // [Nv, D]
+        match &vision.image_index {
+            Some(table) => x + self.rows(table, &batch.image_indices)?, // [Nv, D]
+            None => Ok(x),
+        }
     }
 
     fn rows(&self, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
@@ -164,14 +177,40 @@ impl Encoder {
 }
 
 impl VisionEmbedding {
-    fn load(weights: &Weights) -> Result<Self> {
+    fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        let row = |name: &str| weights.get(name)?.reshape((1, config.hidden_size)); // [1, D]
+        let index = "vision_embed.image_index.weight";
         Ok(Self {
             patch: Linear::load(weights, &["vision_embed.patch.weight".to_owned()])?,
-            class_token: weights.get("vision_embed.class_token")?,
-            mask_token: weights.get("vision_embed.mask_token")?,
-            position: weights.get("vision_embed.position.weight")?,
-            image_index: weights.get("vision_embed.image_index.weight")?,
+            class_token: row("vision_embed.class_token")?,
+            mask_token: row("vision_embed.mask_token")?,
+            position: positions(config, weights)?,
+            image_index: weights.has(index).then(|| weights.get(index)).transpose()?,
         })
+    }
+}
+
+/// Loads the positions of a picture's rows, `[P + 1, D]`, resized where pictures have another size than in training.
+fn positions(config: &ModelConfig, weights: &Weights) -> Result<Tensor> {
+    let (from, to) = (config.stored_grid(), config.grid());
+    let table = last_rows(weights, "vision_embed", from * from + 1)?; // [stored P + 1, D]
+    if from == to {
+        return Ok(table);
+    }
+    let patches = resize_grid(&table.narrow(0, 1, from * from)?, from, to)?; // [P, D]
+    Tensor::cat(&[table.narrow(0, 0, 1)?, patches], 0)
+}
+
+/// Loads a table of positions without what may stand before the first.
+fn last_rows(weights: &Weights, prefix: &str, rows: usize) -> Result<Tensor> {
+    let table = weights.get(&format!("{prefix}.position.weight"))?; // [rows or more, D]
+    match table.dim(0)?.checked_sub(rows) {
+        Some(0) => Ok(table),
+        Some(skipped) => table.narrow(0, skipped, rows),
+        None => bail!(
+            "'{prefix}.position.weight' has {} rows, expected {rows}",
+            table.dim(0)?
+        ),
     }
 }
 
@@ -216,7 +255,7 @@ impl EncoderLayer {
         let experts = config.experts(layer);
         let norm = |name: &str| {
             let names: Vec<String> = experts.iter().map(|e| format!("{p}.{e}.{name}.weight")).collect();
-            RmsNorm::load(weights, &names, config.norm_eps)
+            Norm::load(weights, &names, config.norm_eps)
         };
         let attention = config
             .attention_experts(layer)

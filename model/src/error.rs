@@ -58,9 +58,9 @@ pub enum ForwardError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// An embedding or visual codes were asked of a model that makes none.
-    #[error("the model makes no embeddings: it has no head for them")]
-    NoEmbedding,
+    /// Something was asked of a model that it was not made for.
+    #[error("the model makes no {0}: it has no head for it")]
+    NoHead(&'static str),
     /// A batch is empty where numbers were asked for.
     #[error("the batch is empty")]
     EmptyBatch,

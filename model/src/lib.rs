@@ -36,6 +36,7 @@ mod decoder;
 mod encoder;
 mod error;
 pub mod families;
+mod heads;
 pub mod image;
 mod init;
 pub mod kernels;

@@ -128,7 +128,7 @@ impl KvCache {
     /// # Errors
     /// Where `max_length` is zero or above the model's limit, or there is no memory.
     pub fn new(model: &Model, slots: usize, max_length: usize) -> std::result::Result<Self, ForwardError> {
-        let decoder = model.decoder();
+        let decoder = model.decoder()?;
         if max_length == 0 || max_length > decoder.max_length {
             let (found, limit) = (max_length, decoder.max_length);
             return Err(ForwardError::TextTooLong {

@@ -6,8 +6,8 @@ use crate::config::{ModelConfig, WeightSpec};
 use crate::decoder::{Decoder, DecoderBatch, TargetBatch};
 use crate::encoder::{Encoder, EncoderOutput, Place};
 use crate::error::ForwardError;
+use crate::heads::Heads;
 use crate::layers::Weights;
-use crate::layers::linear::Linear;
 use crate::memory::{KvCache, PromptMemory};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -17,18 +17,10 @@ use std::collections::HashMap;
 pub struct Model {
     config: ModelConfig,
     encoder: Encoder,
-    decoder: Decoder,
-    heads: Option<Heads>,
+    decoder: Option<Decoder>,
+    heads: Heads,
     device: Device,
     dtype: DType,
-}
-
-/// What is read off the encoder's rows.
-#[derive(Debug)]
-struct Heads {
-    vision: Linear,
-    language: Linear,
-    mim: Linear,
 }
 
 impl Model {
@@ -102,18 +94,11 @@ impl Model {
 
     fn assemble(config: &ModelConfig, weights: &Weights) -> candle_core::Result<Self> {
         let embed = weights.get("text_embed.weight")?;
-        let linear = |name: &str| Linear::load(weights, &[name.to_owned()]);
-        let heads = || {
-            Ok::<_, candle_core::Error>(Heads {
-                vision: linear("embed.vision.weight")?,
-                language: linear("embed.language.weight")?,
-                mim: linear("mim_head.weight")?,
-            })
-        };
+        let decoder = (config.decoder_layers > 0).then(|| Decoder::load(config, weights));
         Ok(Self {
             encoder: Encoder::load(config, weights)?,
-            decoder: Decoder::load(config, weights)?,
-            heads: config.has_vision().then(heads).transpose()?,
+            decoder: decoder.transpose()?,
+            heads: Heads::load(config, weights)?,
             device: embed.device().clone(),
             dtype: embed.dtype(),
             config: config.clone(),
@@ -138,8 +123,8 @@ impl Model {
         self.dtype
     }
 
-    pub(crate) fn decoder(&self) -> &Decoder {
-        &self.decoder
+    pub(crate) fn decoder(&self) -> Result<&Decoder, ForwardError> {
+        self.decoder.as_ref().ok_or(ForwardError::NoHead("text"))
     }
 
     /// Encodes a packed batch.
@@ -170,7 +155,7 @@ impl Model {
     /// # Errors
     /// [`ForwardError`] where a tensor operation fails.
     pub fn prompt_memory(&self, encoded: &EncoderOutput) -> Result<Vec<PromptMemory>, ForwardError> {
-        self.decoder.prompt_memory(encoded)
+        self.decoder()?.prompt_memory(encoded)
     }
 
     /// Advances each row's sequence by one token and returns the logits of the next.
@@ -181,7 +166,7 @@ impl Model {
     /// # Errors
     /// [`ForwardError::Slot`] where a slot is full, unknown or named twice. The cache is unchanged after an error.
     pub fn decode_step(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
-        self.decoder.step(batch, cache)
+        self.decoder()?.step(batch, cache)
     }
 
     /// Runs whole target texts at once, differentiably, and returns their logits.
@@ -205,8 +190,9 @@ impl Model {
         targets: &TargetBatch,
         observe: &mut dyn FnMut(Place, &Tensor) -> candle_core::Result<()>,
     ) -> Result<Tensor, ForwardError> {
-        let hidden = self.decoder.forward(encoded, targets, observe)?; // [N, D]
-        Ok(self.decoder.logits(&hidden)?)
+        let decoder = self.decoder()?;
+        let hidden = decoder.forward(encoded, targets, observe)?; // [N, D]
+        Ok(decoder.logits(&hidden)?)
     }
 
     /// Embeds each sample for retrieval: its first picture's class row, or the last row of its text.
@@ -215,17 +201,9 @@ impl Model {
     /// `[B, E]`, rows of unit length.
     ///
     /// # Errors
-    /// [`ForwardError::NoEmbedding`] where the model has no such head; otherwise where a tensor operation fails.
+    /// [`ForwardError::NoHead`] where the model has no such head; otherwise where a tensor operation fails.
     pub fn embed(&self, encoded: &EncoderOutput) -> Result<Tensor, ForwardError> {
-        let heads = self.heads.as_ref().ok_or(ForwardError::NoEmbedding)?;
-        let rows = encoded.segments.samples.iter().map(|sample| {
-            let (head, row) = match sample.images.first() {
-                Some(image) => (&heads.vision, image.start),
-                None => (&heads.language, sample.text.end - 1),
-            };
-            head.forward(&encoded.hidden.narrow(0, row, 1)?) // [1, E]
-        });
-        let all = Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?; // [B, E]
+        let all = self.heads.embed(encoded)?; // [B, E]
         let length = (all.to_dtype(DType::F32)?.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?; // [B, 1]
         Ok(all.to_dtype(DType::F32)?.broadcast_div(&length)?)
     }
@@ -242,7 +220,18 @@ impl Model {
             return Err(ForwardError::EmptyBatch);
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
-        let heads = self.heads.as_ref().ok_or(ForwardError::NoEmbedding)?;
-        Ok(heads.mim.forward(&encoded.hidden.index_select(&rows, 0)?)?)
+        self.heads.visual_codes(&encoded.hidden.index_select(&rows, 0)?)
+    }
+
+    /// Scores the classes that the model's head knows, for each sample; of a head for two pictures, for each two
+    /// neighbouring samples, which have the same text.
+    ///
+    /// # Shapes
+    /// `[B, C]`, or `[B / 2, C]`; not normalised.
+    ///
+    /// # Errors
+    /// [`ForwardError::NoHead`] where the model has no such head.
+    pub fn classify(&self, encoded: &EncoderOutput) -> Result<Tensor, ForwardError> {
+        self.heads.classify(encoded)
     }
 }

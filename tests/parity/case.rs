@@ -34,6 +34,10 @@ impl Case {
         tensor.unwrap_or_else(|| panic!("{}: '{name}' was not recorded", self.name))
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.recorded.contains_key(name)
+    }
+
     /// Reads a table of token ids, `[B, L]`.
     pub(crate) fn tokens(&self, key: &str) -> Vec<Vec<u32>> {
         serde_json::from_value(self.inputs[key].clone()).unwrap()

@@ -10,10 +10,12 @@
     reason = "a test: a broken fixture ends it"
 )]
 
+mod beit3;
 mod case;
 mod generate;
 mod t5;
 
+use multiway_model::Family;
 use std::path::PathBuf;
 
 fn cases() -> Vec<PathBuf> {
@@ -29,21 +31,30 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// Runs a check on every case of the T5 family.
-fn each_t5(check: impl Fn(&case::Case)) {
+/// Runs a check on every case of a family.
+fn each(is_of_family: fn(&Family) -> bool, check: impl Fn(&case::Case)) {
     let mut count = 0;
     for case in cases().iter().map(|path| case::Case::open(path)) {
-        if matches!(case.model.config().family, multiway_model::Family::T5(_)) {
+        if is_of_family(&case.model.config().family) {
             check(&case);
             count += 1;
         }
     }
-    assert!(count > 0, "no case of the T5 family");
+    assert!(count > 0, "no case of the family");
+}
+
+fn each_t5(check: impl Fn(&case::Case)) {
+    each(|family| matches!(family, Family::T5(_)), check);
 }
 
 #[test]
-fn every_recorded_tensor_is_the_references() {
+fn every_recorded_tensor_of_t5_is_the_references() {
     each_t5(t5::walk);
+}
+
+#[test]
+fn every_recorded_tensor_of_beit3_is_the_references() {
+    each(|family| matches!(family, Family::Beit3(_)), beit3::walk);
 }
 
 #[test]

@@ -125,7 +125,10 @@ impl Checkpoint {
             file: file.clone(),
             source: problem,
         })?;
-        config.adapt(|name| header.tensors.iter().any(|tensor| tensor.name == name));
+        config.adapt(|name| {
+            let tensor = header.tensors.iter().find(|tensor| tensor.name == name);
+            tensor.map(|tensor| tensor.shape.clone())
+        });
         let used = |entry: &&TensorEntry| !config.is_unused(&entry.name);
         let stored: Vec<&TensorEntry> = header.tensors.iter().filter(used).collect();
         header::check(&stored, &config.tensors(), &file)?;

@@ -251,8 +251,8 @@ fn check(raw: &RawT5Config) -> Result<(), ConfigError> {
 /// Writes a `config.json` that [`read`] reads back.
 pub(crate) fn write(config: &ModelConfig, details: &T5Details) -> String {
     let activation = match details.activation {
-        Activation::Relu => "relu",
         Activation::GatedGelu => "gated-gelu",
+        Activation::Relu | Activation::Gelu => "relu",
     };
     let json = json!({
         "model_type": details.model_type,
@@ -297,8 +297,8 @@ fn every_layer(details: &T5Details) -> bool {
 }
 
 /// Adapts to what a file really holds: whether it has an output projection of its own.
-pub(crate) fn adapt(details: &mut T5Details, has: impl Fn(&str) -> bool) {
-    details.own_output = has("lm_head.weight");
+pub(crate) fn adapt(details: &mut T5Details, shape: impl Fn(&str) -> Option<Vec<usize>>) {
+    details.own_output = shape("lm_head.weight").is_some();
 }
 
 /// Says whether a weight may stand in a file without being read.
@@ -367,7 +367,7 @@ pub(crate) fn weights(config: &ModelConfig, details: &T5Details) -> Vec<WeightSp
                 );
             }
             let inputs: &[(&str, &str)] = match details.activation {
-                Activation::Relu => &[("up", "wi")],
+                Activation::Relu | Activation::Gelu => &[("up", "wi")],
                 Activation::GatedGelu => &[("gate", "wi_0"), ("up", "wi_1")],
             };
             for (name, key) in inputs {

@@ -4,7 +4,7 @@
 
 use super::Weights;
 use super::linear::Linear;
-use super::norm::RmsNorm;
+use super::norm::Norm;
 use crate::config::{Activation, LayerConfig};
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::gated::GatedGelu;
@@ -16,7 +16,7 @@ pub(crate) struct FeedForward {
     /// Gate and up side by side, or up alone.
     input: Linear,
     activation: Activation,
-    inner_norm: Option<RmsNorm>,
+    inner_norm: Option<Norm>,
     down: Linear,
 }
 
@@ -26,11 +26,11 @@ impl FeedForward {
         let input = match layer.activation {
             Activation::GatedGelu if weights.has(&name("gate_up")) => vec![name("gate_up")],
             Activation::GatedGelu => vec![name("gate"), name("up")],
-            Activation::Relu => vec![name("up")],
+            Activation::Relu | Activation::Gelu => vec![name("up")],
         };
         let inner_norm = layer
             .sub_norm
-            .then(|| RmsNorm::load(weights, &[name("inner_norm")], eps));
+            .then(|| Norm::load(weights, &[name("inner_norm")], eps));
         Ok(Self {
             input: Linear::load(weights, &input)?,
             activation: layer.activation,
@@ -44,6 +44,7 @@ impl FeedForward {
         let mut hidden = match self.activation {
             Activation::GatedGelu => gated_gelu(&input)?, // [N, F]
             Activation::Relu => input.relu()?,            // [N, F]
+            Activation::Gelu => input.gelu_erf()?,        // [N, F]
         };
         if let Some(norm) = &self.inner_norm {
             hidden = norm.forward(&hidden, 0)?; // [N, F]

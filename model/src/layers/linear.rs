@@ -1,12 +1,19 @@
-//! Linear layers without bias.
+//! Linear layers, with a bias or without.
 
 use super::Weights;
 use crate::kernels::PackedLinear;
 use candle_core::{Result, Tensor};
 
-/// Multiplies rows `[N, in]` with a weight `[out, in]`.
+/// Multiplies rows `[N, in]` with a weight `[out, in]`, and adds a bias `[out]` where there is one.
 #[derive(Debug)]
-pub(crate) enum Linear {
+pub(crate) struct Linear {
+    matrix: Matrix,
+    /// In the parts of the matrix; empty where there is none.
+    bias: Vec<Tensor>,
+}
+
+#[derive(Debug)]
+enum Matrix {
     /// Differentiable: weights that may be variables, stacked anew at each use so that updates are seen.
     Plain(Vec<Tensor>),
     /// For inference on the CPU: a row's result is the same bits in any batch.
@@ -14,33 +21,44 @@ pub(crate) enum Linear {
 }
 
 impl Linear {
-    /// Stacks one or several weights of the same input width into one layer.
+    /// Stacks one or several weights of the same input width, `PREFIX.weight`, into one layer, with the biases beside
+    /// them, `PREFIX.bias`. A kernel of a convolution without overlap is a matrix too: its last dimensions are joined.
     pub(crate) fn load(weights: &Weights, names: &[String]) -> Result<Self> {
-        let parts = names
+        let parts = names.iter().map(|name| weights.get(name)?.flatten_from(1));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let bias = weights
+            .biases(names)
             .iter()
             .map(|name| weights.get(name))
             .collect::<Result<Vec<_>>>()?;
-        if weights.packed {
-            return Ok(Self::Packed(PackedLinear::from_tensor(&Tensor::cat(&parts, 0)?)?));
-        }
-        Ok(Self::Plain(parts))
+        let matrix = if weights.packed {
+            Matrix::Packed(PackedLinear::from_tensor(&Tensor::cat(&parts, 0)?)?)
+        } else {
+            Matrix::Plain(parts)
+        };
+        Ok(Self { matrix, bias })
     }
 
     /// Returns the width of the rows that it takes.
     pub(crate) fn inputs(&self) -> Result<usize> {
-        match self {
-            Self::Plain(parts) => parts.first().map_or(Ok(1), |w| w.dim(1)),
-            Self::Packed(packed) => Ok(packed.inputs()),
+        match &self.matrix {
+            Matrix::Plain(parts) => parts.first().map_or(Ok(1), |w| w.dim(1)),
+            Matrix::Packed(packed) => Ok(packed.inputs()),
         }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Plain(parts) => match parts.as_slice() {
-                [only] => x.matmul(&only.t()?),              // [N, out]
-                _ => x.matmul(&Tensor::cat(parts, 0)?.t()?), // [N, out]
+        let y = match &self.matrix {
+            Matrix::Plain(parts) => match parts.as_slice() {
+                [only] => x.matmul(&only.t()?)?,              // [N, out]
+                _ => x.matmul(&Tensor::cat(parts, 0)?.t()?)?, // [N, out]
             },
-            Self::Packed(packed) => packed.apply(x), // [N, out]
+            Matrix::Packed(packed) => packed.apply(x)?, // [N, out]
+        };
+        match self.bias.as_slice() {
+            [] => Ok(y),
+            [only] => y.broadcast_add(only),
+            parts => y.broadcast_add(&Tensor::cat(parts, 0)?),
         }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod attention;
 pub(crate) mod feed_forward;
 pub(crate) mod linear;
 pub(crate) mod norm;
+pub(crate) mod positions;
 
 use candle_core::{Result, Tensor};
 use std::collections::HashMap;
@@ -18,6 +19,17 @@ pub(crate) struct Weights<'a> {
 impl Weights<'_> {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// Names the biases beside weights `PREFIX.weight`; none where the first has none.
+    pub(crate) fn biases(&self, names: &[String]) -> Vec<String> {
+        let bias = |name: &String| format!("{}.bias", name.strip_suffix(".weight").unwrap_or(name));
+        let biases: Vec<_> = names.iter().map(bias).collect();
+        if biases.first().is_some_and(|first| self.has(first)) {
+            biases
+        } else {
+            Vec::new()
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Tensor> {

@@ -1,38 +1,51 @@
-//! RMSNorm with one scale per expert.
+//! RMSNorm and LayerNorm with one scale per expert.
+//!
+//! Source: Zhang and Sennrich 2019 (arXiv 1910.07467); Ba et al. 2016 (arXiv 1607.06450).
 
 use super::{Weights, by_expert};
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::norm::RmsNorm as Kernel;
 use candle_core::{DType, Result, Tensor};
 
-/// Normalises rows by their root mean square and scales them, each expert with its own scale.
+/// Normalises rows and scales them, each expert with its own scale: by their root mean square, or, where there is a
+/// bias to add, by mean and deviation.
 #[derive(Debug)]
-pub(crate) struct RmsNorm {
+pub(crate) struct Norm {
     /// One `[1, D]` per expert, which may view variables; or all of them stacked, `[E, D]`, for inference.
     scales: Vec<Tensor>,
+    /// As the scales; empty for RMSNorm.
+    biases: Vec<Tensor>,
     eps: f64,
 }
 
-impl RmsNorm {
+impl Norm {
+    /// Loads scales by their names, `PREFIX.weight`, and the biases beside them, `PREFIX.bias`, where there are any.
     pub(crate) fn load(weights: &Weights, names: &[String], eps: f64) -> Result<Self> {
-        let rows = names
-            .iter()
-            .map(|name| weights.get(name)?.unsqueeze(0))
-            .collect::<Result<Vec<_>>>()?;
-        let scales = if weights.packed {
-            vec![Tensor::cat(&rows, 0)?]
-        } else {
-            rows
+        let stack = |names: &[String]| -> Result<Vec<Tensor>> {
+            let rows = names.iter().map(|name| weights.get(name)?.unsqueeze(0));
+            let rows = rows.collect::<Result<Vec<_>>>()?; // each [1, D]
+            if weights.packed && !rows.is_empty() {
+                return Ok(vec![Tensor::cat(&rows, 0)?]); // [E, D]
+            }
+            Ok(rows)
         };
-        Ok(Self { scales, eps })
+        Ok(Self {
+            scales: stack(names)?,
+            biases: stack(&weights.biases(names))?,
+            eps,
+        })
     }
 
     /// Takes `[N, D]`, of which the first `split` rows belong to the first expert.
     pub(crate) fn forward(&self, x: &Tensor, split: usize) -> Result<Tensor> {
-        let weight = match self.scales.as_slice() {
-            [only] => only.clone(),
-            _ => Tensor::cat(&self.scales, 0)?, // [E, D]
+        let whole = |parts: &[Tensor]| match parts {
+            [only] => Ok(only.clone()),
+            _ => Tensor::cat(parts, 0), // [E, D]
         };
+        let weight = whole(&self.scales)?;
+        if !self.biases.is_empty() {
+            return layer_norm(x, &weight, &whole(&self.biases)?, split, self.eps);
+        }
         if is_cpu_f32(x) {
             #[expect(clippy::cast_possible_truncation, reason = "the kernel computes in f32")]
             let eps = self.eps as f32;
@@ -42,12 +55,25 @@ impl RmsNorm {
     }
 }
 
+fn experts(rows: &Tensor) -> Result<Vec<Tensor>> {
+    (0..rows.dim(0)?).map(|e| rows.narrow(0, e, 1)).collect() // each [1, D]
+}
+
+/// Composed of candle's operations: computed in f32 whatever the storage is.
+fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, split: usize, eps: f64) -> Result<Tensor> {
+    let experts: Vec<_> = experts(weight)?.into_iter().zip(experts(bias)?).collect();
+    by_expert(x, split, &experts, |(w, b), x| {
+        let wide = x.to_dtype(DType::F32)?;
+        let centred = wide.broadcast_sub(&wide.mean_keepdim(1)?)?; // [N, D]
+        let variance = centred.sqr()?.mean_keepdim(1)?; // [N, 1]
+        let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?; // [N, D]
+        normed.to_dtype(x.dtype())?.broadcast_mul(w)?.broadcast_add(b)
+    })
+}
+
 /// The specification, composed of candle's operations: computed in f32 whatever the storage is.
 pub(crate) fn composed_rms_norm(x: &Tensor, weight: &Tensor, split: usize, eps: f64) -> Result<Tensor> {
-    let experts = (0..weight.dim(0)?)
-        .map(|e| weight.narrow(0, e, 1))
-        .collect::<Result<Vec<_>>>()?; // each [1, D]
-    by_expert(x, split, &experts, |w, x| {
+    by_expert(x, split, &experts(weight)?, |w, x| {
         let wide = x.to_dtype(DType::F32)?;
         let mean = wide.sqr()?.mean_keepdim(1)?; // [N, 1]
         let normed = wide.broadcast_div(&(mean + eps)?.sqrt()?)?; // [N, D]

@@ -1,0 +1,435 @@
+//! BEiT-3 as released: pictures and text through one encoder with two experts, and a head for each task.
+//!
+//! `config.json` is torchscale's `EncoderConfig`, with `task` and `num_classes` beside it.
+//!
+//! Source: Wang et al. 2022 (arXiv 2208.10442); `microsoft/torchscale` 0.3.0 for the encoder, `microsoft/unilm`, folder
+//! `beit3`, `modeling_finetune.py` for the heads.
+
+use crate::config::{
+    Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
+    WeightSpec, value,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// What a checkpoint was fine-tuned for, which decides its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Beit3Task {
+    /// The bare encoder.
+    Encoder,
+    /// An answer of a closed list, from picture and question.
+    Vqa,
+    /// Whether a sentence is true of two pictures.
+    Nlvr2,
+    /// The class of a picture.
+    ImageClassification,
+    /// Embeddings of pictures and of texts.
+    Retrieval,
+}
+
+const TASKS: [(&str, Beit3Task); 5] = [
+    ("encoder", Beit3Task::Encoder),
+    ("vqa", Beit3Task::Vqa),
+    ("nlvr2", Beit3Task::Nlvr2),
+    ("imageclassification", Beit3Task::ImageClassification),
+    ("retrieval", Beit3Task::Retrieval),
+];
+
+/// What only this family has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Beit3Details {
+    /// What the head is for.
+    pub task: Beit3Task,
+    /// Number of classes of the head; zero where it has none.
+    pub classes: usize,
+    /// Whether the encoder ends in a norm; the heads of VQA and ImageNet have their own.
+    pub output_norm: bool,
+    /// Patches along one side of the pictures that the file's positions were trained on.
+    pub stored_grid: usize,
+}
+
+/// Position tables start at this row: what comes before belongs to padding.
+const POSITION_OFFSET: usize = 2;
+
+/// Keys that say nothing about the numbers of a forward pass: training, and parts that BEiT-3 does not use.
+const IGNORED: [&str; 24] = [
+    "activation_dropout",
+    "attention_dropout",
+    "bert_init",
+    "checkpoint_activations",
+    "ddp_rank",
+    "drop_path_rate",
+    "dropout",
+    "encoder_normalize_before",
+    "fsdp",
+    "in_chans",
+    "model_type",
+    "moe_eval_capacity_token_fraction",
+    "moe_expert_count",
+    "moe_gating_use_fp32",
+    "moe_normalize_gate_prob_before_dropping",
+    "moe_second_expert_policy",
+    "moe_top1_expert",
+    "no_output_layer",
+    "share_encoder_input_output_embed",
+    "use_xmoe",
+    "xpos_scale_base",
+    "max_rel_pos",
+    "bos_token_id",
+    "mask_token_id",
+];
+
+/// The keys that are used, or that would change the numbers if they had another value than BEiT-3's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBeit3Config {
+    encoder_embed_dim: usize,
+    encoder_attention_heads: usize,
+    encoder_ffn_embed_dim: usize,
+    encoder_layers: usize,
+    #[serde(default = "yes")]
+    normalize_output: bool,
+    #[serde(default = "gelu")]
+    activation_fn: String,
+    #[serde(default = "yes")]
+    no_scale_embedding: bool,
+    #[serde(default)]
+    layernorm_embedding: bool,
+    #[serde(default)]
+    moe_freq: usize,
+    #[serde(default)]
+    rel_pos_buckets: usize,
+    #[serde(default)]
+    deepnorm: bool,
+    #[serde(default = "yes")]
+    subln: bool,
+    #[serde(default = "yes")]
+    multiway: bool,
+    #[serde(default)]
+    xpos_rel_pos: bool,
+    #[serde(default = "positions")]
+    max_source_positions: usize,
+    #[serde(default = "epsilon")]
+    layernorm_eps: f64,
+    vocab_size: usize,
+    img_size: usize,
+    patch_size: usize,
+    task: String,
+    #[serde(default)]
+    num_classes: usize,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn gelu() -> String {
+    "gelu".to_owned()
+}
+
+fn positions() -> usize {
+    1024
+}
+
+fn epsilon() -> f64 {
+    1e-5
+}
+
+/// Reads and checks a `config.json` of torchscale with a task.
+pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
+    let mut keys: Map<String, Value> = serde_json::from_slice(json)?;
+    keys.retain(|key, _| !IGNORED.contains(&key.as_str()));
+    let raw: RawBeit3Config = serde_json::from_value(Value::Object(keys))?;
+    check(&raw)?;
+    let Some((_, task)) = TASKS.iter().find(|(name, _)| *name == raw.task) else {
+        let names: Vec<_> = TASKS.iter().map(|(name, _)| *name).collect();
+        return Err(value("task", raw.task, format!("one of {}", names.join(", "))));
+    };
+    if task.has_classes() && !(1..=MAX_SIZE).contains(&raw.num_classes) {
+        return Err(value("num_classes", raw.num_classes, format!("1 to {MAX_SIZE}")));
+    }
+    Ok(ModelConfig {
+        family: Family::Beit3(Beit3Details {
+            task: *task,
+            classes: if task.has_classes() { raw.num_classes } else { 0 },
+            output_norm: raw.normalize_output,
+            stored_grid: raw.img_size / raw.patch_size,
+        }),
+        vocab_size: raw.vocab_size,
+        hidden_size: raw.encoder_embed_dim,
+        intermediate_size: raw.encoder_ffn_embed_dim,
+        encoder_layers: raw.encoder_layers,
+        encoder_heads: raw.encoder_attention_heads,
+        fusion_layers: 0,
+        decoder_layers: 0,
+        decoder_heads: raw.encoder_attention_heads,
+        shared_attention: false,
+        attention_pattern: AttentionPattern::Joint,
+        image_size: raw.img_size,
+        patch_size: raw.patch_size,
+        max_images: 1,
+        max_text_length: raw.max_source_positions - POSITION_OFFSET,
+        max_target_length: 0,
+        visual_vocab_size: 0,
+        embedding_size: if *task == Beit3Task::Retrieval {
+            raw.encoder_embed_dim
+        } else {
+            0
+        },
+        norm_eps: raw.layernorm_eps,
+        rope_theta: 0.0,
+        image_mean: [0.5; 3],
+        image_std: [0.5; 3],
+        pad_token_id: 1,
+        eos_token_id: 2,
+        decoder_start_token_id: 0,
+    })
+}
+
+impl Beit3Task {
+    fn has_classes(self) -> bool {
+        matches!(self, Self::Vqa | Self::Nlvr2 | Self::ImageClassification)
+    }
+}
+
+fn check(raw: &RawBeit3Config) -> Result<(), ConfigError> {
+    let sizes = [
+        ("vocab_size", raw.vocab_size, 3, MAX_SIZE),
+        ("encoder_embed_dim", raw.encoder_embed_dim, 1, 1 << 16),
+        ("encoder_ffn_embed_dim", raw.encoder_ffn_embed_dim, 1, 1 << 18),
+        ("encoder_layers", raw.encoder_layers, 1, 1024),
+        ("encoder_attention_heads", raw.encoder_attention_heads, 1, 1024),
+        ("img_size", raw.img_size, 1, 1 << 13),
+        ("patch_size", raw.patch_size, 1, 1 << 10),
+        (
+            "max_source_positions",
+            raw.max_source_positions,
+            POSITION_OFFSET + 1,
+            MAX_SIZE,
+        ),
+    ];
+    for (key, found, least, most) in sizes {
+        if found < least || found > most {
+            return Err(value(key, found, format!("{least} to {most}")));
+        }
+    }
+    if !raw.encoder_embed_dim.is_multiple_of(raw.encoder_attention_heads) {
+        let expected = format!("a divisor of encoder_embed_dim ({})", raw.encoder_embed_dim);
+        return Err(value(
+            "encoder_attention_heads",
+            raw.encoder_attention_heads,
+            expected,
+        ));
+    }
+    if !raw.img_size.is_multiple_of(raw.patch_size) {
+        let expected = format!("a divisor of img_size ({})", raw.img_size);
+        return Err(value("patch_size", raw.patch_size, expected));
+    }
+    if raw.activation_fn != "gelu" {
+        return Err(value("activation_fn", &raw.activation_fn, "'gelu'"));
+    }
+    if !(raw.layernorm_eps > 0.0 && raw.layernorm_eps < 1.0) {
+        return Err(value(
+            "layernorm_eps",
+            raw.layernorm_eps,
+            "a number between 0 and 1",
+        ));
+    }
+    let switches = [
+        ("no_scale_embedding", raw.no_scale_embedding, true),
+        ("subln", raw.subln, true),
+        ("multiway", raw.multiway, true),
+        ("layernorm_embedding", raw.layernorm_embedding, false),
+        ("moe_freq", raw.moe_freq > 0, false),
+        ("rel_pos_buckets", raw.rel_pos_buckets > 0, false),
+        ("deepnorm", raw.deepnorm, false),
+        ("xpos_rel_pos", raw.xpos_rel_pos, false),
+    ];
+    match switches.iter().find(|(_, found, expected)| found != expected) {
+        Some((key, found, expected)) => Err(value(
+            key,
+            found,
+            format!("{expected}, as in every released BEiT-3"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Writes a `config.json` that [`read`] reads back.
+pub(crate) fn write(config: &ModelConfig, details: &Beit3Details) -> String {
+    let task = TASKS.iter().find(|(_, task)| *task == details.task);
+    let json = json!({
+        "model_type": "beit3",
+        "task": task.map_or("encoder", |(name, _)| name),
+        "num_classes": details.classes,
+        "encoder_embed_dim": config.hidden_size,
+        "encoder_attention_heads": config.encoder_heads,
+        "encoder_ffn_embed_dim": config.intermediate_size,
+        "encoder_layers": config.encoder_layers,
+        "normalize_output": details.output_norm,
+        "max_source_positions": config.max_text_length + POSITION_OFFSET,
+        "layernorm_eps": config.norm_eps,
+        "vocab_size": config.vocab_size,
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+    });
+    format!("{json:#}\n")
+}
+
+/// Describes the encoder's layers.
+pub(crate) fn layer(config: &ModelConfig) -> LayerConfig {
+    LayerConfig {
+        heads: config.encoder_heads,
+        head_size: config.hidden_size / config.encoder_heads.max(1),
+        scaled: true,
+        sub_norm: true,
+        activation: Activation::Gelu,
+        positions: Positions::Learned,
+    }
+}
+
+/// Gathers the table of weights.
+struct Table(Vec<WeightSpec>);
+
+impl Table {
+    fn add(&mut self, name: impl Into<String>, stored: impl Into<String>, shape: &[usize]) {
+        self.0.push(WeightSpec {
+            name: name.into(),
+            stored: stored.into(),
+            shape: shape.to_vec(),
+        });
+    }
+
+    /// A matrix `[out, in]` or a scale `[D]`, and the bias beside it.
+    fn with_bias(&mut self, name: &str, stored: &str, shape: &[usize]) {
+        self.add(format!("{name}.weight"), format!("{stored}.weight"), shape);
+        let width = shape.first().copied().unwrap_or(0);
+        self.add(format!("{name}.bias"), format!("{stored}.bias"), &[width]);
+    }
+}
+
+/// Lists every weight.
+pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<WeightSpec> {
+    let (d, f, p) = (config.hidden_size, config.intermediate_size, config.patch_size);
+    let mut all = Table(Vec::new());
+    all.add(
+        "text_embed.weight",
+        "beit3.text_embed.weight",
+        &[config.vocab_size, d],
+    );
+    all.with_bias("vision_embed.patch", "beit3.vision_embed.proj", &[d, 3, p, p]);
+    all.add(
+        "vision_embed.class_token",
+        "beit3.vision_embed.cls_token",
+        &[1, 1, d],
+    );
+    all.add(
+        "vision_embed.mask_token",
+        "beit3.vision_embed.mask_token",
+        &[1, 1, d],
+    );
+    let positions = "beit3.encoder.embed_positions";
+    let rows = details.stored_grid * details.stored_grid + 1 + POSITION_OFFSET;
+    all.add(
+        "vision_embed.position.weight",
+        format!("{positions}.A.weight"),
+        &[rows, d],
+    );
+    let rows = config.max_text_length + POSITION_OFFSET;
+    all.add(
+        "language_embed.position.weight",
+        format!("{positions}.B.weight"),
+        &[rows, d],
+    );
+    for (expert, letter) in [("vision", "A"), ("language", "B")] {
+        for layer in 0..config.encoder_layers {
+            let (name, stored) = (
+                format!("encoder.layers.{layer}"),
+                format!("beit3.encoder.layers.{layer}"),
+            );
+            for part in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+                let (name, stored) = (
+                    format!("{name}.self_attn.{expert}.{part}"),
+                    format!("{stored}.self_attn.{part}.{letter}"),
+                );
+                all.with_bias(&name, &stored, &[d, d]);
+            }
+            let norms = [
+                ("self_attn_norm", "self_attn_layer_norm".to_owned(), d),
+                ("inner_attn_norm", "self_attn.inner_attn_ln".to_owned(), d),
+                ("ffn_norm", "final_layer_norm".to_owned(), d),
+            ];
+            for (norm, key, width) in norms {
+                all.with_bias(
+                    &format!("{name}.{expert}.{norm}"),
+                    &format!("{stored}.{key}.{letter}"),
+                    &[width],
+                );
+            }
+            let ffn = format!("{stored}.ffn.{letter}");
+            let name = format!("{name}.{expert}.ffn");
+            all.with_bias(&format!("{name}.up"), &format!("{ffn}.fc1"), &[f, d]);
+            all.with_bias(
+                &format!("{name}.inner_norm"),
+                &format!("{ffn}.ffn_layernorm"),
+                &[f],
+            );
+            all.with_bias(&format!("{name}.down"), &format!("{ffn}.fc2"), &[d, f]);
+        }
+        if details.output_norm {
+            let stored = format!("beit3.encoder.layer_norm.{letter}");
+            all.with_bias(&format!("encoder.{expert}.norm"), &stored, &[d]);
+        }
+    }
+    head(&mut all, d, details);
+    all.0
+}
+
+fn head(all: &mut Table, d: usize, details: &Beit3Details) {
+    let classes = details.classes;
+    match details.task {
+        Beit3Task::Encoder => {}
+        Beit3Task::Vqa => {
+            all.with_bias("pooler.norm", "pooler.norm", &[d]);
+            all.with_bias("pooler.dense", "pooler.dense", &[d, d]);
+            all.with_bias("head.dense1", "head.0", &[2 * d, d]);
+            all.with_bias("head.norm2", "head.1", &[2 * d]);
+            all.with_bias("head.dense2", "head.3", &[classes, 2 * d]);
+        }
+        Beit3Task::Nlvr2 => {
+            all.with_bias("head.norm1", "head.norm1", &[4 * d]);
+            all.with_bias("head.dense1", "head.dense1", &[2 * d, 4 * d]);
+            all.with_bias("head.norm2", "head.norm2", &[2 * d]);
+            all.with_bias("head.dense2", "head.dense2", &[classes, 2 * d]);
+        }
+        Beit3Task::ImageClassification => {
+            all.with_bias("head.norm1", "fc_norm", &[d]);
+            all.with_bias("head.dense2", "head", &[classes, d]);
+        }
+        Beit3Task::Retrieval => {
+            all.add("embed.vision.weight", "vision_head.weight", &[d, d]);
+            all.add("embed.language.weight", "language_head.weight", &[d, d]);
+        }
+    }
+}
+
+/// Adapts to what a file really holds: positions for pictures of another size.
+///
+/// A table that is no square grid is left to be refused by its shape.
+pub(crate) fn adapt(details: &mut Beit3Details, shape: impl Fn(&str) -> Option<Vec<usize>>) {
+    let rows = shape("beit3.encoder.embed_positions.A.weight").and_then(|shape| shape.first().copied());
+    let patches = rows.and_then(|rows| rows.checked_sub(1 + POSITION_OFFSET));
+    if let Some(grid) = patches.map(usize::isqrt)
+        && grid > 0
+        && patches == Some(grid * grid)
+    {
+        details.stored_grid = grid;
+    }
+}
+
+/// Says whether a weight may stand in a file without being read: the temperature of the training loss.
+pub(crate) fn is_unused(name: &str) -> bool {
+    name == "logit_scale"
+}

@@ -1,0 +1,159 @@
+//! What is read off the encoder's rows: embeddings, visual codes, classes.
+
+use crate::config::{Family, ModelConfig};
+use crate::encoder::EncoderOutput;
+use crate::error::ForwardError;
+use crate::families::beit3::Beit3Task;
+use crate::layers::Weights;
+use crate::layers::linear::Linear;
+use crate::layers::norm::Norm;
+use candle_core::{Result, Tensor};
+
+/// The heads that a model has.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    embedding: Option<EmbeddingHead>,
+    visual_codes: Option<Linear>,
+    classes: Option<ClassHead>,
+}
+
+/// Projects a picture's class row, or a row of a text.
+#[derive(Debug)]
+struct EmbeddingHead {
+    vision: Linear,
+    language: Linear,
+    /// Whether the text's first row stands for it rather than its last.
+    first_row: bool,
+}
+
+/// Names the class of a sample.
+#[derive(Debug)]
+struct ClassHead {
+    task: Beit3Task,
+    /// Of VQA: makes one row of the class row.
+    pooler: Option<(Norm, Linear)>,
+    norm1: Option<Norm>,
+    dense1: Option<Linear>,
+    norm2: Option<Norm>,
+    dense2: Linear,
+}
+
+impl Heads {
+    pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        let linear = |name: &str| Linear::load(weights, &[format!("{name}.weight")]);
+        let embedding = weights.has("embed.vision.weight").then(|| {
+            Ok::<_, candle_core::Error>(EmbeddingHead {
+                vision: linear("embed.vision")?,
+                language: linear("embed.language")?,
+                first_row: matches!(config.family, Family::Beit3(_)),
+            })
+        });
+        let visual_codes = weights.has("mim_head.weight").then(|| linear("mim_head"));
+        let classes = weights
+            .has("head.dense2.weight")
+            .then(|| ClassHead::load(config, weights));
+        Ok(Self {
+            embedding: embedding.transpose()?,
+            visual_codes: visual_codes.transpose()?,
+            classes: classes.transpose()?,
+        })
+    }
+
+    /// Projects each sample, `[B, E]`, of any length.
+    pub(crate) fn embed(&self, encoded: &EncoderOutput) -> std::result::Result<Tensor, ForwardError> {
+        let head = self
+            .embedding
+            .as_ref()
+            .ok_or(ForwardError::NoHead("embeddings"))?;
+        let rows = encoded.segments.samples.iter().map(|sample| {
+            let (head, row) = match sample.images.first() {
+                Some(image) => (&head.vision, image.start),
+                None if head.first_row => (&head.language, sample.text.start),
+                None => (&head.language, sample.text.end - 1),
+            };
+            head.forward(&encoded.hidden.narrow(0, row, 1)?) // [1, E]
+        });
+        Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Names rows `[N, D]` by visual codes, `[N, C]`.
+    pub(crate) fn visual_codes(&self, rows: &Tensor) -> std::result::Result<Tensor, ForwardError> {
+        let head = self
+            .visual_codes
+            .as_ref()
+            .ok_or(ForwardError::NoHead("visual codes"))?;
+        Ok(head.forward(rows)?)
+    }
+
+    /// Scores the classes of each sample, `[B, C]`; with two pictures, of each two neighbouring samples.
+    pub(crate) fn classify(&self, encoded: &EncoderOutput) -> std::result::Result<Tensor, ForwardError> {
+        let head = self.classes.as_ref().ok_or(ForwardError::NoHead("classes"))?;
+        Ok(head.forward(encoded)?)
+    }
+}
+
+impl ClassHead {
+    fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        let linear = |name: &str| Linear::load(weights, &[format!("{name}.weight")]);
+        let norm = |name: &str| Norm::load(weights, &[format!("{name}.weight")], config.norm_eps);
+        let has = |name: &str| weights.has(&format!("{name}.weight"));
+        let pooler = || Ok::<_, candle_core::Error>((norm("pooler.norm")?, linear("pooler.dense")?));
+        Ok(Self {
+            task: match &config.family {
+                Family::Beit3(details) => details.task,
+                _ => Beit3Task::Encoder,
+            },
+            pooler: has("pooler.dense").then(pooler).transpose()?,
+            norm1: has("head.norm1").then(|| norm("head.norm1")).transpose()?,
+            dense1: has("head.dense1").then(|| linear("head.dense1")).transpose()?,
+            norm2: has("head.norm2").then(|| norm("head.norm2")).transpose()?,
+            dense2: linear("head.dense2")?,
+        })
+    }
+
+    fn forward(&self, encoded: &EncoderOutput) -> Result<Tensor> {
+        let mut x = self.pool(encoded)?; // [B, D] or, of two pictures, [B / 2, 4 D]
+        if let Some((norm, dense)) = &self.pooler {
+            x = dense.forward(&norm.forward(&x, 0)?)?.tanh()?; // [B, D]
+        }
+        if let Some(norm) = &self.norm1 {
+            x = norm.forward(&x, 0)?;
+        }
+        if let Some(dense) = &self.dense1 {
+            x = dense.forward(&x)?; // [B, 2 D]
+        }
+        if let Some(norm) = &self.norm2 {
+            x = norm.forward(&x, 0)?.gelu_erf()?; // [B, 2 D]
+        }
+        self.dense2.forward(&x) // [B, C]
+    }
+
+    /// Takes the rows that the head reads: class rows, or the mean of the patches.
+    fn pool(&self, encoded: &EncoderOutput) -> Result<Tensor> {
+        let samples = &encoded.segments.samples;
+        let row = |row: usize| encoded.hidden.narrow(0, row, 1); // [1, D]
+        let image = |sample: usize| samples[sample].images.first().cloned().unwrap_or(0..1);
+        let rows: Result<Vec<Tensor>> = match self.task {
+            Beit3Task::ImageClassification => (0..samples.len())
+                .map(|sample| {
+                    let range = image(sample);
+                    let patches = encoded.hidden.narrow(0, range.start + 1, range.len() - 1)?; // [P, D]
+                    patches.mean_keepdim(0) // [1, D]
+                })
+                .collect(),
+            Beit3Task::Nlvr2 => (0..samples.len() / 2)
+                .map(|pair| {
+                    let [first, second] = [2 * pair, 2 * pair + 1];
+                    let both = |sample: usize| [image(sample).start, samples[sample].text.start];
+                    let parts = [both(first), both(second)].concat();
+                    let parts: Result<Vec<_>> = parts.into_iter().map(row).collect();
+                    Tensor::cat(&parts?, 1) // [1, 4 D]
+                })
+                .collect(),
+            _ => (0..samples.len())
+                .map(|sample| row(image(sample).start))
+                .collect(),
+        };
+        Tensor::cat(&rows?, 0)
+    }
+}
