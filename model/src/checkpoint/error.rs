@@ -28,7 +28,7 @@ pub enum LoadError {
         /// The folder, or `embedded:` and a name.
         path: String,
         /// The file that is missing.
-        file: &'static str,
+        file: String,
         /// The files that are there.
         found: String,
     },
@@ -69,6 +69,34 @@ pub enum LoadError {
         file: String,
         /// What is wrong with it.
         source: ConfigError,
+    },
+    /// The index of weights in several files cannot be read.
+    #[error("'{file}' is not an index of weights: {source}")]
+    Index {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The index names no file, or too many.
+    #[error("'{file}' names {found} files with weights, expected 1 to {limit}")]
+    Shards {
+        /// The index.
+        file: String,
+        /// How many files it names.
+        found: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A file holds a tensor that the index has in another file, or not at all.
+    #[error("'{file}' does not place tensor '{tensor}' in '{found}', which holds it")]
+    Misplaced {
+        /// The index.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The file that holds it.
+        found: String,
     },
     /// The weights file is damaged or something else altogether.
     #[error("'{file}' is not a usable safetensors file: {source}")]

@@ -180,6 +180,7 @@ fn check_place(name: String, tensor: &RawTensor, end: &mut u64) -> Result<Tensor
         dtype,
         bytes,
         start,
+        shard: 0,
     })
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config.json` | the [`ModelConfig`] |
 //! | `model.safetensors` | every weight of [`ModelConfig::tensors`], and nothing else, as F32, BF16 or F16 |
+//! | `model.safetensors.index.json` | instead, for weights in several files: which file holds which weight |
 //! | `tokenizer.json`, `tokenizer.model` | the tokenizer, read by whoever tokenizes through [`Checkpoint::file`] |
 //!
 //! A checkpoint comes from a folder ([`Checkpoint::open`]) or from bytes inside the binary
@@ -22,7 +23,13 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, collections::HashMap, fmt, path::Path, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    path::Path,
+    sync::Arc,
+};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -37,6 +44,15 @@ pub const CONFIG_FILE: &str = "config.json";
 
 /// The name of the weights file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// The name of the file that says in which files the weights are, where they are in several.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// The largest index that is read, in bytes.
+const INDEX_LIMIT: u64 = 16 << 20;
+
+/// The most files that weights may be in.
+const MAX_SHARDS: usize = 1024;
 
 /// The largest `config.json` that is read, in bytes.
 const CONFIG_LIMIT: u64 = 1 << 20;
@@ -58,6 +74,8 @@ pub struct TensorEntry {
     pub bytes: usize,
     /// Where it starts, counted from the first byte after the header.
     start: usize,
+    /// Which of the files with weights it is in.
+    shard: usize,
 }
 
 /// A model's configuration, weights and tokenizer files; cheap to clone.
@@ -70,17 +88,31 @@ struct Opened {
     name: String,
     config: ModelConfig,
     source: Source,
-    weights: source::Weights,
-    header: Header,
+    shards: Vec<Shard>,
+    tensors: Vec<TensorEntry>,
     index: HashMap<String, usize>,
+}
+
+/// One file with weights.
+struct Shard {
+    file: String,
+    weights: source::Weights,
+    /// Where the tensors' bytes begin.
+    data: usize,
+}
+
+/// The index as it stands.
+#[derive(serde::Deserialize)]
+struct RawIndex {
+    weight_map: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Opened { name, header, .. } = &*self.opened;
+        let Opened { name, tensors, .. } = &*self.opened;
         f.debug_struct("Checkpoint")
             .field("name", name)
-            .field("tensors", &header.tensors.len())
+            .field("tensors", &tensors.len())
             .finish_non_exhaustive()
     }
 }
@@ -117,30 +149,20 @@ impl Checkpoint {
             })?,
             None => return Err(source.missing(&name, CONFIG_FILE)),
         };
-        let Some(weights) = source.weights(&name)? else {
-            return Err(source.missing(&name, WEIGHTS_FILE));
-        };
-        let file = source.shown(&name, WEIGHTS_FILE);
-        let header = header::parse(weights.bytes()).map_err(|problem| LoadError::Header {
-            file: file.clone(),
-            source: problem,
-        })?;
+        let (file, shards, tensors) = Self::shards(&name, &source)?;
         config.adapt(|name| {
-            let tensor = header.tensors.iter().find(|tensor| tensor.name == name);
+            let tensor = tensors.iter().find(|tensor| tensor.name == name);
             tensor.map(|tensor| tensor.shape.clone())
         });
         let used = |entry: &&TensorEntry| !config.is_unused(&entry.name);
-        let stored: Vec<&TensorEntry> = header.tensors.iter().filter(used).collect();
+        let stored: Vec<&TensorEntry> = tensors.iter().filter(used).collect();
         header::check(&stored, &config.tensors(), &file)?;
-        let index = header
-            .tensors
-            .iter()
-            .enumerate()
-            .map(|(i, entry)| (entry.name.clone(), i))
-            .collect();
+        let names = tensors.iter().enumerate();
+        let index = names.map(|(i, entry)| (entry.name.clone(), i)).collect();
         tracing::debug!(
             checkpoint = name,
-            tensors = header.tensors.len(),
+            files = shards.len(),
+            tensors = tensors.len(),
             "checkpoint opened"
         );
         Ok(Self {
@@ -148,11 +170,70 @@ impl Checkpoint {
                 name,
                 config,
                 source,
-                weights,
-                header,
+                shards,
+                tensors,
                 index,
             }),
         })
+    }
+
+    /// Opens the files with weights; names the one that decides which there are.
+    fn shards(name: &str, source: &Source) -> Result<(String, Vec<Shard>, Vec<TensorEntry>), LoadError> {
+        let Some(json) = source.file(name, INDEX_FILE, INDEX_LIMIT)? else {
+            let (shard, tensors) = Self::shard(name, source, WEIGHTS_FILE)?;
+            return Ok((shard.file.clone(), vec![shard], tensors));
+        };
+        let file = source.shown(name, INDEX_FILE);
+        let index: RawIndex = serde_json::from_slice(&json).map_err(|problem| LoadError::Index {
+            file: file.clone(),
+            source: problem,
+        })?;
+        let files: BTreeSet<&String> = index.weight_map.values().collect();
+        if files.is_empty() || files.len() > MAX_SHARDS {
+            return Err(LoadError::Shards {
+                file,
+                found: files.len(),
+                limit: MAX_SHARDS,
+            });
+        }
+        let (mut shards, mut all) = (Vec::new(), Vec::new());
+        for (number, part) in files.into_iter().enumerate() {
+            let (shard, tensors) = Self::shard(name, source, part)?;
+            for tensor in tensors {
+                // Tensors that the index places elsewhere, or not at all, are not to be believed.
+                if index.weight_map.get(&tensor.name) != Some(part) {
+                    return Err(LoadError::Misplaced {
+                        file,
+                        tensor: error::shown(&tensor.name),
+                        found: error::shown(part),
+                    });
+                }
+                all.push(TensorEntry {
+                    shard: number,
+                    ..tensor
+                });
+            }
+            shards.push(shard);
+        }
+        Ok((file, shards, all))
+    }
+
+    fn shard(name: &str, source: &Source, file: &str) -> Result<(Shard, Vec<TensorEntry>), LoadError> {
+        let Some(weights) = source.weights(name, file)? else {
+            return Err(source.missing(name, file));
+        };
+        let shown = source.shown(name, file);
+        let Header { tensors, data } =
+            header::parse(weights.bytes()).map_err(|problem| LoadError::Header {
+                file: shown.clone(),
+                source: problem,
+            })?;
+        let shard = Shard {
+            file: shown,
+            weights,
+            data,
+        };
+        Ok((shard, tensors))
     }
 
     /// Returns the name: the folder's, or the one given for embedded bytes.
@@ -167,10 +248,10 @@ impl Checkpoint {
         &self.opened.config
     }
 
-    /// Lists the tensors in the order in which the file stores them.
+    /// Lists the tensors in the order in which the files store them.
     #[must_use]
     pub fn tensors(&self) -> &[TensorEntry] {
-        &self.opened.header.tensors
+        &self.opened.tensors
     }
 
     /// Reads another file of the checkpoint, such as `tokenizer.json`, if it is there.
@@ -189,23 +270,21 @@ impl Checkpoint {
     /// refuses it.
     pub fn load_tensor(&self, name: &str, device: &Device, dtype: DType) -> Result<Tensor, LoadError> {
         let Opened {
-            header,
+            tensors,
             index,
-            weights,
+            shards,
             ..
         } = &*self.opened;
-        let entry = index.get(name).and_then(|&i| header.tensors.get(i));
-        let bytes = entry.and_then(|entry| {
-            weights
-                .bytes()
-                .get(header.data..)?
-                .get(entry.start..)?
-                .get(..entry.bytes)
+        let entry = index.get(name).and_then(|&i| tensors.get(i));
+        let shard = entry.and_then(|entry| shards.get(entry.shard));
+        let bytes = entry.zip(shard).and_then(|(entry, shard)| {
+            let data = shard.weights.bytes().get(shard.data..)?;
+            data.get(entry.start..)?.get(..entry.bytes)
         });
         let (Some(entry), Some(bytes)) = (entry, bytes) else {
-            let file = self.opened.source.shown(self.name(), WEIGHTS_FILE);
+            let file = shard.or(shards.first()).map(|shard| shard.file.clone());
             return Err(LoadError::NoSuchTensor {
-                file,
+                file: file.unwrap_or_default(),
                 tensor: error::shown(name),
             });
         };

@@ -11,10 +11,7 @@ use std::{
 
 use memmap2::Mmap;
 
-use super::{
-    WEIGHTS_FILE,
-    error::{LoadError, shown, shown_list},
-};
+use super::error::{LoadError, shown, shown_list};
 
 pub(super) enum Source {
     Folder(PathBuf),
@@ -77,7 +74,7 @@ impl Source {
     }
 
     /// Makes the error of a file without which there is no checkpoint, saying what is there instead.
-    pub(super) fn missing(&self, checkpoint: &str, file: &'static str) -> LoadError {
+    pub(super) fn missing(&self, checkpoint: &str, file: &str) -> LoadError {
         let (path, mut found) = match self {
             Self::Folder(folder) => (folder.display().to_string(), file_names(folder)),
             Self::Static(files) => (
@@ -91,7 +88,11 @@ impl Source {
         } else {
             shown_list(found.iter())
         };
-        LoadError::MissingFile { path, file, found }
+        LoadError::MissingFile {
+            path,
+            file: shown(file),
+            found,
+        }
     }
 
     /// Reads a whole file, if it is there.
@@ -110,14 +111,17 @@ impl Source {
         }
     }
 
-    /// Maps the weights file, if it is there.
-    pub(super) fn weights(&self, checkpoint: &str) -> Result<Option<Weights>, LoadError> {
+    /// Maps a file with weights, if it is there.
+    pub(super) fn weights(&self, checkpoint: &str, name: &str) -> Result<Option<Weights>, LoadError> {
+        if !is_plain_file_name(name) {
+            return Err(LoadError::FileName { name: shown(name) });
+        }
         let folder = match self {
-            Self::Static(files) => return Ok(find(files, WEIGHTS_FILE).map(Weights::Static)),
+            Self::Static(files) => return Ok(find(files, name).map(Weights::Static)),
             Self::Folder(folder) => folder,
         };
-        let shown_file = self.shown(checkpoint, WEIGHTS_FILE);
-        let Some((file, length)) = open(&folder.join(WEIGHTS_FILE), &shown_file)? else {
+        let shown_file = self.shown(checkpoint, name);
+        let Some((file, length)) = open(&folder.join(name), &shown_file)? else {
             return Ok(None);
         };
         if length == 0 {

@@ -173,7 +173,7 @@ fn the_reference_reader_reads_what_is_saved() {
     for entry in checkpoint.tensors() {
         let view = reference.tensor(&entry.name).unwrap();
         assert_eq!(view.shape(), entry.shape);
-        let start = checkpoint.opened.header.data + entry.start;
+        let start = checkpoint.opened.shards[0].data + entry.start;
         assert_eq!(view.data(), &file[start..start + entry.bytes]);
     }
 }
@@ -371,6 +371,69 @@ fn every_tensor_is_inside(file: &[u8]) {
             assert!(header.data + entry.start + entry.bytes <= file.len());
         }
     }
+}
+
+/// Splits a saved checkpoint's weights over two files with an index.
+fn split() -> tempfile::TempDir {
+    let folder = saved();
+    let (mut map, mut parts) = (serde_json::Map::new(), [HashMap::new(), HashMap::new()]);
+    for (number, (name, tensor)) in tensors(3).into_iter().enumerate() {
+        map.insert(name.clone(), format!("part-{}.safetensors", number % 2).into());
+        parts[number % 2].insert(name, tensor);
+    }
+    for (number, part) in parts.iter().enumerate() {
+        candle_core::safetensors::save(part, folder.path().join(format!("part-{number}.safetensors")))
+            .unwrap();
+    }
+    let index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+    fs::write(folder.path().join(INDEX_FILE), index.to_string()).unwrap();
+    fs::remove_file(folder.path().join(WEIGHTS_FILE)).unwrap();
+    folder
+}
+
+#[test]
+fn weights_in_several_files_are_one_checkpoint() {
+    let checkpoint = Checkpoint::open(split().path()).unwrap();
+    let expected = tensors(3);
+    assert_eq!(checkpoint.tensors().len(), expected.len());
+    for (name, tensor) in expected {
+        let found = checkpoint.load_tensor(&name, &Device::Cpu, DType::F32).unwrap();
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(values(&found) == values(&tensor), "{name}");
+    }
+}
+
+#[test]
+fn an_index_that_does_not_fit_its_files_is_refused() {
+    let refusal = |edit: &dyn Fn(&Path, &mut serde_json::Value)| {
+        let folder = split();
+        let path = folder.path().join(INDEX_FILE);
+        let mut index = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        edit(folder.path(), &mut index);
+        fs::write(&path, index.to_string()).unwrap();
+        let message = Checkpoint::open(folder.path()).unwrap_err().to_string();
+        message.replace(&folder.path().display().to_string(), "FOLDER")
+    };
+    let name = "decoder.norm.weight";
+    let misplaced = refusal(&|_, index| index["weight_map"][name] = "part-9.safetensors".into());
+    assert!(misplaced.contains("part-9.safetensors"), "{misplaced}");
+    let elsewhere = refusal(&|_, index| {
+        let here = index["weight_map"][name] == "part-0.safetensors";
+        index["weight_map"][name] = if here {
+            "part-1.safetensors"
+        } else {
+            "part-0.safetensors"
+        }
+        .into();
+    });
+    assert!(
+        elsewhere.contains("does not place tensor 'decoder.norm.weight'"),
+        "{elsewhere}"
+    );
+    assert_snapshot!(refusal(&|_, index| index["weight_map"] = serde_json::json!({})), @"'FOLDER/model.safetensors.index.json' names 0 files with weights, expected 1 to 1024");
+    assert_snapshot!(refusal(&|_, index| index["weight_map"][name] = "../weights".into()), @"'../weights' is not a file of a checkpoint: expected a plain file name, without folders");
+    let cut = refusal(&|folder, _| fs::write(folder.join("part-1.safetensors"), b"").unwrap());
+    assert!(cut.contains("FOLDER/part-1.safetensors"), "{cut}");
 }
 
 proptest! {
