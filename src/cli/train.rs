@@ -148,6 +148,10 @@ struct RunArgs {
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
+    /// Step hidden matrices by Muon rather than by AdamW
+    #[arg(long)]
+    muon: bool,
+
     /// Steps between two saved states
     #[arg(long, value_name = "N", default_value_t = 250)]
     save_every: u64,
@@ -288,6 +292,7 @@ fn train_stage(context: &Context, args: &RunArgs, stage: Stage) -> Outcome {
         batch: args.batch,
         workers: args.workers,
         learning_rate: args.learning_rate.unwrap_or(rate),
+        muon: args.muon,
         save_every: args.save_every.max(1),
         start,
     };

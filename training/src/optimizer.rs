@@ -4,10 +4,14 @@
 //! and the moving average in one pass. Every sum has a fixed order, whatever the number of threads: the same gradients
 //! give the same bits, so a run that is resumed from its saved state goes on as if it had not stopped.
 
+mod orthogonal;
+
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, Var};
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
+
+use orthogonal::orthogonalise;
 
 /// Values that are summed in single precision before the sum goes on in double.
 const NORM_BLOCK: usize = 1024;
@@ -98,6 +102,8 @@ pub struct AdamWConfig {
     pub max_gradient_norm: Option<f32>,
     /// Decay of the moving average of the weights; none keeps no average.
     pub average_decay: Option<f32>,
+    /// Momentum of hidden matrices, which are then stepped by Muon; none steps everything by AdamW.
+    pub muon_momentum: Option<f32>,
 }
 
 impl Default for AdamWConfig {
@@ -110,6 +116,7 @@ impl Default for AdamWConfig {
             weight_decay: 0.05,
             max_gradient_norm: Some(3.0),
             average_decay: Some(0.9995),
+            muon_momentum: None,
         }
     }
 }
@@ -120,6 +127,12 @@ pub fn decays_by_default(name: &str, shape: &[usize]) -> bool {
     const KEPT: [&str; 5] = ["embed", "position", "token", "norm", "bias"];
     let is_matrix = shape.iter().filter(|&&size| size > 1).count() >= 2;
     is_matrix && !KEPT.iter().any(|part| name.contains(part))
+}
+
+/// Says whether a parameter is a matrix between two hidden layers, for which Muon is meant: no embedding and no head.
+#[must_use]
+pub fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
+    shape.len() == 2 && decays_by_default(name, shape) && !name.starts_with("mim_head")
 }
 
 /// What the optimiser keeps about one parameter.
@@ -152,6 +165,7 @@ struct Slot {
     name: String,
     shape: Vec<usize>,
     decays: bool,
+    is_hidden: bool,
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,
     average: Option<Vec<f32>>,
@@ -177,6 +191,7 @@ impl AdamW {
                 name: name.clone(),
                 shape: var.dims().to_vec(),
                 decays: decays(name, var.dims()),
+                is_hidden: is_hidden_matrix(name, var.dims()),
                 first_moment: zeros.clone(),
                 second_moment: zeros.clone(),
                 average: config.average_decay.map(|_| weights),
@@ -343,10 +358,21 @@ impl AdamW {
             eps: config.eps,
             rate: narrow(learning_rate / (1.0 - f64::from(config.beta1).powf(step))),
             second_correction: narrow((1.0 / (1.0 - f64::from(config.beta2).powf(step))).sqrt()),
+            muon: config.muon_momentum.map(|momentum| Muon {
+                momentum,
+                rate: narrow(learning_rate),
+            }),
             keep: narrow(1.0 - learning_rate * f64::from(config.weight_decay)),
             average_step: narrow(1.0 - decay),
         }
     }
+}
+
+/// The numbers of a step by Muon.
+#[derive(Debug, Clone, Copy)]
+struct Muon {
+    momentum: f32,
+    rate: f32,
 }
 
 /// The numbers of one step that are the same for every parameter.
@@ -360,6 +386,8 @@ struct Factors {
     rate: f32,
     /// Root of the second moment's bias correction.
     second_correction: f32,
+    /// How hidden matrices are stepped, if not as everything else.
+    muon: Option<Muon>,
     /// What weight decay leaves of a weight.
     keep: f32,
     /// How far the average moves towards the weights.
@@ -411,6 +439,40 @@ impl Slot {
 
     fn update_values(&mut self, weights: &mut [f32], factors: &Factors) {
         let keep = if self.decays { factors.keep } else { 1.0 };
+        match factors.muon.filter(|_| self.is_hidden) {
+            Some(muon) => self.step_matrix(weights, &muon, factors.clip, keep),
+            None => self.step_values(weights, factors, keep),
+        }
+        if let Some(average) = &mut self.average {
+            for (average, weight) in average.iter_mut().zip(weights) {
+                *average += factors.average_step * (*weight - *average);
+            }
+        }
+    }
+
+    /// Steps a matrix along its orthogonalised momentum, with Nesterov's look ahead.
+    ///
+    /// The step is scaled to the size that AdamW's steps have, so that both take the same learning rate.
+    ///
+    /// Source: Jordan et al. 2024, "Muon"; the scale is that of Liu et al. 2025 (arXiv 2502.16982), section 2.2.
+    fn step_matrix(&mut self, weights: &mut [f32], muon: &Muon, clip: f32, keep: f32) {
+        let [rows, columns] = self.shape.as_slice() else {
+            return;
+        };
+        let ahead = self.first_moment.iter_mut().zip(&mut self.gradient);
+        for (momentum, gradient) in ahead {
+            let own = *gradient * clip;
+            *momentum = muon.momentum * *momentum + own;
+            *gradient = own + muon.momentum * *momentum;
+        }
+        orthogonalise(&mut self.gradient, *rows, *columns);
+        let step = muon.rate * 0.2 * ((*rows).max(*columns) as f32).sqrt();
+        for (weight, direction) in weights.iter_mut().zip(&self.gradient) {
+            *weight = *weight * keep - step * direction;
+        }
+    }
+
+    fn step_values(&mut self, weights: &mut [f32], factors: &Factors, keep: f32) {
         let moments = self.first_moment.iter_mut().zip(&mut self.second_moment);
         for ((weight, gradient), (first, second)) in weights.iter_mut().zip(&self.gradient).zip(moments) {
             let gradient = gradient * factors.clip;
@@ -418,11 +480,6 @@ impl Slot {
             *second = factors.beta2 * *second + (1.0 - factors.beta2) * gradient * gradient;
             let denominator = second.sqrt() * factors.second_correction + factors.eps;
             *weight = *weight * keep - factors.rate * *first / denominator;
-        }
-        if let Some(average) = &mut self.average {
-            for (average, weight) in average.iter_mut().zip(weights) {
-                *average += factors.average_step * (*weight - *average);
-            }
         }
     }
 

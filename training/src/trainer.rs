@@ -127,6 +127,8 @@ pub struct TrainOptions {
     pub workers: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
+    /// Whether hidden matrices are stepped by Muon rather than by AdamW.
+    pub muon: bool,
     /// Steps between two saved states.
     pub save_every: u64,
     /// Where the weights start, if the run has no state yet: the folder of an earlier run.
@@ -142,10 +144,12 @@ impl TrainOptions {
             batch,
             workers,
             learning_rate,
+            muon,
             ..
         } = self;
+        let optimizer = if *muon { "muon" } else { "adamw" };
         format!(
-            "{stage:?} steps {steps} batch {batch} workers {workers} rate {learning_rate} {}",
+            "{stage:?} steps {steps} batch {batch} workers {workers} {optimizer} rate {learning_rate} {}",
             config.to_json()
         )
     }
@@ -199,13 +203,20 @@ pub fn train(
         total_steps: options.steps,
     };
     let pools = pools(options.workers)?;
+    let all = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.workers.max(1))
+        .build();
+    let all = all.map_err(|error| TrainError::Worker {
+        reason: error.to_string(),
+    })?;
     let started_at = run.step;
     while run.step < options.steps && !stop.load(Ordering::Relaxed) {
         let begin = Instant::now();
         let rate = schedule.learning_rate(run.step);
         let (gradients, losses) = gradients(&run, options, source, &pools)?;
         let shares = vec![1.0; gradients.len()];
-        let norm = run.optimizer.step(&run.vars, &gradients, &shares, rate)?;
+        let Run { vars, optimizer, .. } = &mut run;
+        let norm = all.install(|| optimizer.step(vars, &gradients, &shares, rate))?;
         run.step += 1;
         let [text, visual, retrieval] = losses;
         log.append(
@@ -255,8 +266,8 @@ fn open(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, 
         .collect();
     let model = Model::from_tensors(config, &tensors)?;
     let settings = AdamWConfig {
-        average_decay: Some(0.998),
-        ..AdamWConfig::default()
+        muon_momentum: options.muon.then_some(0.95),
+        ..averaging()
     };
     let mut step = 0;
     let state = TrainingState::load_latest(run)?;
@@ -286,16 +297,20 @@ fn open(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, 
     })
 }
 
+/// The optimiser's settings, of which a run's states have to keep the moving average.
+fn averaging() -> AdamWConfig {
+    AdamWConfig {
+        average_decay: Some(0.998),
+        ..AdamWConfig::default()
+    }
+}
+
 /// Puts the averaged weights of a run into variables.
 fn load_average(run: &Path, vars: &[(String, Var)]) -> Result<(), TrainError> {
     let state = TrainingState::load_latest(run)?.ok_or_else(|| TrainError::NoState {
         folder: run.to_owned(),
     })?;
-    let settings = AdamWConfig {
-        average_decay: Some(0.998),
-        ..AdamWConfig::default()
-    };
-    let mut optimizer = AdamW::new(settings, vars, decays_by_default)?;
+    let mut optimizer = AdamW::new(averaging(), vars, decays_by_default)?;
     state.restore(vars, &mut optimizer)?;
     optimizer.write_average(vars)?;
     Ok(())

@@ -271,3 +271,33 @@ fn only_matrices_that_are_no_embeddings_decay() {
     assert!(!decays_by_default("vision_positions.weight", &[65, 256]));
     assert!(!decays_by_default("class_token", &[1, 1, 256]));
 }
+
+#[test]
+fn muon_steps_hidden_matrices_by_directions_of_one_size_and_leaves_the_rest_to_adamw() {
+    let (plain, muon) = (parameters(), parameters());
+    let config = AdamWConfig {
+        max_gradient_norm: None,
+        weight_decay: 0.0,
+        ..AdamWConfig::default()
+    };
+    let with_muon = AdamWConfig {
+        muon_momentum: Some(0.95),
+        ..config
+    };
+    let before = values(&muon[0].1);
+    let rate = 1e-2;
+    for (vars, config) in [(&plain, config), (&muon, with_muon)] {
+        let stores = [gradients(vars, 1)];
+        let mut optimizer = AdamW::new(config, vars, decays_by_default).unwrap();
+        optimizer.step(vars, &stores, &[1.0], rate).unwrap();
+    }
+    assert!(values(&plain[1].1) == values(&muon[1].1) && values(&plain[2].1) == values(&muon[2].1));
+    // A semi-orthogonal matrix [7, 33] has the norm sqrt(7).
+    let moved: Vec<f32> = values(&muon[0].1).iter().zip(&before).map(|(a, b)| a - b).collect();
+    let length = moved.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let expected = rate * 0.2 * 33.0_f64.sqrt() * 7.0_f64.sqrt();
+    assert!((length / expected - 1.0).abs() < 0.25, "{length} of {expected}");
+    let gradient = values(gradients(&muon, 1).get(&muon[0].1).unwrap());
+    let along: f64 = moved.iter().zip(&gradient).map(|(a, b)| f64::from(a * b)).sum();
+    assert!(along < 0.0, "a step goes down the gradient");
+}
