@@ -81,6 +81,21 @@ pub struct DecodeSpec {
     /// The seed of sampling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// How many continuations are followed at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beams: Option<usize>,
+    /// The power of the length by which a beam's score is divided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_penalty: Option<f32>,
+    /// Makes what was written before less likely, above 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    /// The length of the sequences of tokens that may not come twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_repeat_ngram_size: Option<usize>,
+    /// The fewest tokens that an answer may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_new_tokens: Option<usize>,
     /// Texts that end the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,

@@ -72,6 +72,10 @@ pub(crate) struct RunArgs {
     /// Sample from the fewest most likely tokens that have this probability together
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
+
+    /// Follow this many continuations at a time and print the best [default: the task's]
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "temperature")]
+    beams: Option<usize>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -122,6 +126,7 @@ fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs>
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
+        beams: args.beams,
         seed: context.seed(),
     });
     for (name, text) in &args.values {

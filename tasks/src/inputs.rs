@@ -37,6 +37,8 @@ pub struct SamplingOverrides {
     pub top_k: Option<usize>,
     /// Samples from the fewest most likely tokens that have this probability together.
     pub top_p: Option<f32>,
+    /// How many continuations to follow at a time.
+    pub beams: Option<usize>,
     /// The seed of sampling.
     pub seed: Option<u64>,
 }

@@ -138,6 +138,13 @@ impl Task {
             top_k: overrides.top_k.or(decode.top_k).or(defaults.top_k),
             top_p: overrides.top_p.or(decode.top_p).unwrap_or(defaults.top_p),
             seed: overrides.seed.or(decode.seed),
+            beams: overrides.beams.or(decode.beams).unwrap_or(defaults.beams),
+            length_penalty: decode.length_penalty.unwrap_or(defaults.length_penalty),
+            repetition_penalty: decode.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            no_repeat_ngram_size: decode
+                .no_repeat_ngram_size
+                .unwrap_or(defaults.no_repeat_ngram_size),
+            min_new_tokens: decode.min_new_tokens.unwrap_or(defaults.min_new_tokens),
             prefix: decode.prefix.clone(),
             stop: decode.stop.clone(),
             ..defaults

@@ -29,6 +29,11 @@ pub(super) struct RawDecode {
     top_k: Option<Spanned<usize>>,
     top_p: Option<Spanned<f32>>,
     seed: Option<u64>,
+    beams: Option<Spanned<usize>>,
+    length_penalty: Option<Spanned<f32>>,
+    repetition_penalty: Option<Spanned<f32>>,
+    no_repeat_ngram_size: Option<Spanned<usize>>,
+    min_new_tokens: Option<Spanned<usize>>,
     #[serde(default)]
     stop: Vec<Spanned<String>>,
 }
@@ -128,6 +133,30 @@ pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Resu
             p > 0.0 && p <= 1.0
         })?,
         seed: raw.seed,
+        beams: raw
+            .beams
+            .map(|value| at_least_one(value, "decode.beams"))
+            .transpose()?,
+        length_penalty: bounded(
+            raw.length_penalty,
+            "decode.length_penalty",
+            "a finite number",
+            |_| true,
+        )?,
+        repetition_penalty: bounded(
+            raw.repetition_penalty,
+            "decode.repetition_penalty",
+            "a number above 0",
+            |penalty| penalty > 0.0,
+        )?,
+        no_repeat_ngram_size: raw
+            .no_repeat_ngram_size
+            .map(|value| at_least_one(value, "decode.no_repeat_ngram_size"))
+            .transpose()?,
+        min_new_tokens: raw
+            .min_new_tokens
+            .map(|value| at_least_one(value, "decode.min_new_tokens"))
+            .transpose()?,
         stop: raw.stop.into_iter().map(stop).collect::<Result<_, _>>()?,
     })
 }

@@ -293,7 +293,11 @@ fn muon_steps_hidden_matrices_by_directions_of_one_size_and_leaves_the_rest_to_a
     }
     assert!(values(&plain[1].1) == values(&muon[1].1) && values(&plain[2].1) == values(&muon[2].1));
     // A semi-orthogonal matrix [7, 33] has the norm sqrt(7).
-    let moved: Vec<f32> = values(&muon[0].1).iter().zip(&before).map(|(a, b)| a - b).collect();
+    let moved: Vec<f32> = values(&muon[0].1)
+        .iter()
+        .zip(&before)
+        .map(|(a, b)| a - b)
+        .collect();
     let length = moved.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let expected = rate * 0.2 * 33.0_f64.sqrt() * 7.0_f64.sqrt();
     assert!((length / expected - 1.0).abs() < 0.25, "{length} of {expected}");
