@@ -55,9 +55,9 @@ pub use multiway_prompts::{
     InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, PromptError, PromptPart, TaskFile,
 };
 pub use multiway_runtime::{
-    Engine, EngineBuilder, EngineError, EngineStats, FinishReason, Generation, Request, RequestError,
-    SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenId, TokenStream, Tokenizer, TokenizerError,
-    Usage, sentencepiece_to_json,
+    EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats, FinishReason, Generation, Hypothesis,
+    Request, RequestError, SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenId, TokenStream,
+    Tokenizer, TokenizerError, Usage, sentencepiece_to_json,
 };
 pub use multiway_tasks::{
     Answer, Choice, ExampleReport, IndexError, PictureEntry, PictureIndex, PictureMatch, SamplingOverrides,

@@ -123,7 +123,7 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Width of the residual stream, D.
     pub hidden_size: usize,
-    /// Width of the gated feed-forward layers, F.
+    /// Width of the feed-forward layers, F.
     pub intermediate_size: usize,
     /// Number of encoder layers.
     pub encoder_layers: usize,
@@ -153,7 +153,7 @@ pub struct ModelConfig {
     pub visual_vocab_size: usize,
     /// Length of a retrieval embedding, E.
     pub embedding_size: usize,
-    /// Added to the mean square in RMSNorm.
+    /// Added to the mean square, or to the variance, in norms.
     pub norm_eps: f64,
     /// Base of the decoder's rotary positions.
     pub rope_theta: f64,

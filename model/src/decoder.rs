@@ -1,4 +1,4 @@
-//! The text decoder: causal self-attention with rotary positions, cross-attention to what the encoder made.
+//! The text decoder: causal self-attention, cross-attention to what the encoder made.
 //!
 //! Source: an encoder-decoder that writes every answer as text, Chen et al. 2022, PaLI (arXiv 2209.06794).
 

@@ -58,6 +58,14 @@ pub enum ForwardError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A sample does not have what the model's head reads.
+    #[error("sample {sample} does not fit the model's head, which expects {expected}")]
+    Head {
+        /// Which sample of the batch.
+        sample: usize,
+        /// What the head expects of each sample.
+        expected: &'static str,
+    },
     /// Something was asked of a model that it was not made for.
     #[error("the model makes no {0}: it has no head for it")]
     NoHead(&'static str),

@@ -88,6 +88,7 @@ impl Heads {
     /// Scores the classes of each sample, `[B, C]`; with two pictures, of each two neighbouring samples.
     pub(crate) fn classify(&self, encoded: &EncoderOutput) -> std::result::Result<Tensor, ForwardError> {
         let head = self.classes.as_ref().ok_or(ForwardError::NoHead("classes"))?;
+        head.check(encoded)?;
         Ok(head.forward(encoded)?)
     }
 }
@@ -109,6 +110,27 @@ impl ClassHead {
             norm2: has("head.norm2").then(|| norm("head.norm2")).transpose()?,
             dense2: linear("head.dense2")?,
         })
+    }
+
+    fn check(&self, encoded: &EncoderOutput) -> std::result::Result<(), ForwardError> {
+        let samples = &encoded.segments.samples;
+        let refuse = |sample, expected| Err(ForwardError::Head { sample, expected });
+        if let Some(sample) = samples
+            .iter()
+            .position(|s| s.images.first().is_none_or(|image| image.len() < 2))
+        {
+            return refuse(sample, "a picture");
+        }
+        if self.task != Beit3Task::Nlvr2 {
+            return Ok(());
+        }
+        if let Some(sample) = samples.iter().position(|sample| sample.text.is_empty()) {
+            return refuse(sample, "a sentence beside the picture");
+        }
+        if !samples.len().is_multiple_of(2) {
+            return refuse(samples.len() - 1, "another sample of the same sentence after it");
+        }
+        Ok(())
     }
 
     fn forward(&self, encoded: &EncoderOutput) -> Result<Tensor> {

@@ -60,7 +60,8 @@ impl Model {
         for weight in config.weights() {
             let WeightSpec { name, stored, shape } = weight;
             let Some(tensor) = tensors.get(&stored) else {
-                continue;
+                let message = format!("'{stored}' of shape {shape:?} is missing");
+                return Err(candle_core::Error::msg(message).into());
             };
             if tensor.dims() != shape.as_slice() {
                 let found = tensor.dims();

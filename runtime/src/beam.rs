@@ -83,6 +83,9 @@ impl BeamSearch {
     /// Nothing where no continuation is possible at all.
     pub(crate) fn advance(&mut self, rows: &[Vec<f32>]) -> Option<Vec<usize>> {
         let candidates = self.candidates(rows);
+        if candidates.is_empty() {
+            return None;
+        }
         let length = self.beams.first().map_or(0, |beam| beam.tokens.len()) + 1;
         let full = length >= self.params.max_new_tokens;
         let (mut beams, mut parents) = (Vec::new(), Vec::new());

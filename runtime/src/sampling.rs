@@ -26,7 +26,7 @@ pub(crate) struct Sampler {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Choice {
     pub(crate) id: TokenId,
-    /// Its log-probability under the model, before temperature and truncation.
+    /// Its log-probability by the logits that were given, before temperature and truncation.
     pub(crate) log_probability: f32,
 }
 

@@ -22,7 +22,7 @@ pub enum StreamEvent {
         /// The text that is certain now. It may be empty, or hold text of earlier tokens: half characters and
         /// possible starts of stop strings are held back. All texts joined are the answer.
         text: String,
-        /// The token's log-probability under the model, before temperature and truncation.
+        /// The token's log-probability, after penalties and bans, before temperature and truncation.
         log_probability: f32,
     },
     /// The answer is complete; this is the last event.

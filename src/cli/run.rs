@@ -74,7 +74,7 @@ pub(crate) struct RunArgs {
     top_p: Option<f32>,
 
     /// Follow this many continuations at a time and print the best [default: the task's]
-    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "temperature")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     beams: Option<usize>,
 }
 

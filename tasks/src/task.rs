@@ -93,6 +93,9 @@ impl Task {
                 .max(1);
             sampling.max_new_tokens = sampling.max_new_tokens.min(room);
         }
+        // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
+        let sampling = &mut prepared.request.sampling;
+        sampling.min_new_tokens = sampling.min_new_tokens.min(sampling.max_new_tokens);
         Ok(TaskRun::new(engine.clone(), self.name().to_owned(), prepared))
     }
 
@@ -126,6 +129,8 @@ impl Task {
 
     fn sampling(&self, overrides: SamplingOverrides) -> SamplingParams {
         let (decode, defaults) = (&self.file.decode, SamplingParams::default());
+        // A caller who asks for beams asks for the likeliest answer, whatever the file says about drawing one.
+        let searches = overrides.beams.is_some_and(|beams| beams > 1);
         SamplingParams {
             max_new_tokens: overrides
                 .max_new_tokens
@@ -133,7 +138,7 @@ impl Task {
                 .unwrap_or(defaults.max_new_tokens),
             temperature: overrides
                 .temperature
-                .or(decode.temperature)
+                .or(decode.temperature.filter(|_| !searches))
                 .unwrap_or(defaults.temperature),
             top_k: overrides.top_k.or(decode.top_k).or(defaults.top_k),
             top_p: overrides.top_p.or(decode.top_p).unwrap_or(defaults.top_p),

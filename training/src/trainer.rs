@@ -147,9 +147,9 @@ impl TrainOptions {
             muon,
             ..
         } = self;
-        let optimizer = if *muon { "muon" } else { "adamw" };
+        let optimizer = if *muon { " muon" } else { "" };
         format!(
-            "{stage:?} steps {steps} batch {batch} workers {workers} {optimizer} rate {learning_rate} {}",
+            "{stage:?} steps {steps} batch {batch} workers {workers}{optimizer} rate {learning_rate} {}",
             config.to_json()
         )
     }

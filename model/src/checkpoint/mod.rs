@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `config.json` | the [`ModelConfig`] |
-//! | `model.safetensors` | every weight of [`ModelConfig::tensors`], and nothing else, as F32, BF16 or F16 |
+//! | `model.safetensors` | every weight of [`ModelConfig::tensors`], as F32, BF16 or F16, and nothing else but what its family is known to carry unused |
 //! | `model.safetensors.index.json` | instead, for weights in several files: which file holds which weight |
 //! | `tokenizer.json`, `tokenizer.model` | the tokenizer, read by whoever tokenizes through [`Checkpoint::file`] |
 //!
@@ -179,7 +179,12 @@ impl Checkpoint {
 
     /// Opens the files with weights; names the one that decides which there are.
     fn shards(name: &str, source: &Source) -> Result<(String, Vec<Shard>, Vec<TensorEntry>), LoadError> {
-        let Some(json) = source.file(name, INDEX_FILE, INDEX_LIMIT)? else {
+        // One file wins over several, as in `transformers`: what `save` writes is what is read.
+        let index = match source.weights(name, WEIGHTS_FILE)? {
+            Some(_) => None,
+            None => source.file(name, INDEX_FILE, INDEX_LIMIT)?,
+        };
+        let Some(json) = index else {
             let (shard, tensors) = Self::shard(name, source, WEIGHTS_FILE)?;
             return Ok((shard.file.clone(), vec![shard], tensors));
         };

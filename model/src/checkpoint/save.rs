@@ -14,7 +14,9 @@ use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use safetensors::{Dtype, View};
 
-use super::{CONFIG_FILE, Checkpoint, SaveError, WEIGHTS_FILE, error::shown, source::is_plain_file_name};
+use super::{
+    CONFIG_FILE, Checkpoint, INDEX_FILE, SaveError, WEIGHTS_FILE, error::shown, source::is_plain_file_name,
+};
 use crate::config::ModelConfig;
 
 impl Checkpoint {
@@ -37,7 +39,7 @@ impl Checkpoint {
     ) -> Result<(), SaveError> {
         let folder = folder.as_ref();
         for (name, _) in files {
-            if !is_plain_file_name(name) || [CONFIG_FILE, WEIGHTS_FILE].contains(name) {
+            if !is_plain_file_name(name) || [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE].contains(name) {
                 return Err(SaveError::FileName { name: shown(name) });
             }
         }

@@ -50,15 +50,19 @@ pub struct Beit3Details {
     pub stored_grid: usize,
 }
 
+/// The most patches along one side of a picture: positions are made for all of them, however few the file has.
+const MAX_GRID: usize = 128;
+
 /// Position tables start at this row: what comes before belongs to padding.
 const POSITION_OFFSET: usize = 2;
 
 /// Keys that say nothing about the numbers of a forward pass: training, and parts that BEiT-3 does not use.
-const IGNORED: [&str; 24] = [
+const IGNORED: [&str; 25] = [
     "activation_dropout",
     "attention_dropout",
     "bert_init",
     "checkpoint_activations",
+    "checkpoint_img_size",
     "ddp_rank",
     "drop_path_rate",
     "dropout",
@@ -226,6 +230,10 @@ fn check(raw: &RawBeit3Config) -> Result<(), ConfigError> {
     if !raw.img_size.is_multiple_of(raw.patch_size) {
         let expected = format!("a divisor of img_size ({})", raw.img_size);
         return Err(value("patch_size", raw.patch_size, expected));
+    }
+    if raw.img_size / raw.patch_size > MAX_GRID {
+        let expected = format!("at most {MAX_GRID} times patch_size ({})", raw.patch_size);
+        return Err(value("img_size", raw.img_size, expected));
     }
     if raw.activation_fn != "gelu" {
         return Err(value("activation_fn", &raw.activation_fn, "'gelu'"));
@@ -429,7 +437,8 @@ pub(crate) fn adapt(details: &mut Beit3Details, shape: impl Fn(&str) -> Option<V
     }
 }
 
-/// Says whether a weight may stand in a file without being read: the temperature of the training loss.
+/// Says whether a weight may stand in a file without being read: the temperature of a training loss, and the heads of
+/// pre-training.
 pub(crate) fn is_unused(name: &str) -> bool {
-    name == "logit_scale"
+    name == "logit_scale" || name.starts_with("mlm_head.") || name.starts_with("mim_head.")
 }

@@ -28,6 +28,8 @@ pub struct T5Details {
     pub own_output: bool,
     /// Factor between the last norm and the logits.
     pub output_scale: f64,
+    /// Whether `config.json` itself says if there is such a factor.
+    pub states_scale: bool,
 }
 
 /// Distances are told by buckets, so that no length is too long for the weights; this is what is taken at once.
@@ -38,7 +40,7 @@ const MAX_TARGET_LENGTH: usize = 1 << 10;
 
 /// Keys that say nothing about the numbers: notes, training, the tokenizer, and how to generate by default, which has a
 /// file of its own.
-const IGNORED: [&str; 37] = [
+const IGNORED: [&str; 38] = [
     "_name_or_path",
     "architectures",
     "bos_token_id",
@@ -70,6 +72,7 @@ const IGNORED: [&str; 37] = [
     "output_past",
     "repetition_penalty",
     "return_dict",
+    "scalable_attention",
     "task_specific_params",
     "tokenizer_class",
     "torch_dtype",
@@ -166,6 +169,7 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
         } else {
             1.0
         },
+        states_scale: raw.scale_decoder_outputs.is_some(),
     };
     Ok(ModelConfig {
         family: Family::T5(details),
@@ -212,13 +216,17 @@ fn check(raw: &RawT5Config) -> Result<(), ConfigError> {
         (
             "relative_attention_max_distance",
             raw.relative_attention_max_distance,
-            1 << 14,
+            1 << 10,
         ),
     ];
     for (key, found, limit) in sizes {
         if found == 0 || found > limit {
             return Err(value(key, found, format!("1 to {limit}")));
         }
+    }
+    if raw.num_heads * raw.d_kv > 1 << 16 {
+        let expected = format!("at most {} over num_heads ({})", 1 << 16, raw.num_heads);
+        return Err(value("d_kv", raw.d_kv, expected));
     }
     let buckets = raw.relative_attention_num_buckets;
     if buckets < 4 || !buckets.is_multiple_of(4) || buckets / 2 >= raw.relative_attention_max_distance {
@@ -299,6 +307,10 @@ fn every_layer(details: &T5Details) -> bool {
 /// Adapts to what a file really holds: whether it has an output projection of its own.
 pub(crate) fn adapt(details: &mut T5Details, shape: impl Fn(&str) -> Option<Vec<usize>>) {
     details.own_output = shape("lm_head.weight").is_some();
+    // Version 5 of `transformers` calls every mT5 tied, also where it writes an output projection.
+    if details.own_output && !details.states_scale && details.model_type != "t5" {
+        details.output_scale = 1.0;
+    }
 }
 
 /// Says whether a weight may stand in a file without being read.

@@ -189,7 +189,14 @@ impl Engine {
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
     pub async fn search(&self, request: Request) -> Result<Vec<Hypothesis>, RequestError> {
         let prepared = self.prepare_generation(request)?;
-        let beams = prepared.sampling.beams;
+        let (beams, temperature) = (prepared.sampling.beams, prepared.sampling.temperature);
+        if temperature > 0.0 {
+            return Err(RequestError::Parameter {
+                name: "temperature",
+                found: temperature.to_string(),
+                expected: "0 for a search",
+            });
+        }
         self.check_beams(beams)?;
         let place = self.place().await?;
         let (reply, answers) = oneshot::channel();

@@ -107,7 +107,10 @@ impl Search {
             self.position += 1;
             return Ok(CacheChanges::default());
         }
-        let broken = || "the model's logits are not finite numbers; its weights may be damaged".to_owned();
+        let broken = || {
+            "no next token is possible: the model's logits are not finite numbers, or all tokens are banned"
+                .to_owned()
+        };
         let beams = self.search.beams().iter().zip(logits);
         let rows = beams.map(|(beam, logits)| {
             let mut row = LogNormalizer::of(logits)?.log_probabilities(logits);
@@ -178,69 +181,66 @@ impl Search {
     }
 
     fn hypothesis(&self, answer: &Finished) -> Hypothesis {
-        let mut text = self.text();
-        let mut stop = StopMatcher::new(&self.stop);
-        let mut whole = String::new();
-        for token in answer.tokens.iter().filter(|token| **token != self.end) {
-            let (piece, stopped) = stop.push(&text.push(*token));
-            whole.push_str(&piece);
-            if stopped {
-                break;
-            }
-        }
-        whole.push_str(&stop.push(&text.take_rest()).0);
-        whole.push_str(&stop.finish());
         Hypothesis {
-            text: whole,
+            text: self.pieces(answer).0.concat(),
             tokens: answer.tokens.clone(),
             score: answer.score,
         }
     }
 
-    fn text(&self) -> crate::tokenizer::DecodeStream {
-        if self.show_special {
+    /// Spells an answer: the text that each token adds, up to the token in which a stop string is complete; and whether
+    /// there was one.
+    fn pieces(&self, answer: &Finished) -> (Vec<String>, bool) {
+        let mut text = if self.show_special {
             self.tokenizer.decode_stream_with_special()
         } else {
             self.tokenizer.decode_stream()
-        }
-    }
-
-    /// Streams the best answer, token by token.
-    fn stream(&self, best: &Finished, usage: Usage, timings: Timings) {
-        let hypothesis = self.hypothesis(best);
-        let mut text = self.text();
-        let mut rest = hypothesis.text.as_str();
-        let count = best.tokens.len();
-        for (index, (token, log_probability)) in best.tokens.iter().zip(&best.log_probabilities).enumerate() {
+        };
+        let mut stop = StopMatcher::new(&self.stop);
+        let mut pieces = Vec::with_capacity(answer.tokens.len());
+        for token in &answer.tokens {
             let piece = if *token == self.end {
                 String::new()
             } else {
                 text.push(*token)
             };
-            let length = if index + 1 == count {
-                rest.len()
-            } else {
-                piece.len().min(rest.len())
-            };
-            let (now, later) = rest.split_at_checked(length).unwrap_or((rest, ""));
-            rest = later;
+            let (piece, stopped) = stop.push(&piece);
+            pieces.push(piece);
+            if stopped {
+                return (pieces, true);
+            }
+        }
+        let (rest, stopped) = stop.push(&text.take_rest());
+        let last = if stopped { String::new() } else { stop.finish() };
+        if let Some(piece) = pieces.last_mut() {
+            piece.push_str(&rest);
+            piece.push_str(&last);
+        }
+        (pieces, stopped)
+    }
+
+    /// Streams the best answer, token by token.
+    fn stream(&self, best: &Finished, usage: Usage, timings: Timings) {
+        let (pieces, stopped) = self.pieces(best);
+        let new_tokens = pieces.len();
+        let tokens = best.tokens.iter().zip(&best.log_probabilities);
+        for ((token, log_probability), text) in tokens.zip(pieces) {
             self.send(Ok(StreamEvent::Token {
                 id: *token,
-                text: now.to_owned(),
+                text,
                 log_probability: *log_probability,
             }));
         }
-        let ended = best.tokens.last() == Some(&self.end);
+        let finish_reason = if stopped {
+            FinishReason::StopString
+        } else if best.tokens.last() == Some(&self.end) {
+            FinishReason::Stop
+        } else {
+            FinishReason::Length
+        };
         self.send(Ok(StreamEvent::Finished {
-            finish_reason: if ended {
-                FinishReason::Stop
-            } else {
-                FinishReason::Length
-            },
-            usage: Usage {
-                new_tokens: count,
-                ..usage
-            },
+            finish_reason,
+            usage: Usage { new_tokens, ..usage },
             timings,
         }));
     }
