@@ -91,7 +91,10 @@ pub(crate) fn rows_alone(case: &Case) {
     let together = bits(&encode(case, &case.model, false).hidden);
     let mut start = 0;
     for prompt in prompts(case) {
-        let alone = case.model.encode(&batch(&case.model, &[prompt.clone()])).unwrap();
+        let alone = case
+            .model
+            .encode(&batch(&case.model, std::slice::from_ref(&prompt)))
+            .unwrap();
         let rows = &together[start..start + prompt.len()];
         assert!(
             bits(&alone.hidden) == rows,
