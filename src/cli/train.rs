@@ -382,6 +382,10 @@ fn print_report(report: &EvaluationReport) -> Outcome {
             report.openmoji_rank_1,
         ),
         (
+            "OpenMoji, right name's vector nearest of those drawn",
+            report.openmoji_nearest,
+        ),
+        (
             "OpenMoji, written caption is the name exactly",
             report.openmoji_exact_caption,
         ),
@@ -389,7 +393,7 @@ fn print_report(report: &EvaluationReport) -> Outcome {
     ];
     for (what, count) in rows {
         print_line(&format!(
-            "{what:50} {:.4} ({} of {})",
+            "{what:53} {:.4} ({} of {})",
             count.rate(),
             count.right,
             count.total

@@ -88,6 +88,8 @@ impl Count {
 pub struct EvaluationReport {
     /// OpenMoji drawings of concepts known from other artists: the right English name ranks first of all drawn ones.
     pub openmoji_rank_1: Count,
+    /// The same drawings: of all drawn names, the right one's vector is nearest to the picture's.
+    pub openmoji_nearest: Count,
     /// The same drawings: the caption that is written freely is the English name, letter by letter.
     pub openmoji_exact_caption: Count,
     /// The test split of easy-VQA: the answer is the reference.
@@ -118,10 +120,11 @@ pub fn evaluate(
         concurrency: options.concurrency.max(1),
         progress,
     };
-    let (openmoji_rank_1, openmoji_exact_caption) = asker.openmoji(options)?;
+    let [openmoji_rank_1, openmoji_nearest, openmoji_exact_caption] = asker.openmoji(options)?;
     let easy_vqa = asker.easy_vqa(&data, options)?;
     Ok(EvaluationReport {
         openmoji_rank_1,
+        openmoji_nearest,
         openmoji_exact_caption,
         easy_vqa,
         audit,
@@ -152,6 +155,11 @@ fn draw(
     Ok(known)
 }
 
+/// The cosine of two vectors of unit length.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 struct Asker<'a> {
     engine: Engine,
     tasks: TaskLibrary,
@@ -161,9 +169,13 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    fn openmoji(&self, options: &EvaluateOptions) -> Result<(Count, Count), EvaluateError> {
+    /// Counts right names ranked first by likelihood and by vectors, and right captions.
+    fn openmoji(&self, options: &EvaluateOptions) -> Result<[Count; 3], EvaluateError> {
         let drawn = draw(open_test(&options.openmoji)?, options)?;
         let names: Vec<String> = drawn.iter().map(|record| record.name.clone()).collect();
+        let vectors = self.each("names", &names, |name| {
+            self.embed(TaskInputs::new().with("text", name.as_str()))
+        })?;
         let answers = self.each("OpenMoji pictures", &drawn, |record| {
             let path = options.openmoji.join(&record.file);
             let image = self
@@ -172,18 +184,24 @@ impl Asker<'_> {
                 .map_err(|source| EvaluateError::Picture { path, source })?;
             let inputs = TaskInputs::new().with_image(image);
             let written = self.answer("caption", inputs.clone())?;
+            let vector = self.embed(inputs.clone())?;
+            let nearest = (0..names.len()).max_by(|a, b| {
+                let cosine = |name: &usize| cosine(&vector, &vectors[*name]);
+                cosine(a).total_cmp(&cosine(b))
+            });
+            let nearest = nearest.and_then(|name| names.get(name));
             let ranked = self.answer(
                 "classify",
                 inputs.with("choices", InputValue::List(names.clone())),
             )?;
-            Ok((ranked == record.name, written == record.name))
+            let name = &record.name;
+            Ok([ranked == *name, nearest == Some(name), written == *name])
         })?;
         let total = answers.len();
-        let count = |right: &dyn Fn(&(bool, bool)) -> bool| Count {
-            right: answers.iter().filter(|answer| right(answer)).count(),
+        Ok([0, 1, 2].map(|test: usize| Count {
+            right: answers.iter().filter(|answer| answer[test]).count(),
             total,
-        };
-        Ok((count(&|answer| answer.0), count(&|answer| answer.1)))
+        }))
     }
 
     fn easy_vqa(&self, data: &PreparedData, options: &EvaluateOptions) -> Result<Count, EvaluateError> {
@@ -227,6 +245,12 @@ impl Asker<'_> {
             .run(&self.engine, &inputs)?
             .wait_blocking()?;
         Ok(outcome.answer.text().unwrap_or_default().trim().to_owned())
+    }
+
+    fn embed(&self, inputs: TaskInputs) -> Result<Vec<f32>, EvaluateError> {
+        let outcome = self.tasks.get("retrieve")?.run(&self.engine, &inputs)?;
+        let outcome = outcome.wait_blocking()?;
+        Ok(outcome.answer.embedding().unwrap_or_default().to_vec())
     }
 
     /// Answers each item, several at a time; the answers come in the order of the items.
