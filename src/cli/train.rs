@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use multiway::{Tokenizer, TokenizerError};
 use multiway_training::data::{self, PreparedData};
 use multiway_training::evaluate::{EvaluateOptions, EvaluationReport, evaluate};
-use multiway_training::examples::{ExampleSource, Stage};
+use multiway_training::examples::{ExampleSource, QUESTION_SHARE, Stage};
 use multiway_training::objective::default_config;
 use multiway_training::teacher::{self, Codes};
 use multiway_training::trainer::{TrainOptions, export, train};
@@ -147,6 +147,10 @@ struct RunArgs {
     /// The highest learning rate [default: 0.0012 to pretrain, 0.0006 to finetune]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
+
+    /// How many of a hundred fine-tuning examples are questions about pictures
+    #[arg(long, value_name = "N", default_value_t = QUESTION_SHARE, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=100))]
+    question_share: usize,
 
     /// Step hidden matrices by Muon rather than by AdamW
     #[arg(long)]

@@ -30,6 +30,9 @@ const LANGUAGE_NAMES: [&str; 9] = [
     "Chinese",
 ];
 
+/// How many of a hundred fine-tuning examples are questions, if nothing else is said.
+pub const QUESTION_SHARE: usize = 16;
+
 /// How many names of other concepts stand beside each picture's own in retrieval: texts cost little.
 const OTHER_NAMES: usize = 2;
 
@@ -75,6 +78,7 @@ pub struct ExampleSource {
     tasks: TaskLibrary,
     concepts: Vec<(String, Vec<usize>)>,
     questions: Vec<usize>,
+    question_share: usize,
     seed: u64,
 }
 
@@ -130,8 +134,22 @@ impl ExampleSource {
             tasks,
             concepts,
             questions,
+            question_share: QUESTION_SHARE,
             seed,
         })
+    }
+
+    /// Sets how many of a hundred fine-tuning examples are questions; else [`QUESTION_SHARE`].
+    #[must_use]
+    pub fn with_question_share(mut self, share: usize) -> Self {
+        self.question_share = share.min(100);
+        self
+    }
+
+    /// Returns how many of a hundred fine-tuning examples are questions.
+    #[must_use]
+    pub fn question_share(&self) -> usize {
+        self.question_share
     }
 
     /// Draws one worker's share of a step.
@@ -250,12 +268,12 @@ impl ExampleSource {
         examples: &mut Vec<Example>,
         paired: &mut HashSet<String>,
     ) -> Result<(), TrainError> {
-        let draw = below(rng, 100);
-        if draw < 16 {
+        if below(rng, 100) < self.question_share {
             examples.push(self.masked_answer(rng)?);
             return Ok(());
         }
-        if draw < 19 {
+        let draw = below(rng, 100);
+        if draw < 4 {
             examples.push(self.masked_text(rng));
             return Ok(());
         }
@@ -273,7 +291,7 @@ impl ExampleSource {
         let picture = self.picture(picture, &augmentation, hiding, rng)?;
         let (language, name) = self.name(concept, rng);
         let (tokens, target) = self.caption(language, name)?;
-        let pair = if draw < 85 { Some(examples.len() + 1) } else { None };
+        let pair = if draw < 82 { Some(examples.len() + 1) } else { None };
         examples.push(Example {
             picture: Some(Arc::new(picture)),
             tokens,

@@ -9,7 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Var};
 use multiway_model::{Checkpoint, DType, Model, ModelConfig, Tensor, initialise};
 
-use crate::examples::{ExampleSource, Stage};
+use crate::examples::{ExampleSource, QUESTION_SHARE, Stage};
 use crate::log::{LossLog, plot_losses};
 use crate::objective::{LossWeights, losses};
 use crate::optimizer::{AdamW, AdamWConfig, decays_by_default};
@@ -137,7 +137,7 @@ pub struct TrainOptions {
 
 impl TrainOptions {
     /// Describes what must stay the same when a run is resumed.
-    fn settings(&self, config: &ModelConfig) -> String {
+    fn settings(&self, config: &ModelConfig, question_share: usize) -> String {
         let Self {
             stage,
             steps,
@@ -147,9 +147,13 @@ impl TrainOptions {
             muon,
             ..
         } = self;
+        let share = match question_share {
+            QUESTION_SHARE => String::new(),
+            share => format!(" questions {share}"),
+        };
         let optimizer = if *muon { " muon" } else { "" };
         format!(
-            "{stage:?} steps {steps} batch {batch} workers {workers}{optimizer} rate {learning_rate} {}",
+            "{stage:?} steps {steps} batch {batch} workers {workers}{optimizer} rate {learning_rate}{share} {}",
             config.to_json()
         )
     }
@@ -193,7 +197,7 @@ pub fn train(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(StepReport),
 ) -> Result<u64, TrainError> {
-    let mut run = open(options, config, seed)?;
+    let mut run = open(options, config, source.question_share(), seed)?;
     let csv = options.run.join("losses.csv");
     let mut log = LossLog::resume(&csv, &COLUMNS, run.step)?;
     let schedule = WarmupCosine {
@@ -224,7 +228,7 @@ pub fn train(
             &[text, visual, retrieval, Some(f64::from(norm)), Some(rate)],
         )?;
         if run.step.is_multiple_of(options.save_every) {
-            save(&run, options, config, seed)?;
+            save(&run, options, config, source, seed)?;
         }
         let examples_per_second = options.batch as f64 / begin.elapsed().as_secs_f64();
         progress(StepReport {
@@ -235,7 +239,7 @@ pub fn train(
         });
     }
     if run.step > started_at {
-        save(&run, options, config, seed)?;
+        save(&run, options, config, source, seed)?;
     }
     drop(log);
     if run.step > 0 {
@@ -252,7 +256,12 @@ fn variables(config: &ModelConfig, seed: u64) -> Result<Vec<(String, Var)>, Trai
     Ok(vars.collect::<candle_core::Result<_>>()?)
 }
 
-fn open(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, TrainError> {
+fn open(
+    options: &TrainOptions,
+    config: &ModelConfig,
+    question_share: usize,
+    seed: u64,
+) -> Result<Run, TrainError> {
     let run = &options.run;
     std::fs::create_dir_all(run).map_err(|source| TrainError::File {
         action: "create",
@@ -278,7 +287,10 @@ fn open(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, 
     }
     let mut optimizer = AdamW::new(settings, &vars, decays_by_default)?;
     if let Some(state) = state {
-        let (expected, found) = (options.settings(config), state.progress().settings.clone());
+        let (expected, found) = (
+            options.settings(config, question_share),
+            state.progress().settings.clone(),
+        );
         if found != expected {
             return Err(TrainError::Settings {
                 folder: run.clone(),
@@ -316,14 +328,20 @@ fn load_average(run: &Path, vars: &[(String, Var)]) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn save(run: &Run, options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<(), TrainError> {
+fn save(
+    run: &Run,
+    options: &TrainOptions,
+    config: &ModelConfig,
+    source: &ExampleSource,
+    seed: u64,
+) -> Result<(), TrainError> {
     let progress = Progress {
         step: run.step,
         seed,
         // Examples are drawn from the seed and the step alone: no generator or position has to be kept.
         generators: BTreeMap::new(),
         data_position: BTreeMap::new(),
-        settings: options.settings(config),
+        settings: options.settings(config, source.question_share()),
     };
     TrainingState::capture(progress, &run.vars, &run.optimizer)?.save(&options.run)?;
     Ok(())
