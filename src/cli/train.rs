@@ -30,7 +30,9 @@ Examples: the embedded model is made by these, in this order:
   multiway train export --out checkpoints/default
   multiway train evaluate
 
-pretrain and finetune go on where they stopped: Ctrl-C saves the state first.";
+pretrain and finetune go on where they stopped: Ctrl-C saves the state first.
+On Linux they are about a fifth faster where freed memory is kept: `just train` sets
+RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184.";
 
 const PREPARE_HELP: &str = "\
 Examples:
@@ -136,15 +138,15 @@ struct RunArgs {
     #[arg(long, value_name = "DIR", default_value = "runs/pretrain")]
     start: PathBuf,
 
-    /// Steps of the whole run
-    #[arg(long, value_name = "N", default_value_t = 6000)]
-    steps: u64,
+    /// Steps of the whole run [default: 2000 to pretrain, 5000 to finetune]
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
 
     /// Examples a step
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch: usize,
 
-    /// The highest learning rate [default: 0.0012 to pretrain, 0.0006 to finetune]
+    /// The highest learning rate [default: 0.0012 to pretrain, 0.001 to finetune]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
@@ -285,14 +287,15 @@ fn train_stage(context: &Context, args: &RunArgs, stage: Stage) -> Outcome {
     let config = default_config(tokenizer.vocab_size()).map_err(Failure::input)?;
     let source =
         ExampleSource::new(prepared, codes, tokenizer, config.clone(), seed).map_err(Failure::input)?;
-    let (run, rate, start) = match stage {
-        Stage::Pretrain => ("runs/pretrain", 1.2e-3, None),
-        Stage::Finetune => ("runs/finetune", 6e-4, Some(args.start.clone())),
+    let source = source.with_question_share(args.question_share);
+    let (run, steps, rate, start) = match stage {
+        Stage::Pretrain => ("runs/pretrain", 2000, 1.2e-3, None),
+        Stage::Finetune => ("runs/finetune", 5000, 1e-3, Some(args.start.clone())),
     };
     let options = TrainOptions {
         run: args.run.clone().unwrap_or_else(|| run.into()),
         stage,
-        steps: args.steps,
+        steps: args.steps.unwrap_or(steps),
         batch: args.batch,
         workers: args.workers,
         learning_rate: args.learning_rate.unwrap_or(rate),

@@ -101,17 +101,17 @@ impl Augmentation {
         Self {
             size,
             place: 0.9,
-            rotation: 15.0,
-            scale: (0.65, 1.1),
+            rotation: 10.0,
+            scale: (0.8, 1.05),
             flip: 0.0,
-            background: 0.4,
-            colour: 0.8,
+            background: 0.2,
+            colour: 0.4,
             greyscale: 0.02,
             outline: 0.3,
-            posterise: 0.2,
-            blur: 0.15,
-            noise: 0.2,
-            cutout: 0.15,
+            posterise: 0.1,
+            blur: 0.1,
+            noise: 0.1,
+            cutout: 0.05,
         }
     }
 

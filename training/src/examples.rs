@@ -278,7 +278,7 @@ impl ExampleSource {
             return Ok(());
         }
         let (concept, picture) = self.concept_and_picture(rng);
-        let left_out = if chance(rng, 0.75) { 0.4 } else { 0.0 };
+        let left_out = if chance(rng, 0.5) { 0.4 } else { 0.0 };
         let hiding = Hiding {
             masked: 0.0,
             left_out,

@@ -11,9 +11,9 @@
 //! 6. squash it to `S` x `S`, whatever its proportions, by antialiased bicubic interpolation in 8-bit fixed point;
 //! 7. normalise it to `(x / 255 - mean) / std`, channel by channel.
 //!
-//! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12) of the same decoded picture, on which models of
-//! this kind are trained elsewhere; `tests/fixtures/images` holds the proof. Decoders of JPEG and of lossy WebP may
-//! differ in the last bits.
+//! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12), on which models of this kind
+//! are trained elsewhere; `tests/fixtures/images` holds the proof, for every format. So JPEG is decoded by libjpeg,
+//! as Pillow does, once a strict decoder has accepted the file.
 //!
 //! Source: Pillow's `src/libImaging/Resample.c` for the resizing.
 
