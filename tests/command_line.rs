@@ -344,3 +344,66 @@ fn help_and_version_are_results() {
         assert!(ended.stdout.contains("multiway"));
     }
 }
+
+/// Puts a small T5 of `transformers` into a folder, with a tokenizer of letters and the special tokens of `infill`.
+fn small_t5(place: &Place) {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parity/flan");
+    for file in ["config.json", "model.safetensors"] {
+        place.write(
+            &format!("t5/{file}"),
+            std::fs::read(format!("{fixture}/{file}")).unwrap(),
+        );
+    }
+    let special = ["<pad>", "</s>", "<unk>"].map(str::to_owned);
+    let sentinels = (0..10).rev().map(|n| format!("<extra_id_{n}>"));
+    let letters = ('a'..='z').flat_map(|letter| [letter.to_string(), format!("\u{2581}{letter}")]);
+    let letters: Vec<_> = letters.chain(["\u{2581}".to_owned()]).collect();
+    let fillers = (0..200 - 3 - 10 - letters.len()).map(|n| format!("[{n}]"));
+    let pieces: Vec<String> = special
+        .into_iter()
+        .chain(letters)
+        .chain(fillers)
+        .chain(sentinels)
+        .collect();
+    let vocab: Vec<_> = pieces
+        .iter()
+        .map(|piece| serde_json::json!([piece, -1.0]))
+        .collect();
+    let added = pieces
+        .iter()
+        .enumerate()
+        .filter(|(_, piece)| piece.starts_with('<'));
+    let added: Vec<_> = added
+        .map(|(id, piece)| serde_json::json!({"id": id, "content": piece, "special": true}))
+        .collect();
+    let tokenizer = serde_json::json!({
+        "added_tokens": added,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always"},
+        "model": {"type": "Unigram", "unk_id": 2, "vocab": vocab},
+    });
+    place.write("t5/tokenizer.json", tokenizer.to_string());
+}
+
+#[test]
+fn a_t5_of_transformers_runs_like_the_embedded_model() {
+    let place = Place::new();
+    small_t5(&place);
+    let infill = [
+        "--checkpoint",
+        "t5",
+        "run",
+        "infill",
+        "--set",
+        "text=a b ___ c",
+        "--json",
+    ];
+    let json = place.run(&infill).json();
+    assert_eq!(json["task"], "infill");
+    assert!(json["usage"]["new_tokens"].as_u64().unwrap() > 0);
+    let searched = place.run(&[&infill[..], &["--beams", "3"]].concat()).json();
+    assert_eq!(searched["task"], "infill");
+    let inspected = place.run(&["--checkpoint", "t5", "inspect", "--json"]).json();
+    assert_eq!(inspected["config"]["model_type"], "t5");
+    let pictured = place.run(&["--checkpoint", "t5", "run", "caption", "--image", "cat.png"]);
+    assert_ne!(pictured.code, Some(0), "a T5 sees no pictures");
+}

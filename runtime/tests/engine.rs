@@ -455,3 +455,66 @@ async fn of_many_requests_some_cancelled_the_others_are_complete() {
         }
     }
 }
+
+fn search(n: u16, beams: usize) -> Request {
+    let mut request = request(n);
+    request.sampling = SamplingParams {
+        max_new_tokens: 8,
+        beams,
+        answers: beams,
+        prefix: request.sampling.prefix,
+        ..SamplingParams::default()
+    };
+    request
+}
+
+#[tokio::test]
+async fn a_search_finds_alone_what_it_finds_among_others() {
+    let alone = engine(4, 1);
+    let expected: Vec<_> = (0..8)
+        .map(|n| alone.search_blocking(search(n, 2 + usize::from(n % 3))).unwrap())
+        .collect();
+    let crowded = engine(16, 2);
+    let searches = join_all((0..8).map(|n| crowded.search(search(n, 2 + usize::from(n % 3)))));
+    let others = join_all((0..8).map(|n| {
+        let crowded = crowded.clone();
+        async move { crowded.generate(request(n)).await.unwrap().wait().await.unwrap() }
+    }));
+    let (searches, others) = futures_util::future::join(searches, others).await;
+    assert_eq!(others.len(), 8);
+    for (found, expected) in searches.into_iter().zip(expected) {
+        assert_eq!(found.unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_search_ends_its_text_where_a_stop_string_appears() {
+    let engine = engine(4, 1);
+    let whole = engine.search_blocking(search(1, 3)).unwrap().remove(0);
+    let stop = whole
+        .text
+        .chars()
+        .nth(whole.text.chars().count() / 2)
+        .unwrap()
+        .to_string();
+    let mut cut = search(1, 3);
+    cut.sampling.stop = vec![stop.clone()];
+    let (before, _) = whole.text.split_once(&stop).unwrap();
+    assert_eq!(engine.search_blocking(cut.clone()).unwrap()[0].text, before);
+    let streamed = engine.generate_blocking(cut).unwrap();
+    assert_eq!(
+        (streamed.text.as_str(), streamed.finish_reason),
+        (before, FinishReason::StopString)
+    );
+    assert!(streamed.tokens.len() <= whole.tokens.len());
+    assert_eq!(streamed.usage.new_tokens, streamed.tokens.len());
+}
+
+#[test]
+fn more_beams_than_the_engine_has_slots_are_refused() {
+    let refused = engine(2, 1).search_blocking(search(1, 3)).unwrap_err();
+    assert!(
+        matches!(refused, RequestError::TooManyBeams { found: 3, limit: 2 }),
+        "{refused}"
+    );
+}

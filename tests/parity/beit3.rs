@@ -134,6 +134,8 @@ pub(crate) fn walk(case: &Case) {
         Beit3Task::Nlvr2 => nlvr2(case),
         other => panic!("{}: {other:?} is not compared", case.name),
     }
+    // One shows in the logits, the other in the first layer's input.
+    case.assert_complete(&["pooled", "pos_A_interpolated"]);
 }
 
 fn encoder(case: &Case) {
@@ -156,6 +158,9 @@ fn encoder(case: &Case) {
         &first(count),
     );
     pass(case, &text(), "text.", Some("out"), &first(count));
+    let mut alone = text();
+    alone.texts.truncate(1);
+    pass(case, &alone, "text_row0_nopad.", Some("out"), &first(1));
     pass(case, &picture(text(), None), "vl.", Some("out"), &first(count));
 }
 
@@ -201,4 +206,13 @@ fn retrieval(case: &Case) {
     case.compare("language_cls", &language, case.recorded("language_cls"));
     let scores = vision.matmul(&language.t().unwrap()).unwrap(); // [B, B]
     case.compare("scores", &scores, case.recorded("scores"));
+    // The training loss: each picture is to find its text, and each text its picture.
+    let logits = scores
+        .broadcast_mul(&case.weight("logit_scale").exp().unwrap())
+        .unwrap();
+    let own = Tensor::arange(0, u32::try_from(order.len()).unwrap(), logits.device()).unwrap();
+    let forth = candle_nn::loss::cross_entropy(&logits, &own).unwrap();
+    let back = candle_nn::loss::cross_entropy(&logits.t().unwrap().contiguous().unwrap(), &own).unwrap();
+    let loss = ((forth + back).unwrap() * 0.5).unwrap();
+    case.compare("loss", &loss.reshape(1).unwrap(), case.recorded("loss"));
 }

@@ -2,7 +2,8 @@
 
 use multiway_model::{Checkpoint, DType, Device, Model, Tensor};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 pub(crate) struct Case {
@@ -11,6 +12,7 @@ pub(crate) struct Case {
     pub(crate) model: Model,
     pub(crate) inputs: Value,
     recorded: HashMap<String, Tensor>,
+    compared: RefCell<BTreeSet<String>>,
 }
 
 impl Case {
@@ -26,12 +28,30 @@ impl Case {
             model,
             inputs: serde_json::from_slice(&inputs).unwrap(),
             recorded: candle_core::safetensors::load(recorded, &Device::Cpu).unwrap(),
+            compared: RefCell::default(),
         }
     }
 
     pub(crate) fn recorded(&self, name: &str) -> &Tensor {
         let tensor = self.recorded.get(name);
         tensor.unwrap_or_else(|| panic!("{}: '{name}' was not recorded", self.name))
+    }
+
+    /// Reads a tensor of the case's weights, where the model itself does not use it.
+    pub(crate) fn weight(&self, name: &str) -> Tensor {
+        let weights =
+            candle_core::safetensors::load(self.folder.join("model.safetensors"), &Device::Cpu).unwrap();
+        weights[name].clone()
+    }
+
+    /// Checks that every recorded tensor was compared, but inputs (`in.`) and those that are seen otherwise.
+    pub(crate) fn assert_complete(&self, seen_otherwise: &[&str]) {
+        let compared = self.compared.borrow();
+        let left_out = self.recorded.keys().filter(|name| {
+            !compared.contains(*name) && !name.starts_with("in.") && !seen_otherwise.contains(&name.as_str())
+        });
+        let left_out: BTreeSet<_> = left_out.collect();
+        assert!(left_out.is_empty(), "{}: not compared: {left_out:?}", self.name);
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -46,6 +66,7 @@ impl Case {
     /// Compares rows with what was recorded: within 1e-4 of the largest value, or four times the reference's own noise.
     pub(crate) fn compare(&self, name: &str, found: &Tensor, expected: &Tensor) {
         assert_eq!(found.dims(), expected.dims(), "{}: shape of '{name}'", self.name);
+        self.compared.borrow_mut().insert(name.to_owned());
         let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (found, expected) = (flat(found), flat(expected));
         let largest = self

@@ -84,6 +84,12 @@ pub(crate) fn walk(case: &Case) {
     let labels = Tensor::from_slice(&labels, labels.len(), logits.device()).unwrap();
     let loss = candle_nn::loss::cross_entropy(&logits, &labels).unwrap();
     case.compare("loss", &loss.reshape(1).unwrap(), case.recorded("loss"));
+    // The buckets are compared where they are made, in the model crate.
+    case.assert_complete(&[
+        "rel_bucket_bidirectional",
+        "rel_bucket_causal",
+        "rel_bucket_positions",
+    ]);
 }
 
 pub(crate) fn rows_alone(case: &Case) {
