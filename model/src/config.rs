@@ -347,3 +347,30 @@ pub(crate) fn value(key: &'static str, found: impl ToString, expected: impl Into
         expected: expected.into(),
     }
 }
+
+/// Checks that sizes lie between a least and a most.
+pub(crate) fn check_sizes(sizes: &[(&'static str, usize, usize, usize)]) -> Result<(), ConfigError> {
+    match sizes
+        .iter()
+        .find(|(_, found, least, most)| found < least || found > most)
+    {
+        Some((key, found, least, most)) => Err(value(key, found, format!("{least} to {most}"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that token ids are in the vocabulary.
+pub(crate) fn check_ids(ids: &[(&'static str, u32)], vocab_size: usize) -> Result<(), ConfigError> {
+    match ids.iter().find(|(_, id)| *id as usize >= vocab_size) {
+        Some((key, id)) => Err(value(key, id, format!("an id below vocab_size ({vocab_size})"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks what is added under the root of a norm.
+pub(crate) fn check_eps(key: &'static str, eps: f64) -> Result<(), ConfigError> {
+    if eps > 0.0 && eps < 1.0 {
+        return Ok(());
+    }
+    Err(value(key, eps, "a number between 0 and 1"))
+}

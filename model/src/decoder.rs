@@ -4,12 +4,12 @@
 
 use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
 use crate::config::{LayerConfig, ModelConfig, Positions};
-use crate::encoder::{EncoderOutput, Observe, Place, scorings};
+use crate::encoder::{EncoderOutput, Observe, Place};
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::rotary::{Rotary, RotaryTable};
 use crate::layers::Weights;
-use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections};
+use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections, scorings};
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;

@@ -2,11 +2,11 @@
 //!
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1; sub-norms as in arXiv 2210.06423.
 
-use crate::attention::{AttentionPlan, RelativeBias, Scoring, self_attention};
+use crate::attention::{AttentionPlan, Scoring, self_attention};
 use crate::batch::{EncoderBatch, Segments};
 use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
 use crate::error::ForwardError;
-use crate::layers::attention::SelfAttentionProjections;
+use crate::layers::attention::{SelfAttentionProjections, scorings};
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
@@ -212,35 +212,6 @@ fn last_rows(weights: &Weights, prefix: &str, rows: usize) -> Result<Tensor> {
             table.dim(0)?
         ),
     }
-}
-
-/// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the first's.
-pub(crate) fn scorings(
-    weights: &Weights,
-    layer: &LayerConfig,
-    stack: &str,
-    layers: usize,
-) -> Result<Vec<Scoring>> {
-    let mut scoring = Scoring::scaled(layer.heads, layer.head_size);
-    if !layer.scaled {
-        scoring.scale = 1.0;
-    }
-    let mut all = Vec::with_capacity(layers);
-    for index in 0..layers {
-        if let Positions::Relative {
-            max_distance,
-            every_layer,
-            ..
-        } = layer.positions
-            && (index == 0 || every_layer)
-        {
-            let table = weights.get(&format!("{stack}.layers.{index}.position_bias.weight"))?; // [buckets, H]
-            let bias = RelativeBias::new(&table, max_distance, stack == "encoder")?;
-            scoring.bias = Some(Arc::new(bias));
-        }
-        all.push(scoring.clone());
-    }
-    Ok(all)
 }
 
 impl EncoderLayer {

@@ -40,7 +40,7 @@ pub(crate) struct Finished {
 }
 
 /// A search that is running.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct BeamSearch {
     params: BeamParams,
     beams: Vec<Beam>,
@@ -135,8 +135,8 @@ impl BeamSearch {
     }
 
     /// Lists what has finished, the best first.
-    pub(crate) fn into_finished(self) -> Vec<Finished> {
-        self.finished
+    pub(crate) fn finished(&self) -> &[Finished] {
+        &self.finished
     }
 
     fn is_full(&self) -> bool {
@@ -217,7 +217,7 @@ mod tests {
             let rows: Vec<_> = search.beams().iter().map(row).collect();
             search.advance(&rows).unwrap();
         }
-        search.into_finished()
+        search.finished
     }
 
     /// Scores every answer there is.

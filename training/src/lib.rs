@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod examples;
 pub mod log;
 pub mod masking;
+mod matmul;
 pub mod objective;
 pub mod optimizer;
 pub mod random;

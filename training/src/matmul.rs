@@ -9,7 +9,7 @@ use gemm::Parallelism;
 
 /// How the right matrix lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Right {
+pub(crate) enum Right {
     /// `[k, n]`, row by row.
     Plain,
     /// `[n, k]`, row by row.
@@ -22,7 +22,7 @@ pub(super) enum Right {
 ///
 /// `sum` `[m, n]`, `left` `[m, k]`, `right` `[k, n]` or its transpose; `m` is as many rows as `left` has. Elements beyond
 /// whole rows of the shorter side are left alone.
-pub(super) fn add_product(
+pub(crate) fn add_product(
     sum: &mut [f32],
     left: &[f32],
     right: &[f32],

@@ -19,15 +19,15 @@ impl RelativeBias {
             .to_dtype(DType::F32)?
             .to_vec2::<f32>()?;
         let reach = max_distance;
-        let mut by_distance = Vec::with_capacity(heads * (2 * reach + 1));
-        for head in 0..heads {
-            for place in 0..=2 * reach {
-                let bucket = bucket(place as i64 - reach as i64, bidirectional, buckets, max_distance);
-                let row = table.get(bucket.min(buckets - 1));
-                by_distance.push(row.and_then(|row| row.get(head)).copied().unwrap_or(0.0));
-            }
-        }
-        Ok(Self { by_distance, reach })
+        let distances = (0..=2 * reach).map(|place| place as i64 - reach as i64);
+        let rows: Vec<&Vec<f32>> = distances
+            .filter_map(|distance| table.get(bucket(distance, bidirectional, buckets, max_distance)))
+            .collect();
+        let by_distance = (0..heads).flat_map(|head| rows.iter().filter_map(move |row| row.get(head)));
+        Ok(Self {
+            by_distance: by_distance.copied().collect(),
+            reach,
+        })
     }
 
     /// Returns the values of one head for keys `0..keys` as a query sees them that stands at key `at`.

@@ -180,13 +180,11 @@ impl Checkpoint {
     /// Opens the files with weights; names the one that decides which there are.
     fn shards(name: &str, source: &Source) -> Result<(String, Vec<Shard>, Vec<TensorEntry>), LoadError> {
         // One file wins over several, as in `transformers`: what `save` writes is what is read.
-        let index = match source.weights(name, WEIGHTS_FILE)? {
-            Some(_) => None,
-            None => source.file(name, INDEX_FILE, INDEX_LIMIT)?,
-        };
-        let Some(json) = index else {
-            let (shard, tensors) = Self::shard(name, source, WEIGHTS_FILE)?;
+        if let Some((shard, tensors)) = Self::shard(name, source, WEIGHTS_FILE)? {
             return Ok((shard.file.clone(), vec![shard], tensors));
+        }
+        let Some(json) = source.file(name, INDEX_FILE, INDEX_LIMIT)? else {
+            return Err(source.missing(name, WEIGHTS_FILE));
         };
         let file = source.shown(name, INDEX_FILE);
         let index: RawIndex = serde_json::from_slice(&json).map_err(|problem| LoadError::Index {
@@ -203,7 +201,9 @@ impl Checkpoint {
         }
         let (mut shards, mut all) = (Vec::new(), Vec::new());
         for (number, part) in files.into_iter().enumerate() {
-            let (shard, tensors) = Self::shard(name, source, part)?;
+            let Some((shard, tensors)) = Self::shard(name, source, part)? else {
+                return Err(source.missing(name, part));
+            };
             for tensor in tensors {
                 // Tensors that the index places elsewhere, or not at all, are not to be believed.
                 if index.weight_map.get(&tensor.name) != Some(part) {
@@ -223,9 +223,14 @@ impl Checkpoint {
         Ok((file, shards, all))
     }
 
-    fn shard(name: &str, source: &Source, file: &str) -> Result<(Shard, Vec<TensorEntry>), LoadError> {
+    /// Opens one file with weights, if it is there.
+    fn shard(
+        name: &str,
+        source: &Source,
+        file: &str,
+    ) -> Result<Option<(Shard, Vec<TensorEntry>)>, LoadError> {
         let Some(weights) = source.weights(name, file)? else {
-            return Err(source.missing(name, file));
+            return Ok(None);
         };
         let shown = source.shown(name, file);
         let Header { tensors, data } =
@@ -238,7 +243,7 @@ impl Checkpoint {
             weights,
             data,
         };
-        Ok((shard, tensors))
+        Ok(Some((shard, tensors)))
     }
 
     /// Returns the name: the folder's, or the one given for embedded bytes.

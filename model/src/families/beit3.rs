@@ -7,7 +7,7 @@
 
 use crate::config::{
     Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, value,
+    WeightSpec, check_eps, check_sizes, value,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -214,11 +214,7 @@ fn check(raw: &RawBeit3Config) -> Result<(), ConfigError> {
             MAX_SIZE,
         ),
     ];
-    for (key, found, least, most) in sizes {
-        if found < least || found > most {
-            return Err(value(key, found, format!("{least} to {most}")));
-        }
-    }
+    check_sizes(&sizes)?;
     if !raw.encoder_embed_dim.is_multiple_of(raw.encoder_attention_heads) {
         let expected = format!("a divisor of encoder_embed_dim ({})", raw.encoder_embed_dim);
         return Err(value(
@@ -238,13 +234,7 @@ fn check(raw: &RawBeit3Config) -> Result<(), ConfigError> {
     if raw.activation_fn != "gelu" {
         return Err(value("activation_fn", &raw.activation_fn, "'gelu'"));
     }
-    if !(raw.layernorm_eps > 0.0 && raw.layernorm_eps < 1.0) {
-        return Err(value(
-            "layernorm_eps",
-            raw.layernorm_eps,
-            "a number between 0 and 1",
-        ));
-    }
+    check_eps("layernorm_eps", raw.layernorm_eps)?;
     let switches = [
         ("no_scale_embedding", raw.no_scale_embedding, true),
         ("subln", raw.subln, true),

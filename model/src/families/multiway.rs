@@ -4,7 +4,7 @@
 
 use crate::config::{
     Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, value,
+    WeightSpec, check_eps, check_ids, check_sizes, value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -184,7 +184,7 @@ impl TryFrom<RawMultiwayConfig> for ModelConfig {
     type Error = ConfigError;
 
     fn try_from(raw: RawMultiwayConfig) -> Result<Self, ConfigError> {
-        check_sizes(&raw)?;
+        check_all_sizes(&raw)?;
         check_relations(&raw)?;
         check_numbers(&raw)?;
         Ok(Self {
@@ -217,29 +217,24 @@ impl TryFrom<RawMultiwayConfig> for ModelConfig {
     }
 }
 
-fn check_sizes(raw: &RawMultiwayConfig) -> Result<(), ConfigError> {
+fn check_all_sizes(raw: &RawMultiwayConfig) -> Result<(), ConfigError> {
     let sizes = [
-        ("vocab_size", raw.vocab_size, MAX_SIZE),
-        ("hidden_size", raw.hidden_size, 1 << 16),
-        ("intermediate_size", raw.intermediate_size, 1 << 18),
-        ("encoder_layers", raw.encoder_layers, 1024),
-        ("encoder_heads", raw.encoder_heads, 1024),
-        ("decoder_layers", raw.decoder_layers, 1024),
-        ("decoder_heads", raw.decoder_heads, 1024),
-        ("image_size", raw.image_size, 1 << 13),
-        ("patch_size", raw.patch_size, 1 << 10),
-        ("max_images", raw.max_images, 1024),
-        ("max_text_length", raw.max_text_length, MAX_SIZE),
-        ("max_target_length", raw.max_target_length, MAX_SIZE),
-        ("visual_vocab_size", raw.visual_vocab_size, MAX_SIZE),
-        ("embedding_size", raw.embedding_size, 1 << 16),
+        ("vocab_size", raw.vocab_size, 1, MAX_SIZE),
+        ("hidden_size", raw.hidden_size, 1, 1 << 16),
+        ("intermediate_size", raw.intermediate_size, 1, 1 << 18),
+        ("encoder_layers", raw.encoder_layers, 1, 1024),
+        ("encoder_heads", raw.encoder_heads, 1, 1024),
+        ("decoder_layers", raw.decoder_layers, 1, 1024),
+        ("decoder_heads", raw.decoder_heads, 1, 1024),
+        ("image_size", raw.image_size, 1, 1 << 13),
+        ("patch_size", raw.patch_size, 1, 1 << 10),
+        ("max_images", raw.max_images, 1, 1024),
+        ("max_text_length", raw.max_text_length, 1, MAX_SIZE),
+        ("max_target_length", raw.max_target_length, 1, MAX_SIZE),
+        ("visual_vocab_size", raw.visual_vocab_size, 1, MAX_SIZE),
+        ("embedding_size", raw.embedding_size, 1, 1 << 16),
     ];
-    for (key, found, limit) in sizes {
-        if found == 0 || found > limit {
-            return Err(value(key, found, format!("1 to {limit}")));
-        }
-    }
-    Ok(())
+    check_sizes(&sizes)
 }
 
 fn check_relations(raw: &RawMultiwayConfig) -> Result<(), ConfigError> {
@@ -277,22 +272,11 @@ fn check_relations(raw: &RawMultiwayConfig) -> Result<(), ConfigError> {
         ("eos_token_id", raw.eos_token_id),
         ("decoder_start_token_id", raw.decoder_start_token_id),
     ];
-    for (key, id) in ids {
-        if id as usize >= raw.vocab_size {
-            return Err(value(
-                key,
-                id,
-                format!("an id below vocab_size ({})", raw.vocab_size),
-            ));
-        }
-    }
-    Ok(())
+    check_ids(&ids, raw.vocab_size)
 }
 
 fn check_numbers(raw: &RawMultiwayConfig) -> Result<(), ConfigError> {
-    if !(raw.norm_eps > 0.0 && raw.norm_eps < 1.0) {
-        return Err(value("norm_eps", raw.norm_eps, "a number between 0 and 1"));
-    }
+    check_eps("norm_eps", raw.norm_eps)?;
     if !(raw.rope_theta >= 1.0 && raw.rope_theta.is_finite()) {
         return Err(value(
             "rope_theta",

@@ -5,7 +5,7 @@
 
 use crate::config::{
     Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, value,
+    WeightSpec, check_eps, check_ids, check_sizes, value,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -202,28 +202,26 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
 
 fn check(raw: &RawT5Config) -> Result<(), ConfigError> {
     let sizes = [
-        ("vocab_size", raw.vocab_size, MAX_SIZE),
-        ("d_model", raw.d_model, 1 << 16),
-        ("d_ff", raw.d_ff, 1 << 18),
-        ("d_kv", raw.d_kv, 1 << 12),
-        ("num_heads", raw.num_heads, 1024),
-        ("num_layers", raw.num_layers, 1024),
+        ("vocab_size", raw.vocab_size, 1, MAX_SIZE),
+        ("d_model", raw.d_model, 1, 1 << 16),
+        ("d_ff", raw.d_ff, 1, 1 << 18),
+        ("d_kv", raw.d_kv, 1, 1 << 12),
+        ("num_heads", raw.num_heads, 1, 1024),
+        ("num_layers", raw.num_layers, 1, 1024),
         (
             "num_decoder_layers",
             raw.num_decoder_layers.unwrap_or(raw.num_layers),
+            1,
             1024,
         ),
         (
             "relative_attention_max_distance",
             raw.relative_attention_max_distance,
+            1,
             1 << 10,
         ),
     ];
-    for (key, found, limit) in sizes {
-        if found == 0 || found > limit {
-            return Err(value(key, found, format!("1 to {limit}")));
-        }
-    }
+    check_sizes(&sizes)?;
     if raw.num_heads * raw.d_kv > 1 << 16 {
         let expected = format!("at most {} over num_heads ({})", 1 << 16, raw.num_heads);
         return Err(value("d_kv", raw.d_kv, expected));
@@ -233,27 +231,13 @@ fn check(raw: &RawT5Config) -> Result<(), ConfigError> {
         let expected = "a multiple of 4, less than twice relative_attention_max_distance";
         return Err(value("relative_attention_num_buckets", buckets, expected));
     }
-    for (key, id) in [
+    let ids = [
         ("pad_token_id", raw.pad_token_id),
         ("eos_token_id", raw.eos_token_id),
         ("decoder_start_token_id", raw.decoder_start_token_id),
-    ] {
-        if id as usize >= raw.vocab_size {
-            return Err(value(
-                key,
-                id,
-                format!("an id below vocab_size ({})", raw.vocab_size),
-            ));
-        }
-    }
-    if !(raw.layer_norm_epsilon > 0.0 && raw.layer_norm_epsilon < 1.0) {
-        return Err(value(
-            "layer_norm_epsilon",
-            raw.layer_norm_epsilon,
-            "a number between 0 and 1",
-        ));
-    }
-    Ok(())
+    ];
+    check_ids(&ids, raw.vocab_size)?;
+    check_eps("layer_norm_epsilon", raw.layer_norm_epsilon)
 }
 
 /// Writes a `config.json` that [`read`] reads back.

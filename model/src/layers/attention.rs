@@ -1,8 +1,11 @@
-//! The projections around attention.
+//! The projections around attention, and how it scores.
 
 use super::linear::Linear;
 use super::{Weights, by_expert};
+use crate::attention::{RelativeBias, Scoring};
+use crate::config::{LayerConfig, Positions};
 use candle_core::{Result, Tensor};
+use std::sync::Arc;
 
 /// One or two sets of fused query, key and value projections with an output projection.
 #[derive(Debug)]
@@ -60,4 +63,33 @@ impl CrossAttentionProjections {
             out: Linear::load(weights, &names(prefix, &["out_proj"]))?,
         })
     }
+}
+
+/// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the first's.
+pub(crate) fn scorings(
+    weights: &Weights,
+    layer: &LayerConfig,
+    stack: &str,
+    layers: usize,
+) -> Result<Vec<Scoring>> {
+    let mut scoring = Scoring::scaled(layer.heads, layer.head_size);
+    if !layer.scaled {
+        scoring.scale = 1.0;
+    }
+    let mut all = Vec::with_capacity(layers);
+    for index in 0..layers {
+        if let Positions::Relative {
+            max_distance,
+            every_layer,
+            ..
+        } = layer.positions
+            && (index == 0 || every_layer)
+        {
+            let table = weights.get(&format!("{stack}.layers.{index}.position_bias.weight"))?; // [buckets, H]
+            let bias = RelativeBias::new(&table, max_distance, stack == "encoder")?;
+            scoring.bias = Some(Arc::new(bias));
+        }
+        all.push(scoring.clone());
+    }
+    Ok(all)
 }

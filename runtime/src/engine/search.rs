@@ -168,15 +168,17 @@ impl Search {
 
     /// Gives out the answers.
     pub(crate) fn finish(&mut self, usage: Usage, timings: Timings) {
-        let finished = self.search.clone().into_finished();
-        if let SearchReply::List(reply) = &mut self.reply {
-            let reply = reply.take();
-            let best = finished.iter().take(self.answers);
-            let answers = best.map(|answer| self.hypothesis(answer)).collect();
+        let finished = self.search.finished();
+        let best = finished.iter().take(self.answers);
+        let answers = best.map(|answer| self.hypothesis(answer)).collect();
+        match &mut self.reply {
             // A caller that has gone wants no answer.
-            drop(reply.map(|reply| reply.send(Ok(answers))));
-        } else if let Some(best) = finished.first() {
-            self.stream(best, usage, timings);
+            SearchReply::List(reply) => drop(reply.take().map(|reply| reply.send(Ok(answers)))),
+            SearchReply::Stream(_) => {
+                if let Some(best) = self.search.finished().first() {
+                    self.stream(best, usage, timings);
+                }
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks": five steps of a
 //! Newton-Schulz iteration with the coefficients given there, which bring every singular value close to one.
 
-use gemm::Parallelism;
+use crate::matmul::{Right, add_product};
 
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 const STEPS: usize = 5;
@@ -27,101 +27,32 @@ pub(super) fn orthogonalise(values: &mut [f32], rows: usize, columns: usize) {
         *value *= inverse;
     }
     // The products are formed on the shorter side.
-    let wide = rows <= columns;
-    let (short, long) = if wide { (rows, columns) } else { (columns, rows) };
-    // Element (i, j) of the matrix with the short side first lies at i * step + j * stride.
-    let (step, stride) = if wide { (columns, 1) } else { (1, columns) };
-    let mut next = vec![0.0; values.len()];
-    let (mut gram, mut square) = (vec![0.0; short * short], vec![0.0; short * short]);
+    let is_tall = rows > columns;
+    let (short, long) = (rows.min(columns), rows.max(columns));
+    let mut x = if is_tall {
+        transposed(values, rows, columns)
+    } else {
+        values.to_vec()
+    }; // [short, long]
     let [a, b, c] = COEFFICIENTS;
     for _ in 0..STEPS {
-        multiply(
-            &mut gram,
-            (short, 1),
-            &*values,
-            (step, stride),
-            &*values,
-            (stride, step),
-            (short, long, short),
-        );
-        multiply(
-            &mut square,
-            (short, 1),
-            &gram,
-            (short, 1),
-            &gram,
-            (short, 1),
-            (short, short, short),
-        );
-        for (square, gram) in square.iter_mut().zip(&gram) {
-            *square = c * *square + b * gram;
+        let mut gram = vec![0.0; short * short];
+        add_product(&mut gram, &x, &x, (long, short), Right::Transposed);
+        let mut factor = vec![0.0; short * short];
+        add_product(&mut factor, &gram, &gram, (short, short), Right::Plain);
+        for (factor, gram) in factor.iter_mut().zip(&gram) {
+            *factor = c * *factor + b * gram;
         }
-        multiply(
-            &mut next,
-            (step, stride),
-            &square,
-            (short, 1),
-            &*values,
-            (step, stride),
-            (short, short, long),
-        );
-        for (value, next) in values.iter_mut().zip(&next) {
-            *value = a * *value + next;
-        }
+        let mut next: Vec<f32> = x.iter().map(|x| a * x).collect();
+        add_product(&mut next, &factor, &x, (short, long), Right::Plain);
+        x = next;
     }
+    values.copy_from_slice(&if is_tall { transposed(&x, short, long) } else { x });
 }
 
-/// Computes `out = left right` of matrices `[m, k]` and `[k, n]`; strides are given row first.
-#[expect(
-    unsafe_code,
-    reason = "the gemm crate takes raw pointers; every extent is asserted first"
-)]
-#[expect(
-    clippy::cast_possible_wrap,
-    reason = "strides are far below the limit of isize: they index slices"
-)]
-fn multiply(
-    out: &mut [f32],
-    (out_row, out_column): (usize, usize),
-    left: &[f32],
-    (left_row, left_column): (usize, usize),
-    right: &[f32],
-    (right_row, right_column): (usize, usize),
-    (m, k, n): (usize, usize, usize),
-) {
-    let fits = |length: usize, rows: usize, columns: usize, row: usize, column: usize| {
-        rows > 0 && columns > 0 && (rows - 1) * row + (columns - 1) * column < length
-    };
-    assert!(
-        fits(out.len(), m, n, out_row, out_column)
-            && fits(left.len(), m, k, left_row, left_column)
-            && fits(right.len(), k, n, right_row, right_column),
-        "extents of a matrix product"
-    );
-    // SAFETY: the three matrices lie inside their slices (asserted above), and `out` is borrowed exclusively.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            out_column as isize,
-            out_row as isize,
-            false,
-            left.as_ptr(),
-            left_column as isize,
-            left_row as isize,
-            right.as_ptr(),
-            right_column as isize,
-            right_row as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let column = |column: usize| values.iter().skip(column).step_by(columns).take(rows);
+    (0..columns).flat_map(column).copied().collect()
 }
 
 #[cfg(test)]

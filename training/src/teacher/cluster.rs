@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::matmul::{Right, add_product};
+use crate::matmul::{Right, add_product};
 use crate::random::{below, unit};
 
 /// Vectors that one task takes at once.

@@ -2,7 +2,7 @@
 //!
 //! Every layer has its batch normalisation folded in.
 
-use super::matmul::{Right, add_product};
+use crate::matmul::{Right, add_product};
 
 /// Channels that a depthwise convolution sums at once, in registers.
 pub(super) const LANES: usize = 16;

@@ -19,7 +19,6 @@
 mod cluster;
 mod codes;
 mod layers;
-mod matmul;
 mod network;
 mod picture;
 mod pth;
