@@ -13,7 +13,7 @@
 //!
 //! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12), on which models of this kind
 //! are trained elsewhere; `tests/fixtures/images` holds the proof, for every format. So JPEG is decoded by libjpeg,
-//! as Pillow does, once a strict decoder has accepted the file.
+//! as Pillow does, once a strict decoder has accepted the file; of pictures in CMYK the strict decoder's pixels are kept.
 //!
 //! Source: Pillow's `src/libImaging/Resample.c` for the resizing.
 
