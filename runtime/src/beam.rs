@@ -260,9 +260,12 @@ mod tests {
         fn a_beam_as_wide_as_the_tree_finds_the_best_answer(table in table()) {
             let params = BeamParams { early_stopping: EarlyStopping::Never, ..params(64, 3) };
             let found = search(params, &table);
-            let best = &exhaustive(params, &table)[0];
-            prop_assert!((found[0].score - best.score).abs() < 1e-6);
-            prop_assert_eq!(&found[0].tokens, &best.tokens);
+            // Of answers that are equally likely (`[0, 2, 0]` and `[2, 0, 0]` always are) each is a best one.
+            let all = exhaustive(params, &table);
+            let is_best = |answer: &&Finished| (all[0].score - answer.score).abs() < 1e-6;
+            let mut best = all.iter().take_while(is_best);
+            prop_assert!(is_best(&&found[0]));
+            prop_assert!(best.any(|answer| answer.tokens == found[0].tokens));
         }
 
         #[test]

@@ -77,7 +77,8 @@ pub struct ExampleSource {
     config: ModelConfig,
     tasks: TaskLibrary,
     concepts: Vec<(String, Vec<usize>)>,
-    questions: Vec<usize>,
+    /// Questions whose answer is yes or no, and all others; where there is no question of one kind, both are all.
+    questions: [Vec<usize>; 2],
     question_share: usize,
     seed: u64,
 }
@@ -113,8 +114,8 @@ impl ExampleSource {
             .iter()
             .enumerate()
             .filter(|(_, q)| q.split == Split::Train);
-        let questions: Vec<usize> = questions.map(|(index, _)| index).collect();
-        if concepts.is_empty() || questions.is_empty() || data.texts().is_empty() {
+        let questions = by_kind(questions);
+        if concepts.is_empty() || questions.iter().any(Vec::is_empty) || data.texts().is_empty() {
             return Err(TrainError::NothingToTrainOn {
                 folder: data.folder().to_owned(),
             });
@@ -349,10 +350,11 @@ impl ExampleSource {
         (language, name.unwrap_or_default())
     }
 
+    /// Draws a question: one to be answered with yes or no as often as any other, for the others teach more.
     fn question(&self, rng: &mut ChaCha8Rng) -> &QuestionRecord {
-        let questions = self.data.questions();
-        // `questions` holds indices of `data.questions()`, and is not empty.
-        &questions[self.questions[below(rng, self.questions.len())]]
+        let kind = &self.questions[usize::from(chance(rng, 0.5))];
+        // Each kind holds indices of `data.questions()`, and is not empty.
+        &self.data.questions()[kind[below(rng, kind.len())]]
     }
 
     fn caption(&self, language: usize, name: &str) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
@@ -438,5 +440,19 @@ impl ExampleSource {
             patches,
             codes,
         })
+    }
+}
+
+/// Parts questions into those to be answered with yes or no and the others; where one part is empty, both are all.
+fn by_kind<'a>(questions: impl Iterator<Item = (usize, &'a QuestionRecord)>) -> [Vec<usize>; 2] {
+    let (mut closed, mut open) = (Vec::new(), Vec::new());
+    for (index, question) in questions {
+        let is_closed = ["yes", "no"].contains(&question.answer.as_str());
+        (if is_closed { &mut closed } else { &mut open }).push(index);
+    }
+    match (closed.is_empty(), open.is_empty()) {
+        (true, _) => [open.clone(), open],
+        (_, true) => [closed.clone(), closed],
+        _ => [closed, open],
     }
 }
