@@ -239,16 +239,70 @@ impl ModelConfig {
         match &mut self.family {
             Family::Multiway => {}
             Family::T5(details) => t5::adapt(details, shape),
-            Family::Beit3(details) => beit3::adapt(details, shape),
+            Family::Beit3(details) => beit3::adapt(details, &mut self.visual_vocab_size, shape),
         }
     }
 
     /// Says whether a weight may stand in a file without being read.
     pub(crate) fn is_unused(&self, name: &str) -> bool {
-        match self.family {
+        match &self.family {
             Family::Multiway => false,
             Family::T5(_) => t5::is_unused(name),
-            Family::Beit3(_) => beit3::is_unused(name),
+            Family::Beit3(details) => beit3::is_unused(name, details),
+        }
+    }
+
+    /// Says whether the model writes text: by a decoder, or word by word through its encoder.
+    #[must_use]
+    pub fn writes_text(&self) -> bool {
+        self.max_target_length > 0
+    }
+
+    /// Says whether pictures keep their proportions and are cut to the square in their middle, rather than squashed.
+    #[must_use]
+    pub fn crops_images(&self) -> bool {
+        match &self.family {
+            Family::Beit3(details) => details.task == beit3::Beit3Task::ImageClassification,
+            Family::Multiway | Family::T5(_) => false,
+        }
+    }
+
+    /// Returns the token that opens a text before the encoder, where there is one. In such models a prompt of pictures
+    /// alone has no text rows at all, while elsewhere its text is a lone `</s>`.
+    #[must_use]
+    pub fn text_start(&self) -> Option<u32> {
+        match self.family {
+            Family::Beit3(_) => Some(self.decoder_start_token_id),
+            Family::Multiway | Family::T5(_) => None,
+        }
+    }
+
+    /// Returns the id of the mask behind which the encoder itself writes the next word; none where a decoder writes.
+    #[must_use]
+    pub fn writing_mask(&self) -> Option<u32> {
+        match &self.family {
+            Family::Beit3(details) if self.writes_text() => Some(details.mask_token_id),
+            _ => None,
+        }
+    }
+
+    /// Returns the id of `<mask>`, where the model has a head that names the words behind masks.
+    #[must_use]
+    pub fn masked_words(&self) -> Option<u32> {
+        match &self.family {
+            Family::Beit3(details) if details.task == beit3::Beit3Task::Pretraining => {
+                Some(details.mask_token_id)
+            }
+            _ => None,
+        }
+    }
+
+    /// Counts the classes that the model's head knows; zero where it has none.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        match &self.family {
+            Family::Beit3(details) => details.classes,
+            Family::Multiway | Family::T5(_) => 0,
         }
     }
 

@@ -262,7 +262,7 @@ impl Decoder {
             x = layer.after_cross(&x, &attended)?; // [B, D]
         }
         let logits = self.logits(&self.norm.forward(&x, 0)?)?; // [B, V]
-        cache.commit(&slots);
+        cache.commit(batch);
         Ok(logits.to_dtype(candle_core::DType::F32)?)
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1; sub-norms as in arXiv 2210.06423.
 
-use crate::attention::{AttentionPlan, Scoring, self_attention};
-use crate::batch::{EncoderBatch, Segments};
+use crate::attention::{Scoring, self_attention};
+use crate::batch::{EncoderBatch, SampleSegments, Segments};
 use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
+use crate::decoder::DecoderBatch;
 use crate::error::ForwardError;
 use crate::layers::attention::{SelfAttentionProjections, scorings};
 use crate::layers::feed_forward::FeedForward;
@@ -12,6 +13,7 @@ use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
 use crate::layers::positions::resize_grid;
 use crate::layers::{Weights, by_expert};
+use crate::memory::{KvCache, MemoryLayer, PromptMemory};
 use candle_core::{Device, Result, Tensor, bail};
 use std::sync::Arc;
 
@@ -36,6 +38,8 @@ pub struct EncoderOutput {
     pub hidden: Tensor,
     /// Which rows belong to which sample.
     pub segments: Segments,
+    /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them; else none.
+    pub(crate) keys_values: Vec<Tensor>,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,7 @@ pub(crate) struct Encoder {
     /// None where the heads have norms of their own.
     norm: Option<Norm>,
     pattern: AttentionPattern,
+    writes: bool,
     device: Device,
 }
 
@@ -103,6 +108,7 @@ impl Encoder {
             layers: layers.collect::<Result<_>>()?,
             norm: norm.transpose()?,
             pattern: config.attention_pattern,
+            writes: config.writing_mask().is_some(),
             device: text_embed.device().clone(),
             text_embed,
         })
@@ -120,8 +126,15 @@ impl Encoder {
         let plan = Arc::new(batch.segments.plan(self.pattern));
         let mut x = self.embed(batch)?; // [N, D]
         observe(Place::Embedded, &x)?;
+        let mut keys_values = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, split, &plan)?; // [N, D]
+            x = layer.forward(&x, split, |qkv| {
+                if self.writes {
+                    let d = qkv.dim(1)? / 3;
+                    keys_values.push(qkv.narrow(1, d, 2 * d)?); // [N, 2D]
+                }
+                self_attention(qkv, &plan, &layer.scoring)
+            })?; // [N, D]
             observe(Place::Layer(index), &x)?;
         }
         let hidden = match &self.norm {
@@ -132,7 +145,60 @@ impl Encoder {
         Ok(EncoderOutput {
             hidden,
             segments: batch.segments.clone(),
+            keys_values,
         })
+    }
+
+    /// Keeps what writing behind each sample needs of it: its keys and values.
+    pub(crate) fn prompt_memory(
+        &self,
+        encoded: &EncoderOutput,
+    ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
+        let one = |sample: &SampleSegments| {
+            let layer = |kv: &Tensor| {
+                let rows = sample.all().into_iter().map(|r| kv.narrow(0, r.start, r.len()));
+                let kv = Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?; // [S, 2D]
+                Ok(MemoryLayer {
+                    kv: kv.contiguous()?.copy()?,
+                })
+            };
+            let layers = encoded.keys_values.iter().map(layer).collect::<Result<_>>()?;
+            Ok(PromptMemory::new(layers, sample.rows()))
+        };
+        encoded.segments.samples.iter().map(one).collect()
+    }
+
+    /// Reads each sequence's last token with a mask behind it, and returns the masks' rows, `[B, D]`.
+    ///
+    /// Source: `CaptioningHandler` of `microsoft/unilm`, `beit3/engine_for_finetuning.py`.
+    pub(crate) fn step(
+        &self,
+        batch: &DecoderBatch,
+        cache: &mut KvCache,
+        mask: u32,
+    ) -> std::result::Result<Tensor, ForwardError> {
+        let slots: Vec<usize> = batch.rows.iter().map(|row| row.slot).collect();
+        let positions = cache.reserve(&slots)?;
+        let limit = self.text_embed.dim(0)?;
+        let tokens: Vec<u32> = batch.rows.iter().flat_map(|row| [row.token, mask]).collect();
+        if let Some(&found) = tokens.iter().find(|token| **token as usize >= limit) {
+            return Err(ForwardError::TokenId { found, limit });
+        }
+        let positions: Vec<u32> = positions.into_iter().flat_map(|p| [p, p + 1]).collect();
+        let mut x = self.embed_text(&tokens, &positions)?; // [2B, D]
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, 0, |qkv| {
+                cache.attend_masked(index, qkv, batch.rows, &layer.scoring)
+            })?; // [2B, D]
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x, 0)?; // [2B, D]
+        }
+        let (rows, width) = x.dims2()?;
+        Ok(x.reshape((rows / 2, 2, width))?
+            .narrow(1, 1, 1)?
+            .squeeze(1)?
+            .contiguous()?) // [B, D]
     }
 
     fn embed(&self, batch: &EncoderBatch) -> Result<Tensor> {
@@ -141,14 +207,17 @@ impl Encoder {
             parts.push(self.embed_vision(batch)?); // [Nv, D]
         }
         if !batch.tokens.is_empty() {
-            let tokens = self.rows(&self.text_embed, &batch.tokens)?; // [Nt, D]
-            let mut rows = (tokens * self.text_scale)?; // [Nt, D]
-            if let Some(table) = &self.text_position {
-                rows = (rows + self.rows(table, &batch.token_positions)?)?; // [Nt, D]
-            }
-            parts.push(rows);
+            parts.push(self.embed_text(&batch.tokens, &batch.token_positions)?); // [Nt, D]
         }
         Tensor::cat(&parts, 0)
+    }
+
+    fn embed_text(&self, tokens: &[u32], positions: &[u32]) -> Result<Tensor> {
+        let rows = (self.rows(&self.text_embed, tokens)? * self.text_scale)?; // [Nt, D]
+        match &self.text_position {
+            Some(table) => rows + self.rows(table, positions)?, // [Nt, D]
+            None => Ok(rows),
+        }
     }
 
     fn embed_vision(&self, batch: &EncoderBatch) -> Result<Tensor> {
@@ -248,10 +317,16 @@ impl EncoderLayer {
         })
     }
 
-    fn forward(&self, x: &Tensor, split: usize, plan: &Arc<AttentionPlan>) -> Result<Tensor> {
+    /// Runs the layer; `attend` is given queries, keys and values side by side, `[N, 3D]`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        split: usize,
+        attend: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let h = self.attention_norm.forward(x, split)?; // [N, D]
         let qkv = self.projections.qkv(&h, split)?; // [N, 3D]
-        let mut h = self_attention(&qkv, plan, &self.scoring)?; // [N, H Dh]
+        let mut h = attend(&qkv)?; // [N, H Dh]
         if let Some(norm) = &self.inner_norm {
             h = norm.forward(&h, split)?; // [N, H Dh]
         }

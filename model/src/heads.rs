@@ -14,6 +14,7 @@ use candle_core::{Result, Tensor};
 pub(crate) struct Heads {
     embedding: Option<EmbeddingHead>,
     visual_codes: Option<Linear>,
+    words: Option<Linear>,
     classes: Option<ClassHead>,
 }
 
@@ -49,12 +50,14 @@ impl Heads {
             })
         });
         let visual_codes = weights.has("mim_head.weight").then(|| linear("mim_head"));
+        let words = weights.has("mlm_head.weight").then(|| linear("mlm_head"));
         let classes = weights
             .has("head.dense2.weight")
             .then(|| ClassHead::load(config, weights));
         Ok(Self {
             embedding: embedding.transpose()?,
             visual_codes: visual_codes.transpose()?,
+            words: words.transpose()?,
             classes: classes.transpose()?,
         })
     }
@@ -82,6 +85,12 @@ impl Heads {
             .visual_codes
             .as_ref()
             .ok_or(ForwardError::NoHead("visual codes"))?;
+        Ok(head.forward(rows)?)
+    }
+
+    /// Scores the words that rows `[N, D]` stand for, `[N, V]`.
+    pub(crate) fn words(&self, rows: &Tensor) -> std::result::Result<Tensor, ForwardError> {
+        let head = self.words.as_ref().ok_or(ForwardError::NoHead("words"))?;
         Ok(head.forward(rows)?)
     }
 

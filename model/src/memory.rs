@@ -2,7 +2,7 @@
 
 use crate::attention::cpu::{Columns, attend};
 use crate::attention::{AttentionPlan, Scoring, cross_attention};
-use crate::decoder::DecoderRow;
+use crate::decoder::{DecoderBatch, DecoderRow};
 use crate::error::ForwardError;
 use crate::kernels::access::{is_cpu_f32, with_slice};
 use crate::model::Model;
@@ -128,18 +128,18 @@ impl KvCache {
     /// # Errors
     /// Where `max_length` is zero or above the model's limit, or there is no memory.
     pub fn new(model: &Model, slots: usize, max_length: usize) -> std::result::Result<Self, ForwardError> {
-        let decoder = model.decoder()?;
-        if max_length == 0 || max_length > decoder.max_length {
-            let (found, limit) = (max_length, decoder.max_length);
+        let (layers, width, limit) = model.cache_shape()?;
+        if max_length == 0 || max_length > limit {
+            let found = max_length;
             return Err(ForwardError::TextTooLong {
                 sample: 0,
                 found,
                 limit,
             });
         }
-        let shape = (slots * max_length, 2 * decoder.inner_size);
+        let shape = (slots * max_length, 2 * width);
         let zeros = || Tensor::zeros(shape, model.dtype(), model.device());
-        let layers = (0..decoder.layers()).map(|_| zeros()).collect::<Result<_>>()?;
+        let layers = (0..layers).map(|_| zeros()).collect::<Result<_>>()?;
         Ok(Self {
             layers,
             lengths: vec![0; slots],
@@ -220,9 +220,9 @@ impl KvCache {
     }
 
     /// Counts the new token of each slot, after a step went through.
-    pub(crate) fn commit(&mut self, slots: &[usize]) {
-        for &slot in slots {
-            if let Some(length) = self.lengths.get_mut(slot) {
+    pub(crate) fn commit(&mut self, batch: &DecoderBatch) {
+        for row in batch.rows {
+            if let Some(length) = self.lengths.get_mut(row.slot) {
                 *length += 1;
             }
         }
@@ -252,5 +252,36 @@ impl KvCache {
         }
         let q = qkv.narrow(1, 0, d)?.contiguous()?; // [B, D]
         cross_attention(&q, cache, &Arc::new(plan), scoring)
+    }
+    /// Stores the first of each two rows of `qkv` `[2B, 3D]`, a token and the mask behind it, and attends from both: to
+    /// the prompt, to what was written, and causally to each other. The mask is forgotten.
+    pub(crate) fn attend_masked(
+        &mut self,
+        layer: usize,
+        qkv: &Tensor,
+        rows: &[DecoderRow],
+        scoring: &Scoring,
+    ) -> Result<Tensor> {
+        let d = qkv.dim(1)? / 3;
+        let Some(cache) = self.layers.get(layer) else {
+            bail!(
+                "the cache has {} layers, asked for layer {layer}",
+                self.layers.len()
+            )
+        };
+        let mut attended = Vec::with_capacity(rows.len());
+        for (index, row) in rows.iter().enumerate() {
+            let (start, length) = (row.slot * self.max_length, self.lengths[row.slot]);
+            let own = qkv.narrow(0, 2 * index, 2)?; // [2, 3D]
+            let kv = own.narrow(1, d, 2 * d)?.contiguous()?; // [2, 2D]
+            cache.slice_set(&kv.narrow(0, 0, 1)?, 0, start + length)?;
+            let written = cache.narrow(0, start, length + 1)?; // [L, 2D]
+            let kv = Tensor::cat(&[row.memory.kv(layer)?, &written, &kv.narrow(0, 1, 1)?], 0)?; // [S + L + 1, 2D]
+            let mut plan = AttentionPlan::default();
+            plan.push(vec![0..2], vec![0..row.memory.length + length + 2], true);
+            let q = own.narrow(1, 0, d)?.contiguous()?; // [2, D]
+            attended.push(cross_attention(&q, &kv, &Arc::new(plan), scoring)?); // [2, D]
+        }
+        Tensor::cat(&attended, 0) // [2B, D]
     }
 }

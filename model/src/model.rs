@@ -151,11 +151,15 @@ impl Model {
         self.encoder.forward(batch, observe)
     }
 
-    /// Computes what decoding needs of each encoded sample: cross-attention keys and values, once a request.
+    /// Computes what decoding needs of each encoded sample, once a request: cross-attention keys and values, or where the
+    /// encoder itself writes, the prompt's own keys and values.
     ///
     /// # Errors
     /// [`ForwardError`] where a tensor operation fails.
     pub fn prompt_memory(&self, encoded: &EncoderOutput) -> Result<Vec<PromptMemory>, ForwardError> {
+        if self.config.writing_mask().is_some() {
+            return self.encoder.prompt_memory(encoded);
+        }
         self.decoder()?.prompt_memory(encoded)
     }
 
@@ -167,7 +171,25 @@ impl Model {
     /// # Errors
     /// [`ForwardError::Slot`] where a slot is full, unknown or named twice. The cache is unchanged after an error.
     pub fn decode_step(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
-        self.decoder()?.step(batch, cache)
+        match self.config.writing_mask() {
+            Some(mask) => {
+                let rows = self.encoder.step(batch, cache, mask)?; // [B, D]
+                let logits = self.heads.words(&rows)?.to_dtype(DType::F32)?; // [B, V]
+                cache.commit(batch);
+                Ok(logits)
+            }
+            None => self.decoder()?.step(batch, cache),
+        }
+    }
+
+    /// Tells how many layers keep keys and values of what was written, how wide they are, and how many tokens they hold.
+    pub(crate) fn cache_shape(&self) -> Result<(usize, usize, usize), ForwardError> {
+        let limit = self.config.max_target_length;
+        if self.config.writing_mask().is_some() {
+            return Ok((self.config.encoder_layers, self.config.hidden_size, limit));
+        }
+        let decoder = self.decoder()?;
+        Ok((decoder.layers(), decoder.inner_size, limit))
     }
 
     /// Runs whole target texts at once, differentiably, and returns their logits.
@@ -222,6 +244,21 @@ impl Model {
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
         self.heads.visual_codes(&encoded.hidden.index_select(&rows, 0)?)
+    }
+
+    /// Scores the words that given rows of an encoded batch stand for: the head of masked language modelling.
+    ///
+    /// # Shapes
+    /// `[rows, V]`.
+    ///
+    /// # Errors
+    /// [`ForwardError::NoHead`] where the model has no such head; otherwise where a row does not exist.
+    pub fn word_logits(&self, encoded: &EncoderOutput, rows: &[u32]) -> Result<Tensor, ForwardError> {
+        if rows.is_empty() {
+            return Err(ForwardError::EmptyBatch);
+        }
+        let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
+        self.heads.words(&encoded.hidden.index_select(&rows, 0)?)
     }
 
     /// Scores the classes that the model's head knows, for each sample; of a head for two pictures, for each two

@@ -42,7 +42,7 @@ impl OutputSpec {
         match self {
             OutputSpec::Text { fill } => fill.as_deref(),
             OutputSpec::Choice(Choices::FromInput(name)) => Some(name),
-            OutputSpec::Choice(Choices::Listed(_)) | OutputSpec::Embedding => None,
+            OutputSpec::Choice(Choices::Listed(_) | Choices::OfModel) | OutputSpec::Embedding => None,
         }
     }
 }
@@ -57,6 +57,13 @@ pub enum Choices {
     /// In an input of type list.
     #[serde(rename = "choices_from")]
     FromInput(String),
+    /// The classes that the model's own head knows.
+    #[serde(rename = "of_model", serialize_with = "yes")]
+    OfModel,
+}
+
+fn yes<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(true)
 }
 
 /// Says how answers are decoded. What is `None` is for the engine to choose.

@@ -206,7 +206,9 @@ impl TaskFile {
                 Some(InputValue::List(items)) => Ok(Some(items)),
                 _ => Ok(None),
             },
-            OutputSpec::Text { .. } | OutputSpec::Embedding => Ok(None),
+            OutputSpec::Choice(Choices::OfModel) | OutputSpec::Text { .. } | OutputSpec::Embedding => {
+                Ok(None)
+            }
         }
     }
 

@@ -3,14 +3,30 @@
 //! It follows the beam search of `transformers` 4.57 (`generation/utils.py`) hypothesis by hypothesis: of the
 //! continuations of all beams the best `2 * width` are looked at; those among the first `width` that end are kept as
 //! finished, with their score divided by a power of their length; the best that do not end go on.
+//!
+//! The captions of BEiT-3 are searched for by other rules, those of its authors' evaluation ([`Rules::Beit3`]).
 
 use crate::request::EarlyStopping;
 use crate::tokenizer::TokenId;
 use std::cmp::Ordering;
 
+/// Whose search to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// That of `transformers` 4.57.
+    Transformers,
+    /// That of `microsoft/unilm`, `beit3/engine_for_finetuning.py`, `CaptioningHandler`. As many answers are kept as are
+    /// asked for; one that ends counts however many better ones go on; its length is counted with `<s>`; and of what
+    /// is cut off, the last word gives way to `</s>`.
+    Beit3,
+}
+
 /// How to search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct BeamParams {
+    pub(crate) rules: Rules,
+    /// How many answers are wanted.
+    pub(crate) answers: usize,
     pub(crate) width: usize,
     pub(crate) length_penalty: f32,
     pub(crate) early_stopping: EarlyStopping,
@@ -88,45 +104,93 @@ impl BeamSearch {
         }
         let length = self.beams.first().map_or(0, |beam| beam.tokens.len()) + 1;
         let full = length >= self.params.max_new_tokens;
+        if self.params.rules == Rules::Beit3 {
+            return Some(self.advance_beit3(&candidates, rows, length));
+        }
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
         let is_open = self.can_improve && !self.is_full_and_early();
         self.all_ended = true;
-        for (rank, candidate) in candidates.into_iter().enumerate() {
-            let Candidate { score, parent, token } = candidate;
-            let Beam {
-                mut tokens,
-                mut log_probabilities,
-                ..
-            } = self.beams.get(parent)?.clone();
-            tokens.push(token);
-            log_probabilities.extend(rows.get(parent).and_then(|row| row.get(token as usize)));
-            if full || token == self.params.end {
+        for (rank, candidate) in candidates.iter().enumerate() {
+            let beam = self.continued(candidate, rows);
+            if full || candidate.token == self.params.end {
                 if rank < self.params.width && is_open {
-                    let score = self.normalised(score, length);
-                    self.finished.push(Finished {
-                        tokens,
-                        log_probabilities,
-                        score,
-                    });
+                    self.keep(beam, length, self.params.width);
                 }
                 continue;
             }
             self.all_ended = false;
             if beams.len() < self.params.width {
-                beams.push(Beam {
-                    tokens,
-                    log_probabilities,
-                    score,
-                });
-                parents.push(parent);
+                beams.push(beam);
+                parents.push(candidate.parent);
             }
         }
-        // Stable: of equal ones the earlier stays before.
-        self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
-        self.finished.truncate(self.params.width);
         self.beams = beams;
         self.can_improve &= self.could_improve(length);
         Some(parents)
+    }
+
+    /// Does the same by the other rules.
+    fn advance_beit3(&mut self, candidates: &[Candidate], rows: &[Vec<f32>], length: usize) -> Vec<usize> {
+        let full = length >= self.params.max_new_tokens;
+        let (mut beams, mut parents) = (Vec::new(), Vec::new());
+        let best = candidates.first().map_or(f32::NEG_INFINITY, |best| best.score);
+        let longest = self.params.max_new_tokens + 1;
+        let worst = self.finished.last().filter(|_| self.is_full());
+        let is_over = self.params.early_stopping == EarlyStopping::AtOnce
+            || worst.is_some_and(|worst| worst.score >= self.normalised(best, longest));
+        if worst.is_some() && is_over {
+            self.can_improve = false;
+            self.beams.clear();
+            return parents;
+        }
+        for candidate in candidates {
+            let mut beam = self.continued(candidate, rows);
+            if full || candidate.token == self.params.end {
+                if let Some(last) = beam.tokens.last_mut() {
+                    *last = self.params.end;
+                }
+                self.keep(beam, length + 1, self.params.answers);
+            } else {
+                beams.push(beam);
+                parents.push(candidate.parent);
+            }
+            if beams.len() == self.params.width {
+                break;
+            }
+        }
+        self.beams = beams;
+        parents
+    }
+
+    /// Makes the beam that a candidate stands for.
+    fn continued(&self, candidate: &Candidate, rows: &[Vec<f32>]) -> Beam {
+        let Candidate { score, parent, token } = *candidate;
+        let parent_beam = self.beams.get(parent);
+        let mut tokens = parent_beam.map_or_else(Vec::new, |beam| beam.tokens.clone());
+        let mut log_probabilities = parent_beam.map_or_else(Vec::new, |beam| beam.log_probabilities.clone());
+        tokens.push(token);
+        log_probabilities.extend(rows.get(parent).and_then(|row| row.get(token as usize)));
+        Beam {
+            tokens,
+            log_probabilities,
+            score,
+        }
+    }
+
+    /// Counts an answer among the finished, of which the best `count` stay.
+    fn keep(&mut self, beam: Beam, length: usize, count: usize) {
+        let score = self.normalised(beam.score, length);
+        // Of equal ones the earlier stays before.
+        let place = self.finished.partition_point(|other| other.score >= score);
+        self.finished.insert(
+            place,
+            Finished {
+                tokens: beam.tokens,
+                log_probabilities: beam.log_probabilities,
+                score,
+            },
+        );
+        self.finished.truncate(count);
     }
 
     /// Tells whether the search is over.
@@ -140,7 +204,11 @@ impl BeamSearch {
     }
 
     fn is_full(&self) -> bool {
-        self.finished.len() >= self.params.width
+        let wanted = match self.params.rules {
+            Rules::Transformers => self.params.width,
+            Rules::Beit3 => self.params.answers,
+        };
+        self.finished.len() >= wanted
     }
 
     fn is_full_and_early(&self) -> bool {
@@ -201,6 +269,8 @@ mod tests {
 
     fn params(width: usize, max_new_tokens: usize) -> BeamParams {
         BeamParams {
+            rules: Rules::Transformers,
+            answers: 1,
             width,
             length_penalty: 1.0,
             early_stopping: EarlyStopping::WhenNoBetter,

@@ -13,6 +13,14 @@ pub enum EngineError {
     /// The checkpoint's tokenizer cannot be loaded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The names of the head's classes cannot be used.
+    #[error("{file}: {problem}")]
+    Labels {
+        /// The file of the checkpoint.
+        file: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// There is no room for the running sequences.
     #[error("cannot make room for {max_batch} running sequences: {source}; lower max_batch")]
     Cache {
@@ -43,6 +51,23 @@ pub enum RequestError {
     /// The prompt has neither text nor picture.
     #[error("the prompt is empty: expected some text or an image")]
     EmptyPrompt,
+    /// Something was asked of a model that has no head for it.
+    #[error("the model makes no {head}: it was not made for this; run a task that it has a head for")]
+    NoHead {
+        /// What was asked for.
+        head: &'static str,
+    },
+    /// The prompt has text, but the model reads pictures alone.
+    #[error("the prompt has text, but this model writes about a picture alone; leave the text out")]
+    TextNotTaken,
+    /// The checkpoint does not say what the classes of its head are called.
+    #[error(
+        "the checkpoint does not name its {classes} classes; put labels.txt beside its weights, one name a line"
+    )]
+    NoLabels {
+        /// How many classes there are.
+        classes: usize,
+    },
     /// The prompt's text is too long to be worth tokenizing.
     #[error("the prompt has {found} bytes of text, at most {limit} are taken; shorten the inputs")]
     PromptTooLarge {

@@ -39,5 +39,8 @@ mod tokenizer;
 pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
 pub use error::{EngineError, RequestError};
 pub use request::{EarlyStopping, Request, SamplingParams};
-pub use stream::{FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings, TokenStream, Usage};
+pub use stream::{
+    ClassScore, FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings, TokenStream, Usage,
+    WordScore,
+};
 pub use tokenizer::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};

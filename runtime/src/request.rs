@@ -225,7 +225,10 @@ impl Prepared {
         let tokens = tokenizer
             .encode_prompt(&request.prompt)
             .map_err(RequestError::from_tokenizer)?;
-        // Every prompt ends in `</s>`.
+        if config.writing_mask().is_some() && !tokens.is_empty() {
+            return Err(RequestError::TextNotTaken);
+        }
+        // Every text ends in `</s>`.
         if tokens.len() < 2 && images.is_empty() {
             return Err(RequestError::EmptyPrompt);
         }

@@ -113,6 +113,26 @@ pub struct Score {
     pub tokens: usize,
 }
 
+/// How well a class of the model's head fits a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ClassScore {
+    /// What the class is called.
+    pub label: String,
+    /// The head's value, not normalised: the class of the highest fits best.
+    pub score: f32,
+}
+
+/// How likely a word is behind a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct WordScore {
+    /// The word's token.
+    pub id: TokenId,
+    /// Its log-probability.
+    pub log_probability: f32,
+}
+
 /// The events of one request, as they happen. Dropping it cancels the request before the engine's next step.
 ///
 /// Use it as a [`Stream`] in asynchronous code, with [`next_blocking`](Self::next_blocking) elsewhere, or wait for the whole answer.

@@ -43,9 +43,9 @@ impl Context {
         self.args.seed
     }
 
-    /// Loads the built-in tasks and those of the caller's folders.
-    pub(crate) fn library(&self) -> Outcome<TaskLibrary> {
-        let mut library = TaskLibrary::builtin().map_err(Failure::runtime)?;
+    /// Loads the built-in tasks that a checkpoint's model was made for, and those of the caller's folders.
+    pub(crate) fn library(&self, checkpoint: &Checkpoint) -> Outcome<TaskLibrary> {
+        let mut library = TaskLibrary::for_model(checkpoint.config()).map_err(Failure::runtime)?;
         for folder in &self.args.task_dirs {
             library.load_dir(folder).map_err(Failure::input)?;
         }
@@ -67,9 +67,10 @@ impl Context {
             builder = builder.threads(threads.into());
         }
         builder.build().map_err(|error| match error {
-            EngineError::Load(_) | EngineError::Tokenizer(_) | EngineError::Option { .. } => {
-                Failure::input(error)
-            }
+            EngineError::Load(_)
+            | EngineError::Tokenizer(_)
+            | EngineError::Labels { .. }
+            | EngineError::Option { .. } => Failure::input(error),
             _ => Failure::runtime(error),
         })
     }

@@ -82,9 +82,9 @@ pub(crate) fn vector<'a>(task: &Task, outcome: &'a multiway::TaskOutcome) -> Out
 /// Runs the verb.
 pub(crate) fn run(context: &Context, args: EmbedArgs) -> Outcome {
     let started = Instant::now();
-    let library = context.library()?;
-    let task = library.get(RETRIEVE).map_err(Failure::input)?;
     let checkpoint = context.checkpoint()?;
+    let library = context.library(&checkpoint)?;
+    let task = library.get(RETRIEVE).map_err(Failure::input)?;
     let inputs = args.source.inputs(&processor(&checkpoint))?;
     task.request(&inputs).map_err(Failure::input)?;
     let engine = context.engine(&checkpoint)?;

@@ -95,10 +95,10 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 /// Runs the verb.
 pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
     let started = Instant::now();
-    let library = context.library()?;
+    let checkpoint = context.checkpoint()?;
+    let library = context.library(&checkpoint)?;
     let task = library.get(&args.task).map_err(Failure::input)?;
     let mut inputs = values(context, task, &args)?;
-    let checkpoint = context.checkpoint()?;
     inputs.images = pictures::open_all(&processor(&checkpoint), &args.images)?;
     task.request(&inputs).map_err(Failure::input)?;
     let engine = context.engine(&checkpoint)?;

@@ -149,13 +149,13 @@ struct Skipped {
 
 fn index(context: &Context, args: &IndexArgs) -> Outcome {
     let started = Instant::now();
-    let library = context.library()?;
+    let checkpoint = context.checkpoint()?;
+    let library = context.library(&checkpoint)?;
     let task = library.get(RETRIEVE).map_err(Failure::input)?;
     let Found {
         pictures,
         mut skipped,
     } = find_pictures(&args.folder).map_err(Failure::Input)?;
-    let checkpoint = context.checkpoint()?;
     let fingerprint = fingerprint(&checkpoint)?;
     let engine = context.engine(&checkpoint)?;
     let root = absolute(&args.folder)?;
@@ -435,10 +435,10 @@ fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
 }
 
 fn query(context: &Context, args: QueryArgs) -> Outcome {
-    let library = context.library()?;
+    let checkpoint = context.checkpoint()?;
+    let library = context.library(&checkpoint)?;
     let task = library.get(RETRIEVE).map_err(Failure::input)?;
     let index = PictureIndex::open(&args.index).map_err(Failure::input)?;
-    let checkpoint = context.checkpoint()?;
     index
         .check_model(&fingerprint(&checkpoint)?)
         .map_err(Failure::input)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use multiway::{ExampleReport, InputSpec, Task, TaskLibrary};
+use multiway::{Checkpoint, ExampleReport, InputSpec, Task, TaskLibrary};
 use serde_json::{Value, json};
 
 use super::context::{Context, processor};
@@ -80,11 +80,12 @@ impl TasksArgs {
 /// Runs the verb.
 pub(crate) fn run(context: &Context, args: TasksArgs) -> Outcome {
     let json = args.json();
-    let library = context.library()?;
+    let checkpoint = context.checkpoint()?;
+    let library = context.library(&checkpoint)?;
     match args.verb {
         None => list(&library, json),
         Some(TasksVerb::Show { name, .. }) => show(library.get(&name).map_err(Failure::input)?, json),
-        Some(TasksVerb::Check { names, .. }) => check(context, &library, &names, json),
+        Some(TasksVerb::Check { names, .. }) => check(context, &checkpoint, &library, &names, json),
     }
 }
 
@@ -173,7 +174,13 @@ fn describe_input(spec: &InputSpec) -> String {
     text
 }
 
-fn check(context: &Context, library: &TaskLibrary, names: &[String], json: bool) -> Outcome {
+fn check(
+    context: &Context,
+    checkpoint: &Checkpoint,
+    library: &TaskLibrary,
+    names: &[String],
+    json: bool,
+) -> Outcome {
     let tasks: Vec<&Task> = if names.is_empty() {
         library.iter().collect()
     } else {
@@ -182,9 +189,8 @@ fn check(context: &Context, library: &TaskLibrary, names: &[String], json: bool)
             .map(|name| library.get(name).map_err(Failure::input))
             .collect::<Outcome<_>>()?
     };
-    let checkpoint = context.checkpoint()?;
-    let engine = context.engine(&checkpoint)?;
-    let processor = processor(&checkpoint);
+    let engine = context.engine(checkpoint)?;
+    let processor = processor(checkpoint);
     let mut checked = Vec::new();
     for task in tasks {
         let reports = context.block_on(until_interrupted(async {

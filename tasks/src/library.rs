@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use multiway_model::families::beit3::Beit3Task;
+use multiway_model::{Family, ModelConfig};
 use multiway_prompts::TaskFile;
 
 use crate::error::TaskError;
@@ -15,18 +17,47 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 macro_rules! builtin {
     ($($file:literal),*) => {
-        [$((concat!("builtin:", $file), include_bytes!(concat!("../library/", $file)).as_slice())),*]
+        const { &[$((concat!("builtin:", $file), include_bytes!(concat!("../library/", $file)).as_slice())),*] }
     };
 }
 
-/// The built-in task files, in the order in which they are listed.
-const BUILTIN: [(&str, &[u8]); 5] = builtin![
+/// Task files, in the order in which they are listed.
+type Files = &'static [(&'static str, &'static [u8])];
+
+/// The built-in task files of the native model.
+const NATIVE: Files = builtin![
     "caption.task",
     "vqa.task",
     "classify.task",
     "retrieve.task",
     "infill.task"
 ];
+
+/// Those of T5: the prompts that its checkpoints were trained on.
+const T5: Files = builtin![
+    "t5/translate.task",
+    "t5/summarize.task",
+    "t5/answer.task",
+    "t5/entail.task",
+    "infill.task"
+];
+
+/// Finds the files of the tasks that a model was made for.
+fn builtin_files(config: &ModelConfig) -> Files {
+    match &config.family {
+        Family::T5(_) => T5,
+        Family::Beit3(details) => match details.task {
+            Beit3Task::Vqa => builtin!["beit3/vqa.task"],
+            Beit3Task::Nlvr2 => builtin!["beit3/reason.task"],
+            Beit3Task::ImageClassification => builtin!["beit3/classify.task"],
+            Beit3Task::Retrieval => builtin!["retrieve.task"],
+            Beit3Task::Captioning => builtin!["beit3/caption.task"],
+            Beit3Task::Pretraining => builtin!["infill.task"],
+            _ => &[],
+        },
+        _ => NATIVE,
+    }
+}
 
 /// Holds tasks by their names.
 ///
@@ -51,14 +82,27 @@ impl TaskLibrary {
         TaskLibrary::default()
     }
 
-    /// Makes a library of the built-in tasks.
+    /// Makes a library of the built-in tasks of the native model.
     ///
     /// # Errors
     ///
     /// When a built-in file is wrong, which a test excludes.
     pub fn builtin() -> Result<TaskLibrary, TaskError> {
+        TaskLibrary::of_files(NATIVE)
+    }
+
+    /// Makes a library of the built-in tasks that a model was made for: what its family, and its head, can answer.
+    ///
+    /// # Errors
+    ///
+    /// When a built-in file is wrong, which a test excludes.
+    pub fn for_model(config: &ModelConfig) -> Result<TaskLibrary, TaskError> {
+        TaskLibrary::of_files(builtin_files(config))
+    }
+
+    fn of_files(files: Files) -> Result<TaskLibrary, TaskError> {
         let mut library = TaskLibrary::new();
-        for (origin, bytes) in BUILTIN {
+        for &(origin, bytes) in files {
             let task = Task::new(TaskFile::parse(origin, bytes)?);
             library.tasks.insert(task.name().to_owned(), task);
         }

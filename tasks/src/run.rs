@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use futures_core::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use multiway_prompts::fill_gaps;
 use multiway_runtime::{
     Engine, FinishReason, Request, RequestError, Score, StreamEvent, Timings, TokenId, TokenStream, Usage,
+    WordScore,
 };
 
 use crate::answer::{Answer, TaskOutcome, rank};
@@ -35,6 +37,10 @@ pub(crate) enum Shape {
     Filled(String),
     /// The answers to choose from.
     Choice(Vec<String>),
+    /// The classes of the model's head.
+    Class,
+    /// The text whose gaps are masks, of one word each.
+    Masked(String),
     Embedding,
 }
 
@@ -54,6 +60,12 @@ impl TaskRun {
             Shape::Text => text_events(engine, request, None),
             Shape::Filled(original) => text_events(engine, request, Some(original)),
             Shape::Choice(candidates) => stream::once(choose(engine, task, request, candidates))
+                .flat_map(whole_answer)
+                .boxed(),
+            Shape::Class => stream::once(classify(engine, task, request))
+                .flat_map(whole_answer)
+                .boxed(),
+            Shape::Masked(original) => stream::once(unmask(engine, request, original))
                 .flat_map(whole_answer)
                 .boxed(),
             Shape::Embedding => stream::once(embed(engine, request))
@@ -244,17 +256,70 @@ async fn choose(
     }
     usage.new_tokens = best(&scores).map_or(0, |score| score.tokens);
     let log_probabilities: Vec<f32> = scores.iter().map(|score| score.log_probability).collect();
-    Ok(TaskOutcome {
-        answer: Answer::Choice {
+    Ok(at_once(
+        Answer::Choice {
             choices: rank(candidates, &log_probabilities),
         },
-        finish_reason: Some(FinishReason::Stop),
+        Some(FinishReason::Stop),
+        usage,
+        start,
+    ))
+}
+
+/// Names the class that the model's head finds.
+async fn classify(engine: Engine, task: String, request: Request) -> Result<TaskOutcome, TaskError> {
+    let start = Instant::now();
+    let usage = prompt_usage(&engine, &request);
+    let scores = engine.classify(request).await?;
+    if let Some(wrong) = scores.iter().find(|class| !class.score.is_finite()) {
+        return Err(TaskError::NotANumber {
+            task,
+            choice: wrong.label.clone(),
+            value: wrong.score,
+        });
+    }
+    let (labels, scores): (Vec<String>, Vec<f32>) =
+        scores.into_iter().map(|class| (class.label, class.score)).unzip();
+    Ok(at_once(
+        Answer::Choice {
+            choices: rank(labels, &scores),
+        },
+        Some(FinishReason::Stop),
+        usage,
+        start,
+    ))
+}
+
+/// Fills each gap with the likeliest word.
+async fn unmask(engine: Engine, request: Request, original: String) -> Result<TaskOutcome, TaskError> {
+    let start = Instant::now();
+    let usage = prompt_usage(&engine, &request);
+    let words = engine.unmask(request, 1).await?;
+    let tokenizer = engine.tokenizer();
+    let word = |best: &Vec<WordScore>| {
+        let ids: Vec<TokenId> = best.iter().map(|word| word.id).collect();
+        tokenizer.decode(&ids).trim().to_owned()
+    };
+    let spans: Vec<String> = words.iter().map(word).collect();
+    let text = fill_gaps(&original, &spans);
+    Ok(at_once(
+        Answer::Text { text, spans },
+        Some(FinishReason::Stop),
+        usage,
+        start,
+    ))
+}
+
+fn at_once(answer: Answer, finish_reason: Option<FinishReason>, usage: Usage, start: Instant) -> TaskOutcome {
+    TaskOutcome {
+        answer,
+        finish_reason,
         usage,
         timings: Timings {
             total: start.elapsed(),
             ..Timings::default()
         },
-    })
+    }
 }
 
 /// Finds the likeliest candidate; the earlier one where two are the same.
@@ -269,15 +334,7 @@ async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskErro
     let start = Instant::now();
     let usage = prompt_usage(&engine, &request);
     let vector = engine.embed(request).await?;
-    Ok(TaskOutcome {
-        answer: Answer::Embedding(vector),
-        finish_reason: None,
-        usage,
-        timings: Timings {
-            total: start.elapsed(),
-            ..Timings::default()
-        },
-    })
+    Ok(at_once(Answer::Embedding(vector), None, usage, start))
 }
 
 /// Counts what the encoder reads. A prompt that cannot be tokenized is refused by the engine.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile};
+use multiway_prompts::{Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile};
 use multiway_runtime::{Engine, Request, SamplingParams};
 
 use crate::error::TaskError;
@@ -96,6 +96,11 @@ impl Task {
         // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
         let sampling = &mut prepared.request.sampling;
         sampling.min_new_tokens = sampling.min_new_tokens.min(sampling.max_new_tokens);
+        if let Shape::Filled(original) = &prepared.shape
+            && engine.config().masked_words().is_some()
+        {
+            prepared.shape = Shape::Masked(original.clone());
+        }
         Ok(TaskRun::new(engine.clone(), self.name().to_owned(), prepared))
     }
 
@@ -118,6 +123,7 @@ impl Task {
             return Ok(Shape::Choice(candidates));
         }
         Ok(match &self.file.output {
+            OutputSpec::Choice(Choices::OfModel) => Shape::Class,
             OutputSpec::Embedding => Shape::Embedding,
             OutputSpec::Text { fill: Some(name) } => match values.get(name) {
                 Some(InputValue::Text(original)) => Shape::Filled(original.clone()),

@@ -1,8 +1,17 @@
 //! The released BEiT-3 architecture against torchscale and the published fine-tuning classes.
 
 use super::case::Case;
+use super::generate::engine;
 use multiway_model::families::beit3::Beit3Task;
-use multiway_model::{EncoderBatch, EncoderOutput, Family, Patch, PatchedImage, Place, Tensor};
+use multiway_model::{
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, Family, KvCache, Patch, PatchedImage, Place,
+    ProcessedImage, Tensor,
+};
+use multiway_prompts::{Prompt, PromptPart};
+use multiway_runtime::{Request, SamplingParams};
+
+/// `</s>` in XLM-R's numbering.
+const END: u32 = 2;
 
 /// The samples of one pass: pictures as normalised pixels with the patches to see, and texts.
 #[derive(Default)]
@@ -132,6 +141,7 @@ pub(crate) fn walk(case: &Case) {
             classes(case, &samples, &first(samples.pixels.len()));
         }
         Beit3Task::Nlvr2 => nlvr2(case),
+        Beit3Task::Captioning => captioning(case),
         other => panic!("{}: {other:?} is not compared", case.name),
     }
     // One shows in the logits, the other in the first layer's input.
@@ -191,6 +201,63 @@ fn nlvr2(case: &Case) {
     classes(case, &samples, &order);
 }
 
+/// Reads the logits `[L, V]` of a sample's text rows.
+fn word_logits(case: &Case, encoded: &EncoderOutput, sample: usize) -> Tensor {
+    let rows = encoded.segments.samples[sample].text.clone();
+    let rows: Vec<u32> = rows.map(|row| u32::try_from(row).unwrap()).collect();
+    case.model.word_logits(encoded, &rows).unwrap()
+}
+
+/// Masked words under the causal mask, then the same word by word behind a picture that is encoded once.
+fn captioning(case: &Case) {
+    let mut samples = Samples::text(case).with_pictures(case, "in.image", None);
+    for (text, masked) in samples.texts.iter_mut().zip(case.tokens("masked_text_ids")) {
+        let length = text.len();
+        text.clone_from_slice(&masked[..length]);
+    }
+    let order = first(samples.texts.len());
+    let encoded = pass(case, &samples, "", None, &order);
+    let (mut found, mut expected, mut at_masks) = (Vec::new(), Vec::new(), Vec::new());
+    let masks = case.tokens("language_masked_pos");
+    for row in order.iter().copied() {
+        let logits = word_logits(case, &encoded, row); // [L, V]
+        let length = samples.texts[row].len();
+        let masked = (0..length).filter(|place| masks[row][*place] == 1);
+        at_masks.extend(masked.map(|place| logits.narrow(0, place, 1).unwrap()));
+        let recorded = case.recorded("logits").get(row).unwrap();
+        expected.push(recorded.narrow(0, 0, length).unwrap());
+        found.push(logits);
+    }
+    let join = |parts: &[Tensor]| Tensor::cat(parts, 0).unwrap();
+    case.compare("logits", &join(&found), &join(&expected));
+    case.compare("masked_logits", &join(&at_masks), case.recorded("masked_logits"));
+
+    let pictures = Samples::default().with_pictures(case, "in.image", None);
+    let encoded = case.model.encode(&pictures.batch(case)).unwrap();
+    let memories = case.model.prompt_memory(&encoded).unwrap();
+    let mut cache = KvCache::new(&case.model, order.len(), 8).unwrap();
+    let texts = case.tokens("text_ids");
+    for step in 0.. {
+        let name = format!("inc.step{step}.logits");
+        if !case.has(&name) {
+            break;
+        }
+        let rows: Vec<DecoderRow> = order
+            .iter()
+            .map(|&row| DecoderRow {
+                token: texts[row][step],
+                slot: row,
+                memory: &memories[row],
+            })
+            .collect();
+        let batch = DecoderBatch { rows: &rows };
+        let logits = case.model.decode_step(&batch, &mut cache).unwrap(); // [B, V]
+        // The reference also records what stands at the word itself.
+        let recorded = case.recorded(&name).narrow(1, 1, 1).unwrap().squeeze(1).unwrap(); // [B, V]
+        case.compare(&name, &logits, &recorded);
+    }
+}
+
 fn retrieval(case: &Case) {
     let pictures = Samples::default().with_pictures(case, "in.image", None);
     let order = first(pictures.pixels.len());
@@ -215,4 +282,41 @@ fn retrieval(case: &Case) {
     let back = candle_nn::loss::cross_entropy(&logits.t().unwrap().contiguous().unwrap(), &own).unwrap();
     let loss = ((forth + back).unwrap() * 0.5).unwrap();
     case.compare("loss", &loss.reshape(1).unwrap(), case.recorded("loss"));
+}
+
+/// Every recorded caption, through the engine: pictures one by one, whatever the number of beams.
+pub(crate) fn captions(case: &Case) {
+    let Some(runs) = case.inputs["captions"].as_object() else {
+        return;
+    };
+    let engine = engine(case);
+    let pixels = case.recorded("in.image");
+    for (name, run) in runs {
+        let count = |key: &str| usize::try_from(run[key].as_u64().unwrap()).unwrap();
+        #[expect(clippy::cast_possible_truncation, reason = "a recorded setting of few digits")]
+        let length_penalty = run["length_penalty"].as_f64().unwrap() as f32;
+        let decoded: Vec<Vec<u32>> = serde_json::from_value(run["decoded"].clone()).unwrap();
+        for (row, decoded) in decoded.iter().enumerate() {
+            let pixels = pixels.get(row).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let picture = ProcessedImage::from_pixels(pixels);
+            let prompt = Prompt {
+                parts: vec![PromptPart::Image(0)],
+            };
+            let request = Request {
+                sampling: SamplingParams {
+                    // The reference counts <s> and the mask.
+                    max_new_tokens: count("max_len") - 2,
+                    beams: count("num_beams"),
+                    length_penalty,
+                    ..SamplingParams::default()
+                },
+                ..Request::new(prompt, vec![picture])
+            };
+            let found = engine.search_blocking(request).unwrap();
+            // <s>, the words, the mask that stood behind them, </s>, padding.
+            let end = decoded.iter().position(|id| *id == END).unwrap();
+            let expected = [&decoded[1..end - 1], &[END]].concat();
+            assert_eq!(found[0].tokens, expected, "{}: {name}, picture {row}", case.name);
+        }
+    }
 }

@@ -58,6 +58,11 @@ fn every_recorded_tensor_of_beit3_is_the_references() {
 }
 
 #[test]
+fn every_recorded_caption_of_beit3_is_the_references() {
+    each(|family| matches!(family, Family::Beit3(_)), beit3::captions);
+}
+
+#[test]
 fn a_row_alone_gives_the_bits_that_it_gives_in_the_batch() {
     each_t5(t5::rows_alone);
 }

@@ -17,7 +17,9 @@ pub enum LoadError {
         path: String,
     },
     /// There is a file at the path.
-    #[error("'{path}' is not a folder: a checkpoint is a folder with {EXPECTED_FILES}")]
+    #[error(
+        "'{path}' is not a folder: a checkpoint is a folder with {EXPECTED_FILES}, or a .pth file of PyTorch's"
+    )]
     NotAFolder {
         /// The path that was asked for.
         path: String,
@@ -106,6 +108,22 @@ pub enum LoadError {
         /// What is wrong with it.
         source: HeaderError,
     },
+    /// A file of PyTorch's is damaged, or holds something else than weights.
+    #[error("'{file}' is not a usable PyTorch file: {source}")]
+    Pth {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: PthError,
+    },
+    /// There is no `config.json`, and the weights are not of a kind that explains itself.
+    #[error("'{file}' has no config.json beside it, and is no BEiT-3: {problem}")]
+    NoConfig {
+        /// The file with the weights.
+        file: String,
+        /// Why the weights do not say what model they belong to.
+        problem: String,
+    },
     /// The configuration describes weights that the file does not hold.
     #[error("'{file}' lacks {tensors}: its config.json belongs to another model, or the file is incomplete")]
     MissingTensors {
@@ -149,6 +167,80 @@ pub enum LoadError {
 
 /// Says which files a checkpoint has.
 const EXPECTED_FILES: &str = "config.json, model.safetensors, and tokenizer.json or tokenizer.model";
+
+/// What makes bytes not a file of weights by PyTorch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PthError {
+    /// The file is no zip archive.
+    #[error(
+        "it is no zip archive, as `torch.save` writes since PyTorch 1.6; load it there and save it again"
+    )]
+    NotAnArchive,
+    /// The archive cannot be read.
+    #[error("its archive cannot be read, it may be truncated: {0}")]
+    Archive(String),
+    /// The archive has no description of tensors.
+    #[error("its archive has no data.pkl")]
+    NoPickle,
+    /// The description is too long.
+    #[error("its data.pkl has {found} bytes, more than the {limit} that are read")]
+    PickleSize {
+        /// Its length in bytes.
+        found: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The description ends too early.
+    #[error("its data.pkl ends in the middle of an operation")]
+    PickleEnds,
+    /// The description uses what is not there.
+    #[error("its data.pkl takes something from an empty stack, or recalls what was not remembered")]
+    PickleStack,
+    /// The description would need more memory than any checkpoint does.
+    #[error("its data.pkl makes more objects, or nests them deeper, than any checkpoint does")]
+    PickleCost,
+    /// The description has an operation that is not known.
+    #[error("its data.pkl has the operation 0x{code:02x} at byte {place}, which checkpoints have no use for")]
+    Operation {
+        /// Where.
+        place: usize,
+        /// Which.
+        code: u8,
+    },
+    /// The description names a function or class that no checkpoint needs.
+    #[error("its data.pkl names '{found}', which no checkpoint needs; it may be meant to do harm")]
+    Global {
+        /// Module and name.
+        found: String,
+    },
+    /// candle's reader refused the description.
+    #[error("its data.pkl cannot be read: {0}")]
+    Pickle(String),
+    /// The file does not hold a table of tensors.
+    #[error(
+        "it holds no table of tensors by name, neither at its top nor under 'model', 'module' or 'state_dict'"
+    )]
+    NoTable,
+    /// A tensor cannot be used.
+    #[error("tensor '{tensor}': {problem}")]
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A type of number that weights are not read from.
+    #[error(
+        "tensor '{tensor}' has numbers of type {found}, expected FloatStorage, HalfStorage or BFloat16Storage"
+    )]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// The type that the file states.
+        found: String,
+    },
+}
 
 /// What makes bytes not a safetensors file.
 #[derive(Debug, thiserror::Error)]

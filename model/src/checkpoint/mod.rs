@@ -5,6 +5,7 @@
 //! | `config.json` | the [`ModelConfig`] |
 //! | `model.safetensors` | every weight of [`ModelConfig::tensors`], as F32, BF16 or F16, and nothing else but what its family is known to carry unused |
 //! | `model.safetensors.index.json` | instead, for weights in several files: which file holds which weight |
+//! | `pytorch_model.bin`, or the only `*.pth` | instead, weights as PyTorch saves them; those of BEiT-3 need no `config.json` |
 //! | `tokenizer.json`, `tokenizer.model` | the tokenizer, read by whoever tokenizes through [`Checkpoint::file`] |
 //!
 //! A checkpoint comes from a folder ([`Checkpoint::open`]) or from bytes inside the binary
@@ -18,6 +19,10 @@
 
 mod error;
 mod header;
+mod pickle_scan;
+mod pth;
+#[cfg(test)]
+mod pth_tests;
 mod save;
 mod source;
 #[cfg(test)]
@@ -34,13 +39,17 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use crate::config::ModelConfig;
-pub use error::{HeaderError, LoadError, SaveError};
+use crate::families::beit3;
+pub use error::{HeaderError, LoadError, PthError, SaveError};
 use header::Header;
 pub use save::write_atomically;
 use source::Source;
 
 /// The name of the configuration file.
 pub const CONFIG_FILE: &str = "config.json";
+
+/// The name of the file in which PyTorch's weights are, where they are not called after the model.
+const PTH_FILE: &str = "pytorch_model.bin";
 
 /// The name of the weights file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -118,7 +127,7 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a model folder and checks it; the weights are mapped, not read.
+    /// Opens a model folder, or a file of weights by PyTorch, and checks it; the weights are mapped, not read.
     ///
     /// The files must not be changed in place while the checkpoint is in use. [`Checkpoint::save`] does not do
     /// so: it puts new files in the place of old ones, which stay as they are for whoever has them open.
@@ -142,18 +151,31 @@ impl Checkpoint {
     }
 
     fn read(name: String, source: Source) -> Result<Self, LoadError> {
-        let mut config = match source.file(&name, CONFIG_FILE, CONFIG_LIMIT)? {
-            Some(json) => ModelConfig::from_json(&json).map_err(|error| LoadError::Config {
+        let json = source.file(&name, CONFIG_FILE, CONFIG_LIMIT)?;
+        let config = json.map(|json| {
+            ModelConfig::from_json(&json).map_err(|error| LoadError::Config {
                 file: source.shown(&name, CONFIG_FILE),
                 source: error,
-            })?,
-            None => return Err(source.missing(&name, CONFIG_FILE)),
+            })
+        });
+        let config = config.transpose()?;
+        // A folder without either is told first that it lacks a configuration.
+        let (file, shards, tensors) = match Self::shards(&name, &source) {
+            Err(LoadError::MissingFile { .. }) if config.is_none() => {
+                return Err(source.missing(&name, CONFIG_FILE));
+            }
+            shards => shards?,
         };
-        let (file, shards, tensors) = Self::shards(&name, &source)?;
-        config.adapt(|name| {
+        let shape = |name: &str| {
             let tensor = tensors.iter().find(|tensor| tensor.name == name);
             tensor.map(|tensor| tensor.shape.clone())
-        });
+        };
+        let mut config = match config {
+            Some(config) => config,
+            None if file.ends_with(WEIGHTS_FILE) => return Err(source.missing(&name, CONFIG_FILE)),
+            None => Self::inferred(&file, shape)?,
+        };
+        config.adapt(shape);
         let used = |entry: &&TensorEntry| !config.is_unused(&entry.name);
         let stored: Vec<&TensorEntry> = tensors.iter().filter(used).collect();
         header::check(&stored, &config.tensors(), &file)?;
@@ -177,13 +199,35 @@ impl Checkpoint {
         })
     }
 
+    /// Tells what model weights without a configuration belong to.
+    fn inferred(file: &str, shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<ModelConfig, LoadError> {
+        let json = beit3::infer(shape).map_err(|problem| LoadError::NoConfig {
+            file: file.to_owned(),
+            problem,
+        })?;
+        ModelConfig::from_json(json.as_bytes()).map_err(|source| LoadError::Config {
+            file: file.to_owned(),
+            source,
+        })
+    }
+
     /// Opens the files with weights; names the one that decides which there are.
     fn shards(name: &str, source: &Source) -> Result<(String, Vec<Shard>, Vec<TensorEntry>), LoadError> {
+        if let Some(weights) = source.named_weights() {
+            let shard = Self::shard(name, source, weights)?;
+            let (shard, tensors) = shard.ok_or_else(|| source.missing(name, weights))?;
+            return Ok((shard.file.clone(), vec![shard], tensors));
+        }
         // One file wins over several, as in `transformers`: what `save` writes is what is read.
         if let Some((shard, tensors)) = Self::shard(name, source, WEIGHTS_FILE)? {
             return Ok((shard.file.clone(), vec![shard], tensors));
         }
         let Some(json) = source.file(name, INDEX_FILE, INDEX_LIMIT)? else {
+            for file in [PTH_FILE.to_owned()].into_iter().chain(source.only_pth()) {
+                if let Some((shard, tensors)) = Self::shard(name, source, &file)? {
+                    return Ok((shard.file.clone(), vec![shard], tensors));
+                }
+            }
             return Err(source.missing(name, WEIGHTS_FILE));
         };
         let file = source.shown(name, INDEX_FILE);
@@ -233,6 +277,18 @@ impl Checkpoint {
             return Ok(None);
         };
         let shown = source.shown(name, file);
+        if source::is_pth(file) {
+            let tensors = pth::parse(weights.bytes()).map_err(|problem| LoadError::Pth {
+                file: shown.clone(),
+                source: problem,
+            })?;
+            let shard = Shard {
+                file: shown,
+                weights,
+                data: 0,
+            };
+            return Ok(Some((shard, tensors)));
+        }
         let Header { tensors, data } =
             header::parse(weights.bytes()).map_err(|problem| LoadError::Header {
                 file: shown.clone(),

@@ -14,7 +14,11 @@ use memmap2::Mmap;
 use super::error::{LoadError, shown, shown_list};
 
 pub(super) enum Source {
-    Folder(PathBuf),
+    Folder {
+        folder: PathBuf,
+        /// The file with the weights, where the caller named it.
+        weights: Option<String>,
+    },
     Static(&'static [(&'static str, &'static [u8])]),
 }
 
@@ -40,12 +44,20 @@ pub(super) fn is_plain_file_name(name: &str) -> bool {
         && !name.contains(['/', '\\', ':', '\0'])
 }
 
+/// Says whether a file's name is that of weights by PyTorch.
+pub(super) fn is_pth(name: &str) -> bool {
+    [".pth", ".pt", ".bin"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
+}
+
 impl Source {
     /// Finds a folder, and its name.
     pub(super) fn folder(path: &Path) -> Result<(String, Self), LoadError> {
         let shown_path = path.display().to_string();
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) if path.to_str().is_some_and(is_pth) => return Self::pth(path, shown_path),
             Ok(_) => return Err(LoadError::NotAFolder { path: shown_path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LoadError::NotFound { path: shown_path });
@@ -62,13 +74,59 @@ impl Source {
         let name = whole
             .file_name()
             .map_or(shown_path, |name| name.to_string_lossy().into_owned());
-        Ok((name, Self::Folder(path.to_owned())))
+        let folder = path.to_owned();
+        Ok((
+            name,
+            Self::Folder {
+                folder,
+                weights: None,
+            },
+        ))
+    }
+
+    /// Takes a file of weights by PyTorch, and what lies beside it.
+    fn pth(path: &Path, shown_path: String) -> Result<(String, Self), LoadError> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.filter(|name| is_plain_file_name(name)) else {
+            return Err(LoadError::FileName { name: shown_path });
+        };
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        Ok((
+            stem.to_owned(),
+            Self::Folder {
+                folder,
+                weights: Some(name.to_owned()),
+            },
+        ))
+    }
+
+    /// Returns the file with the weights, where the caller named it.
+    pub(super) fn named_weights(&self) -> Option<&str> {
+        match self {
+            Self::Folder { weights, .. } => weights.as_deref(),
+            Self::Static(_) => None,
+        }
+    }
+
+    /// Finds the one `*.pth` of a folder; none where there are several.
+    pub(super) fn only_pth(&self) -> Option<String> {
+        let Self::Folder { folder, .. } = self else {
+            return None;
+        };
+        let mut files = file_names(folder)
+            .into_iter()
+            .filter(|name| name.ends_with(".pth"));
+        files.next().filter(|_| files.next().is_none())
     }
 
     /// Names a file of this source in a message.
     pub(super) fn shown(&self, checkpoint: &str, file: &str) -> String {
         match self {
-            Self::Folder(folder) => folder.join(file).display().to_string(),
+            Self::Folder { folder, .. } => folder.join(file).display().to_string(),
             Self::Static(_) => format!("embedded:{checkpoint}/{file}"),
         }
     }
@@ -76,7 +134,7 @@ impl Source {
     /// Makes the error of a file without which there is no checkpoint, saying what is there instead.
     pub(super) fn missing(&self, checkpoint: &str, file: &str) -> LoadError {
         let (path, mut found) = match self {
-            Self::Folder(folder) => (folder.display().to_string(), file_names(folder)),
+            Self::Folder { folder, .. } => (folder.display().to_string(), file_names(folder)),
             Self::Static(files) => (
                 format!("embedded:{checkpoint}"),
                 files.iter().map(|(name, _)| shown(name)).collect(),
@@ -107,7 +165,7 @@ impl Source {
         }
         match self {
             Self::Static(files) => Ok(find(files, name).map(Cow::Borrowed)),
-            Self::Folder(folder) => read(&folder.join(name), self.shown(checkpoint, name), limit),
+            Self::Folder { folder, .. } => read(&folder.join(name), self.shown(checkpoint, name), limit),
         }
     }
 
@@ -118,7 +176,7 @@ impl Source {
         }
         let folder = match self {
             Self::Static(files) => return Ok(find(files, name).map(Weights::Static)),
-            Self::Folder(folder) => folder,
+            Self::Folder { folder, .. } => folder,
         };
         let shown_file = self.shown(checkpoint, name);
         let Some((file, length)) = open(&folder.join(name), &shown_file)? else {

@@ -7,7 +7,7 @@
 
 use crate::config::{
     Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, check_eps, check_sizes, value,
+    WeightSpec, check_eps, check_ids, check_sizes, value,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -26,14 +26,20 @@ pub enum Beit3Task {
     ImageClassification,
     /// Embeddings of pictures and of texts.
     Retrieval,
+    /// The next word of a caption, at a mask behind the words so far.
+    Captioning,
+    /// Masked words, and the visual codes of masked patches.
+    Pretraining,
 }
 
-const TASKS: [(&str, Beit3Task); 5] = [
+const TASKS: [(&str, Beit3Task); 7] = [
     ("encoder", Beit3Task::Encoder),
     ("vqa", Beit3Task::Vqa),
     ("nlvr2", Beit3Task::Nlvr2),
     ("imageclassification", Beit3Task::ImageClassification),
     ("retrieval", Beit3Task::Retrieval),
+    ("captioning", Beit3Task::Captioning),
+    ("pretraining", Beit3Task::Pretraining),
 ];
 
 /// What only this family has.
@@ -48,16 +54,30 @@ pub struct Beit3Details {
     pub output_norm: bool,
     /// Patches along one side of the pictures that the file's positions were trained on.
     pub stored_grid: usize,
+    /// Id of `<mask>`.
+    pub mask_token_id: u32,
 }
 
 /// The most patches along one side of a picture: positions are made for all of them, however few the file has.
 const MAX_GRID: usize = 128;
 
+/// Size of the released vocabulary, which ends in rows that no token has, and its id of `<mask>`.
+const RELEASED_VOCABULARY: (usize, u32) = (64010, 64001);
+
+/// Number of visual codes of BEiT v2, by which the released files name patches.
+const VISUAL_CODES: usize = 8192;
+
+/// Mean and deviation of the channels of ImageNet's pictures, which only the head for its classes was trained with.
+///
+/// Source: `timm`, `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD`.
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
 /// Position tables start at this row: what comes before belongs to padding.
 const POSITION_OFFSET: usize = 2;
 
 /// Keys that say nothing about the numbers of a forward pass: training, and parts that BEiT-3 does not use.
-const IGNORED: [&str; 25] = [
+const IGNORED: [&str; 24] = [
     "activation_dropout",
     "attention_dropout",
     "bert_init",
@@ -82,7 +102,6 @@ const IGNORED: [&str; 25] = [
     "xpos_scale_base",
     "max_rel_pos",
     "bos_token_id",
-    "mask_token_id",
 ];
 
 /// The keys that are used, or that would change the numbers if they had another value than BEiT-3's.
@@ -123,6 +142,7 @@ struct RawBeit3Config {
     task: String,
     #[serde(default)]
     num_classes: usize,
+    mask_token_id: Option<u32>,
 }
 
 fn yes() -> bool {
@@ -147,6 +167,13 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
     keys.retain(|key, _| !IGNORED.contains(&key.as_str()));
     let raw: RawBeit3Config = serde_json::from_value(Value::Object(keys))?;
     check(&raw)?;
+    let mask_token_id = match raw.mask_token_id {
+        Some(id) => id,
+        None if raw.vocab_size == RELEASED_VOCABULARY.0 => RELEASED_VOCABULARY.1,
+        // Elsewhere it is the last, as XLM-R numbers it.
+        None => u32::try_from(raw.vocab_size - 1).unwrap_or(u32::MAX),
+    };
+    check_ids(&[("mask_token_id", mask_token_id)], raw.vocab_size)?;
     let Some((_, task)) = TASKS.iter().find(|(name, _)| *name == raw.task) else {
         let names: Vec<_> = TASKS.iter().map(|(name, _)| *name).collect();
         return Err(value("task", raw.task, format!("one of {}", names.join(", "))));
@@ -154,12 +181,14 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
     if task.has_classes() && !(1..=MAX_SIZE).contains(&raw.num_classes) {
         return Err(value("num_classes", raw.num_classes, format!("1 to {MAX_SIZE}")));
     }
+    let is_classifier = *task == Beit3Task::ImageClassification;
     Ok(ModelConfig {
         family: Family::Beit3(Beit3Details {
             task: *task,
             classes: if task.has_classes() { raw.num_classes } else { 0 },
             output_norm: raw.normalize_output,
             stored_grid: raw.img_size / raw.patch_size,
+            mask_token_id,
         }),
         vocab_size: raw.vocab_size,
         hidden_size: raw.encoder_embed_dim,
@@ -170,13 +199,26 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
         decoder_layers: 0,
         decoder_heads: raw.encoder_attention_heads,
         shared_attention: false,
-        attention_pattern: AttentionPattern::Joint,
+        attention_pattern: if *task == Beit3Task::Captioning {
+            AttentionPattern::Causal
+        } else {
+            AttentionPattern::Joint
+        },
         image_size: raw.img_size,
         patch_size: raw.patch_size,
-        max_images: 1,
+        max_images: if *task == Beit3Task::Nlvr2 { 2 } else { 1 },
         max_text_length: raw.max_source_positions - POSITION_OFFSET,
-        max_target_length: 0,
-        visual_vocab_size: 0,
+        // The mask stands behind the last word.
+        max_target_length: if *task == Beit3Task::Captioning {
+            raw.max_source_positions - POSITION_OFFSET - 1
+        } else {
+            0
+        },
+        visual_vocab_size: if *task == Beit3Task::Pretraining {
+            VISUAL_CODES
+        } else {
+            0
+        },
         embedding_size: if *task == Beit3Task::Retrieval {
             raw.encoder_embed_dim
         } else {
@@ -184,8 +226,8 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
         },
         norm_eps: raw.layernorm_eps,
         rope_theta: 0.0,
-        image_mean: [0.5; 3],
-        image_std: [0.5; 3],
+        image_mean: if is_classifier { IMAGENET_MEAN } else { [0.5; 3] },
+        image_std: if is_classifier { IMAGENET_STD } else { [0.5; 3] },
         pad_token_id: 1,
         eos_token_id: 2,
         decoder_start_token_id: 0,
@@ -210,7 +252,7 @@ fn check(raw: &RawBeit3Config) -> Result<(), ConfigError> {
         (
             "max_source_positions",
             raw.max_source_positions,
-            POSITION_OFFSET + 1,
+            POSITION_OFFSET + 2,
             MAX_SIZE,
         ),
     ];
@@ -270,6 +312,7 @@ pub(crate) fn write(config: &ModelConfig, details: &Beit3Details) -> String {
         "max_source_positions": config.max_text_length + POSITION_OFFSET,
         "layernorm_eps": config.norm_eps,
         "vocab_size": config.vocab_size,
+        "mask_token_id": details.mask_token_id,
         "img_size": config.image_size,
         "patch_size": config.patch_size,
     });
@@ -381,12 +424,12 @@ pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<Weigh
             all.with_bias(&format!("encoder.{expert}.norm"), &stored, &[d]);
         }
     }
-    head(&mut all, d, details);
+    head(&mut all, config, details);
     all.0
 }
 
-fn head(all: &mut Table, d: usize, details: &Beit3Details) {
-    let classes = details.classes;
+fn head(all: &mut Table, config: &ModelConfig, details: &Beit3Details) {
+    let (d, classes) = (config.hidden_size, details.classes);
     match details.task {
         Beit3Task::Encoder => {}
         Beit3Task::Vqa => {
@@ -410,14 +453,29 @@ fn head(all: &mut Table, d: usize, details: &Beit3Details) {
             all.add("embed.vision.weight", "vision_head.weight", &[d, d]);
             all.add("embed.language.weight", "language_head.weight", &[d, d]);
         }
+        Beit3Task::Captioning => all.with_bias("mlm_head", "mlm_head", &[config.vocab_size, d]),
+        Beit3Task::Pretraining => {
+            all.with_bias("mlm_head", "mlm_head", &[config.vocab_size, d]);
+            all.with_bias("mim_head", "mim_head", &[config.visual_vocab_size, d]);
+        }
     }
 }
 
-/// Adapts to what a file really holds: positions for pictures of another size.
+/// Adapts to what a file really holds: positions for pictures of another size, and another number of visual codes.
 ///
 /// A table that is no square grid is left to be refused by its shape.
-pub(crate) fn adapt(details: &mut Beit3Details, shape: impl Fn(&str) -> Option<Vec<usize>>) {
-    let rows = shape("beit3.encoder.embed_positions.A.weight").and_then(|shape| shape.first().copied());
+pub(crate) fn adapt(
+    details: &mut Beit3Details,
+    visual_vocab_size: &mut usize,
+    shape: impl Fn(&str) -> Option<Vec<usize>>,
+) {
+    let rows = |name| shape(name).and_then(|shape: Vec<usize>| shape.first().copied());
+    if details.task == Beit3Task::Pretraining
+        && let Some(codes) = rows("mim_head.weight")
+    {
+        *visual_vocab_size = codes;
+    }
+    let rows = rows("beit3.encoder.embed_positions.A.weight");
     let patches = rows.and_then(|rows| rows.checked_sub(1 + POSITION_OFFSET));
     if let Some(grid) = patches.map(usize::isqrt)
         && grid > 0
@@ -428,7 +486,82 @@ pub(crate) fn adapt(details: &mut Beit3Details, shape: impl Fn(&str) -> Option<V
 }
 
 /// Says whether a weight may stand in a file without being read: the temperature of a training loss, and the heads of
-/// pre-training.
-pub(crate) fn is_unused(name: &str) -> bool {
-    name == "logit_scale" || name.starts_with("mlm_head.") || name.starts_with("mim_head.")
+/// pre-training behind a file that was tuned for something else.
+pub(crate) fn is_unused(name: &str, details: &Beit3Details) -> bool {
+    let words = matches!(details.task, Beit3Task::Captioning | Beit3Task::Pretraining);
+    let codes = details.task == Beit3Task::Pretraining;
+    name == "logit_scale"
+        || (name.starts_with("mlm_head.") && !words)
+        || (name.starts_with("mim_head.") && !codes)
+}
+
+/// Tells from the shapes of a file's weights what model they belong to, as the text of a `config.json`; or why not.
+///
+/// The released files have no configuration beside them. What shapes do not tell is the number of heads: it is that of
+/// the released sizes, where heads are 64 wide, or 88 in the giant.
+pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String, String> {
+    let of = |name: &str| match shape(name) {
+        Some(shape) if !shape.is_empty() => Ok(shape),
+        _ => Err(format!("it has no tensor '{name}'")),
+    };
+    let has = |name: &str| shape(name).is_some();
+    let embed = of("beit3.text_embed.weight")?;
+    let [vocab_size, width] = embed.as_slice() else {
+        return Err(format!(
+            "'beit3.text_embed.weight' has shape {embed:?}, expected two dimensions"
+        ));
+    };
+    let patch = of("beit3.vision_embed.proj.weight")?;
+    let patch = patch.last().copied().unwrap_or(0);
+    let heads = [64, 88]
+        .iter()
+        .find(|size| width.is_multiple_of(**size))
+        .map(|size| width / size);
+    let heads = heads.ok_or_else(|| {
+        format!("its width is {width}, expected a multiple of 64 or 88, the size of a head")
+    })?;
+    let positions = of("beit3.encoder.embed_positions.A.weight")?;
+    let patches = positions
+        .first()
+        .and_then(|rows| rows.checked_sub(1 + POSITION_OFFSET));
+    let grid = patches
+        .map(usize::isqrt)
+        .filter(|grid| patches == Some(grid * grid));
+    let grid = grid.ok_or_else(|| {
+        format!(
+            "'beit3.encoder.embed_positions.A.weight' has shape {positions:?}, which is no square of patches"
+        )
+    })?;
+    let layers = (0..1024).take_while(|layer| has(&format!("beit3.encoder.layers.{layer}.ffn.A.fc1.weight")));
+    let first = |name: &str| of(name).map(|shape| shape[0]);
+    let (task, classes) = if has("pooler.dense.weight") {
+        ("vqa", first("head.3.weight")?)
+    } else if has("head.dense1.weight") {
+        ("nlvr2", first("head.dense2.weight")?)
+    } else if has("fc_norm.weight") {
+        ("imageclassification", first("head.weight")?)
+    } else if has("language_head.weight") {
+        ("retrieval", 0)
+    } else if has("mim_head.weight") && has("mlm_head.weight") {
+        ("pretraining", 0)
+    } else if has("mlm_head.weight") {
+        ("captioning", 0)
+    } else {
+        ("encoder", 0)
+    };
+    let json = json!({
+        "model_type": "beit3",
+        "task": task,
+        "num_classes": classes,
+        "encoder_embed_dim": width,
+        "encoder_attention_heads": heads,
+        "encoder_ffn_embed_dim": first("beit3.encoder.layers.0.ffn.A.fc1.weight")?,
+        "encoder_layers": layers.count(),
+        "normalize_output": has("beit3.encoder.layer_norm.A.weight"),
+        "max_source_positions": first("beit3.encoder.embed_positions.B.weight")?,
+        "vocab_size": vocab_size,
+        "img_size": grid * patch,
+        "patch_size": patch,
+    });
+    Ok(json.to_string())
 }

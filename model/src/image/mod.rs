@@ -8,7 +8,8 @@
 //! 4. turn it upright as its EXIF orientation says;
 //! 5. composite it on white, if it has transparency, and convert it to 8-bit RGB. This comes before resizing, so that
 //!    the hidden colours of transparent pixels do not bleed into visible ones. Colour profiles are not applied;
-//! 6. squash it to `S` x `S`, whatever its proportions, by antialiased bicubic interpolation in 8-bit fixed point;
+//! 6. squash it to `S` x `S`, whatever its proportions, by antialiased bicubic interpolation in 8-bit fixed point; for the
+//!    few models that were trained so, keep its proportions and take the square in the middle;
 //! 7. normalise it to `(x / 255 - mean) / std`, channel by channel.
 //!
 //! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12), on which models of this kind
@@ -76,7 +77,7 @@ impl ProcessedImage {
         &self.pixels
     }
 
-    /// Returns the width and height of the upright picture before it was squashed, in pixels.
+    /// Returns the width and height of the upright picture before it was resized, in pixels.
     #[must_use]
     pub fn original_size(&self) -> (u32, u32) {
         self.original_size
@@ -101,6 +102,7 @@ impl ProcessedImage {
 #[derive(Clone, Debug)]
 pub struct ImageProcessor {
     side: usize,
+    crops: bool,
     mean: [f32; CHANNELS],
     std: [f32; CHANNELS],
     limits: ImageLimits,
@@ -113,6 +115,7 @@ impl ImageProcessor {
         let (side, mean, std) = (config.image_size, config.image_mean, config.image_std);
         Self {
             side,
+            crops: config.crops_images(),
             mean,
             std,
             limits: ImageLimits::default(),
@@ -142,7 +145,7 @@ impl ImageProcessor {
     /// limits.
     pub fn process(&self, file: &[u8]) -> Result<ProcessedImage, ImageError> {
         let picture = decode::decode(file, &self.limits)?;
-        Ok(self.squash(picture.width(), picture.height(), picture.as_raw()))
+        Ok(self.fit(picture.width(), picture.height(), picture.as_raw()))
     }
 
     /// Reads a picture file and prepares it; no more of it is read than the limit allows.
@@ -195,11 +198,12 @@ impl ImageProcessor {
                 found: rgb.len(),
             });
         }
-        Ok(self.squash(width, height, rgb))
+        Ok(self.fit(width, height, rgb))
     }
 
-    fn squash(&self, width: u32, height: u32, rgb: &[u8]) -> ProcessedImage {
-        let square = resize::squash(width as usize, height as usize, rgb, self.side); // [S, S, 3]
+    fn fit(&self, width: u32, height: u32, rgb: &[u8]) -> ProcessedImage {
+        let fit = if self.crops { resize::crop } else { resize::squash };
+        let square = fit(width as usize, height as usize, rgb, self.side); // [S, S, 3]
         ProcessedImage {
             pixels: self.normalise(&square).into(),
             original_size: (width, height),

@@ -9,6 +9,7 @@
 //! `ImagingResampleHorizontal_8bpc` and `ImagingResampleVertical_8bpc`.
 
 use super::CHANNELS;
+use std::ops::Range;
 
 /// Bits behind the binary point of a weight: 8 fewer than 32 for the pixel, and 2 for the sum and its sign.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -27,16 +28,40 @@ struct Window {
 /// # Shapes
 /// `rgb`: `[height, width, 3]`; the result: `[side, side, 3]`.
 pub(super) fn squash(width: usize, height: usize, rgb: &[u8], side: usize) -> Vec<u8> {
-    let narrow = if width == side {
+    resize(width, height, rgb, (side, side), side)
+}
+
+/// Resizes RGB pixels so that the shorter side is `side`, and takes the square in the middle: what `torchvision`'s
+/// `Resize(side, BICUBIC)` and `CenterCrop(side)` make of a Pillow picture.
+///
+/// # Shapes
+/// `rgb`: `[height, width, 3]`; the result: `[side, side, 3]`.
+pub(super) fn crop(width: usize, height: usize, rgb: &[u8], side: usize) -> Vec<u8> {
+    let shorter = width.min(height).max(1);
+    let scaled = |length: usize| side * length / shorter;
+    resize(width, height, rgb, (scaled(width), scaled(height)), side)
+}
+
+/// Resizes to `target` (width, height), of which only the square of `side` in the middle is computed.
+fn resize(width: usize, height: usize, rgb: &[u8], target: (usize, usize), side: usize) -> Vec<u8> {
+    let narrow = if width == side && target.0 == side {
         rgb.to_vec()
     } else {
-        along_rows(rgb, width, &windows(width, side))
+        along_rows(rgb, width, &windows(width, target.0, middle(target.0, side)))
     }; // [height, side, 3]
-    if height == side {
+    if height == side && target.1 == side {
         narrow
     } else {
-        along_columns(&narrow, side * CHANNELS, &windows(height, side))
+        let windows = windows(height, target.1, middle(target.1, side));
+        along_columns(&narrow, side * CHANNELS, &windows)
     } // [side, side, 3]
+}
+
+/// Finds the middle of a side; of two middles the one whose start is even, as Python rounds.
+fn middle(length: usize, side: usize) -> Range<usize> {
+    let rest = length.saturating_sub(side);
+    let start = if rest % 4 == 3 { rest / 2 + 1 } else { rest / 2 };
+    start..start + side
 }
 
 /// The bicubic filter with a = -0.5.
@@ -52,8 +77,8 @@ fn bicubic(x: f64) -> f64 {
     }
 }
 
-/// Computes the windows of `target` pixels over `source` pixels along one axis.
-fn windows(source: usize, target: usize) -> Vec<Window> {
+/// Computes the windows of some of `target` pixels over `source` pixels along one axis.
+fn windows(source: usize, target: usize, wanted: Range<usize>) -> Vec<Window> {
     let scale = source as f64 / target as f64;
     let reduction = scale.max(1.0); // enlarging needs no wider filter
     let support = SUPPORT * reduction;
@@ -72,7 +97,7 @@ fn windows(source: usize, target: usize) -> Vec<Window> {
             weights: weights.into_iter().map(fixed).collect(),
         }
     };
-    (0..target).map(window).collect()
+    wanted.map(window).collect()
 }
 
 /// Truncates a coordinate to a pixel's index, within the picture.

@@ -17,6 +17,7 @@ pub(super) struct RawOutput {
     kind: Spanned<String>,
     choices: Option<Spanned<Vec<String>>>,
     choices_from: Option<Spanned<String>>,
+    of_model: Option<Spanned<bool>>,
     fill: Option<Spanned<String>>,
 }
 
@@ -46,6 +47,7 @@ pub(super) fn check_output(
     let fields = [
         ("choices", raw.choices.as_ref().map(line), "choice"),
         ("choices_from", raw.choices_from.as_ref().map(line), "choice"),
+        ("of_model", raw.of_model.as_ref().map(line), "choice"),
         ("fill", raw.fill.as_ref().map(line), "text"),
     ];
     if !OutputSpec::KINDS.contains(&kind) {
@@ -82,6 +84,16 @@ pub(super) fn check_output(
 }
 
 fn check_choices(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<Choices, Problem> {
+    if let Some(of_model) = raw.of_model.filter(|of_model| of_model.value) {
+        if raw.choices.is_some() || raw.choices_from.is_some() {
+            return Err(Problem::new(
+                &of_model,
+                "output.of_model",
+                "the answers come from the model's head: remove `choices` and `choices_from`",
+            ));
+        }
+        return Ok(Choices::OfModel);
+    }
     match (raw.choices, raw.choices_from) {
         (Some(choices), None) => {
             check_answers(&choices.value).map_err(|error| Problem::new(&choices, "output.choices", error))?;
@@ -99,7 +111,7 @@ fn check_choices(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result
             &raw.kind,
             "output",
             "an output of kind choice needs the answers: write `choices: [yes, no]`, or `choices_from:` and the name of \
-             an input of type list",
+             an input of type list, or `of_model: true` for the classes of the model's head",
         )),
     }
 }

@@ -1,6 +1,7 @@
 //! Building an engine.
 
 use super::forward::{Forward, ModelForward};
+use super::labels;
 use super::stats::Counters;
 use super::worker::Worker;
 use super::{Engine, Shared};
@@ -134,21 +135,23 @@ impl<'a> EngineBuilder<'a> {
     /// [`EngineError`] where an option is out of range, the checkpoint cannot be loaded, or threads cannot be started.
     pub fn build(self) -> Result<Engine, EngineError> {
         self.options.check()?;
-        let (model, tokenizer) = match self.source {
-            Source::Model(model, tokenizer) => (model, tokenizer),
+        let (model, tokenizer, labels) = match self.source {
+            Source::Model(model, tokenizer) => {
+                let tokenizer = tokenizer.for_model(model.config());
+                (model, tokenizer, None)
+            }
             Source::Checkpoint(checkpoint) => {
                 let tokenizer = Tokenizer::from_checkpoint(checkpoint)?;
-                (
-                    Arc::new(Model::load(checkpoint, &self.device, self.dtype)?),
-                    tokenizer,
-                )
+                let labels = labels::read(checkpoint)?;
+                let model = Arc::new(Model::load(checkpoint, &self.device, self.dtype)?);
+                (model, tokenizer, labels)
             }
         };
         let config = model.config().clone();
         let max_batch = self.options.max_batch;
         let forward =
             ModelForward::new(model, max_batch).map_err(|source| EngineError::Cache { max_batch, source })?;
-        start(forward, tokenizer, config, &self.options)
+        start(forward, tokenizer, config, labels, &self.options)
     }
 }
 
@@ -157,6 +160,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
     forward: F,
     tokenizer: Tokenizer,
     config: ModelConfig,
+    labels: Option<Vec<String>>,
     options: &Options,
 ) -> Result<Engine, EngineError> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -182,6 +186,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
     let shared = Shared {
         tokenizer,
         config,
+        labels: labels.map(Arc::new),
         commands,
         places: Arc::new(Semaphore::new(options.queue_capacity)),
         queue_capacity: options.queue_capacity,

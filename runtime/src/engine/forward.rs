@@ -1,7 +1,7 @@
 //! What the engine needs of a model: prompts to memories, rows to logits.
 
 use multiway_model::{
-    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, ForwardError, KvCache, Model, PromptMemory,
+    DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, ForwardError, KvCache, Model, PromptMemory,
 };
 use std::sync::Arc;
 
@@ -12,6 +12,12 @@ pub(crate) trait Forward {
 
     /// Encodes prompts into retrieval embeddings of unit length, one each.
     fn embed(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError>;
+
+    /// Scores the classes of the model's head for prompts, `[C]` each, not normalised.
+    fn classify(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError>;
+
+    /// Scores the words that the masks of prompts stand for, `[V]` for each mask.
+    fn unmask(&mut self, samples: &[EncoderSample], mask: u32) -> Result<Vec<Vec<Vec<f32>>>, ForwardError>;
 
     /// Advances each row by one token and returns the logits of all rows, `[B * V]`.
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError>;
@@ -26,12 +32,17 @@ pub(crate) trait Forward {
 /// The model itself.
 pub(crate) struct ModelForward {
     model: Arc<Model>,
-    cache: KvCache,
+    /// None where the model writes no text.
+    cache: Option<KvCache>,
 }
 
 impl ModelForward {
     pub(crate) fn new(model: Arc<Model>, slots: usize) -> Result<Self, ForwardError> {
-        let cache = KvCache::new(&model, slots, model.config().max_target_length)?;
+        let config = model.config();
+        let cache = config
+            .writes_text()
+            .then(|| KvCache::new(&model, slots, config.max_target_length))
+            .transpose()?;
         Ok(Self { model, cache })
     }
 }
@@ -49,16 +60,59 @@ impl Forward for ModelForward {
         Ok(self.model.embed(&encoded)?.to_vec2()?) // [B, E]
     }
 
+    fn classify(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        // A head that compares two pictures reads each beside the same text, as a sample of its own.
+        let pairs = self.model.config().max_images > 1;
+        let parted: Vec<EncoderSample> = samples
+            .iter()
+            .flat_map(|sample| {
+                let size = if pairs { 1 } else { sample.images.len().max(1) };
+                let images = sample.images.chunks(size);
+                images.map(|images| EncoderSample {
+                    images,
+                    tokens: sample.tokens,
+                })
+            })
+            .collect();
+        let batch = EncoderBatch::new(self.model.config(), &parted)?;
+        let encoded = self.model.encode(&batch)?; // [N, D]
+        let logits = self.model.classify(&encoded)?.to_dtype(DType::F32)?; // [B, C]
+        Ok(logits.to_vec2()?)
+    }
+
+    fn unmask(&mut self, samples: &[EncoderSample], mask: u32) -> Result<Vec<Vec<Vec<f32>>>, ForwardError> {
+        let batch = EncoderBatch::new(self.model.config(), samples)?;
+        let encoded = self.model.encode(&batch)?; // [N, D]
+        let own = samples.iter().zip(&batch.segments().samples);
+        let rows = own.map(|(sample, segment)| {
+            let masked = segment
+                .text
+                .clone()
+                .zip(sample.tokens)
+                .filter(|(_, token)| **token == mask);
+            let rows: Vec<u32> = masked.filter_map(|(row, _)| u32::try_from(row).ok()).collect();
+            let logits = self.model.word_logits(&encoded, &rows)?; // [masks, V]
+            Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
+        });
+        rows.collect()
+    }
+
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
-        let logits = self.model.decode_step(&DecoderBatch { rows }, &mut self.cache)?; // [B, V]
+        let cache = self.cache.as_mut().ok_or(ForwardError::NoHead("text"))?;
+        let logits = self.model.decode_step(&DecoderBatch { rows }, cache)?; // [B, V]
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 
     fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {
-        self.cache.copy(from, to)
+        match &mut self.cache {
+            Some(cache) => cache.copy(from, to),
+            None => Err(ForwardError::NoHead("text")),
+        }
     }
 
     fn clear(&mut self, slot: usize) {
-        self.cache.clear(slot);
+        if let Some(cache) = &mut self.cache {
+            cache.clear(slot);
+        }
     }
 }

@@ -9,6 +9,7 @@
 
 mod builder;
 mod forward;
+mod labels;
 mod scoring;
 mod search;
 mod sequence;
@@ -23,9 +24,10 @@ pub use worker::Shutdown;
 
 use crate::error::RequestError;
 use crate::request::{Prepared, Request};
+use crate::sampling::LogNormalizer;
 use crate::scheduler::Demand;
-use crate::stream::{Generation, Hypothesis, Score, TokenStream, Usage, block_on};
-use crate::tokenizer::Tokenizer;
+use crate::stream::{ClassScore, Generation, Hypothesis, Score, TokenStream, Usage, WordScore, block_on};
+use crate::tokenizer::{TokenId, Tokenizer};
 
 use multiway_model::{Checkpoint, Model, ModelConfig};
 use scoring::Scoring;
@@ -69,6 +71,8 @@ pub struct Engine {
 struct Shared {
     tokenizer: Tokenizer,
     config: ModelConfig,
+    /// The names of the head's classes, where the model has such a head and the checkpoint names them.
+    labels: Option<Arc<Vec<String>>>,
     commands: UnboundedSender<Command>,
     /// Places for requests that wait; one is held from submission until admission.
     places: Arc<Semaphore>,
@@ -201,7 +205,7 @@ impl Engine {
         let place = self.place().await?;
         let (reply, answers) = oneshot::channel();
         let reply = SearchReply::List(Some(reply));
-        let search = Search::new(&prepared, self.tokenizer(), self.config().eos_token_id, reply);
+        let search = Search::new(&prepared, self.tokenizer(), self.config(), reply);
         self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
         answers.await.unwrap_or(Err(RequestError::ShutDown))
     }
@@ -232,6 +236,7 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
     pub async fn score(&self, request: Request, candidates: Vec<String>) -> Result<Vec<Score>, RequestError> {
+        self.check_writes()?;
         let prepared = self.prepare(request)?;
         let targets = prepared.targets(&candidates, self.tokenizer(), self.config())?;
         let place = self.place().await?;
@@ -279,11 +284,94 @@ impl Engine {
         block_on(self.embed(request))
     }
 
+    /// Scores the classes that the model's head knows, in their order, with their names: pictures, and a text where the
+    /// head reads one.
+    ///
+    /// # Errors
+    /// [`RequestError::NoHead`] and [`RequestError::NoLabels`] where the model cannot say; else as
+    /// [`embed`](Self::embed).
+    pub async fn classify(&self, request: Request) -> Result<Vec<ClassScore>, RequestError> {
+        let classes = self.config().classes();
+        if classes == 0 {
+            return Err(RequestError::NoHead { head: "classes" });
+        }
+        let labels = self.shared.labels.clone();
+        let labels = labels.ok_or(RequestError::NoLabels { classes })?;
+        let prepared = self.prepare(request)?;
+        let place = self.place().await?;
+        let (reply, scores) = oneshot::channel();
+        self.submit(prepared, Work::Classify(Some(reply)), 0, place)?;
+        let scores = scores.await.unwrap_or(Err(RequestError::ShutDown))?;
+        let scored = labels.iter().zip(scores);
+        Ok(scored
+            .map(|(label, score)| ClassScore {
+                label: label.clone(),
+                score,
+            })
+            .collect())
+    }
+
+    /// Scores the classes that the model's head knows, as [`classify`](Self::classify) does.
+    ///
+    /// # Errors
+    /// As [`classify`](Self::classify).
+    pub fn classify_blocking(&self, request: Request) -> Result<Vec<ClassScore>, RequestError> {
+        block_on(self.classify(request))
+    }
+
+    /// Names the words that the tokens `<mask>` of a prompt stand for: for each, the likeliest ids with their
+    /// log-probabilities, at most `count`, the likeliest first.
+    ///
+    /// # Errors
+    /// [`RequestError::NoHead`] where the model has no head for masked words; else as [`embed`](Self::embed).
+    pub async fn unmask(&self, request: Request, count: usize) -> Result<Vec<Vec<WordScore>>, RequestError> {
+        let Some(mask) = self.config().masked_words() else {
+            return Err(RequestError::NoHead { head: "masked words" });
+        };
+        let prepared = self.prepare(request)?;
+        if !prepared.tokens.contains(&mask) {
+            return Ok(Vec::new());
+        }
+        let place = self.place().await?;
+        let (reply, scores) = oneshot::channel();
+        self.submit(prepared, Work::Unmask(mask, Some(reply)), 0, place)?;
+        let scores = scores.await.unwrap_or(Err(RequestError::ShutDown))?;
+        let vocabulary = self.tokenizer().vocab_size();
+        let best = |logits: Vec<f32>| likeliest(logits.get(..vocabulary).unwrap_or(&logits), count);
+        scores
+            .into_iter()
+            .map(best)
+            .collect::<Option<_>>()
+            .ok_or_else(|| RequestError::Failed {
+                cause: "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
+            })
+    }
+
+    /// Names masked words, as [`unmask`](Self::unmask) does.
+    ///
+    /// # Errors
+    /// As [`unmask`](Self::unmask).
+    pub fn unmask_blocking(
+        &self,
+        request: Request,
+        count: usize,
+    ) -> Result<Vec<Vec<WordScore>>, RequestError> {
+        block_on(self.unmask(request, count))
+    }
+
+    fn check_writes(&self) -> Result<(), RequestError> {
+        if self.config().writes_text() {
+            return Ok(());
+        }
+        Err(RequestError::NoHead { head: "text" })
+    }
+
     fn prepare(&self, request: Request) -> Result<Prepared, RequestError> {
         Prepared::new(request, self.tokenizer(), self.config())
     }
 
     fn prepare_generation(&self, request: Request) -> Result<Prepared, RequestError> {
+        self.check_writes()?;
         let prepared = self.prepare(request)?;
         prepared.check_new_tokens(self.config())?;
         Ok(prepared)
@@ -306,7 +394,7 @@ impl Engine {
         if beams > 1 {
             self.check_beams(beams)?;
             let reply = SearchReply::Stream(sender);
-            let search = Search::new(&prepared, self.tokenizer(), self.config().eos_token_id, reply);
+            let search = Search::new(&prepared, self.tokenizer(), self.config(), reply);
             self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
             return Ok(TokenStream::new(events));
         }
@@ -346,4 +434,17 @@ impl Engine {
             .send(command)
             .map_err(|_stopped| RequestError::ShutDown)
     }
+}
+
+/// Finds the likeliest ids; nothing where the logits are no numbers.
+fn likeliest(logits: &[f32], count: usize) -> Option<Vec<WordScore>> {
+    let normalizer = LogNormalizer::of(logits)?;
+    let all = normalizer.log_probabilities(logits);
+    let mut order: Vec<(TokenId, f32)> = (0..).zip(all).collect();
+    order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let best = order.into_iter().take(count);
+    Some(
+        best.map(|(id, log_probability)| WordScore { id, log_probability })
+            .collect(),
+    )
 }

@@ -2,7 +2,7 @@
 
 use super::scoring::CacheChanges;
 use super::sequence::Events;
-use crate::beam::{BeamParams, BeamSearch, Finished};
+use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::error::RequestError;
 use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
@@ -10,6 +10,7 @@ use crate::sampling::LogNormalizer;
 use crate::stop::StopMatcher;
 use crate::stream::{FinishReason, Hypothesis, StreamEvent, Timings, Usage};
 use crate::tokenizer::{TokenId, Tokenizer};
+use multiway_model::ModelConfig;
 use tokio::sync::oneshot;
 
 pub(crate) type ListReply = oneshot::Sender<Result<Vec<Hypothesis>, RequestError>>;
@@ -45,9 +46,19 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    pub(crate) fn new(prepared: &Prepared, tokenizer: &Tokenizer, end: TokenId, reply: SearchReply) -> Self {
-        let sampling = &prepared.sampling;
+    pub(crate) fn new(
+        prepared: &Prepared,
+        tokenizer: &Tokenizer,
+        config: &ModelConfig,
+        reply: SearchReply,
+    ) -> Self {
+        let (sampling, end) = (&prepared.sampling, config.eos_token_id);
         let params = BeamParams {
+            rules: match config.writing_mask() {
+                Some(_) => Rules::Beit3,
+                None => Rules::Transformers,
+            },
+            answers: sampling.answers,
             width: sampling.beams,
             length_penalty: sampling.length_penalty,
             early_stopping: sampling.early_stopping,

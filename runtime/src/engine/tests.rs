@@ -70,6 +70,16 @@ impl Forward for Gated {
         self.model.embed(samples)
     }
 
+    fn classify(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        self.wait(Step::Encode(samples.len()))?;
+        self.model.classify(samples)
+    }
+
+    fn unmask(&mut self, samples: &[EncoderSample], mask: u32) -> Result<Vec<Vec<Vec<f32>>>, ForwardError> {
+        self.wait(Step::Encode(samples.len()))?;
+        self.model.unmask(samples, mask)
+    }
+
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
         self.wait(Step::Decode(rows.iter().map(|row| row.slot).collect()))?;
         self.model.step(rows)
@@ -122,7 +132,7 @@ fn gated(max_batch: usize, queue_capacity: usize) -> (Engine, Gate) {
         queue_capacity,
         ..Options::default()
     };
-    let engine = start(forward, TOKENIZER.clone(), config(), &options).unwrap();
+    let engine = start(forward, TOKENIZER.clone(), config(), None, &options).unwrap();
     (
         engine,
         Gate {

@@ -9,6 +9,7 @@ use crate::error::RequestError;
 use crate::request::Prepared;
 use crate::scheduler::{Demand, RequestId, Scheduler};
 use crate::stream::{FinishReason, Usage};
+use crate::tokenizer::TokenId;
 use multiway_model::{DecoderRow, EncoderSample, ForwardError, PromptMemory};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -54,7 +55,23 @@ pub(crate) enum Work {
     Generate(Box<Sequence>),
     Search(Box<Search>),
     Score(Scoring),
-    Embed(Option<oneshot::Sender<Result<Vec<f32>, RequestError>>>),
+    Embed(Reply<Vec<f32>>),
+    /// Scores of the head's classes.
+    Classify(Reply<Vec<f32>>),
+    /// Scores of the words at each mask, of the id that is given.
+    Unmask(TokenId, Reply<Vec<Vec<f32>>>),
+}
+
+/// Whoever waits for an answer that comes at once; none once it has come.
+pub(crate) type Reply<T> = Option<oneshot::Sender<Result<T, RequestError>>>;
+
+fn is_gone<T>(reply: &Reply<T>) -> bool {
+    reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+}
+
+/// Answers; a caller that has gone wants no answer.
+fn answer<T>(reply: &mut Reply<T>, result: Result<T, RequestError>) {
+    drop(reply.take().map(|reply| reply.send(result)));
 }
 
 impl Work {
@@ -63,7 +80,8 @@ impl Work {
             Self::Generate(sequence) => sequence.is_cancelled(),
             Self::Search(search) => search.is_cancelled(),
             Self::Score(scoring) => scoring.is_cancelled(),
-            Self::Embed(reply) => reply.as_ref().is_none_or(oneshot::Sender::is_closed),
+            Self::Embed(reply) | Self::Classify(reply) => is_gone(reply),
+            Self::Unmask(_, reply) => is_gone(reply),
         }
     }
 
@@ -72,7 +90,8 @@ impl Work {
             Self::Generate(sequence) => sequence.fail(error),
             Self::Search(search) => search.fail(error),
             Self::Score(scoring) => scoring.fail(error),
-            Self::Embed(reply) => drop(reply.take().map(|reply| reply.send(Err(error)))),
+            Self::Embed(reply) | Self::Classify(reply) => answer(reply, Err(error)),
+            Self::Unmask(_, reply) => answer(reply, Err(error)),
         }
     }
 }
@@ -203,6 +222,7 @@ impl<F: Forward> Worker<F> {
     /// Starts the requests that fit and encodes their prompts.
     fn admit(&mut self) {
         let (mut generate, mut embed) = (Vec::new(), Vec::new());
+        let (mut classify, mut unmask) = (Vec::new(), BTreeMap::<TokenId, Vec<RequestId>>::new());
         for admission in self.scheduler.admit() {
             let Some(job) = self.jobs.get_mut(&admission.id) else {
                 continue;
@@ -212,6 +232,8 @@ impl<F: Forward> Worker<F> {
             job.slot = admission.slots.first().copied().unwrap_or_default();
             match &mut job.work {
                 Work::Embed(_) => embed.push(admission.id),
+                Work::Classify(_) => classify.push(admission.id),
+                Work::Unmask(mask, _) => unmask.entry(*mask).or_default().push(admission.id),
                 Work::Generate(_) => generate.push(admission.id),
                 Work::Search(search) => {
                     search.begin(admission.slots);
@@ -223,22 +245,35 @@ impl<F: Forward> Worker<F> {
                 }
             }
         }
-        if !generate.is_empty() {
-            self.encode(&generate, Forward::encode, |job, memory| {
-                job.memory = Some(memory)
-            });
+        self.encode(&generate, Forward::encode, |job, memory| {
+            job.memory = Some(memory)
+        });
+        self.encode(&embed, Forward::embed, |job, embedding| {
+            if let Work::Embed(reply) = &mut job.work {
+                answer(reply, Ok(embedding));
+            }
+        });
+        self.encode(&classify, Forward::classify, |job, scores| {
+            if let Work::Classify(reply) = &mut job.work {
+                answer(reply, Ok(scores));
+            }
+        });
+        for (mask, ids) in &unmask {
+            self.encode(
+                ids,
+                |forward, samples| forward.unmask(samples, *mask),
+                |job, scores| {
+                    if let Work::Unmask(_, reply) = &mut job.work {
+                        answer(reply, Ok(scores));
+                    }
+                },
+            );
         }
-        if !embed.is_empty() {
-            self.encode(&embed, Forward::embed, |job, embedding| {
-                if let Work::Embed(reply) = &mut job.work {
-                    drop(reply.take().map(|reply| reply.send(Ok(embedding))));
-                }
-            });
-            for id in embed {
-                if self.jobs.contains_key(&id) {
-                    self.counters.finished();
-                    self.retire(id);
-                }
+        let at_once = embed.into_iter().chain(classify);
+        for id in at_once.chain(unmask.into_values().flatten()) {
+            if self.jobs.contains_key(&id) {
+                self.counters.finished();
+                self.retire(id);
             }
         }
     }
@@ -247,9 +282,12 @@ impl<F: Forward> Worker<F> {
     fn encode<T>(
         &mut self,
         ids: &[RequestId],
-        encode: fn(&mut F, &[EncoderSample]) -> Result<Vec<T>, ForwardError>,
+        encode: impl Fn(&mut F, &[EncoderSample]) -> Result<Vec<T>, ForwardError>,
         mut take: impl FnMut(&mut Job, T),
     ) {
+        if ids.is_empty() {
+            return;
+        }
         let jobs = ids.iter().filter_map(|id| self.jobs.get(id));
         let samples: Vec<EncoderSample> = jobs
             .map(|job| EncoderSample {
@@ -298,7 +336,7 @@ impl<F: Forward> Worker<F> {
                     let own = scoring.rows().into_iter();
                     rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
                 }
-                Work::Embed(_) => {}
+                Work::Embed(_) | Work::Classify(_) | Work::Unmask(..) => {}
             }
             owners.push((*id, rows.len() - before));
         }
@@ -366,7 +404,7 @@ impl<F: Forward> Worker<F> {
                 }),
                 Err(cause) => Err(cause),
             },
-            Work::Embed(_) => Ok(true),
+            Work::Embed(_) | Work::Classify(_) | Work::Unmask(..) => Ok(true),
         };
         match outcome {
             Ok(false) => {}

@@ -14,6 +14,7 @@ mod decode;
 mod error;
 mod json;
 mod normalizer;
+mod numbering;
 mod proto;
 #[cfg(feature = "sentencepiece")]
 mod sentencepiece;
@@ -25,7 +26,7 @@ pub use convert::sentencepiece_to_json;
 pub use decode::DecodeStream;
 pub use error::TokenizerError;
 
-use multiway_model::{Checkpoint, LoadError, ModelConfig};
+use multiway_model::{Checkpoint, Family, LoadError, ModelConfig};
 use multiway_prompts::{Prompt, PromptPart};
 use std::borrow::Cow;
 use std::fmt;
@@ -50,6 +51,10 @@ const END_OF_TEXT: &str = "</s>";
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    /// Opens the encoder's text; most models have no such token.
+    start: Option<TokenId>,
+    /// Closes it.
+    end: Option<TokenId>,
 }
 
 struct Inner {
@@ -57,7 +62,6 @@ struct Inner {
     vocabulary: Vocabulary,
     spelling: Spelling,
     leading_space: LeadingSpace,
-    end: Option<TokenId>,
 }
 
 enum Backend {
@@ -116,7 +120,7 @@ impl Tokenizer {
         config: &ModelConfig,
         open: impl Fn(&str) -> Result<Option<Cow<'a, [u8]>>, LoadError>,
     ) -> Result<Self, TokenizerError> {
-        let tokenizer = Self::first_of(checkpoint, open)?;
+        let tokenizer = Self::first_of(checkpoint, config, open)?;
         if tokenizer.vocab_size() > config.vocab_size {
             let found = tokenizer.vocab_size().to_string();
             let expected = format!("at most {}", config.vocab_size);
@@ -136,15 +140,30 @@ impl Tokenizer {
             });
         }
         tracing::debug!(checkpoint, ?tokenizer, "tokenizer loaded");
-        Ok(tokenizer.with_end(config.eos_token_id))
+        Ok(tokenizer.for_model(config))
     }
 
     fn first_of<'a>(
         checkpoint: &str,
+        config: &ModelConfig,
         open: impl Fn(&str) -> Result<Option<Cow<'a, [u8]>>, LoadError>,
     ) -> Result<Self, TokenizerError> {
         if let Some(bytes) = open("tokenizer.json")? {
             return Self::from_json(&bytes);
+        }
+        if matches!(config.family, Family::Beit3(_)) {
+            return match open("beit3.spm")? {
+                Some(bytes) => Self::from_xlmr_sentencepiece(&bytes),
+                None => Err(TokenizerError::Missing {
+                    checkpoint: checkpoint.to_owned(),
+                    expected: "beit3.spm, tokenizer.json",
+                }),
+            };
+        }
+        if matches!(config.family, Family::T5(_))
+            && let Some(bytes) = open("spiece.model")?
+        {
+            return Self::from_t5_sentencepiece(&bytes);
         }
         #[cfg(feature = "sentencepiece")]
         for name in ["tokenizer.model", "sentencepiece.model", "spiece.model"] {
@@ -219,15 +238,16 @@ impl Tokenizer {
                 vocabulary,
                 spelling,
                 leading_space,
-                end,
             }),
+            start: None,
+            end,
         }
     }
 
-    fn with_end(mut self, end: TokenId) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.inner) {
-            inner.end = Some(end);
-        }
+    /// Begins and ends prompts as a model wants it.
+    pub(crate) fn for_model(mut self, config: &ModelConfig) -> Self {
+        self.start = config.text_start();
+        self.end = Some(config.eos_token_id);
         self
     }
 
@@ -257,7 +277,8 @@ impl Tokenizer {
         }
     }
 
-    /// Turns a prompt into what the encoder reads: the ids of its parts, then `</s>`, once.
+    /// Turns a prompt into what the encoder reads: the ids of its parts, then `</s>`, once. Where the model opens a text
+    /// with a token of its own, that comes first, and a prompt without text has no ids.
     ///
     /// Texts with only pictures between them are joined and cut as one, so that a picture leaves no trace in the
     /// text. A special token does part the texts around it: each is cut on its own, so its first word gets the space
@@ -281,18 +302,24 @@ impl Tokenizer {
             }
         }
         ids.append(&mut self.encode_text(&text));
-        ids.push(
-            self.inner
-                .end
-                .map_or_else(|| self.require_special(END_OF_TEXT), Ok)?,
-        );
+        if let Some(start) = self.start {
+            if ids.is_empty() {
+                return Ok(ids);
+            }
+            ids.insert(0, start);
+        }
+        ids.push(self.end.map_or_else(|| self.require_special(END_OF_TEXT), Ok)?);
         Ok(ids)
     }
 
-    /// Finds the id of a special token by its name.
+    /// Finds the id of a special token by its name. Where a vocabulary has one `<mask>` for all gaps, every `<extra_id_N>`
+    /// is that.
     #[must_use]
     pub fn special(&self, name: &str) -> Option<TokenId> {
-        self.inner.vocabulary.special(name)
+        let vocabulary = &self.inner.vocabulary;
+        let is_gap = name.starts_with("<extra_id_") && multiway_prompts::is_special_form(name);
+        let mask = || is_gap.then(|| vocabulary.special(numbering::MASK)).flatten();
+        vocabulary.special(name).or_else(mask)
     }
 
     /// Finds the id of a special token that must exist.

@@ -100,6 +100,29 @@ impl Vocabulary {
         })
     }
 
+    /// Makes special tokens of the pieces `<extra_id_N>`, or adds `count` of them at the end, the last `<extra_id_0>`.
+    pub(crate) fn with_gaps(self, file: &'static str, count: usize) -> Result<Self, TokenizerError> {
+        let byte_fallback = self.byte_fallback();
+        let mut pieces = self.pieces;
+        let mut found = false;
+        for piece in pieces.iter_mut().filter(|piece| !piece.kind.is_special()) {
+            let name = piece.text.trim_start_matches(META_SPACE);
+            if name.starts_with("<extra_id_") && multiway_prompts::is_special_form(name) {
+                piece.text = name.to_owned();
+                piece.kind = PieceKind::Control;
+                found = true;
+            }
+        }
+        if !found {
+            pieces.extend((0..count).rev().map(|number| Piece {
+                text: format!("<extra_id_{number}>"),
+                score: 0.0,
+                kind: PieceKind::Control,
+            }));
+        }
+        Self::new(file, pieces, byte_fallback)
+    }
+
     pub(crate) fn pieces(&self) -> &[Piece] {
         &self.pieces
     }

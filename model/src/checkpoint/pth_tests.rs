@@ -1,0 +1,267 @@
+//! Files as `torch.save` writes them, and every way in which one can lie.
+
+use std::fs;
+use std::io::{Cursor, Write};
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use super::*;
+use crate::init::initialise;
+
+/// Writes the operations of a pickle, in the order in which PyTorch does.
+#[derive(Default)]
+struct Pickle(Vec<u8>);
+
+impl Pickle {
+    fn op(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn text(self, text: &str) -> Self {
+        let length = u32::try_from(text.len()).unwrap();
+        self.op(b"X").op(&length.to_le_bytes()).op(text.as_bytes())
+    }
+
+    fn global(self, module: &str, name: &str) -> Self {
+        self.op(format!("c{module}\n{name}\n").as_bytes())
+    }
+
+    fn int(self, value: usize) -> Self {
+        let value = i32::try_from(value).unwrap();
+        self.op(b"J").op(&value.to_le_bytes())
+    }
+
+    fn ints(self, values: &[usize]) -> Self {
+        values
+            .iter()
+            .fold(self.op(b"("), |pickle, value| pickle.int(*value))
+            .op(b"t")
+    }
+
+    /// `_rebuild_tensor_v2(storage, 0, shape, stride, False, OrderedDict())`
+    fn tensor(self, key: &str, class: &str, shape: &[usize]) -> Self {
+        let count: usize = shape.iter().product();
+        let stride: Vec<usize> = (0..shape.len())
+            .map(|axis| shape[axis + 1..].iter().product())
+            .collect();
+        self.global("torch._utils", "_rebuild_tensor_v2")
+            .op(b"((")
+            .text("storage")
+            .global("torch", class)
+            .text(key)
+            .text("cpu")
+            .int(count)
+            .op(b"tQ")
+            .int(0)
+            .ints(shape)
+            .ints(&stride)
+            .op(b"\x89")
+            .global("collections", "OrderedDict")
+            .op(b")RtR")
+    }
+
+    /// `{"model": OrderedDict(name=tensor, ...)}`, with each name remembered as Python does.
+    fn state(tensors: &[(String, Tensor)], class: &str) -> Self {
+        let mut pickle = Self::default()
+            .op(b"\x80\x02}q\x00")
+            .text("model")
+            .op(b"q\x01")
+            .global("collections", "OrderedDict")
+            .op(b")R(");
+        for (key, (name, tensor)) in tensors.iter().enumerate() {
+            pickle = pickle
+                .text(name)
+                .op(b"q\x02")
+                .tensor(&key.to_string(), class, tensor.dims());
+        }
+        pickle.op(b"us.")
+    }
+}
+
+fn archive(pickle: &[u8], storages: &[Vec<u8>]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("archive/data.pkl", stored).unwrap();
+    zip.write_all(pickle).unwrap();
+    for (key, bytes) in storages.iter().enumerate() {
+        zip.start_file(format!("archive/data/{key}"), stored).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+fn bytes(tensor: &Tensor) -> Vec<u8> {
+    let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn config(task: &str) -> ModelConfig {
+    let json = format!(
+        r#"{{"model_type": "beit3", "task": "{task}", "num_classes": 3, "encoder_embed_dim": 64,
+        "encoder_attention_heads": 1, "encoder_ffn_embed_dim": 32, "encoder_layers": 2, "max_source_positions": 20,
+        "normalize_output": {}, "vocab_size": 30, "img_size": 16, "patch_size": 4}}"#,
+        !["vqa", "imageclassification"].contains(&task)
+    );
+    ModelConfig::from_json(json.as_bytes()).unwrap()
+}
+
+fn tensors(config: &ModelConfig) -> Vec<(String, Tensor)> {
+    initialise(config, 5, &Device::Cpu).unwrap()
+}
+
+fn file(tensors: &[(String, Tensor)]) -> Vec<u8> {
+    let storages: Vec<_> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
+    archive(&Pickle::state(tensors, "FloatStorage").0, &storages)
+}
+
+fn open(file: &[u8]) -> Result<Checkpoint, LoadError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pth");
+    fs::write(&path, file).unwrap();
+    Checkpoint::open(&path)
+}
+
+/// Says why a file is refused, without where it lies.
+fn refusal(file: &[u8]) -> String {
+    let error = open(file).unwrap_err().to_string();
+    match error.split_once("model.pth'") {
+        Some((_, rest)) => rest.to_owned(),
+        None => error,
+    }
+}
+
+#[test]
+fn a_file_without_config_tells_what_it_is_for_every_task() {
+    let tasks = [
+        "encoder",
+        "vqa",
+        "nlvr2",
+        "imageclassification",
+        "retrieval",
+        "captioning",
+        "pretraining",
+    ];
+    for task in tasks {
+        let mut config = config(task);
+        let tensors = tensors(&config);
+        let checkpoint = open(&file(&tensors)).unwrap();
+        if let crate::Family::Beit3(details) = &mut config.family
+            && details.classes == 0
+        {
+            assert_eq!(checkpoint.config().classes(), 0);
+        }
+        assert_eq!(*checkpoint.config(), config, "{task}");
+        for (name, tensor) in &tensors {
+            let loaded = checkpoint.load_tensor(name, &Device::Cpu, DType::F32).unwrap();
+            assert_eq!(bytes(&loaded), bytes(tensor), "{task}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_with_one_such_file_is_a_checkpoint() {
+    let config = config("vqa");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("beit3_tiny.pth"), file(&tensors(&config))).unwrap();
+    assert_eq!(*Checkpoint::open(folder.path()).unwrap().config(), config);
+    // With a configuration beside it, that is believed; with a second such file, neither is.
+    fs::write(folder.path().join("other.pth"), b"").unwrap();
+    assert!(matches!(
+        Checkpoint::open(folder.path()),
+        Err(LoadError::MissingFile { .. })
+    ));
+}
+
+#[test]
+fn what_pickles_can_do_beyond_describing_tensors_is_refused() {
+    let mut refusals = Vec::new();
+    let system = Pickle::default()
+        .op(b"\x80\x02")
+        .global("posix", "system")
+        .text("true")
+        .op(b"\x85R.");
+    refusals.push(refusal(&archive(&system.0, &[])));
+    // INST, which makes an object of a class.
+    refusals.push(refusal(&archive(b"\x80\x02(iposix\nsystem\n.", &[])));
+    let long = Pickle::default().op(b"X\xff\xff\xff\xff.");
+    refusals.push(refusal(&archive(&long.0, &[])));
+    // Each round remembers a pair of what was remembered before: the size doubles.
+    let mut bomb = Pickle::default().op(b"Nq\x00");
+    for _ in 0..40 {
+        bomb = bomb.op(b"h\x00h\x00\x86q\x00");
+    }
+    refusals.push(refusal(&archive(&bomb.op(b".").0, &[])));
+    let deep = (0..1000).fold(Pickle::default().op(b"N"), |pickle, _| pickle.op(b"\x85"));
+    refusals.push(refusal(&archive(&deep.op(b".").0, &[])));
+    refusals.push(refusal(&archive(b"\x80\x02]s.", &[])));
+    refusals.push(refusal(&archive(b"\x80\x02].", &[])));
+    assert_snapshot!(refusals.join("\n"));
+}
+
+#[test]
+fn what_is_wrong_with_a_tensor_is_said_by_its_name() {
+    let mut refusals = Vec::new();
+    let all = tensors(&config("vqa"));
+    let storages: Vec<_> = all.iter().map(|(_, tensor)| bytes(tensor)).collect();
+    refusals.push(refusal(&archive(
+        &Pickle::state(&all, "DoubleStorage").0,
+        &storages,
+    )));
+    let mut short = storages.clone();
+    short[3].truncate(8);
+    refusals.push(refusal(&archive(&Pickle::state(&all, "FloatStorage").0, &short)));
+    refusals.push(refusal(&archive(
+        &Pickle::state(&all, "FloatStorage").0,
+        &storages[..4],
+    )));
+    let expert = "beit3.encoder.layers.1.ffn.B.fc1.weight";
+    let without: Vec<_> = all.iter().filter(|(name, _)| name != expert).cloned().collect();
+    refusals.push(refusal(&file(&without)));
+    let no_tensor = Pickle::default()
+        .op(b"\x80\x02}")
+        .text("model")
+        .op(b"}")
+        .text("weight")
+        .text("none")
+        .op(b"ss.");
+    refusals.push(refusal(&archive(&no_tensor.0, &[])));
+    let other = [(
+        "weight".to_owned(),
+        Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap(),
+    )];
+    refusals.push(refusal(&file(&other)));
+    assert_snapshot!(refusals.join("\n"));
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let mut refusals = Vec::new();
+    let whole = file(&tensors(&config("encoder")));
+    refusals.push(refusal(&whole[..whole.len() / 2]));
+    refusals.push(refusal(&whole[..3]));
+    refusals.push(refusal(b""));
+    assert_snapshot!(refusals.join("\n"));
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_file_is_an_error_or_a_checkpoint_and_never_a_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+    ) {
+        let mut file = file(&tensors(&config("encoder")));
+        // Most bytes are numbers, which may be anything: the damage goes to the pickle and the archive's tables.
+        let table = file.len() - 4000;
+        for (place, value) in damage {
+            let place = place.index(10_000);
+            let place = if place < 6000 { place } else { table + place - 6000 };
+            if let Some(byte) = file.get_mut(place) {
+                *byte = value;
+            }
+        }
+        let _ = open(&file);
+    }
+}
