@@ -404,6 +404,10 @@ fn a_t5_of_transformers_runs_like_the_embedded_model() {
     assert_eq!(searched["task"], "infill");
     let inspected = place.run(&["--checkpoint", "t5", "inspect", "--json"]).json();
     assert_eq!(inspected["config"]["model_type"], "t5");
+    let tasks = place.run(&["--checkpoint", "t5", "tasks"]).stdout;
+    for task in ["translate", "summarize", "answer", "entail", "infill"] {
+        assert!(tasks.contains(task), "{tasks}");
+    }
     let pictured = place.run(&["--checkpoint", "t5", "run", "caption", "--image", "cat.png"]);
-    assert_ne!(pictured.code, Some(0), "a T5 sees no pictures");
+    assert_eq!(pictured.code, Some(2), "a T5 sees no pictures");
 }

@@ -344,3 +344,45 @@ proptest! {
         }
     }
 }
+
+/// Ids that `transformers` gives for the same files; `make_tokenizers.py` beside them made them.
+fn reference() -> serde_json::Value {
+    serde_json::from_str(include_str!("fixtures/numbering/ids.json")).unwrap()
+}
+
+fn compare_with_reference(tokenizer: &Tokenizer, reference: &serde_json::Value) {
+    assert_eq!(
+        tokenizer.vocab_size(),
+        usize::try_from(reference["size"].as_u64().unwrap()).unwrap()
+    );
+    let texts: Vec<(String, Vec<TokenId>)> = serde_json::from_value(reference["texts"].clone()).unwrap();
+    assert!(!texts.is_empty());
+    for (text, ids) in texts {
+        assert_eq!(tokenizer.encode_text(&text), ids, "{text:?}");
+    }
+}
+
+#[test]
+fn beit3_numbers_its_pieces_as_xlm_r_does() {
+    let reference = &reference()["beit3"];
+    let tokenizer =
+        Tokenizer::from_xlmr_sentencepiece(include_bytes!("fixtures/numbering/beit3.spm")).unwrap();
+    compare_with_reference(&tokenizer, reference);
+    let specials = ["<s>", "<pad>", "</s>", "<unk>"].map(|name| tokenizer.special(name));
+    assert_eq!(specials, [0, 1, 2, 3].map(Some));
+    let mask = tokenizer.special("<mask>").map(u64::from);
+    assert_eq!(mask, reference["mask"].as_u64());
+    // Every gap is a mask.
+    assert_eq!(tokenizer.special("<extra_id_7>").map(u64::from), mask);
+}
+
+#[test]
+fn the_gaps_of_t5_are_its_last_ids() {
+    let reference = &reference()["t5"];
+    let tokenizer =
+        Tokenizer::from_t5_sentencepiece(include_bytes!("fixtures/numbering/spiece.model")).unwrap();
+    compare_with_reference(&tokenizer, reference);
+    for (name, id) in [("<extra_id_0>", "first_gap"), ("<extra_id_99>", "last_gap")] {
+        assert_eq!(tokenizer.special(name).map(u64::from), reference[id].as_u64());
+    }
+}

@@ -1,0 +1,282 @@
+//! The released BEiT-3 checkpoints' heads, from the command line: the same commands as for the embedded model.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
+mod common;
+
+use candle_core::safetensors;
+use common::Place;
+use multiway::{Checkpoint, DType, Device, ImageProcessor};
+use multiway_model::{EncoderBatch, EncoderSample, Model, Tensor};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn fixture(case: &str, file: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("tests/fixtures/parity").join(case).join(file)
+}
+
+/// Puts a small model with a head into a folder, with a tokenizer of BEiT-3's kind.
+fn small(place: &Place, case: &str) {
+    for file in ["config.json", "model.safetensors"] {
+        place.write(&format!("model/{file}"), fs::read(fixture(case, file)).unwrap());
+    }
+    let tokenizer = include_bytes!("../runtime/tests/fixtures/numbering/beit3.spm");
+    place.write("model/beit3.spm", tokenizer);
+    place.picture("cat.png");
+    place.picture("dog.png");
+}
+
+fn labels(count: usize) -> String {
+    (0..count).map(|label| format!("label {label}\n")).collect()
+}
+
+/// Reads the probabilities that a run printed, by label.
+fn choices(report: &serde_json::Value) -> HashMap<String, f64> {
+    let choices = report["choices"].as_array().unwrap().iter();
+    choices
+        .map(|choice| {
+            let text = choice["text"].as_str().unwrap().to_owned();
+            (text, choice["probability"].as_f64().unwrap())
+        })
+        .collect()
+}
+
+/// Scores classes without engine, tasks and command line, as softmax.
+fn expected(place: &Place, pictures: &[&str], tokens: &[u32]) -> Vec<f64> {
+    let checkpoint = Checkpoint::open(place.path("model")).unwrap();
+    let processor = ImageProcessor::new(checkpoint.config());
+    let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
+    let images: Vec<_> = pictures
+        .iter()
+        .map(|name| processor.open(place.path(name)).unwrap())
+        .collect();
+    let samples: Vec<EncoderSample> = images
+        .iter()
+        .map(|image| EncoderSample {
+            images: std::slice::from_ref(image),
+            tokens,
+        })
+        .collect();
+    let encoded = model
+        .encode(&EncoderBatch::new(model.config(), &samples).unwrap())
+        .unwrap();
+    let logits = model.classify(&encoded).unwrap(); // [1, C]
+    let softmax = candle_nn::ops::softmax(&logits, 1).unwrap();
+    softmax
+        .get(0)
+        .unwrap()
+        .to_vec1::<f32>()
+        .unwrap()
+        .into_iter()
+        .map(f64::from)
+        .collect()
+}
+
+#[test]
+fn a_question_is_answered_with_one_of_the_answers_in_the_side_file() {
+    let place = Place::new();
+    small(&place, "beit3_vqa");
+    let ask = [
+        "--checkpoint",
+        "model",
+        "run",
+        "vqa",
+        "--image",
+        "cat.png",
+        "--set",
+        "question=a cat sits",
+        "--json",
+    ];
+    let unnamed = place.run(&ask);
+    assert_eq!(unnamed.code, Some(2), "{}", unnamed.stderr);
+    assert!(unnamed.stderr.contains("labels.txt"), "{}", unnamed.stderr);
+    place.write("model/labels.txt", labels(37));
+    let report = place.run(&ask).json();
+    let found = choices(&report);
+    // <s> a cat sit s </s>, as transformers numbers it.
+    let expected = expected(&place, &["cat.png"], &[0, 7, 23, 20, 28, 13, 8, 5, 2]);
+    for (label, probability) in expected.iter().enumerate() {
+        assert!(
+            (found[&format!("label {label}")] - probability).abs() < 1e-5,
+            "label {label}"
+        );
+    }
+    let best = (0..37)
+        .max_by(|a, b| expected[*a].total_cmp(&expected[*b]))
+        .unwrap();
+    assert_eq!(report["text"], format!("label {best}"));
+    // The list that BEiT-3's own tools write, in another order.
+    let lines = (0..37)
+        .rev()
+        .map(|label| format!("{{\"answer\": \"label {label}\", \"label\": {label}}}\n"));
+    fs::remove_file(place.path("model/labels.txt")).unwrap();
+    place.write("model/answer2label.txt", lines.collect::<String>());
+    assert_eq!(place.run(&ask).json()["text"], report["text"]);
+    place.write("model/labels.txt", labels(36));
+    let short = place.run(&ask);
+    assert_eq!(short.code, Some(2));
+    assert!(short.stderr.contains("expected 37 names"), "{}", short.stderr);
+}
+
+#[test]
+fn two_pictures_are_compared_with_a_sentence() {
+    let place = Place::new();
+    small(&place, "beit3_nlvr2");
+    let run = |pictures: [&str; 2]| {
+        let arguments = [
+            "--checkpoint",
+            "model",
+            "run",
+            "reason",
+            "--image",
+            pictures[0],
+            "--image",
+            pictures[1],
+            "--set",
+            "sentence=a cat sits",
+            "--json",
+        ];
+        choices(&place.run(&arguments).json())
+    };
+    let found = run(["cat.png", "dog.png"]);
+    let expected = expected(&place, &["cat.png", "dog.png"], &[0, 7, 23, 20, 28, 13, 8, 5, 2]);
+    assert!((found["False"] - expected[0]).abs() < 1e-5 && (found["True"] - expected[1]).abs() < 1e-5);
+    assert!(
+        (run(["dog.png", "cat.png"])["True"] - expected[1]).abs() > 1e-5,
+        "the order counts"
+    );
+}
+
+#[test]
+fn a_picture_is_classified_alone() {
+    let place = Place::new();
+    small(&place, "beit3_imageclassification");
+    place.write("model/labels.txt", labels(11));
+    let run = [
+        "--checkpoint",
+        "model",
+        "run",
+        "classify",
+        "--image",
+        "cat.png",
+        "--json",
+    ];
+    let found = choices(&place.run(&run).json());
+    for (label, probability) in expected(&place, &["cat.png"], &[]).iter().enumerate() {
+        assert!(
+            (found[&format!("label {label}")] - probability).abs() < 1e-5,
+            "label {label}"
+        );
+    }
+}
+
+#[test]
+fn a_caption_is_searched_for_with_beams_and_takes_no_text() {
+    let place = Place::new();
+    small(&place, "beit3_captioning");
+    let run = [
+        "--checkpoint",
+        "model",
+        "run",
+        "caption",
+        "--image",
+        "cat.png",
+        "--json",
+    ];
+    let report = place.run(&run).json();
+    assert!(report["usage"]["new_tokens"].as_u64().unwrap() > 0);
+    assert_eq!(report["usage"]["prompt_tokens"], 0);
+    let tasks = place.run(&["--checkpoint", "model", "tasks", "--json"]).json();
+    assert_eq!(tasks.as_array().unwrap().len(), 1);
+    let other = place.run(&["--checkpoint", "model", "run", "vqa", "--image", "cat.png"]);
+    assert!(other.stderr.contains("unknown task 'vqa'"), "{}", other.stderr);
+    place.write(
+        "tasks/asking.task",
+        "---\ndescription: Asks.\ninputs:\n  image: {type: image}\n---\n{{ image }}why",
+    );
+    let asked = place.run(&[
+        "--checkpoint",
+        "model",
+        "--task-dir",
+        "tasks",
+        "run",
+        "asking",
+        "--image",
+        "cat.png",
+    ]);
+    assert_eq!(asked.code, Some(2));
+    assert!(asked.stderr.contains("about a picture alone"), "{}", asked.stderr);
+}
+
+#[test]
+fn pictures_and_texts_are_embedded_by_two_towers() {
+    let place = Place::new();
+    small(&place, "beit3_retrieval");
+    let picture = place
+        .run(&["--checkpoint", "model", "embed", "--image", "cat.png"])
+        .json();
+    let text = place
+        .run(&["--checkpoint", "model", "embed", "--text", "a cat sits"])
+        .json();
+    for vector in [&picture, &text] {
+        let values: Vec<f64> = serde_json::from_value(vector["embedding"].clone()).unwrap();
+        assert_eq!(values.len(), 48);
+        assert!((values.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-4);
+    }
+    assert_ne!(picture["embedding"], text["embedding"]);
+    // A picture alone has no text rows at all.
+    assert_eq!(picture["usage"]["prompt_tokens"], 0);
+}
+
+#[test]
+fn masked_words_are_filled_in() {
+    let place = Place::new();
+    small(&place, "beit3_encoder");
+    // The fixture's encoder, with heads that say which word they mean: the mask row of `cat` is the embedding of `cat`.
+    let mut tensors = safetensors::load(fixture("beit3_encoder", "model.safetensors"), &Device::Cpu).unwrap();
+    let (vocabulary, width) = (128, 48);
+    let zeros = |rows: usize| Tensor::zeros((rows, width), DType::F32, &Device::Cpu).unwrap();
+    let mut bias = vec![0.0_f32; vocabulary];
+    bias[53] = 3.0;
+    tensors.insert("mlm_head.weight".to_owned(), zeros(vocabulary));
+    tensors.insert(
+        "mlm_head.bias".to_owned(),
+        Tensor::new(bias, &Device::Cpu).unwrap(),
+    );
+    tensors.insert("mim_head.weight".to_owned(), zeros(7));
+    tensors.insert(
+        "mim_head.bias".to_owned(),
+        Tensor::zeros(7, DType::F32, &Device::Cpu).unwrap(),
+    );
+    safetensors::save(&tensors, place.path("model/model.safetensors")).unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&fs::read(fixture("beit3_encoder", "config.json")).unwrap()).unwrap();
+    config["task"] = "pretraining".into();
+    config["mask_token_id"] = 85.into();
+    place.write("model/config.json", config.to_string());
+    let run = [
+        "--checkpoint",
+        "model",
+        "run",
+        "infill",
+        "--image",
+        "cat.png",
+        "--set",
+        "text=a ___ sits ___",
+        "--json",
+    ];
+    let report = place.run(&run).json();
+    let word = report["text"]
+        .as_str()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    assert_eq!(report["text"], format!("a {word} sits {word}"));
+    let tokenizer = multiway::Tokenizer::from_xlmr_sentencepiece(include_bytes!(
+        "../runtime/tests/fixtures/numbering/beit3.spm"
+    ));
+    assert_eq!(tokenizer.unwrap().decode(&[53]).trim(), word);
+}
