@@ -36,6 +36,7 @@
 //!
 //! # Features
 //!
+//! - `hub` (default): fetches checkpoints from a hub, if asked for by name.
 //! - `embedded-checkpoint` (default): carries the default checkpoint in the binary.
 //! - `sentencepiece` (default): reads SentencePiece models; builds C++ with cmake.
 //! - `cuda`, `flash-attn`: run on an NVIDIA GPU.
@@ -47,6 +48,8 @@ mod embedded;
 pub use embedded::embedded_checkpoint;
 
 pub use multiway_model::checkpoint::TensorEntry;
+#[cfg(feature = "hub")]
+pub use multiway_model::hub::{Download, Hub, HubError, HubName};
 pub use multiway_model::{
     Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, ModelConfig,
     ProcessedImage,
@@ -55,9 +58,9 @@ pub use multiway_prompts::{
     InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, PromptError, PromptPart, TaskFile,
 };
 pub use multiway_runtime::{
-    EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats, FinishReason, Generation, Hypothesis,
-    Request, RequestError, SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenId, TokenStream,
-    Tokenizer, TokenizerError, Usage, sentencepiece_to_json,
+    ClassScore, EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats, FinishReason, Generation,
+    Hypothesis, Request, RequestError, SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenId,
+    TokenStream, Tokenizer, TokenizerError, Usage, WordScore, sentencepiece_to_json,
 };
 pub use multiway_tasks::{
     Answer, Choice, ExampleReport, IndexError, PictureEntry, PictureIndex, PictureMatch, SamplingOverrides,

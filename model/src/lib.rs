@@ -24,6 +24,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`checkpoint`] | a model folder: checked before use, read by memory map |
+//! | `hub` (feature `hub`) | checkpoints fetched by name |
 //! | [`image`] | pictures as the encoder takes them |
 //! | [`kernels`] | what makes it fast on a CPU |
 //! | [`testing`] | small random models |
@@ -37,6 +38,8 @@ mod encoder;
 mod error;
 pub mod families;
 mod heads;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod image;
 mod init;
 pub mod kernels;

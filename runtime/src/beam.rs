@@ -1,11 +1,12 @@
 //! Beam search over one answer: a plain data structure, without tensors.
 //!
 //! It follows the beam search of `transformers` 4.57 (`generation/utils.py`) hypothesis by hypothesis: of the
-//! continuations of all beams the best `2 * width` are looked at; those among the first `width` that end are kept as
+//! continuations of all beams the best `2 * width` are looked at (more, where several tokens end an answer); those among the first `width` that end are kept as
 //! finished, with their score divided by a power of their length; the best that do not end go on.
 //!
 //! The captions of BEiT-3 are searched for by other rules, those of its authors' evaluation ([`Rules::Beit3`]).
 
+use crate::generation::Ends;
 use crate::request::EarlyStopping;
 use crate::tokenizer::TokenId;
 use std::cmp::Ordering;
@@ -22,7 +23,7 @@ pub(crate) enum Rules {
 }
 
 /// How to search.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BeamParams {
     pub(crate) rules: Rules,
     /// How many answers are wanted.
@@ -31,7 +32,7 @@ pub(crate) struct BeamParams {
     pub(crate) length_penalty: f32,
     pub(crate) early_stopping: EarlyStopping,
     pub(crate) max_new_tokens: usize,
-    pub(crate) end: TokenId,
+    pub(crate) ends: Ends,
 }
 
 /// A continuation that goes on.
@@ -112,7 +113,7 @@ impl BeamSearch {
         self.all_ended = true;
         for (rank, candidate) in candidates.iter().enumerate() {
             let beam = self.continued(candidate, rows);
-            if full || candidate.token == self.params.end {
+            if full || self.params.ends.contains(candidate.token) {
                 if rank < self.params.width && is_open {
                     self.keep(beam, length, self.params.width);
                 }
@@ -145,9 +146,9 @@ impl BeamSearch {
         }
         for candidate in candidates {
             let mut beam = self.continued(candidate, rows);
-            if full || candidate.token == self.params.end {
+            if full || self.params.ends.contains(candidate.token) {
                 if let Some(last) = beam.tokens.last_mut() {
-                    *last = self.params.end;
+                    *last = self.params.ends.first();
                 }
                 self.keep(beam, length + 1, self.params.answers);
             } else {
@@ -215,9 +216,8 @@ impl BeamSearch {
         self.is_full() && self.params.early_stopping == EarlyStopping::AtOnce
     }
 
-    /// Lists the best continuations of all beams, the best first, twice as many as there are beams.
-    ///
-    /// One beam can end in one way only, so that at least `width` of them go on.
+    /// Lists the best continuations of all beams, the best first: as many as there are beams, and as many again for each
+    /// way in which one can end, so that at least `width` of them go on.
     fn candidates(&self, rows: &[Vec<f32>]) -> Vec<Candidate> {
         let all = self.beams.iter().zip(rows).enumerate();
         let mut all: Vec<Candidate> = all
@@ -230,7 +230,7 @@ impl BeamSearch {
                 })
             })
             .collect();
-        let wanted = 2 * self.params.width;
+        let wanted = (1 + self.params.ends.len()) * self.params.width;
         if wanted < all.len() {
             all.select_nth_unstable_by(wanted, best_first);
             all.truncate(wanted);
@@ -275,7 +275,7 @@ mod tests {
             length_penalty: 1.0,
             early_stopping: EarlyStopping::WhenNoBetter,
             max_new_tokens,
-            end: END,
+            ends: Ends::one(END),
         }
     }
 
@@ -329,7 +329,7 @@ mod tests {
         #[test]
         fn a_beam_as_wide_as_the_tree_finds_the_best_answer(table in table()) {
             let params = BeamParams { early_stopping: EarlyStopping::Never, ..params(64, 3) };
-            let found = search(params, &table);
+            let found = search(params.clone(), &table);
             // Of answers that are equally likely (`[0, 2, 0]` and `[2, 0, 0]` always are) each is a best one.
             let all = exhaustive(params, &table);
             let is_best = |answer: &&Finished| (all[0].score - answer.score).abs() < 1e-6;

@@ -21,6 +21,9 @@ pub enum EngineError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The checkpoint's defaults for generating cannot be used.
+    #[error("generation_config.json: {0}")]
+    Generation(String),
     /// There is no room for the running sequences.
     #[error("cannot make room for {max_batch} running sequences: {source}; lower max_batch")]
     Cache {

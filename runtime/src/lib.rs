@@ -22,12 +22,14 @@
 //! | `scheduler` | who runs: a plain data structure |
 //! | `engine` | the thread that owns the model, and the handle to it |
 //! | `sampling`, `logits`, `stop` | the next token; what must not be written; where an answer ends |
+//! | `generation` | how a checkpoint wants answers written |
 //! | `beam` | several continuations at a time |
 //! | `stream` | what comes back |
 
 mod beam;
 mod engine;
 mod error;
+mod generation;
 mod logits;
 mod request;
 mod sampling;

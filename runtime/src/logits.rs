@@ -2,6 +2,7 @@
 //!
 //! Source: the logits processors of `transformers` 4.57, `generation/logits_process.py`, applied in its order.
 
+use crate::generation::Ends;
 use crate::request::SamplingParams;
 use crate::tokenizer::TokenId;
 
@@ -13,18 +14,18 @@ pub(crate) struct LogitsProcessor {
     min_new_tokens: usize,
     /// How many of the tokens before were not the model's own.
     forced: usize,
-    end: TokenId,
+    ends: Ends,
 }
 
 impl LogitsProcessor {
     /// Reads the settings of a request whose decoder starts with `forced` tokens.
-    pub(crate) fn new(params: &SamplingParams, forced: usize, end: TokenId) -> Self {
+    pub(crate) fn new(params: &SamplingParams, forced: usize, ends: Ends) -> Self {
         Self {
             repetition_penalty: params.repetition_penalty,
             no_repeat_ngram_size: params.no_repeat_ngram_size,
             min_new_tokens: params.min_new_tokens,
             forced,
-            end,
+            ends,
         }
     }
 
@@ -40,7 +41,7 @@ impl LogitsProcessor {
         self.penalise_repetition(read, scores);
         self.ban_repeated_ngrams(read, scores);
         if read.len() < self.forced + self.min_new_tokens {
-            ban(self.end, scores);
+            self.ends.iter().for_each(|end| ban(end, scores));
         }
     }
 
@@ -95,7 +96,7 @@ mod tests {
     fn processor(change: impl FnOnce(&mut SamplingParams)) -> LogitsProcessor {
         let mut params = SamplingParams::default();
         change(&mut params);
-        LogitsProcessor::new(&params, 1, 1)
+        LogitsProcessor::new(&params, 1, Ends::one(1))
     }
 
     #[test]

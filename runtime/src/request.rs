@@ -119,7 +119,7 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    fn check(&self) -> Result<(), RequestError> {
+    pub(crate) fn check(&self) -> Result<(), RequestError> {
         let wrong = |name, found: String, expected| {
             Err(RequestError::Parameter {
                 name,
@@ -212,6 +212,7 @@ impl Prepared {
         request: Request,
         tokenizer: &Tokenizer,
         config: &ModelConfig,
+        forced_start: Option<TokenId>,
     ) -> Result<Self, RequestError> {
         request.sampling.check()?;
         let images = images(&request, config)?;
@@ -239,6 +240,9 @@ impl Prepared {
             });
         }
         let mut start = vec![config.decoder_start_token_id];
+        if request.sampling.prefix.is_empty() {
+            start.extend(forced_start);
+        }
         for entry in &request.sampling.prefix {
             if multiway_prompts::is_special_form(entry) {
                 start.push(

@@ -2,8 +2,13 @@
 
 use std::future::Future;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
+#[cfg(feature = "hub")]
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::{Checkpoint, Engine, EngineError, ImageProcessor, TaskLibrary};
+#[cfg(feature = "hub")]
+use multiway::{Hub, HubName};
 
 use super::GlobalArgs;
 use super::failure::{Failure, Outcome};
@@ -55,9 +60,39 @@ impl Context {
     /// Opens the checkpoint that the caller named, or the embedded one.
     pub(crate) fn checkpoint(&self) -> Outcome<Checkpoint> {
         match &self.args.checkpoint {
-            Some(folder) => Checkpoint::open(folder).map_err(Failure::input),
+            Some(place) => self.named(place),
             None => embedded(),
         }
+    }
+
+    /// Opens a folder or a file, or where there is neither, a checkpoint of the hub by its name.
+    #[cfg(feature = "hub")]
+    fn named(&self, place: &Path) -> Outcome<Checkpoint> {
+        let text = place.to_str().unwrap_or_default();
+        let name = match text.strip_prefix(HUB_PREFIX) {
+            Some(name) => HubName::parse(name).map_err(Failure::input)?,
+            None if place.exists() => return Checkpoint::open(place).map_err(Failure::input),
+            None => match HubName::parse(text) {
+                Ok(name) => name,
+                Err(_) => return Checkpoint::open(place).map_err(Failure::input),
+            },
+        };
+        let hub = Hub::from_env()
+            .map_err(Failure::runtime)?
+            .offline(self.args.offline);
+        let bar = progress_bar(self.quiet());
+        let folder = hub.fetch(&name, &mut |download| {
+            bar.set_length(download.total);
+            bar.set_position(download.done);
+            bar.set_message(download.file.to_owned());
+        });
+        bar.finish_and_clear();
+        Checkpoint::open(folder.map_err(Failure::runtime)?).map_err(Failure::input)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn named(&self, place: &Path) -> Outcome<Checkpoint> {
+        Checkpoint::open(place).map_err(Failure::input)
     }
 
     /// Loads a checkpoint into an engine.
@@ -70,6 +105,7 @@ impl Context {
             EngineError::Load(_)
             | EngineError::Tokenizer(_)
             | EngineError::Labels { .. }
+            | EngineError::Generation(_)
             | EngineError::Option { .. } => Failure::input(error),
             _ => Failure::runtime(error),
         })
@@ -88,6 +124,22 @@ impl Context {
         runtime.shutdown_background();
         outcome
     }
+}
+
+/// Says that a name is one of the hub, even where a folder has it too.
+#[cfg(feature = "hub")]
+const HUB_PREFIX: &str = "hf:";
+
+#[cfg(feature = "hub")]
+fn progress_bar(quiet: bool) -> ProgressBar {
+    let target = if quiet {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Makes what turns pictures into what a checkpoint's model takes.

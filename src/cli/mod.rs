@@ -56,9 +56,14 @@ struct Cli {
 /// Holds the options that every verb takes.
 #[derive(Debug, Args)]
 struct GlobalArgs {
-    /// Use the checkpoint in this folder instead of the embedded one
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    /// Use this checkpoint instead of the embedded one: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which
+    /// is fetched once; `hf:` in front means the hub even where there is such a folder
+    #[arg(long, global = true, value_name = "PLACE", help_heading = "Global options")]
     checkpoint: Option<PathBuf>,
+
+    /// Fetch nothing: of the hub's checkpoints use those that were fetched before
+    #[arg(long, global = true, help_heading = "Global options")]
+    offline: bool,
 
     /// Read the *.task files of this folder too; they override built-in tasks of the same name (repeatable)
     #[arg(

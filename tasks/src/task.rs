@@ -72,7 +72,8 @@ impl Task {
     ///
     /// When the inputs are not what the task file declares, or the template fails.
     pub fn request(&self, inputs: &TaskInputs) -> Result<Request, TaskError> {
-        self.prepare(inputs).map(|prepared| prepared.request)
+        self.prepare(inputs, &SamplingParams::default())
+            .map(|prepared| prepared.request)
     }
 
     /// Starts the task on an engine. The inputs are checked at once; the request is sent when the run is first polled.
@@ -82,7 +83,7 @@ impl Task {
     /// When the inputs are not what the task file declares, or the template fails. What the engine says of the request
     /// comes out of the run.
     pub fn run(&self, engine: &Engine, inputs: &TaskInputs) -> Result<TaskRun, TaskError> {
-        let mut prepared = self.prepare(inputs)?;
+        let mut prepared = self.prepare(inputs, engine.default_sampling())?;
         if inputs.sampling.max_new_tokens.is_none() {
             // What a task file asks for is the most that is useful; what the model can write may be less.
             let sampling = &mut prepared.request.sampling;
@@ -104,13 +105,13 @@ impl Task {
         Ok(TaskRun::new(engine.clone(), self.name().to_owned(), prepared))
     }
 
-    fn prepare(&self, inputs: &TaskInputs) -> Result<Prepared, TaskError> {
+    fn prepare(&self, inputs: &TaskInputs, defaults: &SamplingParams) -> Result<Prepared, TaskError> {
         let values = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
         self.check_one_thing(&values)?;
         let request = Request {
             prompt: self.file.render(&values)?,
             images: inputs.images.clone(),
-            sampling: self.sampling(inputs.sampling),
+            sampling: self.sampling(inputs.sampling, defaults.clone()),
         };
         Ok(Prepared {
             request,
@@ -133,23 +134,30 @@ impl Task {
         })
     }
 
-    fn sampling(&self, overrides: SamplingOverrides) -> SamplingParams {
-        let (decode, defaults) = (&self.file.decode, SamplingParams::default());
-        // A caller who asks for beams asks for the likeliest answer, whatever the file says about drawing one.
-        let searches = overrides.beams.is_some_and(|beams| beams > 1);
+    /// Chooses how to decode: as the caller says, else the task file, else the checkpoint.
+    fn sampling(&self, overrides: SamplingOverrides, defaults: SamplingParams) -> SamplingParams {
+        let decode = &self.file.decode;
+        // Whoever asks for beams asks for the likeliest answer, whatever those before say about drawing one; and whoever
+        // asks for a temperature asks for one answer.
+        let draws = |temperature: Option<f32>| temperature.is_some_and(|t| t > 0.0).then_some(1);
+        let beams = overrides.beams.or(draws(overrides.temperature));
+        let beams = beams.or(decode.beams).or(draws(decode.temperature));
+        let beams = beams.unwrap_or(defaults.beams);
+        let temperature = decode.temperature.unwrap_or(defaults.temperature);
         SamplingParams {
             max_new_tokens: overrides
                 .max_new_tokens
                 .or(decode.max_new_tokens)
                 .unwrap_or(defaults.max_new_tokens),
-            temperature: overrides
-                .temperature
-                .or(decode.temperature.filter(|_| !searches))
-                .unwrap_or(defaults.temperature),
+            temperature: match overrides.temperature {
+                Some(temperature) => temperature,
+                None if beams > 1 => 0.0,
+                None => temperature,
+            },
             top_k: overrides.top_k.or(decode.top_k).or(defaults.top_k),
             top_p: overrides.top_p.or(decode.top_p).unwrap_or(defaults.top_p),
             seed: overrides.seed.or(decode.seed),
-            beams: overrides.beams.or(decode.beams).unwrap_or(defaults.beams),
+            beams,
             length_penalty: decode.length_penalty.unwrap_or(defaults.length_penalty),
             repetition_penalty: decode.repetition_penalty.unwrap_or(defaults.repetition_penalty),
             no_repeat_ngram_size: decode

@@ -44,6 +44,8 @@ pub use error::{HeaderError, LoadError, PthError, SaveError};
 use header::Header;
 pub use save::write_atomically;
 use source::Source;
+#[cfg(feature = "hub")]
+pub(crate) use source::is_plain_file_name;
 
 /// The name of the configuration file.
 pub const CONFIG_FILE: &str = "config.json";

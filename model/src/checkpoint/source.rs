@@ -38,7 +38,7 @@ impl Weights {
 }
 
 /// Says whether a name is that of a file in the folder itself, on any system.
-pub(super) fn is_plain_file_name(name: &str) -> bool {
+pub(crate) fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
         && !name.contains(['/', '\\', ':', '\0'])

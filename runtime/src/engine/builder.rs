@@ -6,6 +6,7 @@ use super::stats::Counters;
 use super::worker::Worker;
 use super::{Engine, Shared};
 use crate::error::EngineError;
+use crate::generation::GenerationConfig;
 use crate::scheduler::Scheduler;
 use crate::tokenizer::Tokenizer;
 use multiway_model::{Checkpoint, DType, Device, Model, ModelConfig};
@@ -135,34 +136,54 @@ impl<'a> EngineBuilder<'a> {
     /// [`EngineError`] where an option is out of range, the checkpoint cannot be loaded, or threads cannot be started.
     pub fn build(self) -> Result<Engine, EngineError> {
         self.options.check()?;
-        let (model, tokenizer, labels) = match self.source {
+        let (model, tokenizer, generation, labels) = match self.source {
             Source::Model(model, tokenizer) => {
                 let tokenizer = tokenizer.for_model(model.config());
-                (model, tokenizer, None)
+                let generation = GenerationConfig::of_model(model.config());
+                (model, tokenizer, generation, None)
             }
             Source::Checkpoint(checkpoint) => {
                 let tokenizer = Tokenizer::from_checkpoint(checkpoint)?;
                 let labels = labels::read(checkpoint)?;
                 let model = Arc::new(Model::load(checkpoint, &self.device, self.dtype)?);
-                (model, tokenizer, labels)
+                let generation = GenerationConfig::read(checkpoint)?;
+                (model, tokenizer, generation, labels)
             }
         };
         let config = model.config().clone();
         let max_batch = self.options.max_batch;
         let forward =
             ModelForward::new(model, max_batch).map_err(|source| EngineError::Cache { max_batch, source })?;
-        start(forward, tokenizer, config, labels, &self.options)
+        let known = Known {
+            tokenizer,
+            config,
+            generation,
+            labels,
+        };
+        start(forward, known, &self.options)
     }
+}
+
+/// What an engine knows about its checkpoint besides the weights.
+pub(super) struct Known {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) config: ModelConfig,
+    pub(super) generation: GenerationConfig,
+    pub(super) labels: Option<Vec<String>>,
 }
 
 /// Starts the engine's thread inside a pool of its own, so that all its work obeys the number of threads.
 pub(super) fn start<F: Forward + Send + 'static>(
     forward: F,
-    tokenizer: Tokenizer,
-    config: ModelConfig,
-    labels: Option<Vec<String>>,
+    known: Known,
     options: &Options,
 ) -> Result<Engine, EngineError> {
+    let Known {
+        tokenizer,
+        config,
+        generation,
+        labels,
+    } = known;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads.unwrap_or_else(cores))
@@ -186,6 +207,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
     let shared = Shared {
         tokenizer,
         config,
+        generation,
         labels: labels.map(Arc::new),
         commands,
         places: Arc::new(Semaphore::new(options.queue_capacity)),

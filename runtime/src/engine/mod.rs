@@ -23,7 +23,8 @@ pub use stats::EngineStats;
 pub use worker::Shutdown;
 
 use crate::error::RequestError;
-use crate::request::{Prepared, Request};
+use crate::generation::GenerationConfig;
+use crate::request::{Prepared, Request, SamplingParams};
 use crate::sampling::LogNormalizer;
 use crate::scheduler::Demand;
 use crate::stream::{ClassScore, Generation, Hypothesis, Score, TokenStream, Usage, WordScore, block_on};
@@ -71,6 +72,7 @@ pub struct Engine {
 struct Shared {
     tokenizer: Tokenizer,
     config: ModelConfig,
+    generation: GenerationConfig,
     /// The names of the head's classes, where the model has such a head and the checkpoint names them.
     labels: Option<Arc<Vec<String>>>,
     commands: UnboundedSender<Command>,
@@ -132,6 +134,12 @@ impl Engine {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
+    }
+
+    /// Returns how the checkpoint wants answers written where nobody says otherwise: its `generation_config.json`.
+    #[must_use]
+    pub fn default_sampling(&self) -> &SamplingParams {
+        &self.shared.generation.sampling
     }
 
     /// Tells what the engine is doing, as of its last step.
@@ -205,7 +213,13 @@ impl Engine {
         let place = self.place().await?;
         let (reply, answers) = oneshot::channel();
         let reply = SearchReply::List(Some(reply));
-        let search = Search::new(&prepared, self.tokenizer(), self.config(), reply);
+        let search = Search::new(
+            &prepared,
+            self.tokenizer(),
+            self.config(),
+            &self.shared.generation.ends,
+            reply,
+        );
         self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
         answers.await.unwrap_or(Err(RequestError::ShutDown))
     }
@@ -367,7 +381,12 @@ impl Engine {
     }
 
     fn prepare(&self, request: Request) -> Result<Prepared, RequestError> {
-        Prepared::new(request, self.tokenizer(), self.config())
+        Prepared::new(
+            request,
+            self.tokenizer(),
+            self.config(),
+            self.shared.generation.forced_start,
+        )
     }
 
     fn prepare_generation(&self, request: Request) -> Result<Prepared, RequestError> {
@@ -394,11 +413,17 @@ impl Engine {
         if beams > 1 {
             self.check_beams(beams)?;
             let reply = SearchReply::Stream(sender);
-            let search = Search::new(&prepared, self.tokenizer(), self.config(), reply);
+            let search = Search::new(
+                &prepared,
+                self.tokenizer(),
+                self.config(),
+                &self.shared.generation.ends,
+                reply,
+            );
             self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
             return Ok(TokenStream::new(events));
         }
-        let sequence = Sequence::new(&prepared, self.tokenizer(), self.config().eos_token_id, sender);
+        let sequence = Sequence::new(&prepared, self.tokenizer(), &self.shared.generation.ends, sender);
         self.submit(prepared, Work::Generate(Box::new(sequence)), 1, place)?;
         Ok(TokenStream::new(events))
     }

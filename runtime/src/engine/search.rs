@@ -4,6 +4,7 @@ use super::scoring::CacheChanges;
 use super::sequence::Events;
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::error::RequestError;
+use crate::generation::Ends;
 use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
 use crate::sampling::LogNormalizer;
@@ -36,7 +37,7 @@ pub(crate) struct Search {
     slots: Vec<usize>,
     /// The slot of each running beam.
     beam_slots: Vec<usize>,
-    end: TokenId,
+    ends: Ends,
     answers: usize,
     stop: Vec<String>,
     show_special: bool,
@@ -50,9 +51,10 @@ impl Search {
         prepared: &Prepared,
         tokenizer: &Tokenizer,
         config: &ModelConfig,
+        ends: &Ends,
         reply: SearchReply,
     ) -> Self {
-        let (sampling, end) = (&prepared.sampling, config.eos_token_id);
+        let sampling = &prepared.sampling;
         let params = BeamParams {
             rules: match config.writing_mask() {
                 Some(_) => Rules::Beit3,
@@ -63,16 +65,16 @@ impl Search {
             length_penalty: sampling.length_penalty,
             early_stopping: sampling.early_stopping,
             max_new_tokens: sampling.max_new_tokens,
-            end,
+            ends: ends.clone(),
         };
         Self {
             search: BeamSearch::new(params),
-            processor: LogitsProcessor::new(sampling, prepared.start.len(), end),
+            processor: LogitsProcessor::new(sampling, prepared.start.len(), ends.clone()),
             forced: prepared.start.clone(),
             position: 0,
             slots: Vec::new(),
             beam_slots: Vec::new(),
-            end,
+            ends: ends.clone(),
             answers: sampling.answers,
             stop: sampling.stop.clone(),
             show_special: sampling.show_special,
@@ -212,7 +214,7 @@ impl Search {
         let mut stop = StopMatcher::new(&self.stop);
         let mut pieces = Vec::with_capacity(answer.tokens.len());
         for token in &answer.tokens {
-            let piece = if *token == self.end {
+            let piece = if self.ends.contains(*token) {
                 String::new()
             } else {
                 text.push(*token)
@@ -246,7 +248,7 @@ impl Search {
         }
         let finish_reason = if stopped {
             FinishReason::StopString
-        } else if best.tokens.last() == Some(&self.end) {
+        } else if best.tokens.last().is_some_and(|last| self.ends.contains(*last)) {
             FinishReason::Stop
         } else {
             FinishReason::Length

@@ -1,6 +1,7 @@
 //! One running answer.
 
 use crate::error::RequestError;
+use crate::generation::Ends;
 use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
 use crate::sampling::Sampler;
@@ -25,7 +26,7 @@ pub(crate) struct Sequence {
     /// How many inputs the decoder has read.
     position: usize,
     max_new_tokens: usize,
-    end: TokenId,
+    ends: Ends,
     sampler: Sampler,
     processor: LogitsProcessor,
     text: DecodeStream,
@@ -34,7 +35,7 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    pub(crate) fn new(prepared: &Prepared, tokenizer: &Tokenizer, end: TokenId, events: Events) -> Self {
+    pub(crate) fn new(prepared: &Prepared, tokenizer: &Tokenizer, ends: &Ends, events: Events) -> Self {
         let sampling = &prepared.sampling;
         let text = if sampling.show_special {
             tokenizer.decode_stream_with_special()
@@ -46,9 +47,9 @@ impl Sequence {
             forced: prepared.start.len(),
             position: 0,
             max_new_tokens: sampling.max_new_tokens,
-            end,
+            ends: ends.clone(),
             sampler: Sampler::new(sampling),
-            processor: LogitsProcessor::new(sampling, prepared.start.len(), end),
+            processor: LogitsProcessor::new(sampling, prepared.start.len(), ends.clone()),
             text,
             stop: StopMatcher::new(&sampling.stop),
             events,
@@ -107,7 +108,7 @@ impl Sequence {
 
     /// Reads the text of a token that was written, and whether it ends the answer.
     fn read(&mut self, id: TokenId) -> (String, Option<FinishReason>) {
-        if id == self.end {
+        if self.ends.contains(id) {
             return (String::new(), Some(FinishReason::Stop));
         }
         let (text, stopped) = self.stop.push(&self.text.push(id));

@@ -1,8 +1,9 @@
 //! The engine under failures, cancellations and full queues, with a model whose steps the test lets through.
 
-use super::builder::{Options, start};
+use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
 use super::*;
+use crate::generation::Ends;
 use crate::request::SamplingParams;
 use crate::stream::{FinishReason, StreamEvent};
 use crate::tokenizer::sentencepiece_to_json;
@@ -132,7 +133,13 @@ fn gated(max_batch: usize, queue_capacity: usize) -> (Engine, Gate) {
         queue_capacity,
         ..Options::default()
     };
-    let engine = start(forward, TOKENIZER.clone(), config(), None, &options).unwrap();
+    let known = Known {
+        tokenizer: TOKENIZER.clone(),
+        config: config(),
+        generation: GenerationConfig::of_model(&config()),
+        labels: None,
+    };
+    let engine = start(forward, known, &options).unwrap();
     (
         engine,
         Gate {
@@ -347,9 +354,9 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
         sampling,
         ..request("x", 1)
     };
-    let prepared = Prepared::new(request, &TOKENIZER, &config()).unwrap();
+    let prepared = Prepared::new(request, &TOKENIZER, &config(), None).unwrap();
     let (sender, mut events) = unbounded_channel();
-    let mut sequence = Sequence::new(&prepared, &TOKENIZER, 1, sender);
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), sender);
     for _ in 1..prepared.start.len() {
         assert_eq!(sequence.advance(&[]), Ok(None), "a forced token needs no logits");
     }
@@ -448,7 +455,7 @@ fn special_tokens_are_shown_only_if_asked_for() {
 
 #[test]
 fn logits_that_are_no_numbers_fail_the_request() {
-    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config()).unwrap();
-    let mut sequence = Sequence::new(&prepared, &TOKENIZER, 1, unbounded_channel().0);
+    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), None).unwrap();
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), unbounded_channel().0);
     insta::assert_snapshot!(sequence.advance(&[f32::NAN; 8]).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
 }
