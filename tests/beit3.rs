@@ -280,3 +280,76 @@ fn masked_words_are_filled_in() {
     ));
     assert_eq!(tokenizer.unwrap().decode(&[53]).trim(), word);
 }
+
+#[test]
+fn a_checkpoint_is_converted_with_its_provenance_and_runs_the_same() {
+    let place = Place::new();
+    small(&place, "beit3_vqa");
+    place.write("model/labels.txt", labels(37));
+    let report = place.run(&["convert", "model", "out", "--json"]).json();
+    assert_eq!(report["max_error"], 0.0);
+    assert_eq!(report["files"], serde_json::json!(["beit3.spm", "labels.txt"]));
+    let provenance: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path("out/provenance.json")).unwrap()).unwrap();
+    assert_eq!(provenance["weights"][0]["file"], "model.safetensors");
+    let ask = |checkpoint: &str| {
+        let arguments = [
+            "--checkpoint",
+            checkpoint,
+            "run",
+            "vqa",
+            "--image",
+            "cat.png",
+            "--set",
+            "question=a cat sits",
+            "--json",
+        ];
+        place.run(&arguments).json()["choices"].clone()
+    };
+    assert_eq!(ask("model"), ask("out"));
+    let again = place.run(&["convert", "model", "out"]);
+    assert_eq!(again.code, Some(2));
+    assert!(again.stderr.contains("--force"), "{}", again.stderr);
+    let half = place
+        .run(&["convert", "model", "out", "--force", "--dtype", "bf16", "--json"])
+        .json();
+    let (error, largest) = (
+        half["max_error"].as_f64().unwrap(),
+        half["largest"].as_f64().unwrap(),
+    );
+    assert!(error > 0.0 && error < 0.1 * largest, "{half}");
+}
+
+#[test]
+fn a_checkpoint_that_was_fetched_before_runs_by_its_name_without_a_network() {
+    let place = Place::new();
+    small(&place, "beit3_captioning");
+    let snapshot = "cache/models--owner--captions/snapshots/0123abcd";
+    for file in ["config.json", "model.safetensors", "beit3.spm"] {
+        place.write(
+            &format!("{snapshot}/{file}"),
+            fs::read(place.path(&format!("model/{file}"))).unwrap(),
+        );
+    }
+    place.write("cache/models--owner--captions/refs/main", "0123abcd");
+    let run = |name: &str| {
+        let arguments = [
+            "--offline",
+            "--checkpoint",
+            name,
+            "run",
+            "caption",
+            "--image",
+            "cat.png",
+        ];
+        place.run_in(&arguments, &[("HF_HUB_CACHE", "cache")])
+    };
+    let named = run("owner/captions");
+    assert_eq!(named.code, Some(0), "{}", named.stderr);
+    let folder = place.run(&["--checkpoint", "model", "run", "caption", "--image", "cat.png"]);
+    assert_eq!(named.stdout, folder.stdout);
+    assert_eq!(run("hf:owner/captions").stdout, folder.stdout);
+    let missing = run("owner/other");
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stderr.contains("not in the cache"), "{}", missing.stderr);
+}

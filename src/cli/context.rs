@@ -60,14 +60,14 @@ impl Context {
     /// Opens the checkpoint that the caller named, or the embedded one.
     pub(crate) fn checkpoint(&self) -> Outcome<Checkpoint> {
         match &self.args.checkpoint {
-            Some(place) => self.named(place),
+            Some(place) => self.open(place),
             None => embedded(),
         }
     }
 
     /// Opens a folder or a file, or where there is neither, a checkpoint of the hub by its name.
     #[cfg(feature = "hub")]
-    fn named(&self, place: &Path) -> Outcome<Checkpoint> {
+    pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
         let text = place.to_str().unwrap_or_default();
         let name = match text.strip_prefix(HUB_PREFIX) {
             Some(name) => HubName::parse(name).map_err(Failure::input)?,
@@ -90,8 +90,9 @@ impl Context {
         Checkpoint::open(folder.map_err(Failure::runtime)?).map_err(Failure::input)
     }
 
+    /// Opens a folder or a file.
     #[cfg(not(feature = "hub"))]
-    fn named(&self, place: &Path) -> Outcome<Checkpoint> {
+    pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
         Checkpoint::open(place).map_err(Failure::input)
     }
 

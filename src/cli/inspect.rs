@@ -27,7 +27,7 @@ tensors [{name, shape, dtype, bytes}]}.";
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct InspectArgs {
-    /// The folder of the checkpoint [default: --checkpoint, or the embedded one]
+    /// The checkpoint, as for --checkpoint [default: --checkpoint, or the embedded one]
     #[arg(value_name = "CHECKPOINT")]
     folder: Option<PathBuf>,
 
@@ -43,7 +43,7 @@ pub(crate) struct InspectArgs {
 /// Runs the verb.
 pub(crate) fn run(context: &Context, args: InspectArgs) -> Outcome {
     let checkpoint = match &args.folder {
-        Some(folder) => Checkpoint::open(folder).map_err(Failure::input)?,
+        Some(folder) => context.open(folder)?,
         None => context.checkpoint()?,
     };
     let config: Value = serde_json::from_str(&checkpoint.config().to_json()).map_err(Failure::runtime)?;

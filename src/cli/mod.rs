@@ -4,6 +4,7 @@
 //! [`failure::Failure`].
 
 mod context;
+mod convert;
 mod embed;
 mod failure;
 mod inspect;
@@ -105,6 +106,8 @@ enum Verb {
     Search(search::SearchArgs),
     /// Show what a checkpoint holds: configuration, parameter counts, tensors
     Inspect(inspect::InspectArgs),
+    /// Write a checkpoint of any kind as a folder of safetensors
+    Convert(convert::ConvertArgs),
     /// Make a checkpoint from training data, and score it
     Train(train::TrainArgs),
 }
@@ -118,6 +121,7 @@ impl Verb {
             Verb::Embed(_) => true,
             Verb::Search(args) => args.json(),
             Verb::Inspect(args) => args.json,
+            Verb::Convert(args) => args.json,
             Verb::Train(args) => args.json(),
         }
     }
@@ -129,6 +133,7 @@ impl Verb {
             Verb::Embed(args) => embed::run(context, args),
             Verb::Search(args) => search::run(context, args),
             Verb::Inspect(args) => inspect::run(context, args),
+            Verb::Convert(args) => convert::run(context, args),
             Verb::Train(args) => train::run(context, args),
         }
     }

@@ -71,8 +71,18 @@ impl Place {
     }
 
     pub(crate) fn run_with(&self, args: &[&str], stdin: &[u8]) -> Ended {
+        self.start(args, stdin, &[])
+    }
+
+    /// Runs with some variables of the environment.
+    pub(crate) fn run_in(&self, args: &[&str], environment: &[(&str, &str)]) -> Ended {
+        self.start(args, b"", environment)
+    }
+
+    fn start(&self, args: &[&str], stdin: &[u8], environment: &[(&str, &str)]) -> Ended {
         let mut child = Command::new(env!("CARGO_BIN_EXE_multiway"))
             .args(args)
+            .envs(environment.iter().copied())
             .current_dir(self.folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -17,6 +17,7 @@
 //!
 //! Source: the format is described in the README of `huggingface/safetensors`, section "Format".
 
+mod convert;
 mod error;
 mod header;
 mod pickle_scan;
@@ -40,6 +41,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::config::ModelConfig;
 use crate::families::beit3;
+pub use convert::{Conversion, ConvertError};
 pub use error::{HeaderError, LoadError, PthError, SaveError};
 use header::Header;
 pub use save::write_atomically;
@@ -302,6 +304,14 @@ impl Checkpoint {
             data,
         };
         Ok(Some((shard, tensors)))
+    }
+
+    /// Lists the files with weights: their names, without folders, and their bytes.
+    pub fn weights_files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.opened.shards.iter().map(|shard| {
+            let name = shard.file.rsplit(['/', '\\']).next().unwrap_or(&shard.file);
+            (name, shard.weights.bytes())
+        })
     }
 
     /// Returns the name: the folder's, or the one given for embedded bytes.

@@ -1,0 +1,200 @@
+//! Writing any checkpoint as a folder with `config.json` and safetensors, and proving that it is the same model.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Checkpoint, LoadError, SaveError};
+use crate::batch::{EncoderBatch, EncoderSample};
+use crate::config::ModelConfig;
+use crate::decoder::TargetBatch;
+use crate::error::ForwardError;
+use crate::image::ProcessedImage;
+use crate::model::Model;
+
+/// Files that go with the weights, where a checkpoint has them.
+const COMPANIONS: [&str; 9] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "sentencepiece.model",
+    "spiece.model",
+    "beit3.spm",
+    "tokenizer_config.json",
+    "labels.txt",
+    "answer2label.txt",
+];
+
+/// The text of a sample on which the two are compared, in tokens.
+const SAMPLE_TOKENS: usize = 12;
+
+/// What can go wrong with a conversion.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The checkpoint, or what was written, cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The folder cannot be written.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// A model cannot be run.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// What was written gives other numbers.
+    #[error("the converted model gives other numbers: off by {error:e} where the largest is {largest:e}")]
+    Differs {
+        /// The largest difference.
+        error: f32,
+        /// The largest number.
+        largest: f32,
+    },
+}
+
+/// What a conversion did.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Conversion {
+    /// How many tensors were written.
+    pub tensors: usize,
+    /// The type of their numbers, where one was asked for; else each has its own.
+    pub dtype: Option<DType>,
+    /// The files that were copied beside them.
+    pub files: Vec<&'static str>,
+    /// The largest difference between the outputs of the two models, on a picture and a text of random tokens.
+    pub max_error: f32,
+    /// The largest output, for comparison.
+    pub largest: f32,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint into a folder as `config.json`, `model.safetensors` and the files of its tokenizer, with
+    /// `notes` beside them, and compares the outputs of the two.
+    ///
+    /// Without `dtype` every tensor keeps its type, and the outputs must be the same; with a narrower one they differ by
+    /// what it rounds, which is reported.
+    ///
+    /// # Errors
+    /// [`ConvertError`] where something cannot be read or written, or the outputs differ.
+    pub fn convert(
+        &self,
+        folder: impl AsRef<Path>,
+        dtype: Option<DType>,
+        notes: &[(&str, &[u8])],
+    ) -> Result<Conversion, ConvertError> {
+        let folder = folder.as_ref();
+        let types: HashMap<&str, DType> = self
+            .tensors()
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.dtype))
+            .collect();
+        let mut tensors = HashMap::new();
+        let mut rounds = false;
+        for (name, _) in self.config().tensors() {
+            let stored = types.get(name.as_str()).copied().unwrap_or(DType::F32);
+            let wanted = dtype.unwrap_or(stored);
+            rounds |= wanted != stored && wanted != DType::F32;
+            let tensor = self.load_tensor(&name, &Device::Cpu, wanted)?;
+            tensors.insert(name, tensor);
+        }
+        let (mut names, mut contents) = (Vec::new(), Vec::new());
+        for name in COMPANIONS {
+            if let Some(bytes) = self.file(name)? {
+                names.push(name);
+                contents.push(bytes);
+            }
+        }
+        let companions = names.iter().copied().zip(contents.iter().map(AsRef::as_ref));
+        let files: Vec<(&str, &[u8])> = companions.chain(notes.iter().copied()).collect();
+        let count = tensors.len();
+        Self::save(folder, self.config(), &tensors, &files)?;
+        drop(tensors);
+        let (max_error, largest) = compare(self, &Self::open(folder)?)?;
+        if !rounds && max_error > 0.0 || max_error.is_nan() {
+            return Err(ConvertError::Differs {
+                error: max_error,
+                largest,
+            });
+        }
+        Ok(Conversion {
+            tensors: count,
+            dtype,
+            files: names,
+            max_error,
+            largest,
+        })
+    }
+}
+
+/// Returns the largest difference between the outputs of two checkpoints, and the largest output.
+fn compare(a: &Checkpoint, b: &Checkpoint) -> Result<(f32, f32), ConvertError> {
+    let (mut error, mut largest) = (0.0_f32, 0.0_f32);
+    for (a, b) in outputs(a)?.into_iter().zip(outputs(b)?) {
+        let flat = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
+        for (a, b) in flat(&a)?.into_iter().zip(flat(&b)?) {
+            let difference = (a - b).abs();
+            // A number that is none must not be overlooked.
+            error = if difference.is_nan() {
+                f32::NAN
+            } else {
+                error.max(difference)
+            };
+            largest = largest.max(a.abs());
+        }
+    }
+    Ok((error, largest))
+}
+
+/// Runs every part of a model that a checkpoint has, on the same samples for each.
+fn outputs(checkpoint: &Checkpoint) -> Result<Vec<Tensor>, ConvertError> {
+    let config = checkpoint.config();
+    let model = Model::load(checkpoint, &Device::Cpu, DType::F32)?;
+    let (images, tokens) = (pictures(config), tokens(config));
+    let sample = EncoderSample {
+        images: &images,
+        tokens: &tokens,
+    };
+    // A head for two pictures reads two samples.
+    let batch = EncoderBatch::new(config, &[sample, sample])?;
+    let encoded = model.encode(&batch)?; // [N, D]
+    let mut outputs = vec![encoded.hidden.clone()];
+    if config.decoder_layers > 0 {
+        let mut targets = TargetBatch::default();
+        targets.push(0, tokens.get(..4).unwrap_or(&tokens));
+        outputs.push(model.decode(&encoded, &targets)?); // [4, V]
+    }
+    if config.classes() > 0 {
+        outputs.push(model.classify(&encoded)?); // [B, C]
+    }
+    if config.embedding_size > 0 {
+        outputs.push(model.embed(&encoded)?); // [B, E]
+    }
+    if config.writing_mask().is_some() || config.masked_words().is_some() {
+        outputs.push(model.word_logits(&encoded, &[0])?); // [1, V]
+    }
+    if config.visual_vocab_size > 0 {
+        outputs.push(model.visual_code_logits(&encoded, &[0])?); // [1, C]
+    }
+    Ok(outputs)
+}
+
+/// Makes a picture of slow waves, where the model sees pictures.
+fn pictures(config: &ModelConfig) -> Vec<ProcessedImage> {
+    if !config.has_vision() {
+        return Vec::new();
+    }
+    let count = 3 * config.image_size * config.image_size;
+    let pixels = (0..count).map(|place| (place as f32 * 0.37).sin()).collect();
+    vec![ProcessedImage::from_pixels(pixels)]
+}
+
+/// Spreads a text over the vocabulary.
+fn tokens(config: &ModelConfig) -> Vec<u32> {
+    let count = SAMPLE_TOKENS.min(config.max_text_length);
+    let spread = (1..=count).map(|place| place * 7919 % config.vocab_size);
+    spread.map(|id| u32::try_from(id).unwrap_or(0)).collect()
+}

@@ -1,0 +1,138 @@
+//! `multiway convert`: any checkpoint as a folder of safetensors.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use multiway::{Checkpoint, ConvertError, DType};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::context::Context;
+use super::failure::{Failure, Outcome};
+use super::output::{note, print_json, print_line};
+
+/// The note that says where a converted checkpoint comes from.
+const PROVENANCE: &str = "provenance.json";
+
+const AFTER_HELP: &str = "\
+Examples:
+  multiway convert beit3_base_patch16_480_vqa.pth beit3-vqa
+  multiway convert google/flan-t5-small flan-t5-small
+  multiway convert path/to/t5 t5-half --dtype bf16
+
+Writes config.json, model.safetensors, the files of the tokenizer, and provenance.json,
+which says what it was made from. Then it runs both, and compares the numbers: without
+--dtype they must be the same.
+
+What lies beside the weights goes with them, if it is called tokenizer.json, spiece.model,
+beit3.spm, labels.txt, answer2label.txt or generation_config.json.
+
+With --json, one line: {out, tensors, files [..], max_error, largest}.";
+
+/// Names what to convert, and where to.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ConvertArgs {
+    /// What to convert: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub
+    #[arg(value_name = "IN")]
+    from: PathBuf,
+
+    /// The folder to write
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+
+    /// Store every number as this type [default: each as it is]
+    #[arg(long, value_enum)]
+    dtype: Option<StorageType>,
+
+    /// Write into a folder that holds a checkpoint already
+    #[arg(long)]
+    force: bool,
+
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StorageType {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl StorageType {
+    fn dtype(self) -> DType {
+        match self {
+            StorageType::F32 => DType::F32,
+            StorageType::Bf16 => DType::BF16,
+            StorageType::F16 => DType::F16,
+        }
+    }
+}
+
+/// Runs the verb.
+pub(crate) fn run(context: &Context, args: ConvertArgs) -> Outcome {
+    if args.out.join("config.json").exists() && !args.force {
+        let out = args.out.display();
+        return Err(Failure::Input(anyhow!(
+            "'{out}' holds a checkpoint already: name another folder, or add --force"
+        )));
+    }
+    let checkpoint = context.open(&args.from)?;
+    let provenance = provenance(&checkpoint, &args)?;
+    let dtype = args.dtype.map(StorageType::dtype);
+    let conversion = checkpoint
+        .convert(&args.out, dtype, &[(PROVENANCE, provenance.as_bytes())])
+        .map_err(|error| match error {
+            ConvertError::Load(_) => Failure::input(error),
+            _ => Failure::runtime(error),
+        })?;
+    if args.json {
+        return print_json(&json!({
+            "out": args.out.display().to_string(),
+            "tensors": conversion.tensors,
+            "files": conversion.files,
+            "max_error": conversion.max_error,
+            "largest": conversion.largest,
+        }));
+    }
+    if !context.quiet() {
+        let (error, largest) = (conversion.max_error, conversion.largest);
+        note(&match error {
+            0.0 => "the two give the same numbers".to_owned(),
+            error => format!("rounding changed the outputs by {error:e} at most; the largest is {largest:e}"),
+        });
+    }
+    print_line(&format!(
+        "wrote {} tensors to {}",
+        conversion.tensors,
+        args.out.display()
+    ))
+}
+
+/// Writes down what a checkpoint is made from: the name, and a hash of each file with weights.
+fn provenance(checkpoint: &Checkpoint, args: &ConvertArgs) -> Outcome<String> {
+    let weights = checkpoint.weights_files().map(|(name, bytes)| {
+        let hash: String = Sha256::digest(bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        json!({ "file": name, "bytes": bytes.len(), "sha256": hash })
+    });
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs());
+    let note = json!({
+        "source": args.from.display().to_string(),
+        "name": checkpoint.name(),
+        "weights": weights.collect::<Vec<_>>(),
+        "dtype": args.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
+        "converted_by": format!("multiway {}", env!("CARGO_PKG_VERSION")),
+        "converted_at_unix": seconds,
+    });
+    let text = serde_json::to_string_pretty(&note).map_err(Failure::runtime)?;
+    Ok(text + "\n")
+}
