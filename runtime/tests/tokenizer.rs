@@ -386,3 +386,16 @@ fn the_gaps_of_t5_are_its_last_ids() {
         assert_eq!(tokenizer.special(name).map(u64::from), reference[id].as_u64());
     }
 }
+
+#[test]
+fn byt5_cuts_text_into_its_bytes() {
+    let reference = &reference()["byt5"];
+    let tokenizer = Tokenizer::byt5().unwrap();
+    compare_with_reference(&tokenizer, reference);
+    for (name, id) in [("<extra_id_0>", "first_gap"), ("<extra_id_124>", "last_gap")] {
+        assert_eq!(tokenizer.special(name).map(u64::from), reference[id].as_u64());
+    }
+    for text in TEXTS {
+        assert_eq!(tokenizer.decode(&tokenizer.encode_text(text)), *text);
+    }
+}

@@ -67,6 +67,8 @@ struct Inner {
 enum Backend {
     Unigram(unigram::Unigram),
     Bpe(Box<bpe::Bpe>),
+    /// Each byte of UTF-8 is a token.
+    Bytes,
     #[cfg(feature = "sentencepiece")]
     SentencePiece(::sentencepiece::SentencePieceProcessor),
 }
@@ -93,6 +95,7 @@ impl fmt::Debug for Tokenizer {
         let backend = match self.inner.backend {
             Backend::Unigram(_) => "unigram",
             Backend::Bpe(_) => "bpe",
+            Backend::Bytes => "bytes",
             #[cfg(feature = "sentencepiece")]
             Backend::SentencePiece(_) => "sentencepiece",
         };
@@ -160,10 +163,15 @@ impl Tokenizer {
                 }),
             };
         }
-        if matches!(config.family, Family::T5(_))
-            && let Some(bytes) = open("spiece.model")?
-        {
-            return Self::from_t5_sentencepiece(&bytes);
+        if matches!(config.family, Family::T5(_)) {
+            if let Some(bytes) = open("spiece.model")? {
+                return Self::from_t5_sentencepiece(&bytes);
+            }
+            if let Some(bytes) = open("tokenizer_config.json")?
+                && numbering::names_byt5(&bytes)
+            {
+                return Self::byt5();
+            }
         }
         #[cfg(feature = "sentencepiece")]
         for name in ["tokenizer.model", "sentencepiece.model", "spiece.model"] {
@@ -272,6 +280,11 @@ impl Tokenizer {
         match &self.inner.backend {
             Backend::Unigram(unigram) => unigram.encode(vocabulary, text),
             Backend::Bpe(bpe) => bpe.encode(vocabulary, text),
+            Backend::Bytes => {
+                let mut ids = Vec::with_capacity(text.len());
+                vocabulary.push_unknown(text.as_bytes(), false, &mut ids);
+                ids
+            }
             #[cfg(feature = "sentencepiece")]
             Backend::SentencePiece(processor) => sentencepiece::encode(processor, vocabulary, text),
         }

@@ -1,5 +1,7 @@
 //! SentencePiece models with more tokens than their files have: T5's gaps, and the numbering of XLM-R.
 //!
+//! ByT5 needs no file at all.
+//!
 //! Sources: `transformers`, `T5Tokenizer`, its `extra_ids`; `XLMRobertaTokenizer`: ids 0 to 3 are `<s>`, `<pad>`, `</s>` and
 //! `<unk>`, then come the model's pieces from its fourth on, each one id later than in the model, and `<mask>` behind the
 //! last. BEiT-3 uses its `beit3.spm` so.
@@ -22,7 +24,49 @@ const REPLACED: usize = 3;
 /// The name of the token that stands for a masked word.
 pub(crate) const MASK: &str = "<mask>";
 
+/// How many `<extra_id_N>` ByT5 has.
+const BYT5_GAPS: usize = 125;
+
+/// Tells whether a `tokenizer_config.json` is that of ByT5, which needs no other file.
+pub(super) fn names_byt5(json: &[u8]) -> bool {
+    let json: Option<serde_json::Value> = serde_json::from_slice(json).ok();
+    let class = json
+        .as_ref()
+        .and_then(|json| json.get("tokenizer_class")?.as_str());
+    class == Some("ByT5Tokenizer")
+}
+
 impl Tokenizer {
+    /// Makes the tokenizer of ByT5: `<pad>`, `</s>`, `<unk>`, the 256 bytes, and `<extra_id_0>` to `<extra_id_124>`.
+    ///
+    /// Source: `transformers`, `ByT5Tokenizer`.
+    ///
+    /// # Errors
+    /// None in practice: the table is checked like any other.
+    pub fn byt5() -> Result<Self, TokenizerError> {
+        let piece = |text: String, kind| Piece {
+            text,
+            score: 0.0,
+            kind,
+        };
+        let named = [
+            ("<pad>", PieceKind::Control),
+            ("</s>", PieceKind::Control),
+            ("<unk>", PieceKind::Unknown),
+        ];
+        let named = named.map(|(name, kind)| piece(name.to_owned(), kind));
+        let bytes = (0..=255_u8).map(|byte| piece(format!("<0x{byte:02X}>"), PieceKind::Byte));
+        let gaps = (0..BYT5_GAPS).map(|gap| piece(format!("<extra_id_{gap}>"), PieceKind::Control));
+        let pieces = named.into_iter().chain(bytes).chain(gaps).collect();
+        let vocabulary = Vocabulary::new(FILE, pieces, true)?;
+        Ok(Self::new(
+            Backend::Bytes,
+            vocabulary,
+            Spelling::MetaSpace,
+            super::LeadingSpace::Kept,
+        ))
+    }
+
     /// Reads the bytes of a SentencePiece unigram model for T5: where the file has no `<extra_id_N>`, as T5's own, the last
     /// hundred ids are these, counted down; where it has them, as mT5's, they are special tokens.
     ///
