@@ -40,3 +40,7 @@ evaluate *ARGS:
 # Start-to-first-word time and peak memory of the released binary alone, in an empty folder
 bench-start RUNS="9":
     scripts/bench_start.sh {{RUNS}}
+
+# Load time and memory of checkpoints of real shapes, with random weights
+bench-load RUNS="5":
+    scripts/bench_load.sh {{RUNS}}

@@ -2,7 +2,7 @@
 
 use crate::batch::EncoderBatch;
 use crate::checkpoint::{Checkpoint, LoadError};
-use crate::config::{ModelConfig, WeightSpec};
+use crate::config::ModelConfig;
 use crate::decoder::{Decoder, DecoderBatch, TargetBatch};
 use crate::encoder::{Encoder, EncoderOutput, Place};
 use crate::error::ForwardError;
@@ -33,19 +33,15 @@ impl Model {
     /// [`LoadError`] where a tensor cannot be read.
     pub fn load(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Result<Self, LoadError> {
         let config = checkpoint.config();
-        let mut tensors = HashMap::new();
-        for weight in config.weights() {
-            let tensor = checkpoint.load_tensor(&weight.stored, device, dtype)?;
-            tensors.insert(weight.name, tensor);
-        }
         let packed = matches!(device, Device::Cpu) && dtype == DType::F32;
-        Ok(Self::assemble(
-            config,
-            &Weights {
-                tensors: &tensors,
-                packed,
-            },
-        )?)
+        let read = |stored: &str| {
+            let tensor = checkpoint.load_tensor(stored, device, dtype);
+            tensor.map_err(candle_core::Error::wrap)
+        };
+        let model = Self::assemble(config, &Weights::new(config, packed, read))?;
+        // What was read has been copied; the file's pages need not stay in memory beside it.
+        checkpoint.release();
+        Ok(model)
     }
 
     /// Builds a model on given tensors, which may be variables: the form that training differentiates.
@@ -56,9 +52,7 @@ impl Model {
         config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
     ) -> Result<Self, ForwardError> {
-        let mut named = HashMap::new();
-        for weight in config.weights() {
-            let WeightSpec { name, stored, shape } = weight;
+        for (stored, shape) in config.tensors() {
             let Some(tensor) = tensors.get(&stored) else {
                 let message = format!("'{stored}' of shape {shape:?} is missing");
                 return Err(candle_core::Error::msg(message).into());
@@ -68,15 +62,8 @@ impl Model {
                 let message = format!("'{stored}' has shape {found:?}, expected {shape:?}");
                 return Err(candle_core::Error::msg(message).into());
             }
-            named.insert(name, tensor.clone());
         }
-        Ok(Self::assemble(
-            config,
-            &Weights {
-                tensors: &named,
-                packed: false,
-            },
-        )?)
+        Self::of_tensors(config, tensors, false)
     }
 
     /// Builds a model on given tensors with its linear layers packed, as [`Model::load`] does on the CPU.
@@ -84,13 +71,19 @@ impl Model {
         config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
     ) -> Result<Self, ForwardError> {
-        Ok(Self::assemble(
-            config,
-            &Weights {
-                tensors,
-                packed: true,
-            },
-        )?)
+        Self::of_tensors(config, tensors, true)
+    }
+
+    fn of_tensors(
+        config: &ModelConfig,
+        tensors: &HashMap<String, Tensor>,
+        packed: bool,
+    ) -> Result<Self, ForwardError> {
+        let read = |stored: &str| match tensors.get(stored) {
+            Some(tensor) => Ok(tensor.clone()),
+            None => candle_core::bail!("'{stored}' is missing"),
+        };
+        Ok(Self::assemble(config, &Weights::new(config, packed, read))?)
     }
 
     fn assemble(config: &ModelConfig, weights: &Weights) -> candle_core::Result<Self> {

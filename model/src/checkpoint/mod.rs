@@ -341,6 +341,11 @@ impl Checkpoint {
         self.opened.source.file(&self.opened.name, name, FILE_LIMIT)
     }
 
+    /// Lets go of the memory that the mapped files take; what is read again comes from the files anew.
+    pub(crate) fn release(&self) {
+        self.opened.shards.iter().for_each(|shard| shard.weights.release());
+    }
+
     /// Reads one tensor, converted to `dtype` and moved to `device`.
     ///
     /// # Errors

@@ -35,6 +35,16 @@ impl Weights {
             Self::Static(bytes) => bytes,
         }
     }
+
+    /// Drops the pages of a mapped file from memory.
+    pub(super) fn release(&self) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the map is of a file and is never written to, so pages that are dropped come back as they were.
+            // Where the system refuses, they merely stay.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
 }
 
 /// Says whether a name is that of a file in the folder itself, on any system.

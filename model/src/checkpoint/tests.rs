@@ -246,7 +246,7 @@ fn a_path_that_is_no_checkpoint_says_what_one_is() {
     assert_snapshot!(shown(&folder.path().join("absent")), @"there is no checkpoint at 'FOLDER/absent': expected a folder with config.json, model.safetensors, and tokenizer.json or tokenizer.model");
     let file = folder.path().join("notes.txt");
     fs::write(&file, "hello").unwrap();
-    assert_snapshot!(shown(&file), @"'FOLDER/notes.txt' is not a folder: a checkpoint is a folder with config.json, model.safetensors, and tokenizer.json or tokenizer.model");
+    assert_snapshot!(shown(&file), @"'FOLDER/notes.txt' is not a folder: a checkpoint is a folder with config.json, model.safetensors, and tokenizer.json or tokenizer.model, or a .pth file of PyTorch's");
     assert_snapshot!(shown(folder.path()), @"'FOLDER' has no config.json: a checkpoint is a folder with config.json, model.safetensors, and tokenizer.json or tokenizer.model; found notes.txt");
     fs::write(folder.path().join(CONFIG_FILE), tiny_config().to_json()).unwrap();
     assert_snapshot!(shown(folder.path()), @"'FOLDER' has no model.safetensors: a checkpoint is a folder with config.json, model.safetensors, and tokenizer.json or tokenizer.model; found config.json, notes.txt");

@@ -23,7 +23,11 @@ mod tile;
 
 use super::access::with_slice;
 use candle_core::{DType, Device, Result, Tensor, bail};
+use rayon::prelude::*;
 use tile::{Isa, Operands, PANEL};
+
+/// From how many values on packing is worth several threads.
+const PARALLEL_PACK: usize = 1 << 18;
 
 /// Multiplies rows by a fixed `f32` weight on the CPU, each row giving the same bits alone or in any batch.
 ///
@@ -71,21 +75,9 @@ impl PackedLinear {
                 weight.len()
             );
         }
-        let mut panels = vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL]; // [out / PANEL, in, PANEL]
-        if inputs > 0 {
-            for (o, row) in weight.chunks_exact(inputs).enumerate() {
-                let lane = (o / PANEL) * inputs * PANEL + o % PANEL;
-                for (slot, &value) in panels[lane..].iter_mut().step_by(PANEL).zip(row) {
-                    *slot = value;
-                }
-            }
-        }
-        Ok(Self {
-            panels,
-            outputs,
-            inputs,
-            isa: Isa::detect(),
-        })
+        let mut packed = Self::empty(outputs, inputs);
+        packed.pack(weight, 0);
+        Ok(packed)
     }
 
     /// Packs a weight tensor of shape `[outputs, inputs]`, converted to `f32` on the CPU.
@@ -93,9 +85,70 @@ impl PackedLinear {
     /// # Errors
     /// When the tensor has another rank or cannot be read.
     pub fn from_tensor(weight: &Tensor) -> Result<Self> {
-        let (outputs, inputs) = weight.dims2()?;
-        let weight = weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?; // [out, in]
-        with_slice(&weight, |values| Self::new(values, outputs, inputs))
+        Self::stacked(std::slice::from_ref(weight))
+    }
+
+    /// Packs weights of the same `inputs`, `[outputs, inputs]` each, one below the other.
+    ///
+    /// # Errors
+    /// When a tensor has another rank or width, or cannot be read.
+    pub fn stacked(weights: &[Tensor]) -> Result<Self> {
+        let shapes = weights.iter().map(Tensor::dims2).collect::<Result<Vec<_>>>()?;
+        let inputs = shapes.first().map_or(0, |(_, inputs)| *inputs);
+        if let Some((_, found)) = shapes.iter().find(|(_, width)| *width != inputs) {
+            bail!("weights of {inputs} and of {found} inputs cannot be stacked");
+        }
+        let mut packed = Self::empty(shapes.iter().map(|(outputs, _)| outputs).sum(), inputs);
+        let mut first = 0;
+        for (weight, (outputs, _)) in weights.iter().zip(shapes) {
+            let weight = weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?; // [out, in]
+            with_slice(&weight, |values| {
+                packed.pack(values, first);
+                Ok(())
+            })?;
+            first += outputs;
+        }
+        Ok(packed)
+    }
+
+    fn empty(outputs: usize, inputs: usize) -> Self {
+        Self {
+            panels: vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL], // [out / PANEL, in, PANEL]
+            outputs,
+            inputs,
+            isa: Isa::detect(),
+        }
+    }
+
+    /// Puts rows `[.., inputs]` into their places, the first of them at output `first`.
+    fn pack(&mut self, rows: &[f32], first: usize) {
+        let inputs = self.inputs;
+        if inputs == 0 || rows.is_empty() {
+            return;
+        }
+        let last = first + rows.len() / inputs;
+        let touched = first / PANEL..last.div_ceil(PANEL);
+        let whole = touched.start * inputs * PANEL..touched.end * inputs * PANEL;
+        let Some(panels) = self.panels.get_mut(whole) else {
+            return;
+        };
+        let fill = |(panel, values): (usize, &mut [f32])| {
+            let start = (touched.start + panel) * PANEL;
+            for lane in 0..PANEL {
+                let output = start + lane;
+                if (first..last).contains(&output) {
+                    let row = rows.chunks_exact(inputs).nth(output - first).unwrap_or_default();
+                    for (slot, value) in values.iter_mut().skip(lane).step_by(PANEL).zip(row) {
+                        *slot = *value;
+                    }
+                }
+            }
+        };
+        if rows.len() < PARALLEL_PACK {
+            panels.chunks_exact_mut(inputs * PANEL).enumerate().for_each(fill);
+        } else {
+            panels.par_chunks_exact_mut(inputs * PANEL).enumerate().for_each(fill);
+        }
     }
 
     /// The number of outputs of each row.

@@ -24,17 +24,17 @@ impl Linear {
     /// Stacks one or several weights of the same input width, `PREFIX.weight`, into one layer, with the biases beside
     /// them, `PREFIX.bias`. A kernel of a convolution without overlap is a matrix too: its last dimensions are joined.
     pub(crate) fn load(weights: &Weights, names: &[String]) -> Result<Self> {
-        let parts = names.iter().map(|name| weights.get(name)?.flatten_from(1));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
         let bias = weights
             .biases(names)
             .iter()
             .map(|name| weights.get(name))
             .collect::<Result<Vec<_>>>()?;
         let matrix = if weights.packed {
-            Matrix::Packed(PackedLinear::from_tensor(&Tensor::cat(&parts, 0)?)?)
+            let parts = names.iter().map(|name| weights.take(name)?.flatten_from(1));
+            Matrix::Packed(PackedLinear::stacked(&parts.collect::<Result<Vec<_>>>()?)?)
         } else {
-            Matrix::Plain(parts)
+            let parts = names.iter().map(|name| weights.get(name)?.flatten_from(1));
+            Matrix::Plain(parts.collect::<Result<_>>()?)
         };
         Ok(Self { matrix, bias })
     }

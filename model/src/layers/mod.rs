@@ -6,19 +6,42 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod positions;
 
+use crate::config::ModelConfig;
 use candle_core::{Result, Tensor};
+use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// The weights by name, and what to make of them.
+/// Reads a weight by the name that its file has for it.
+type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
+
+/// The weights by name, read as they are asked for, and what to make of them.
 pub(crate) struct Weights<'a> {
-    pub(crate) tensors: &'a HashMap<String, Tensor>,
+    /// What the file calls each.
+    stored: HashMap<String, String>,
+    read: Box<Read<'a>>,
+    /// Those that stay as they are: several layers may share one.
+    kept: RefCell<HashMap<String, Tensor>>,
     /// Packs linear layers for inference on the CPU; packed layers have no gradient.
     pub(crate) packed: bool,
 }
 
-impl Weights<'_> {
+impl<'a> Weights<'a> {
+    pub(crate) fn new(
+        config: &ModelConfig,
+        packed: bool,
+        read: impl Fn(&str) -> Result<Tensor> + 'a,
+    ) -> Self {
+        let all = config.weights().into_iter();
+        Self {
+            stored: all.map(|weight| (weight.name, weight.stored)).collect(),
+            read: Box::new(read),
+            kept: RefCell::default(),
+            packed,
+        }
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.stored.contains_key(name)
     }
 
     /// Names the biases beside weights `PREFIX.weight`; none where the first has none.
@@ -32,9 +55,20 @@ impl Weights<'_> {
         }
     }
 
+    /// Reads a weight, and keeps it for whoever asks next.
     pub(crate) fn get(&self, name: &str) -> Result<Tensor> {
-        match self.tensors.get(name) {
-            Some(tensor) => Ok(tensor.clone()),
+        let tensor = self.take(name)?;
+        self.kept.borrow_mut().insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
+    }
+
+    /// Reads a weight of which something else is made.
+    pub(crate) fn take(&self, name: &str) -> Result<Tensor> {
+        if let Some(tensor) = self.kept.borrow().get(name) {
+            return Ok(tensor.clone());
+        }
+        match self.stored.get(name) {
+            Some(stored) => (self.read)(stored),
             None => candle_core::bail!("weight '{name}' is missing"),
         }
     }
