@@ -6,7 +6,8 @@
 
 use anyhow::{Context, Result};
 use multiway_model::{
-    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, Model, ProcessedImage,
+    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, Model,
+    ProcessedImage,
 };
 use std::time::Instant;
 

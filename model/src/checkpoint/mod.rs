@@ -343,7 +343,10 @@ impl Checkpoint {
 
     /// Lets go of the memory that the mapped files take; what is read again comes from the files anew.
     pub(crate) fn release(&self) {
-        self.opened.shards.iter().for_each(|shard| shard.weights.release());
+        self.opened
+            .shards
+            .iter()
+            .for_each(|shard| shard.weights.release());
     }
 
     /// Reads one tensor, converted to `dtype` and moved to `device`.

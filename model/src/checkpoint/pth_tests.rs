@@ -163,6 +163,29 @@ fn a_file_without_config_tells_what_it_is_for_every_task() {
 }
 
 #[test]
+fn the_shared_attention_and_the_fusion_layers_of_the_giant_are_found() {
+    let json: serde_json::Value = serde_json::from_str(&config("pretraining").to_json()).unwrap();
+    for (shared, fusion) in [(true, 0), (true, 1), (false, 1), (true, 2)] {
+        let mut json = json.clone();
+        json["shared_attention"] = shared.into();
+        json["fusion_layers"] = fusion.into();
+        let mut expected = ModelConfig::from_json(json.to_string().as_bytes()).unwrap();
+        let checkpoint = open(&file(&tensors(&expected))).unwrap();
+        // Where every layer is fused there is no attention left to share.
+        expected.shared_attention |= fusion == 2;
+        assert_eq!(*checkpoint.config(), expected, "{shared} {fusion}");
+        let model = crate::Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
+        let sample = crate::EncoderSample {
+            images: &[],
+            tokens: &[0, 7, 2],
+        };
+        let batch = crate::EncoderBatch::new(model.config(), &[sample]).unwrap();
+        let encoded = model.encode(&batch).unwrap();
+        assert_eq!(model.word_logits(&encoded, &[1]).unwrap().dims(), [1, 30]);
+    }
+}
+
+#[test]
 fn a_folder_with_one_such_file_is_a_checkpoint() {
     let config = config("vqa");
     let folder = tempfile::tempdir().unwrap();

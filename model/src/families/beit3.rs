@@ -143,6 +143,11 @@ struct RawBeit3Config {
     #[serde(default)]
     num_classes: usize,
     mask_token_id: Option<u32>,
+    /// Ours, for the giant of the paper: attention that is not doubled, and layers at the top whose networks are not.
+    #[serde(default)]
+    shared_attention: bool,
+    #[serde(default)]
+    fusion_layers: usize,
 }
 
 fn yes() -> bool {
@@ -195,10 +200,10 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
         intermediate_size: raw.encoder_ffn_embed_dim,
         encoder_layers: raw.encoder_layers,
         encoder_heads: raw.encoder_attention_heads,
-        fusion_layers: 0,
+        fusion_layers: raw.fusion_layers,
         decoder_layers: 0,
         decoder_heads: raw.encoder_attention_heads,
-        shared_attention: false,
+        shared_attention: raw.shared_attention,
         attention_pattern: if *task == Beit3Task::Captioning {
             AttentionPattern::Causal
         } else {
@@ -247,6 +252,7 @@ fn check(raw: &RawBeit3Config) -> Result<(), ConfigError> {
         ("encoder_ffn_embed_dim", raw.encoder_ffn_embed_dim, 1, 1 << 18),
         ("encoder_layers", raw.encoder_layers, 1, 1024),
         ("encoder_attention_heads", raw.encoder_attention_heads, 1, 1024),
+        ("fusion_layers", raw.fusion_layers, 0, raw.encoder_layers),
         ("img_size", raw.img_size, 1, 1 << 13),
         ("patch_size", raw.patch_size, 1, 1 << 10),
         (
@@ -308,6 +314,8 @@ pub(crate) fn write(config: &ModelConfig, details: &Beit3Details) -> String {
         "encoder_attention_heads": config.encoder_heads,
         "encoder_ffn_embed_dim": config.intermediate_size,
         "encoder_layers": config.encoder_layers,
+        "shared_attention": config.shared_attention,
+        "fusion_layers": config.fusion_layers,
         "normalize_output": details.output_norm,
         "max_source_positions": config.max_text_length + POSITION_OFFSET,
         "layernorm_eps": config.norm_eps,
@@ -351,6 +359,15 @@ impl Table {
     }
 }
 
+/// Names the branch of a doubled module that an expert is; a module that is not doubled has none.
+fn branch(expert: &str) -> &'static str {
+    match expert {
+        "vision" => ".A",
+        "language" => ".B",
+        _ => "",
+    }
+}
+
 /// Lists every weight.
 pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<WeightSpec> {
     let (d, f, p) = (config.hidden_size, config.intermediate_size, config.patch_size);
@@ -384,32 +401,35 @@ pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<Weigh
         format!("{positions}.B.weight"),
         &[rows, d],
     );
-    for (expert, letter) in [("vision", "A"), ("language", "B")] {
-        for layer in 0..config.encoder_layers {
-            let (name, stored) = (
-                format!("encoder.layers.{layer}"),
-                format!("beit3.encoder.layers.{layer}"),
-            );
+    for layer in 0..config.encoder_layers {
+        let (name, stored) = (
+            format!("encoder.layers.{layer}"),
+            format!("beit3.encoder.layers.{layer}"),
+        );
+        for expert in config.attention_experts(layer) {
             for part in ["q_proj", "k_proj", "v_proj", "out_proj"] {
                 let (name, stored) = (
                     format!("{name}.self_attn.{expert}.{part}"),
-                    format!("{stored}.self_attn.{part}.{letter}"),
+                    format!("{stored}.self_attn.{part}{}", branch(expert)),
                 );
                 all.with_bias(&name, &stored, &[d, d]);
             }
+        }
+        for expert in config.experts(layer) {
+            let branch = branch(expert);
             let norms = [
-                ("self_attn_norm", "self_attn_layer_norm".to_owned(), d),
-                ("inner_attn_norm", "self_attn.inner_attn_ln".to_owned(), d),
-                ("ffn_norm", "final_layer_norm".to_owned(), d),
+                ("self_attn_norm", "self_attn_layer_norm"),
+                ("inner_attn_norm", "self_attn.inner_attn_ln"),
+                ("ffn_norm", "final_layer_norm"),
             ];
-            for (norm, key, width) in norms {
+            for (norm, key) in norms {
                 all.with_bias(
                     &format!("{name}.{expert}.{norm}"),
-                    &format!("{stored}.{key}.{letter}"),
-                    &[width],
+                    &format!("{stored}.{key}{branch}"),
+                    &[d],
                 );
             }
-            let ffn = format!("{stored}.ffn.{letter}");
+            let ffn = format!("{stored}.ffn{branch}");
             let name = format!("{name}.{expert}.ffn");
             all.with_bias(&format!("{name}.up"), &format!("{ffn}.fc1"), &[f, d]);
             all.with_bias(
@@ -419,8 +439,10 @@ pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<Weigh
             );
             all.with_bias(&format!("{name}.down"), &format!("{ffn}.fc2"), &[d, f]);
         }
-        if details.output_norm {
-            let stored = format!("beit3.encoder.layer_norm.{letter}");
+    }
+    if details.output_norm {
+        for expert in ["vision", "language"] {
+            let stored = format!("beit3.encoder.layer_norm{}", branch(expert));
             all.with_bias(&format!("encoder.{expert}.norm"), &stored, &[d]);
         }
     }
@@ -532,7 +554,12 @@ pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String
             "'beit3.encoder.embed_positions.A.weight' has shape {positions:?}, which is no square of patches"
         )
     })?;
-    let layers = (0..1024).take_while(|layer| has(&format!("beit3.encoder.layers.{layer}.ffn.A.fc1.weight")));
+    let network =
+        |layer: usize, branch: &str| has(&format!("beit3.encoder.layers.{layer}.ffn{branch}.fc1.weight"));
+    let layers = (0..1024)
+        .take_while(|layer| network(*layer, ".A") || network(*layer, ""))
+        .count();
+    let fusion_layers = (0..layers).filter(|layer| network(*layer, "")).count();
     let first = |name: &str| of(name).map(|shape| shape[0]);
     let (task, classes) = if has("pooler.dense.weight") {
         ("vqa", first("head.3.weight")?)
@@ -555,8 +582,14 @@ pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String
         "num_classes": classes,
         "encoder_embed_dim": width,
         "encoder_attention_heads": heads,
-        "encoder_ffn_embed_dim": first("beit3.encoder.layers.0.ffn.A.fc1.weight")?,
-        "encoder_layers": layers.count(),
+        "encoder_ffn_embed_dim": first(if network(0, "") {
+            "beit3.encoder.layers.0.ffn.fc1.weight"
+        } else {
+            "beit3.encoder.layers.0.ffn.A.fc1.weight"
+        })?,
+        "encoder_layers": layers,
+        "shared_attention": has("beit3.encoder.layers.0.self_attn.q_proj.weight"),
+        "fusion_layers": fusion_layers,
         "normalize_output": has("beit3.encoder.layer_norm.A.weight"),
         "max_source_positions": first("beit3.encoder.embed_positions.B.weight")?,
         "vocab_size": vocab_size,

@@ -147,7 +147,10 @@ impl PackedLinear {
         if rows.len() < PARALLEL_PACK {
             panels.chunks_exact_mut(inputs * PANEL).enumerate().for_each(fill);
         } else {
-            panels.par_chunks_exact_mut(inputs * PANEL).enumerate().for_each(fill);
+            panels
+                .par_chunks_exact_mut(inputs * PANEL)
+                .enumerate()
+                .for_each(fill);
         }
     }
 
