@@ -12,6 +12,7 @@
 
 mod beit3;
 mod case;
+mod compatibility;
 mod generate;
 mod t5;
 

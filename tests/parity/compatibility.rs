@@ -1,0 +1,220 @@
+//! `COMPATIBILITY.md`: what runs, and how that was checked. It is made of the recorded cases and of tests that exist;
+//! `MULTIWAY_UPDATE=1` writes it anew.
+
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+const FILE: &str = "COMPATIBILITY.md";
+
+/// What is claimed, of which families, and the test that shows it: a file, and a function in it.
+const CLAIMS: [(&str, &str, &str, &str); 20] = [
+    (
+        "a row alone gives the bits that it gives in a batch",
+        "T5",
+        "tests/parity/main.rs",
+        "a_row_alone_gives_the_bits_that_it_gives_in_the_batch",
+    ),
+    (
+        "decoding step by step writes the tokens of the whole pass",
+        "T5",
+        "tests/parity/main.rs",
+        "greedy_decoding_step_by_step_writes_the_references_tokens",
+    ),
+    (
+        "captions by beams, a picture encoded once",
+        "BEiT-3",
+        "tests/parity/main.rs",
+        "every_recorded_caption_of_beit3_is_the_references",
+    ),
+    (
+        "the command line runs a T5 folder, with its tasks",
+        "T5",
+        "tests/command_line.rs",
+        "a_t5_of_transformers_runs_like_the_embedded_model",
+    ),
+    (
+        "`run vqa`, with labels.txt or answer2label.txt",
+        "BEiT-3",
+        "tests/beit3.rs",
+        "a_question_is_answered_with_one_of_the_answers_in_the_side_file",
+    ),
+    (
+        "`run reason`, two pictures",
+        "BEiT-3",
+        "tests/beit3.rs",
+        "two_pictures_are_compared_with_a_sentence",
+    ),
+    (
+        "`run classify`",
+        "BEiT-3",
+        "tests/beit3.rs",
+        "a_picture_is_classified_alone",
+    ),
+    (
+        "`run caption`",
+        "BEiT-3",
+        "tests/beit3.rs",
+        "a_caption_is_searched_for_with_beams_and_takes_no_text",
+    ),
+    (
+        "`embed`, and so `search`",
+        "BEiT-3",
+        "tests/beit3.rs",
+        "pictures_and_texts_are_embedded_by_two_towers",
+    ),
+    (
+        "`run infill` by the head for masked words",
+        "BEiT-3",
+        "tests/beit3.rs",
+        "masked_words_are_filled_in",
+    ),
+    (
+        "`.pth` files, their kind told from their weights",
+        "BEiT-3",
+        "model/src/checkpoint/pth_tests.rs",
+        "a_file_without_config_tells_what_it_is_for_every_task",
+    ),
+    (
+        "shared attention and fusion layers (the giant)",
+        "BEiT-3",
+        "model/src/checkpoint/pth_tests.rs",
+        "the_shared_attention_and_the_fusion_layers_of_the_giant_are_found",
+    ),
+    (
+        "hostile `.pth` files are refused",
+        "all",
+        "model/src/checkpoint/pth_tests.rs",
+        "what_pickles_can_do_beyond_describing_tensors_is_refused",
+    ),
+    (
+        "beit3.spm in XLM-R's numbering, as transformers numbers it",
+        "BEiT-3",
+        "runtime/tests/tokenizer.rs",
+        "beit3_numbers_its_pieces_as_xlm_r_does",
+    ),
+    (
+        "spiece.model with `<extra_id_N>` behind it",
+        "T5",
+        "runtime/tests/tokenizer.rs",
+        "the_gaps_of_t5_are_its_last_ids",
+    ),
+    (
+        "ByT5's tokenizer",
+        "T5",
+        "runtime/tests/tokenizer.rs",
+        "byt5_cuts_text_into_its_bytes",
+    ),
+    (
+        "generation_config.json",
+        "all",
+        "runtime/src/generation.rs",
+        "every_key_has_its_meaning",
+    ),
+    (
+        "`convert`, compared afterwards",
+        "all",
+        "tests/beit3.rs",
+        "a_checkpoint_is_converted_with_its_provenance_and_runs_the_same",
+    ),
+    (
+        "download from a hub, resumed and checked",
+        "all",
+        "model/tests/hub.rs",
+        "a_download_that_breaks_off_goes_on_where_it_stopped",
+    ),
+    (
+        "weights in several files",
+        "all",
+        "model/src/checkpoint/tests.rs",
+        "weights_in_several_files_are_one_checkpoint",
+    ),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Says what one case is, and how much of it is compared.
+fn row(folder: &Path) -> String {
+    let name = folder.file_name().unwrap().to_string_lossy();
+    let (config, inputs) = (
+        read(&folder.join("config.json")),
+        read(&folder.join("inputs.json")),
+    );
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let recorded =
+        candle_core::safetensors::load(folder.join("activations.safetensors"), &candle_core::Device::Cpu);
+    let compared = recorded
+        .unwrap()
+        .keys()
+        .filter(|name| !name.starts_with("in."))
+        .count();
+    let reference = match text(&inputs["transformers"]) {
+        version if version.is_empty() => format!(
+            "torchscale {}, beit3-gml {}",
+            text(&inputs["torchscale"]),
+            text(&inputs["beit3_gml"])
+        ),
+        version => format!("transformers {version}"),
+    };
+    let kind = match text(&config["task"]) {
+        task if task.is_empty() => text(&config["model_type"]),
+        task => format!("{}, {task}", text(&config["model_type"])),
+    };
+    let ways = inputs["generate"].as_array().map_or(0, Vec::len)
+        + inputs["captions"].as_object().map_or(0, serde_json::Map::len);
+    format!("| `{name}` | {kind} | {reference} | {compared} | {ways} |\n")
+}
+
+fn render() -> String {
+    let mut text = "# Compatibility\n\nMade by a test from the recorded cases and from the tests that are named; \
+         `MULTIWAY_UPDATE=1 cargo test --test parity compatibility` writes it anew.\n\n\
+         ## Number for number\n\nSmall random models, run by other people's code. Every recorded tensor is compared, within \
+         1e-4 of the largest value or four times the reference's own noise; every way of generating gives the same token \
+         ids, and beams the same scores within 1e-4.\n\n\
+         | case | model | reference | tensors | ways of generating |\n|---|---|---|---|---|\n"
+        .to_owned();
+    let mut folders: Vec<_> = std::fs::read_dir(root().join("tests/fixtures/parity"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    folders.iter().for_each(|folder| text.push_str(&row(folder)));
+    text.push_str("\n## Features\n\n| what | families | shown by |\n|---|---|---|\n");
+    let mut sources: HashMap<&str, String> = HashMap::new();
+    for (what, families, file, test) in CLAIMS {
+        let source = sources
+            .entry(file)
+            .or_insert_with(|| std::fs::read_to_string(root().join(file)).unwrap());
+        assert!(
+            source.contains(&format!("fn {test}(")),
+            "{file} has no test '{test}'"
+        );
+        writeln!(text, "| {what} | {families} | `{file}`: `{test}` |").unwrap();
+    }
+    text.push_str(
+        "\n## Not checked\n\nNo released weights were at hand: the sizes, names and prompts are theirs, the numbers in the cases are not. \
+         UMT5 is read, but no case was recorded. Nothing was run on a GPU.\n",
+    );
+    text
+}
+
+#[test]
+fn the_compatibility_table_is_what_cases_and_tests_show() {
+    let (path, rendered) = (root().join(FILE), render());
+    if std::env::var_os("MULTIWAY_UPDATE").is_some() {
+        std::fs::write(&path, &rendered).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == rendered,
+        "{FILE} is not up to date: run with MULTIWAY_UPDATE=1"
+    );
+}
