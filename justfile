@@ -44,3 +44,11 @@ bench-start RUNS="9":
 # Load time and memory of checkpoints of real shapes, with random weights
 bench-load RUNS="5":
     scripts/bench_load.sh {{RUNS}}
+
+# Fuzzes what reads files, TARGET being checkpoint, pth or tokenizer; needs `cargo install cargo-fuzz`
+fuzz TARGET="pth" SECONDS="600":
+    RUSTC_BOOTSTRAP=1 cargo fuzz run {{TARGET}} -- -max_total_time={{SECONDS}} -rss_limit_mb=2048 -timeout=20
+
+# The tokenizers against PyPI's `sentencepiece` and `tokenizers`, on 34 scripts and kinds of text
+check-tokenizers:
+    scripts/check_tokenizers.sh
