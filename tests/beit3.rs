@@ -344,12 +344,30 @@ fn a_checkpoint_that_was_fetched_before_runs_by_its_name_without_a_network() {
         ];
         place.run_in(&arguments, &[("HF_HUB_CACHE", "cache")])
     };
+    // A file that is not there is not asked of the hub.
+    let mistyped = run("model/other.pth");
+    assert!(
+        mistyped.stderr.contains("there is no checkpoint at"),
+        "{}",
+        mistyped.stderr
+    );
+    let mistyped = run("model/sub");
+    assert!(
+        mistyped.stderr.contains("there is no checkpoint at"),
+        "{}",
+        mistyped.stderr
+    );
     let named = run("owner/captions");
     assert_eq!(named.code, Some(0), "{}", named.stderr);
     let folder = place.run(&["--checkpoint", "model", "run", "caption", "--image", "cat.png"]);
     assert_eq!(named.stdout, folder.stdout);
     assert_eq!(run("hf:owner/captions").stdout, folder.stdout);
     let missing = run("owner/other");
-    assert_eq!(missing.code, Some(1));
+    assert_eq!(missing.code, Some(2));
+    assert!(
+        missing.stderr.contains("no folder or file 'owner/other'"),
+        "{}",
+        missing.stderr
+    );
     assert!(missing.stderr.contains("not in the cache"), "{}", missing.stderr);
 }

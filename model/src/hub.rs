@@ -8,14 +8,15 @@
 
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, is_plain_file_name};
+use crate::checkpoint::{CONFIG_FILE, INDEX_FILE, PTH_FILE, WEIGHTS_FILE, is_plain_file_name};
 
 /// Files beside the weights that say something about them.
 const SMALL_FILES: [&str; 10] = [
@@ -70,6 +71,16 @@ pub enum HubError {
         /// The repository.
         name: String,
         /// What the hub or the network said.
+        reason: String,
+    },
+    /// The hub does not have it, or does not give it to this caller.
+    #[error("the hub has no {what} of '{name}', or does not let you have it: {reason}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// The repository.
+        name: String,
+        /// What the hub said.
         reason: String,
     },
     /// The repository has no weights that can be used.
@@ -219,28 +230,41 @@ impl Hub {
 
     /// Uses what is in the cache only.
     #[must_use]
-    pub fn offline(mut self, offline: bool) -> Self {
-        self.offline |= offline;
+    pub fn only_cached(mut self) -> Self {
+        self.offline = true;
         self
     }
 
     /// Makes sure that a checkpoint is in the cache, and returns its folder; `progress` is told of each part that comes.
     ///
+    /// Where the hub cannot be reached, what was fetched whole before is used.
+    ///
     /// # Errors
     /// [`HubError`] where it is not there and cannot be fetched, or arrives damaged. Whole files that came stay, and so
     /// do parts of files, for the next time.
     pub fn fetch(&self, name: &HubName, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
+        let cached = || complete_snapshot(&Cache::new(self.cache.clone()), name);
         if self.offline {
-            let cached = Cache::new(self.cache.clone()).repo(name.repo());
-            let mut marks = SMALL_FILES.into_iter().chain([WEIGHTS_FILE]);
-            let file = marks.find_map(|file| cached.get(file));
-            let folder = file.and_then(|file| Some(file.parent()?.to_owned()));
-            return folder.ok_or_else(|| HubError::Offline {
+            return cached().ok_or_else(|| HubError::Offline {
                 name: name.to_string(),
                 cache: self.cache.display().to_string(),
             });
         }
-        let mut builder = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
+        match self.download(name, progress) {
+            Err(error @ HubError::Fetch { .. }) => match cached() {
+                Some(folder) => {
+                    tracing::warn!(%error, folder = %folder.display(), "the hub is not there; using what was fetched before");
+                    Ok(folder)
+                }
+                None => Err(error),
+            },
+            outcome => outcome,
+        }
+    }
+
+    fn download(&self, name: &HubName, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
+        let cache = Cache::new(self.cache.clone());
+        let mut builder = ApiBuilder::from_cache(cache.clone())
             .with_token(self.token.clone())
             .with_progress(false)
             .with_user_agent("multiway", env!("CARGO_PKG_VERSION"));
@@ -250,51 +274,124 @@ impl Hub {
         let api = builder
             .build()
             .map_err(|error| fetch_error(name, "the address", &error))?;
+        let info = api.repo(name.repo()).info();
+        let info = info.map_err(|error| fetch_error(name, "the list of files", &error))?;
+        if !is_hash(&info.sha) {
+            return Err(wrong_name(name, "the list of files", &info.sha));
+        }
+        // All files are of one commit, whatever happens to the branch meanwhile.
+        let commit = Repo::with_revision(name.repository.clone(), RepoType::Model, info.sha.clone());
         let fetching = Fetching {
-            cache: Cache::new(self.cache.clone()),
-            repo: api.repo(name.repo()),
+            repo: api.repo(commit.clone()),
+            cached: cache.repo(commit),
             api,
             name,
+            commit: info.sha,
         };
-        fetching.all(progress)
+        let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
+        let folder = fetching.all(&files, progress)?;
+        // The branch leads to the new commit only once all of it is there.
+        let branch = cache.repo(name.repo());
+        branch
+            .create_ref(&fetching.commit)
+            .map_err(|source| io_error(&folder, source))?;
+        Ok(folder)
     }
+}
+
+/// Finds the folder of a checkpoint whose weights are all in the cache.
+fn complete_snapshot(cache: &Cache, name: &HubName) -> Option<PathBuf> {
+    let repo = cache.repo(name.repo());
+    // Any name gives the place of a snapshot; a revision may be a branch or a commit.
+    let snapshots = repo.pointer_path("any").parent()?.to_owned();
+    let branch = snapshots.parent()?.join("refs").join(&name.revision);
+    let commit = fs::read_to_string(branch).unwrap_or_else(|_| name.revision.clone());
+    let commit = commit.trim();
+    let folder = snapshots.join(commit);
+    (is_hash(commit) && has_weights(&folder)).then_some(folder)
+}
+
+fn has_weights(folder: &Path) -> bool {
+    let is_there = |file: &str| folder.join(file).exists();
+    if is_there(WEIGHTS_FILE) {
+        return true;
+    }
+    if is_there(INDEX_FILE) {
+        let files = shards(&folder.join(INDEX_FILE));
+        return files.is_ok_and(|files| files.iter().all(|file| is_there(file)));
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let is_pth = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".pth");
+    is_there(PTH_FILE) || entries.filter(is_pth).count() == 1
+}
+
+/// Lists the files that an index names; or says what is wrong with it.
+fn shards(index: &Path) -> Result<Vec<String>, String> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let bytes = fs::read(index).map_err(|error| error.to_string())?;
+    let index: Index = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    let files: BTreeSet<String> = index.weight_map.into_values().collect();
+    match files.iter().find(|file| !is_plain_file_name(file)) {
+        Some(file) => Err(format!("it names '{file}', expected plain file names")),
+        None if files.len() > MAX_FILES => Err(format!("it names {} files", files.len())),
+        None => Ok(files.into_iter().collect()),
+    }
+}
+
+/// Says whether a text may become the name of a file: hashes do.
+fn is_hash(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
 fn fetch_error(name: &HubName, what: &str, error: &ApiError) -> HubError {
+    let reason = error.to_string();
+    if ["status: 401", "status: 403", "status: 404"]
+        .iter()
+        .any(|status| reason.contains(status))
+    {
+        return HubError::NotFound {
+            what: what.to_owned(),
+            name: name.to_string(),
+            reason,
+        };
+    }
     HubError::Fetch {
         what: what.to_owned(),
         name: name.to_string(),
-        reason: error.to_string(),
+        reason,
     }
 }
 
-/// One repository being fetched.
+fn wrong_name(name: &HubName, what: &str, found: &str) -> HubError {
+    HubError::NotFound {
+        what: what.to_owned(),
+        name: name.to_string(),
+        reason: format!("the hub calls it '{found}', expected a hash"),
+    }
+}
+
+/// One commit of a repository being fetched.
 struct Fetching<'a> {
-    cache: Cache,
     api: Api,
     repo: ApiRepo,
+    cached: CacheRepo,
     name: &'a HubName,
+    commit: String,
 }
 
 impl Fetching<'_> {
-    fn all(&self, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
-        let what = "the list of files";
-        let info = self
-            .repo
-            .info()
-            .map_err(|error| fetch_error(self.name, what, &error))?;
-        let files: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
+    fn all(&self, files: &[String], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
         let has = |file: &str| files.iter().any(|other| other == file);
-        let mut folder = None;
         for file in SMALL_FILES.into_iter().filter(|file| has(file)) {
-            folder = Some(self.file(file, progress)?);
+            self.file(file, progress)?;
         }
-        let weights = self.weights(&files, progress)?;
-        for file in &weights {
-            folder = Some(self.file(file, progress)?);
+        for file in self.weights(files, progress)? {
+            self.file(&file, progress)?;
         }
-        let folder = folder.and_then(|file| Some(file.parent()?.to_owned()));
-        folder.ok_or_else(|| self.no_weights(&files))
+        Ok(self.cached.pointer_path(&self.commit))
     }
 
     /// Chooses the files with weights.
@@ -304,91 +401,98 @@ impl Fetching<'_> {
             return Ok(vec![WEIGHTS_FILE.to_owned()]);
         }
         if has(INDEX_FILE) {
-            let index = self.file(INDEX_FILE, progress)?;
-            return self.shards(&index);
+            self.file(INDEX_FILE, progress)?;
+            let index = self.cached.pointer_path(&self.commit).join(INDEX_FILE);
+            return shards(&index).map_err(|problem| self.damaged(INDEX_FILE, problem));
         }
-        if has("pytorch_model.bin") {
-            return Ok(vec!["pytorch_model.bin".to_owned()]);
+        if has(PTH_FILE) {
+            return Ok(vec![PTH_FILE.to_owned()]);
         }
         let mut pth = files
             .iter()
             .filter(|file| file.ends_with(".pth") && is_plain_file_name(file));
-        match (pth.next(), pth.next()) {
-            (Some(only), None) => Ok(vec![only.clone()]),
-            _ => Err(self.no_weights(files)),
+        if let (Some(only), None) = (pth.next(), pth.next()) {
+            return Ok(vec![only.clone()]);
         }
-    }
-
-    /// Lists the files that an index names.
-    fn shards(&self, index: &Path) -> Result<Vec<String>, HubError> {
-        #[derive(serde::Deserialize)]
-        struct Index {
-            weight_map: std::collections::BTreeMap<String, String>,
-        }
-        let damaged = |problem: String| HubError::Damaged {
-            file: INDEX_FILE.to_owned(),
-            name: self.name.to_string(),
-            problem,
-        };
-        let bytes = fs::read(index).map_err(|source| io_error(index, source))?;
-        let index: Index = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let mut files: Vec<String> = index.weight_map.into_values().collect();
-        files.sort();
-        files.dedup();
-        match files.iter().find(|file| !is_plain_file_name(file)) {
-            Some(file) => Err(damaged(format!("it names '{file}', expected plain file names"))),
-            None if files.len() > MAX_FILES => Err(damaged(format!("it names {} files", files.len()))),
-            None => Ok(files),
-        }
-    }
-
-    fn no_weights(&self, files: &[String]) -> HubError {
         let found: Vec<&str> = files.iter().take(8).map(String::as_str).collect();
-        HubError::NoWeights {
+        Err(HubError::NoWeights {
             name: self.name.to_string(),
             found: if found.is_empty() {
                 "no files".to_owned()
             } else {
                 found.join(", ")
             },
+        })
+    }
+
+    fn damaged(&self, file: &str, problem: String) -> HubError {
+        HubError::Damaged {
+            file: file.to_owned(),
+            name: self.name.to_string(),
+            problem,
         }
     }
 
-    /// Fetches one file, unless it is there, and returns its path in the cache.
-    fn file(&self, file: &str, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
+    /// Fetches one file, unless it is there.
+    ///
+    /// What was checked is marked, beside the cache's own folders: what another tool fetched, or what was not checked
+    /// to the end, is checked once.
+    fn file(&self, file: &str, progress: &mut dyn FnMut(Download)) -> Result<(), HubError> {
         let url = self.repo.url(file);
         let metadata = self
             .api
             .metadata(&url)
             .map_err(|error| fetch_error(self.name, file, &error))?;
-        let (etag, commit, size) = (
-            metadata.etag().to_owned(),
-            metadata.commit_hash().to_owned(),
-            metadata.size(),
-        );
-        // They become names of files.
-        let is_hash = |text: &str| {
-            !text.is_empty()
-                && text.len() <= 128
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-        };
-        if !is_hash(&etag) || !is_hash(&commit) {
-            return Err(HubError::Fetch {
-                what: file.to_owned(),
-                name: self.name.to_string(),
-                reason: format!("the hub calls it '{etag}' of commit '{commit}', expected hashes"),
-            });
+        let (etag, size) = (metadata.etag().to_owned(), metadata.size());
+        if !is_hash(&etag) {
+            return Err(wrong_name(self.name, file, &etag));
         }
-        let cached = self.cache.repo(self.name.repo());
-        let pointer = cached.pointer_path(&commit).join(file);
-        if pointer.exists() {
-            cached
-                .create_ref(&commit)
-                .map_err(|source| io_error(&pointer, source))?;
-            return Ok(pointer);
+        let blob = self.cached.blob_path(&etag);
+        let pointer = self.cached.pointer_path(&self.commit).join(file);
+        let mark = blob
+            .parent()
+            .and_then(Path::parent)
+            .map(|folder| folder.join(CHECKED).join(&etag));
+        let mark = mark.unwrap_or_else(|| blob.with_extension("checked"));
+        if !blob.exists() {
+            self.download(file, size, &blob, progress)?;
         }
-        let blob = cached.blob_path(&etag);
-        let mut last = None;
+        if !mark.exists() {
+            let problem = check(&blob, size, &etag).map_err(|source| io_error(&blob, source))?;
+            if let Some(problem) = problem {
+                // The pointer first: it must never lead nowhere.
+                let _ = fs::remove_file(&pointer);
+                let _ = fs::remove_file(&blob);
+                return Err(self.damaged(file, problem));
+            }
+            write_mark(&mark).map_err(|source| io_error(&mark, source))?;
+        }
+        if !pointer.exists() {
+            link(&blob, &pointer).map_err(|source| io_error(&pointer, source))?;
+        }
+        Ok(())
+    }
+
+    /// Downloads one file, and goes on where an earlier download stopped.
+    fn download(
+        &self,
+        file: &str,
+        size: usize,
+        blob: &Path,
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<(), HubError> {
+        let part = blob.with_extension("part");
+        match fs::metadata(&part) {
+            // All of it came, and only its name is missing.
+            Ok(found) if found.len() == size as u64 => {
+                return fs::rename(&part, blob).map_err(|source| io_error(blob, source));
+            }
+            Ok(found) if found.len() > size as u64 => {
+                fs::remove_file(&part).map_err(|source| io_error(&part, source))?;
+            }
+            _ => {}
+        }
+        let mut last = ApiError::InvalidResume;
         for _ in 0..ATTEMPTS {
             let report = Report {
                 file,
@@ -397,37 +501,45 @@ impl Fetching<'_> {
                 tell: &mut *progress,
             };
             match self.repo.download_with_progress(file, report) {
-                Ok(_) => {
-                    return match check(&blob, size, &etag) {
-                        Ok(None) => Ok(pointer),
-                        Ok(Some(problem)) => {
-                            // The pointer first: it must never lead nowhere.
-                            let _ = fs::remove_file(&pointer);
-                            let _ = fs::remove_file(&blob);
-                            Err(HubError::Damaged {
-                                file: file.to_owned(),
-                                name: self.name.to_string(),
-                                problem,
-                            })
-                        }
-                        Err(source) => Err(io_error(&blob, source)),
-                    };
-                }
+                Ok(_) => return Ok(()),
                 Err(ApiError::InvalidResume) => {
                     // What lies there is not the beginning of this file.
-                    let _ = fs::remove_file(blob.with_extension("part"));
+                    let _ = fs::remove_file(&part);
                 }
                 Err(error @ (ApiError::RequestError(_) | ApiError::IoError(_))) => {
                     tracing::warn!(file, %error, "a download broke off");
-                    last = Some(error);
+                    last = error;
                 }
                 Err(error) => return Err(fetch_error(self.name, file, &error)),
             }
         }
-        Err(match last {
-            Some(error) => fetch_error(self.name, file, &error),
-            None => fetch_error(self.name, file, &ApiError::InvalidResume),
-        })
+        Err(fetch_error(self.name, file, &last))
+    }
+}
+
+/// The folder, beside `blobs` and `snapshots`, with a name for each blob that was checked.
+const CHECKED: &str = "multiway-checked";
+
+fn write_mark(mark: &Path) -> io::Result<()> {
+    if let Some(folder) = mark.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(mark, b"")
+}
+
+/// Makes a file of a snapshot of a blob, as other tools do: a link where the system has links, else a copy.
+fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
+    if let Some(folder) = pointer.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    #[cfg(unix)]
+    {
+        let name = blob.file_name().unwrap_or_default();
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), pointer)
+    }
+    #[cfg(not(unix))]
+    {
+        fs::copy(blob, pointer).map(drop)
     }
 }
 

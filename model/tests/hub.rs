@@ -100,7 +100,7 @@ fn serve(
         );
     }
     let file = path
-        .strip_prefix("/owner/small/resolve/main/")
+        .strip_prefix(&format!("/owner/small/resolve/{COMMIT}/"))
         .and_then(|name| files.get_key_value(name));
     let Some((name, bytes)) = file else {
         return write!(
@@ -211,7 +211,7 @@ fn a_checkpoint_is_fetched_once_and_then_found_without_a_network() {
     let again = server.count("model.safetensors 0-\n") + server.count("model.safetensors 0-");
     assert_eq!(again, bodies + 1);
     let before = server.seen.lock().unwrap().requests.len();
-    assert_eq!(hub.offline(true).fetch(&name(), &mut |_| {}).unwrap(), folder);
+    assert_eq!(hub.only_cached().fetch(&name(), &mut |_| {}).unwrap(), folder);
     assert_eq!(server.seen.lock().unwrap().requests.len(), before);
 }
 
@@ -267,7 +267,7 @@ fn names_that_lead_elsewhere_are_refused() {
         tempfile::tempdir().unwrap(),
     );
     let error = fetch(&server, cache.path()).unwrap_err();
-    assert!(error.to_string().contains("expected hashes"), "{error}");
+    assert!(error.to_string().contains("expected a hash"), "{error}");
     for wrong in ["", "small", "a/b/c", "../b", "a/..", "a/b@", "a/b@../c", "a/b c"] {
         assert!(HubName::parse(wrong).is_err(), "{wrong}");
     }
@@ -286,6 +286,63 @@ fn what_is_not_there_is_said() {
     let hub = Hub::new(&server.address, cache.path());
     let error = hub.fetch(&other, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
-    let error = hub.offline(true).fetch(&other, &mut |_| {}).unwrap_err();
+    let error = hub.only_cached().fetch(&other, &mut |_| {}).unwrap_err();
     assert!(matches!(error, HubError::Offline { .. }), "{error}");
+}
+
+/// Runs against a hub that is there no more.
+fn fetch_from_nowhere(cache: &Path) -> Result<std::path::PathBuf, HubError> {
+    let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    Hub::new(format!("http://{nowhere}"), cache).fetch(&name(), &mut |_| {})
+}
+
+#[test]
+fn without_the_hub_what_was_fetched_whole_is_used_and_nothing_less() {
+    let (server, cache) = (
+        Server::start(small(), Mischief::None),
+        tempfile::tempdir().unwrap(),
+    );
+    let error = fetch_from_nowhere(cache.path()).unwrap_err();
+    assert!(matches!(error, HubError::Fetch { .. }), "{error}");
+    let folder = fetch(&server, cache.path()).unwrap();
+    assert_eq!(fetch_from_nowhere(cache.path()).unwrap(), folder);
+    std::fs::remove_file(folder.join("model.safetensors")).unwrap();
+    assert!(fetch_from_nowhere(cache.path()).is_err());
+    let hub = Hub::new(&server.address, cache.path()).only_cached();
+    assert!(matches!(
+        hub.fetch(&name(), &mut |_| {}),
+        Err(HubError::Offline { .. })
+    ));
+}
+
+#[test]
+fn what_lies_in_the_cache_unchecked_is_checked_once_and_a_finished_part_is_used() {
+    let (server, cache) = (
+        Server::start(small(), Mischief::None),
+        tempfile::tempdir().unwrap(),
+    );
+    let folder = fetch(&server, cache.path()).unwrap();
+    let weights = folder.join("model.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    let blob = std::fs::canonicalize(&weights).unwrap();
+    let marks = cache.path().join("models--owner--small/multiway-checked");
+    // Another tool fetched it, or the check was interrupted; and its bytes are damaged.
+    std::fs::remove_dir_all(&marks).unwrap();
+    let mut damaged = whole.clone();
+    damaged[100] ^= 1;
+    std::fs::write(&blob, damaged).unwrap();
+    assert!(matches!(
+        fetch(&server, cache.path()),
+        Err(HubError::Damaged { .. })
+    ));
+    assert!(!weights.exists() && !blob.exists());
+    // A part that has every byte needs no download.
+    std::fs::write(blob.with_extension("part"), &whole).unwrap();
+    let bodies = server.count("model.safetensors 0-") - server.count("model.safetensors 0-0");
+    fetch(&server, cache.path()).unwrap();
+    assert_eq!(std::fs::read(&weights).unwrap(), whole);
+    assert_eq!(
+        server.count("model.safetensors 0-") - server.count("model.safetensors 0-0"),
+        bodies
+    );
 }

@@ -94,6 +94,9 @@ pub struct DecodeSpec {
     /// The power of the length by which a beam's score is divided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length_penalty: Option<f32>,
+    /// When a search with beams ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStop>,
     /// Makes what was written before less likely, above 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f32>,
@@ -106,6 +109,28 @@ pub struct DecodeSpec {
     /// Texts that end the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+}
+
+/// Says when a search with beams ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EarlyStop {
+    /// As soon as as many answers are complete as there are beams.
+    AtOnce,
+    /// When no running beam scores better than the worst complete answer.
+    WhenNoBetter,
+    /// When no running beam can ever score better.
+    Never,
+}
+
+impl EarlyStop {
+    /// Lists all, with their names in task files.
+    pub const ALL: [(&'static str, EarlyStop); 3] = [
+        ("at_once", EarlyStop::AtOnce),
+        ("when_no_better", EarlyStop::WhenNoBetter),
+        ("never", EarlyStop::Never),
+    ];
 }
 
 /// Names a metric that a task is scored with.

@@ -54,6 +54,8 @@ pub(crate) struct Finished {
     pub(crate) log_probabilities: Vec<f32>,
     /// Their sum, divided by a power of the length.
     pub(crate) score: f32,
+    /// Whether the length was at its limit before the answer ended by itself.
+    pub(crate) cut: bool,
 }
 
 /// A search that is running.
@@ -115,7 +117,8 @@ impl BeamSearch {
             let beam = self.continued(candidate, rows);
             if full || self.params.ends.contains(candidate.token) {
                 if rank < self.params.width && is_open {
-                    self.keep(beam, length, self.params.width);
+                    let cut = !self.params.ends.contains(candidate.token);
+                    self.keep(beam, length, self.params.width, cut);
                 }
                 continue;
             }
@@ -150,7 +153,8 @@ impl BeamSearch {
                 if let Some(last) = beam.tokens.last_mut() {
                     *last = self.params.ends.first();
                 }
-                self.keep(beam, length + 1, self.params.answers);
+                let cut = !self.params.ends.contains(candidate.token);
+                self.keep(beam, length + 1, self.params.answers, cut);
             } else {
                 beams.push(beam);
                 parents.push(candidate.parent);
@@ -179,7 +183,7 @@ impl BeamSearch {
     }
 
     /// Counts an answer among the finished, of which the best `count` stay.
-    fn keep(&mut self, beam: Beam, length: usize, count: usize) {
+    fn keep(&mut self, beam: Beam, length: usize, count: usize, cut: bool) {
         let score = self.normalised(beam.score, length);
         // Of equal ones the earlier stays before.
         let place = self.finished.partition_point(|other| other.score >= score);
@@ -189,6 +193,7 @@ impl BeamSearch {
                 tokens: beam.tokens,
                 log_probabilities: beam.log_probabilities,
                 score,
+                cut,
             },
         );
         self.finished.truncate(count);
@@ -305,6 +310,7 @@ mod tests {
                         tokens: longer,
                         log_probabilities: Vec::new(),
                         score,
+                        cut: token != END,
                     });
                 } else {
                     open.push((longer, score));

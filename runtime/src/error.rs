@@ -63,9 +63,20 @@ pub enum RequestError {
     /// The prompt has text, but the model reads pictures alone.
     #[error("the prompt has text, but this model writes about a picture alone; leave the text out")]
     TextNotTaken,
+    /// The model's head reads another number of pictures.
+    #[error("the prompt shows {found} images, the model's head reads {expected}")]
+    HeadImages {
+        /// How many there are.
+        found: usize,
+        /// How many there have to be.
+        expected: usize,
+    },
+    /// The model's head reads a text, and the prompt has none.
+    #[error("the prompt has no text, but the model's head reads a sentence beside the images")]
+    HeadText,
     /// The checkpoint does not say what the classes of its head are called.
     #[error(
-        "the checkpoint does not name its {classes} classes; put labels.txt beside its weights, one name a line"
+        "the checkpoint does not name its {classes} classes; put labels.txt beside its weights, one name a line, or the answer2label.txt of BEiT-3's tools"
     )]
     NoLabels {
         /// How many classes there are.

@@ -67,7 +67,9 @@ struct RawGenerationConfig {
     min_length: Option<usize>,
     do_sample: Option<bool>,
     temperature: Option<f32>,
-    top_k: Option<usize>,
+    /// Null draws from all.
+    #[serde(deserialize_with = "present")]
+    top_k: Option<Option<usize>>,
     top_p: Option<f32>,
     num_beams: Option<usize>,
     length_penalty: Option<f32>,
@@ -76,6 +78,11 @@ struct RawGenerationConfig {
     no_repeat_ngram_size: Option<usize>,
     #[serde(flatten)]
     others: Map<String, Value>,
+}
+
+/// Tells a key that is null from one that is not there.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -166,12 +173,16 @@ impl RawGenerationConfig {
         let beams = self.num_beams.unwrap_or(defaults.beams);
         // Beams are followed, not drawn.
         let samples = self.do_sample == Some(true) && beams == 1;
-        // The older keys count the token that the decoder starts from.
+        // What is forced counts as new, and the older keys count the token that the decoder starts from too.
+        let forced = usize::from(self.forced_bos_token_id.is_some());
         let older = |length: Option<usize>| length.map(|length| length.saturating_sub(1));
         let max_new_tokens = self.max_new_tokens.or(older(self.max_length));
-        let max_new_tokens = max_new_tokens.unwrap_or(defaults.max_new_tokens).max(1);
-        let max_new_tokens = max_new_tokens.min(config.max_target_length.max(1));
+        let max_new_tokens =
+            max_new_tokens.map_or(defaults.max_new_tokens, |most| most.saturating_sub(forced));
+        let room = config.max_target_length.saturating_sub(forced).max(1);
+        let max_new_tokens = max_new_tokens.clamp(1, room);
         let min_new_tokens = self.min_new_tokens.or(older(self.min_length)).unwrap_or(0);
+        let min_new_tokens = min_new_tokens.saturating_sub(forced);
         let params = SamplingParams {
             max_new_tokens,
             min_new_tokens: min_new_tokens.min(max_new_tokens),
@@ -181,7 +192,7 @@ impl RawGenerationConfig {
                 0.0
             },
             top_k: if samples {
-                Some(self.top_k.unwrap_or(SAMPLED_TOP_K)).filter(|k| *k > 0)
+                self.top_k.unwrap_or(Some(SAMPLED_TOP_K)).filter(|k| *k > 0)
             } else {
                 None
             },
@@ -225,8 +236,9 @@ mod tests {
         assert_eq!(read.ends.iter().collect::<Vec<_>>(), [1, 7]);
         assert_eq!(read.forced_start, Some(9));
         let expected = SamplingParams {
-            max_new_tokens: 20,
-            min_new_tokens: 4,
+            // The start token and the forced one are not new.
+            max_new_tokens: 19,
+            min_new_tokens: 3,
             beams: 4,
             length_penalty: 2.0,
             early_stopping: EarlyStopping::AtOnce,
@@ -249,6 +261,8 @@ mod tests {
             ..SamplingParams::default()
         };
         assert_eq!(read, expected);
+        let all = parse(r#"{"do_sample": true, "top_k": null}"#).unwrap().sampling;
+        assert_eq!(all.top_k, None);
         let unused = parse(r#"{"temperature": 0.7, "max_new_tokens": 9}"#);
         let expected = SamplingParams {
             max_new_tokens: 9,

@@ -8,7 +8,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::{Checkpoint, Engine, EngineError, ImageProcessor, TaskLibrary};
 #[cfg(feature = "hub")]
-use multiway::{Hub, HubName};
+use multiway::{Hub, HubError, HubName};
 
 use super::GlobalArgs;
 use super::failure::{Failure, Outcome};
@@ -69,17 +69,18 @@ impl Context {
     #[cfg(feature = "hub")]
     pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
         let text = place.to_str().unwrap_or_default();
-        let name = match text.strip_prefix(HUB_PREFIX) {
-            Some(name) => HubName::parse(name).map_err(Failure::input)?,
-            None if place.exists() => return Checkpoint::open(place).map_err(Failure::input),
+        let (name, is_local) = match text.strip_prefix(HUB_PREFIX) {
+            Some(name) => (HubName::parse(name).map_err(Failure::input)?, false),
+            None if is_local(place) => return Checkpoint::open(place).map_err(Failure::input),
             None => match HubName::parse(text) {
-                Ok(name) => name,
+                Ok(name) => (name, true),
                 Err(_) => return Checkpoint::open(place).map_err(Failure::input),
             },
         };
-        let hub = Hub::from_env()
-            .map_err(Failure::runtime)?
-            .offline(self.args.offline);
+        let mut hub = Hub::from_env().map_err(Failure::runtime)?;
+        if self.args.offline {
+            hub = hub.only_cached();
+        }
         let bar = progress_bar(self.quiet());
         let folder = hub.fetch(&name, &mut |download| {
             bar.set_length(download.total);
@@ -87,7 +88,27 @@ impl Context {
             bar.set_message(download.file.to_owned());
         });
         bar.finish_and_clear();
-        Checkpoint::open(folder.map_err(Failure::runtime)?).map_err(Failure::input)
+        let folder = folder.map_err(|error| {
+            let is_input = matches!(
+                error,
+                HubError::Name { .. }
+                    | HubError::Offline { .. }
+                    | HubError::NotFound { .. }
+                    | HubError::NoWeights { .. }
+            );
+            let mut error = anyhow::Error::new(error);
+            if is_local {
+                error = error.context(format!(
+                    "there is no folder or file '{text}', and from the hub it did not come"
+                ));
+            }
+            if is_input {
+                Failure::Input(error)
+            } else {
+                Failure::Runtime(error)
+            }
+        })?;
+        Checkpoint::open(folder).map_err(Failure::input)
     }
 
     /// Opens a folder or a file.
@@ -130,6 +151,21 @@ impl Context {
 /// Says that a name is one of the hub, even where a folder has it too.
 #[cfg(feature = "hub")]
 const HUB_PREFIX: &str = "hf:";
+
+/// Says whether a place is meant to be on this machine: it is there, it is called like a file, or its folder is there.
+#[cfg(feature = "hub")]
+fn is_local(place: &Path) -> bool {
+    let is_file = place.extension().is_some_and(|ending| {
+        ["pth", "pt", "bin", "safetensors"]
+            .iter()
+            .any(|known| ending == *known)
+    });
+    let folder = place
+        .components()
+        .next()
+        .map(|first| Path::new(first.as_os_str()).is_dir());
+    place.exists() || is_file || folder == Some(true)
+}
 
 #[cfg(feature = "hub")]
 fn progress_bar(quiet: bool) -> ProgressBar {

@@ -61,6 +61,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_new_tokens: Option<usize>,
 
+    /// The fewest tokens that the answer may have [default: what the task file says]
+    #[arg(long, value_name = "N")]
+    min_new_tokens: Option<usize>,
+
     /// The sampling temperature; 0 takes the most likely token [default: what the task file says]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
@@ -123,6 +127,7 @@ pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
 fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs> {
     let mut inputs = TaskInputs::new().with_sampling(SamplingOverrides {
         max_new_tokens: args.max_new_tokens,
+        min_new_tokens: args.min_new_tokens,
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,

@@ -31,6 +31,8 @@ pub struct TaskInputs {
 pub struct SamplingOverrides {
     /// The most tokens that the answer may have.
     pub max_new_tokens: Option<usize>,
+    /// The fewest tokens that the answer may have.
+    pub min_new_tokens: Option<usize>,
     /// The sampling temperature; 0 takes the most likely token.
     pub temperature: Option<f32>,
     /// Samples from this many of the most likely tokens.

@@ -33,26 +33,38 @@ const NATIVE: Files = builtin![
     "infill.task"
 ];
 
-/// Those of T5: the prompts that its checkpoints were trained on.
+/// Those of T5: the prompts that T5 and Flan-T5 were trained on. T5 v1.1 and mT5 know `infill` alone until they are tuned.
 const T5: Files = builtin![
     "t5/translate.task",
     "t5/summarize.task",
     "t5/answer.task",
     "t5/entail.task",
-    "infill.task"
+    "t5/infill.task"
 ];
+
+/// Those of ByT5, whose gaps have no tokens of their own.
+const BYT5: Files = builtin![
+    "t5/translate.task",
+    "t5/summarize.task",
+    "t5/answer.task",
+    "t5/entail.task"
+];
+
+/// Size of ByT5's vocabulary, which no other T5 has.
+const BYT5_VOCABULARY: usize = 384;
 
 /// Finds the files of the tasks that a model was made for.
 fn builtin_files(config: &ModelConfig) -> Files {
     match &config.family {
+        Family::T5(_) if config.vocab_size == BYT5_VOCABULARY => BYT5,
         Family::T5(_) => T5,
         Family::Beit3(details) => match details.task {
             Beit3Task::Vqa => builtin!["beit3/vqa.task"],
             Beit3Task::Nlvr2 => builtin!["beit3/reason.task"],
             Beit3Task::ImageClassification => builtin!["beit3/classify.task"],
-            Beit3Task::Retrieval => builtin!["retrieve.task"],
+            Beit3Task::Retrieval => builtin!["beit3/retrieve.task"],
             Beit3Task::Captioning => builtin!["beit3/caption.task"],
-            Beit3Task::Pretraining => builtin!["infill.task"],
+            Beit3Task::Pretraining => builtin!["beit3/infill.task"],
             _ => &[],
         },
         _ => NATIVE,

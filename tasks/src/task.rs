@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use multiway_prompts::{Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile};
-use multiway_runtime::{Engine, Request, SamplingParams};
+use multiway_prompts::{Choices, EarlyStop, InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile};
+use multiway_runtime::{EarlyStopping, Engine, Request, SamplingParams};
 
 use crate::error::TaskError;
 use crate::inputs::{SamplingOverrides, TaskInputs, bind_pictures};
@@ -159,11 +159,20 @@ impl Task {
             seed: overrides.seed.or(decode.seed),
             beams,
             length_penalty: decode.length_penalty.unwrap_or(defaults.length_penalty),
+            early_stopping: match decode.early_stopping {
+                Some(EarlyStop::AtOnce) => EarlyStopping::AtOnce,
+                Some(EarlyStop::WhenNoBetter) => EarlyStopping::WhenNoBetter,
+                Some(EarlyStop::Never) => EarlyStopping::Never,
+                _ => defaults.early_stopping,
+            },
             repetition_penalty: decode.repetition_penalty.unwrap_or(defaults.repetition_penalty),
             no_repeat_ngram_size: decode
                 .no_repeat_ngram_size
                 .unwrap_or(defaults.no_repeat_ngram_size),
-            min_new_tokens: decode.min_new_tokens.unwrap_or(defaults.min_new_tokens),
+            min_new_tokens: overrides
+                .min_new_tokens
+                .or(decode.min_new_tokens)
+                .unwrap_or(defaults.min_new_tokens),
             prefix: decode.prefix.clone(),
             stop: decode.stop.clone(),
             ..defaults

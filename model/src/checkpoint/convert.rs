@@ -137,11 +137,11 @@ fn compare(a: &Checkpoint, b: &Checkpoint) -> Result<(f32, f32), ConvertError> {
         let flat = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
         for (a, b) in flat(&a)?.into_iter().zip(flat(&b)?) {
             let difference = (a - b).abs();
-            // A number that is none must not be overlooked.
-            error = if difference.is_nan() {
-                f32::NAN
-            } else {
+            // A number that is none, or beyond all, must not be overlooked.
+            error = if difference.is_finite() && !error.is_nan() {
                 error.max(difference)
+            } else {
+                f32::NAN
             };
             largest = largest.max(a.abs());
         }

@@ -217,6 +217,16 @@ pub enum PthError {
     /// candle's reader refused the description.
     #[error("its data.pkl cannot be read: {0}")]
     Pickle(String),
+    /// Tensors share numbers until they are far more than the file.
+    #[error(
+        "its tensors would have {found} bytes, but the file has {file}: they use the same numbers again and again"
+    )]
+    Shared {
+        /// The bytes of all tensors together.
+        found: u64,
+        /// The bytes of the file.
+        file: usize,
+    },
     /// The file does not hold a table of tensors.
     #[error(
         "it holds no table of tensors by name, neither at its top nor under 'model', 'module' or 'state_dict'"

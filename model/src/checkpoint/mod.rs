@@ -53,7 +53,7 @@ pub(crate) use source::is_plain_file_name;
 pub const CONFIG_FILE: &str = "config.json";
 
 /// The name of the file in which PyTorch's weights are, where they are not called after the model.
-const PTH_FILE: &str = "pytorch_model.bin";
+pub(crate) const PTH_FILE: &str = "pytorch_model.bin";
 
 /// The name of the weights file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";

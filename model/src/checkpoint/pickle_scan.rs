@@ -9,8 +9,13 @@ use std::collections::HashMap;
 
 use super::error::{PthError, shown};
 
-/// The most objects that may be made, copies included.
-const OBJECT_LIMIT: u64 = 1 << 24;
+/// The most objects that may be made, copies included: as many for each byte of the pickle, but no more in all. Those of
+/// PyTorch's files make less than one a byte.
+const OBJECTS_A_BYTE: u64 = 4;
+const OBJECT_LIMIT: u64 = 1 << 21;
+
+/// The longest name of a module or class, in bytes.
+const NAME_LIMIT: usize = 256;
 
 /// The deepest nesting; PyTorch's files have fewer than ten levels.
 const DEPTH_LIMIT: u32 = 64;
@@ -96,7 +101,10 @@ impl Scan<'_> {
                 let objects = 1 + bytes as u64 / 64;
                 self.push(Cost { objects, depth: 1 })?;
             }
-            b'(' => self.stack.push(None),
+            b'(' => {
+                self.count(1)?;
+                self.stack.push(None);
+            }
             b't' => self.wrap_to_mark()?,
             0x85 | b'Q' => self.wrap(1)?,
             0x86 | b'R' | b'b' | 0x81 => self.wrap(2)?,
@@ -143,7 +151,11 @@ impl Scan<'_> {
 
     fn line(&mut self) -> Result<String, PthError> {
         let end = self.rest.iter().position(|byte| *byte == b'\n');
-        let line = self.take(end.ok_or(PthError::PickleEnds)? + 1)?;
+        let end = end.ok_or(PthError::PickleEnds)?;
+        if end > NAME_LIMIT {
+            return Err(PthError::PickleCost);
+        }
+        let line = self.take(end + 1)?;
         Ok(String::from_utf8_lossy(line).trim_end().to_owned())
     }
 
@@ -164,11 +176,19 @@ impl Scan<'_> {
     }
 
     fn push(&mut self, cost: Cost) -> Result<(), PthError> {
-        self.made = self.made.saturating_add(cost.objects);
-        if self.made > OBJECT_LIMIT || cost.depth > DEPTH_LIMIT {
+        self.count(cost.objects)?;
+        if cost.depth > DEPTH_LIMIT {
             return Err(PthError::PickleCost);
         }
         self.stack.push(Some(cost));
+        Ok(())
+    }
+
+    fn count(&mut self, objects: u64) -> Result<(), PthError> {
+        self.made = self.made.saturating_add(objects);
+        if self.made > OBJECT_LIMIT.min(OBJECTS_A_BYTE.saturating_mul(self.length as u64)) {
+            return Err(PthError::PickleCost);
+        }
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<TensorEntry>, PthError> {
     stack
         .read_loop(&mut pickle.as_slice())
         .and_then(|()| stack.finalize())
-        .map_err(|error| PthError::Pickle(error.to_string()))
+        .map_err(|error| PthError::Pickle(shown(&error.to_string())))
         .and_then(|object| tensors(object, &mut Storages::new(archive, folder, file.len())))
 }
 
@@ -158,7 +158,22 @@ fn tensors(object: Object, storages: &mut Storages) -> Result<Vec<TensorEntry>, 
         let Object::Unicode(name) = name else {
             return Err(PthError::NoTable);
         };
+        // `state_dict()` gives its table an attribute, which candle's reader puts among the entries.
+        if name == "_metadata" && matches!(value, Object::Dict(_)) {
+            continue;
+        }
         found.push(tensor(name, value, storages)?);
+    }
+    // Tensors may share numbers, as tied weights do, but not so that little makes much.
+    let total = found
+        .iter()
+        .map(|tensor| tensor.bytes as u64)
+        .fold(0, u64::saturating_add);
+    if total > 2 * storages.length as u64 {
+        return Err(PthError::Shared {
+            found: total,
+            file: storages.length,
+        });
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some(pair) = found.windows(2).find(|pair| pair[0].name == pair[1].name) {
@@ -218,6 +233,9 @@ fn tensor(name: String, value: Object, storages: &mut Storages) -> Result<Tensor
             .try_fold(width, |all: usize, size| all.checked_mul(*size))
     };
     let too_large = || wrong("its shape has more numbers than any file");
+    if shape.contains(&0) {
+        return Err(wrong("its shape has no numbers at all"));
+    }
     let (bytes, offset) = product(&shape)
         .zip(offset.checked_mul(width))
         .ok_or_else(too_large)?;

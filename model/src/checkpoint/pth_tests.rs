@@ -78,7 +78,16 @@ impl Pickle {
                 .op(b"q\x02")
                 .tensor(&key.to_string(), class, tensor.dims());
         }
-        pickle.op(b"us.")
+        // `state_dict()` has an attribute, which follows the items.
+        pickle
+            .op(b"u}")
+            .text("_metadata")
+            .global("collections", "OrderedDict")
+            .op(b")R(")
+            .text("")
+            .op(b"}")
+            .text("version")
+            .op(b"K\x01susbs.")
     }
 }
 
@@ -220,6 +229,16 @@ fn what_pickles_can_do_beyond_describing_tensors_is_refused() {
     refusals.push(refusal(&archive(&bomb.op(b".").0, &[])));
     let deep = (0..1000).fold(Pickle::default().op(b"N"), |pickle, _| pickle.op(b"\x85"));
     refusals.push(refusal(&archive(&deep.op(b".").0, &[])));
+    // A long name, recalled again and again; marks; and an error that would repeat what it found.
+    let name = "x".repeat(1 << 20);
+    let names = (0..1000).fold(
+        Pickle::default().global("torch", &name).op(b"q\x00"),
+        |pickle, _| pickle.op(b"h\x00"),
+    );
+    refusals.push(refusal(&archive(&names.op(b".").0, &[])));
+    refusals.push(refusal(&archive(&vec![b'('; 3 << 20], &[])));
+    let text = Pickle::default().text(&"y".repeat(1 << 12)).op(b"Na.");
+    refusals.push(refusal(&archive(&text.0, &[])));
     refusals.push(refusal(&archive(b"\x80\x02]s.", &[])));
     refusals.push(refusal(&archive(b"\x80\x02].", &[])));
     assert_snapshot!(refusals.join("\n"));
@@ -252,6 +271,12 @@ fn what_is_wrong_with_a_tensor_is_said_by_its_name() {
         .text("none")
         .op(b"ss.");
     refusals.push(refusal(&archive(&no_tensor.0, &[])));
+    let shared = (0..40).fold(Pickle::default().op(b"}("), |pickle, n| {
+        pickle
+            .text(&format!("weight{n}"))
+            .tensor("0", "FloatStorage", &[100, 100])
+    });
+    refusals.push(refusal(&archive(&shared.op(b"u.").0, &[vec![0; 40_000]])));
     let other = [(
         "weight".to_owned(),
         Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap(),
@@ -274,16 +299,28 @@ proptest! {
     #[test]
     fn a_damaged_file_is_an_error_or_a_checkpoint_and_never_a_panic(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        of_pickle in any::<bool>(),
     ) {
-        let mut file = file(&tensors(&config("encoder")));
-        // Most bytes are numbers, which may be anything: the damage goes to the pickle and the archive's tables.
-        let table = file.len() - 4000;
-        for (place, value) in damage {
-            let place = place.index(10_000);
-            let place = if place < 6000 { place } else { table + place - 6000 };
-            if let Some(byte) = file.get_mut(place) {
-                *byte = value;
+        let tensors = tensors(&config("encoder"));
+        let storages: Vec<_> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
+        let mut pickle = Pickle::state(&tensors, "FloatStorage").0;
+        let hit = |bytes: &mut Vec<u8>, places: usize, first: usize| {
+            for (place, value) in &damage {
+                if let Some(byte) = bytes.get_mut(first + place.index(places)) {
+                    *byte = *value;
+                }
             }
+        };
+        if of_pickle {
+            // The archive has a sum of its contents, so it is made of the damaged pickle.
+            let length = pickle.len();
+            hit(&mut pickle, length, 0);
+        }
+        let mut file = archive(&pickle, &storages);
+        if !of_pickle {
+            // Most bytes are numbers, which may be anything: the damage goes to the archive's table.
+            let table = file.len() - 6000;
+            hit(&mut file, 6000, table);
         }
         let _ = open(&file);
     }

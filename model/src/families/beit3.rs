@@ -58,6 +58,13 @@ pub struct Beit3Details {
     pub mask_token_id: u32,
 }
 
+/// The size of a head in the released base and large.
+const HEAD_SIZE: usize = 64;
+
+/// The width of the giant and its number of heads (arXiv 2208.10442, section 2.3).
+const GIANT_WIDTH: usize = 1408;
+const GIANT_HEADS: usize = 16;
+
 /// The most patches along one side of a picture: positions are made for all of them, however few the file has.
 const MAX_GRID: usize = 128;
 
@@ -519,8 +526,9 @@ pub(crate) fn is_unused(name: &str, details: &Beit3Details) -> bool {
 
 /// Tells from the shapes of a file's weights what model they belong to, as the text of a `config.json`; or why not.
 ///
-/// The released files have no configuration beside them. What shapes do not tell is the number of heads: it is that of
-/// the released sizes, where heads are 64 wide, or 88 in the giant.
+/// The released files have no configuration beside them. What shapes do not tell is the number of heads: it is taken from
+/// the width as in the released sizes, whose heads are 64 wide, and as in the giant. A model with others needs a
+/// `config.json`.
 pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String, String> {
     let of = |name: &str| match shape(name) {
         Some(shape) if !shape.is_empty() => Ok(shape),
@@ -535,12 +543,12 @@ pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String
     };
     let patch = of("beit3.vision_embed.proj.weight")?;
     let patch = patch.last().copied().unwrap_or(0);
-    let heads = [64, 88]
-        .iter()
-        .find(|size| width.is_multiple_of(**size))
-        .map(|size| width / size);
+    let heads = match *width {
+        GIANT_WIDTH => Some(GIANT_HEADS),
+        _ => width.is_multiple_of(HEAD_SIZE).then(|| width / HEAD_SIZE),
+    };
     let heads = heads.ok_or_else(|| {
-        format!("its width is {width}, expected a multiple of 64 or 88, the size of a head")
+        format!("its width is {width}, expected a multiple of {HEAD_SIZE}, the size of a head")
     })?;
     let positions = of("beit3.encoder.embed_positions.A.weight")?;
     let patches = positions
@@ -593,8 +601,33 @@ pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String
         "normalize_output": has("beit3.encoder.layer_norm.A.weight"),
         "max_source_positions": first("beit3.encoder.embed_positions.B.weight")?,
         "vocab_size": vocab_size,
-        "img_size": grid * patch,
+        "img_size": grid.checked_mul(patch).ok_or("its pictures are larger than can be counted")?,
         "patch_size": patch,
     });
     Ok(json.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_those_of_the_released_sizes_and_of_the_giant() {
+        let heads = |width: usize| {
+            let shape = |name: &str| match name {
+                "beit3.text_embed.weight" => Some(vec![64010, width]),
+                "beit3.vision_embed.proj.weight" => Some(vec![width, 3, 16, 16]),
+                "beit3.encoder.embed_positions.A.weight" => Some(vec![199, width]),
+                "beit3.encoder.embed_positions.B.weight" => Some(vec![1024, width]),
+                "beit3.encoder.layers.0.ffn.A.fc1.weight" => Some(vec![4 * width, width]),
+                _ => None,
+            };
+            let config = read(infer(shape)?.as_bytes()).map_err(|error| error.to_string())?;
+            Ok::<_, String>((config.encoder_heads, config.image_size))
+        };
+        assert_eq!(heads(768), Ok((12, 224)));
+        assert_eq!(heads(1024), Ok((16, 224)));
+        assert_eq!(heads(1408), Ok((16, 224)));
+        assert!(heads(700).unwrap_err().contains("its width is 700"));
+    }
 }

@@ -7,7 +7,7 @@ use serde_saphyr::Spanned;
 use super::inputs::input_of_kind;
 use super::{Problem, line};
 use crate::input::{InputKind, InputSpec, check_answers};
-use crate::spec::{Choices, DecodeSpec, OutputSpec};
+use crate::spec::{Choices, DecodeSpec, EarlyStop, OutputSpec};
 use crate::special::{SPECIAL_FORMS, split_specials};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
 
@@ -32,6 +32,7 @@ pub(super) struct RawDecode {
     seed: Option<u64>,
     beams: Option<Spanned<usize>>,
     length_penalty: Option<Spanned<f32>>,
+    early_stopping: Option<Spanned<String>>,
     repetition_penalty: Option<Spanned<f32>>,
     no_repeat_ngram_size: Option<Spanned<usize>>,
     min_new_tokens: Option<Spanned<usize>>,
@@ -155,6 +156,7 @@ pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Resu
             "a finite number",
             |_| true,
         )?,
+        early_stopping: raw.early_stopping.map(early_stopping).transpose()?,
         repetition_penalty: bounded(
             raw.repetition_penalty,
             "decode.repetition_penalty",
@@ -209,6 +211,19 @@ fn bounded(
         Some(value) => Ok(Some(value.value)),
         None => Ok(None),
     }
+}
+
+fn early_stopping(value: Spanned<String>) -> Result<EarlyStop, Problem> {
+    let known = EarlyStop::ALL.iter().find(|(name, _)| *name == value.value);
+    known.map(|(_, stop)| *stop).ok_or_else(|| {
+        let names = EarlyStop::ALL.map(|(name, _)| name);
+        let message = format!(
+            "expected one of {}, found {}",
+            listing(&names),
+            quoted(&value.value)
+        );
+        Problem::new(&value, "decode.early_stopping", message)
+    })
 }
 
 fn stop(stop: Spanned<String>) -> Result<String, Problem> {

@@ -145,13 +145,19 @@ impl<'a> EngineBuilder<'a> {
             Source::Checkpoint(checkpoint) => {
                 let tokenizer = Tokenizer::from_checkpoint(checkpoint)?;
                 let labels = labels::read(checkpoint)?;
-                let model = Arc::new(Model::load(checkpoint, &self.device, self.dtype)?);
                 let generation = GenerationConfig::read(checkpoint)?;
+                let model = Arc::new(Model::load(checkpoint, &self.device, self.dtype)?);
                 (model, tokenizer, generation, labels)
             }
         };
         let config = model.config().clone();
         let max_batch = self.options.max_batch;
+        let beams = generation.sampling.beams;
+        if beams > max_batch {
+            return Err(EngineError::Generation(format!(
+                "num_beams is {beams}, but this engine runs {max_batch} sequences at a time; raise max_batch"
+            )));
+        }
         let forward =
             ModelForward::new(model, max_batch).map_err(|source| EngineError::Cache { max_batch, source })?;
         let known = Known {

@@ -5,6 +5,9 @@ use multiway_model::{
 };
 use std::sync::Arc;
 
+/// How many masks' scores are held at a time.
+const MASKS_AT_A_TIME: usize = 16;
+
 /// Runs the model for the engine's thread, and owns the cache.
 pub(crate) trait Forward {
     /// Encodes prompts into what decoding needs of them, one memory each.
@@ -16,8 +19,13 @@ pub(crate) trait Forward {
     /// Scores the classes of the model's head for prompts, `[C]` each, not normalised.
     fn classify(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError>;
 
-    /// Scores the words that the masks of prompts stand for, `[V]` for each mask.
-    fn unmask(&mut self, samples: &[EncoderSample], mask: u32) -> Result<Vec<Vec<Vec<f32>>>, ForwardError>;
+    /// Scores the words that the masks of prompts stand for: for each mask what `best` makes of its `[V]`.
+    fn unmask<T>(
+        &mut self,
+        samples: &[EncoderSample],
+        mask: u32,
+        best: impl Fn(&[f32]) -> T,
+    ) -> Result<Vec<Vec<T>>, ForwardError>;
 
     /// Advances each row by one token and returns the logits of all rows, `[B * V]`.
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError>;
@@ -80,21 +88,29 @@ impl Forward for ModelForward {
         Ok(logits.to_vec2()?)
     }
 
-    fn unmask(&mut self, samples: &[EncoderSample], mask: u32) -> Result<Vec<Vec<Vec<f32>>>, ForwardError> {
+    fn unmask<T>(
+        &mut self,
+        samples: &[EncoderSample],
+        mask: u32,
+        best: impl Fn(&[f32]) -> T,
+    ) -> Result<Vec<Vec<T>>, ForwardError> {
         let batch = EncoderBatch::new(self.model.config(), samples)?;
         let encoded = self.model.encode(&batch)?; // [N, D]
         let own = samples.iter().zip(&batch.segments().samples);
-        let rows = own.map(|(sample, segment)| {
-            let masked = segment
-                .text
-                .clone()
-                .zip(sample.tokens)
-                .filter(|(_, token)| **token == mask);
+        let words = own.map(|(sample, segment)| {
+            let masked = segment.text.clone().zip(sample.tokens);
+            let masked = masked.filter(|(_, token)| **token == mask);
             let rows: Vec<u32> = masked.filter_map(|(row, _)| u32::try_from(row).ok()).collect();
-            let logits = self.model.word_logits(&encoded, &rows)?; // [masks, V]
-            Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
+            let mut words = Vec::with_capacity(rows.len());
+            // A vocabulary is large: few rows of it at a time.
+            for rows in rows.chunks(MASKS_AT_A_TIME) {
+                let logits = self.model.word_logits(&encoded, rows)?; // [masks, V]
+                let logits: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
+                words.extend(logits.iter().map(|logits| best(logits)));
+            }
+            Ok(words)
         });
-        rows.collect()
+        words.collect()
     }
 
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {

@@ -59,6 +59,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> Result<Option<Vec<String>>, Engin
 
 fn answers(text: &str) -> Result<Vec<String>, String> {
     let mut labels: Vec<Option<String>> = Vec::new();
+    let lines = text.lines().count();
     for (index, line) in text.lines().enumerate() {
         let AnswerLine { answer, label } = serde_json::from_str(line).map_err(|error| {
             format!(
@@ -67,7 +68,7 @@ fn answers(text: &str) -> Result<Vec<String>, String> {
             )
         })?;
         // No label is further on than there are lines.
-        if label >= text.lines().count() {
+        if label >= lines {
             return Err(format!(
                 "line {}: label {label} is beyond the number of lines",
                 index + 1

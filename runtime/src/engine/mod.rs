@@ -25,10 +25,9 @@ pub use worker::Shutdown;
 use crate::error::RequestError;
 use crate::generation::GenerationConfig;
 use crate::request::{Prepared, Request, SamplingParams};
-use crate::sampling::LogNormalizer;
 use crate::scheduler::Demand;
 use crate::stream::{ClassScore, Generation, Hypothesis, Score, TokenStream, Usage, WordScore, block_on};
-use crate::tokenizer::{TokenId, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
 use multiway_model::{Checkpoint, Model, ModelConfig};
 use scoring::Scoring;
@@ -40,7 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
-use worker::{Command, Submission, Work};
+use worker::{Command, Masks, Submission, Work};
 
 /// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
 ///
@@ -312,6 +311,14 @@ impl Engine {
         let labels = self.shared.labels.clone();
         let labels = labels.ok_or(RequestError::NoLabels { classes })?;
         let prepared = self.prepare(request)?;
+        // A head reads as many pictures as the model takes; what does not fit must not reach a batch with others.
+        let (found, expected) = (prepared.images.len(), self.config().max_images);
+        if found != expected {
+            return Err(RequestError::HeadImages { found, expected });
+        }
+        if expected > 1 && prepared.tokens.is_empty() {
+            return Err(RequestError::HeadText);
+        }
         let place = self.place().await?;
         let (reply, scores) = oneshot::channel();
         self.submit(prepared, Work::Classify(Some(reply)), 0, place)?;
@@ -347,18 +354,13 @@ impl Engine {
             return Ok(Vec::new());
         }
         let place = self.place().await?;
-        let (reply, scores) = oneshot::channel();
-        self.submit(prepared, Work::Unmask(mask, Some(reply)), 0, place)?;
-        let scores = scores.await.unwrap_or(Err(RequestError::ShutDown))?;
-        let vocabulary = self.tokenizer().vocab_size();
-        let best = |logits: Vec<f32>| likeliest(logits.get(..vocabulary).unwrap_or(&logits), count);
-        scores
-            .into_iter()
-            .map(best)
-            .collect::<Option<_>>()
-            .ok_or_else(|| RequestError::Failed {
-                cause: "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
-            })
+        let (reply, words) = oneshot::channel();
+        let masks = Masks {
+            id: mask,
+            words: count,
+        };
+        self.submit(prepared, Work::Unmask(masks, Some(reply)), 0, place)?;
+        words.await.unwrap_or(Err(RequestError::ShutDown))
     }
 
     /// Names masked words, as [`unmask`](Self::unmask) does.
@@ -459,17 +461,4 @@ impl Engine {
             .send(command)
             .map_err(|_stopped| RequestError::ShutDown)
     }
-}
-
-/// Finds the likeliest ids; nothing where the logits are no numbers.
-fn likeliest(logits: &[f32], count: usize) -> Option<Vec<WordScore>> {
-    let normalizer = LogNormalizer::of(logits)?;
-    let all = normalizer.log_probabilities(logits);
-    let mut order: Vec<(TokenId, f32)> = (0..).zip(all).collect();
-    order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    let best = order.into_iter().take(count);
-    Some(
-        best.map(|(id, log_probability)| WordScore { id, log_probability })
-            .collect(),
-    )
 }

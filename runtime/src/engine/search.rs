@@ -248,7 +248,7 @@ impl Search {
         }
         let finish_reason = if stopped {
             FinishReason::StopString
-        } else if best.tokens.last().is_some_and(|last| self.ends.contains(*last)) {
+        } else if !best.cut {
             FinishReason::Stop
         } else {
             FinishReason::Length

@@ -76,9 +76,14 @@ impl Forward for Gated {
         self.model.classify(samples)
     }
 
-    fn unmask(&mut self, samples: &[EncoderSample], mask: u32) -> Result<Vec<Vec<Vec<f32>>>, ForwardError> {
+    fn unmask<T>(
+        &mut self,
+        samples: &[EncoderSample],
+        mask: u32,
+        best: impl Fn(&[f32]) -> T,
+    ) -> Result<Vec<Vec<T>>, ForwardError> {
         self.wait(Step::Encode(samples.len()))?;
-        self.model.unmask(samples, mask)
+        self.model.unmask(samples, mask, best)
     }
 
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {

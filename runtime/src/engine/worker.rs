@@ -7,8 +7,9 @@ use super::sequence::{Clock, Sequence};
 use super::stats::Counters;
 use crate::error::RequestError;
 use crate::request::Prepared;
+use crate::sampling::LogNormalizer;
 use crate::scheduler::{Demand, RequestId, Scheduler};
-use crate::stream::{FinishReason, Usage};
+use crate::stream::{FinishReason, Usage, WordScore};
 use crate::tokenizer::TokenId;
 use multiway_model::{DecoderRow, EncoderSample, ForwardError, PromptMemory};
 use std::any::Any;
@@ -58,8 +59,15 @@ pub(crate) enum Work {
     Embed(Reply<Vec<f32>>),
     /// Scores of the head's classes.
     Classify(Reply<Vec<f32>>),
-    /// Scores of the words at each mask, of the id that is given.
-    Unmask(TokenId, Reply<Vec<Vec<f32>>>),
+    /// The likeliest words at each mask.
+    Unmask(Masks, Reply<Vec<Vec<WordScore>>>),
+}
+
+/// Which token is a mask, and how many words are wanted for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Masks {
+    pub(crate) id: TokenId,
+    pub(crate) words: usize,
 }
 
 /// Whoever waits for an answer that comes at once; none once it has come.
@@ -222,7 +230,7 @@ impl<F: Forward> Worker<F> {
     /// Starts the requests that fit and encodes their prompts.
     fn admit(&mut self) {
         let (mut generate, mut embed) = (Vec::new(), Vec::new());
-        let (mut classify, mut unmask) = (Vec::new(), BTreeMap::<TokenId, Vec<RequestId>>::new());
+        let (mut classify, mut unmask) = (Vec::new(), BTreeMap::<Masks, Vec<RequestId>>::new());
         for admission in self.scheduler.admit() {
             let Some(job) = self.jobs.get_mut(&admission.id) else {
                 continue;
@@ -233,7 +241,7 @@ impl<F: Forward> Worker<F> {
             match &mut job.work {
                 Work::Embed(_) => embed.push(admission.id),
                 Work::Classify(_) => classify.push(admission.id),
-                Work::Unmask(mask, _) => unmask.entry(*mask).or_default().push(admission.id),
+                Work::Unmask(masks, _) => unmask.entry(*masks).or_default().push(admission.id),
                 Work::Generate(_) => generate.push(admission.id),
                 Work::Search(search) => {
                     search.begin(admission.slots);
@@ -258,13 +266,18 @@ impl<F: Forward> Worker<F> {
                 answer(reply, Ok(scores));
             }
         });
-        for (mask, ids) in &unmask {
+        let vocabulary = self.vocabulary;
+        for (masks, ids) in &unmask {
+            let best = |logits: &[f32]| likeliest(logits.get(..vocabulary).unwrap_or(logits), masks.words);
             self.encode(
                 ids,
-                |forward, samples| forward.unmask(samples, *mask),
-                |job, scores| {
+                |forward, samples| forward.unmask(samples, masks.id, best),
+                |job, words| {
                     if let Work::Unmask(_, reply) = &mut job.work {
-                        answer(reply, Ok(scores));
+                        answer(
+                            reply,
+                            words.into_iter().collect::<Option<_>>().ok_or_else(not_finite),
+                        );
                     }
                 },
             );
@@ -299,6 +312,10 @@ impl<F: Forward> Worker<F> {
         let since = Instant::now();
         let forward = &mut self.forward;
         match guard(|| encode(forward, &samples)) {
+            Ok(results) if results.len() != ids.len() => {
+                let cause = format!("{} prompts gave {} results", ids.len(), results.len());
+                self.fail_all(ids, &cause);
+            }
             Ok(results) => {
                 for (id, result) in ids.iter().zip(results) {
                     if let Some(job) = self.jobs.get_mut(id) {
@@ -461,6 +478,30 @@ fn finish(job: &Job, reason: FinishReason) {
             ..job.usage
         };
         sequence.finish(reason, usage, job.clock.stop());
+    }
+}
+
+/// Finds the likeliest ids; nothing where the logits are no numbers.
+fn likeliest(logits: &[f32], count: usize) -> Option<Vec<WordScore>> {
+    let normalizer = LogNormalizer::of(logits)?;
+    let all = normalizer.log_probabilities(logits);
+    let mut order: Vec<(TokenId, f32)> = (0..).zip(all).collect();
+    let likelier_first = |(a, p): &(TokenId, f32), (b, q): &(TokenId, f32)| q.total_cmp(p).then(a.cmp(b));
+    if count < order.len() {
+        order.select_nth_unstable_by(count, likelier_first);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(likelier_first);
+    let best = order.into_iter();
+    Some(
+        best.map(|(id, log_probability)| WordScore { id, log_probability })
+            .collect(),
+    )
+}
+
+fn not_finite() -> RequestError {
+    RequestError::Failed {
+        cause: "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
     }
 }
 

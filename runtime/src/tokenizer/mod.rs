@@ -108,7 +108,8 @@ impl fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a checkpoint's tokenizer: its `tokenizer.json`, else its `tokenizer.model` where this build can.
+    /// Reads a checkpoint's tokenizer: its `tokenizer.json`; else what its family has, `spiece.model`, `beit3.spm`, or ByT5's
+    /// `tokenizer_config.json`; else its `tokenizer.model` where this build can.
     ///
     /// # Errors
     /// [`TokenizerError`] where there is none, a file is malformed, or it does not fit the model's `config.json`.
@@ -140,6 +141,16 @@ impl Tokenizer {
                 what: "the end-of-text token",
                 found,
                 expected,
+            });
+        }
+        if let Some(mask) = config.writing_mask().or(config.masked_words())
+            && tokenizer.special(numbering::MASK) != Some(mask)
+        {
+            let found = tokenizer.special(numbering::MASK);
+            return Err(TokenizerError::Mismatch {
+                what: "the id of <mask>",
+                found: found.map_or_else(|| "missing".to_owned(), |id| id.to_string()),
+                expected: format!("{mask}, the mask_token_id of config.json"),
             });
         }
         tracing::debug!(checkpoint, ?tokenizer, "tokenizer loaded");
@@ -179,7 +190,9 @@ impl Tokenizer {
                 return Self::from_sentencepiece(&bytes);
             }
         }
-        let expected = if cfg!(feature = "sentencepiece") {
+        let expected = if matches!(config.family, Family::T5(_)) {
+            "tokenizer.json, spiece.model, or a tokenizer_config.json that names ByT5Tokenizer"
+        } else if cfg!(feature = "sentencepiece") {
             "tokenizer.json, tokenizer.model, sentencepiece.model, spiece.model"
         } else {
             "tokenizer.json (SentencePiece models need the feature 'sentencepiece')"
