@@ -18,9 +18,15 @@ fn fixture(case: &str, file: &str) -> PathBuf {
 
 /// Puts a small model with a head into a folder, with a tokenizer of BEiT-3's kind.
 fn small(place: &Place, case: &str) {
-    for file in ["config.json", "model.safetensors"] {
-        place.write(&format!("model/{file}"), fs::read(fixture(case, file)).unwrap());
-    }
+    // The cases have a mask of their own, the last id; here it is the tokenizer's.
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&fs::read(fixture(case, "config.json")).unwrap()).unwrap();
+    config["mask_token_id"] = 85.into();
+    place.write("model/config.json", config.to_string());
+    place.write(
+        "model/model.safetensors",
+        fs::read(fixture(case, "model.safetensors")).unwrap(),
+    );
     let tokenizer = include_bytes!("../runtime/tests/fixtures/numbering/beit3.spm");
     place.write("model/beit3.spm", tokenizer);
     place.picture("cat.png");
@@ -229,31 +235,32 @@ fn pictures_and_texts_are_embedded_by_two_towers() {
     assert_eq!(picture["usage"]["prompt_tokens"], 0);
 }
 
+/// Values that differ everywhere, the same in every run.
+fn spread(shape: (usize, usize), scale: f32) -> Tensor {
+    let values = (0..shape.0 * shape.1).map(|place| (place as f32 * 1.7).sin() * scale);
+    Tensor::from_vec(values.collect(), shape, &Device::Cpu).unwrap()
+}
+
 #[test]
 fn masked_words_are_filled_in() {
     let place = Place::new();
     small(&place, "beit3_encoder");
-    // The fixture's encoder, with heads that say which word they mean: the mask row of `cat` is the embedding of `cat`.
     let mut tensors = safetensors::load(fixture("beit3_encoder", "model.safetensors"), &Device::Cpu).unwrap();
     let (vocabulary, width) = (128, 48);
-    let zeros = |rows: usize| Tensor::zeros((rows, width), DType::F32, &Device::Cpu).unwrap();
-    let mut bias = vec![0.0_f32; vocabulary];
-    bias[53] = 3.0;
-    tensors.insert("mlm_head.weight".to_owned(), zeros(vocabulary));
+    tensors.insert("mlm_head.weight".to_owned(), spread((vocabulary, width), 1.0));
     tensors.insert(
         "mlm_head.bias".to_owned(),
-        Tensor::new(bias, &Device::Cpu).unwrap(),
+        spread((1, vocabulary), 0.1).squeeze(0).unwrap(),
     );
-    tensors.insert("mim_head.weight".to_owned(), zeros(7));
+    tensors.insert("mim_head.weight".to_owned(), spread((7, width), 1.0));
     tensors.insert(
         "mim_head.bias".to_owned(),
-        Tensor::zeros(7, DType::F32, &Device::Cpu).unwrap(),
+        spread((1, 7), 0.1).squeeze(0).unwrap(),
     );
     safetensors::save(&tensors, place.path("model/model.safetensors")).unwrap();
     let mut config: serde_json::Value =
         serde_json::from_slice(&fs::read(fixture("beit3_encoder", "config.json")).unwrap()).unwrap();
     config["task"] = "pretraining".into();
-    config["mask_token_id"] = 85.into();
     place.write("model/config.json", config.to_string());
     let run = [
         "--checkpoint",
@@ -266,19 +273,96 @@ fn masked_words_are_filled_in() {
         "text=a ___ sits ___",
         "--json",
     ];
+    // Without a word about it the mask would be the vocabulary's last id, and the tokenizer says otherwise.
+    let unlike = place.run(&run);
+    assert_eq!(unlike.code, Some(2));
+    assert!(unlike.stderr.contains("the id of <mask>"), "{}", unlike.stderr);
+    config["mask_token_id"] = 85.into();
+    place.write("model/config.json", config.to_string());
     let report = place.run(&run).json();
-    let word = report["text"]
-        .as_str()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .to_owned();
-    assert_eq!(report["text"], format!("a {word} sits {word}"));
+
+    // The same without engine, tasks and command line: <s> a <mask> sit s <mask> </s>.
+    let tokens = [0, 7, 85, 28, 13, 8, 5, 85, 2];
+    let checkpoint = Checkpoint::open(place.path("model")).unwrap();
+    let image = ImageProcessor::new(checkpoint.config())
+        .open(place.path("cat.png"))
+        .unwrap();
+    let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
+    let sample = EncoderSample {
+        images: std::slice::from_ref(&image),
+        tokens: &tokens,
+    };
+    let encoded = model
+        .encode(&EncoderBatch::new(model.config(), &[sample]).unwrap())
+        .unwrap();
+    let first = encoded.segments.samples[0].text.start;
+    let row = |place: usize| u32::try_from(first + place).unwrap();
+    let logits = model.word_logits(&encoded, &[row(2), row(7)]).unwrap(); // [2, V]
     let tokenizer = multiway::Tokenizer::from_xlmr_sentencepiece(include_bytes!(
         "../runtime/tests/fixtures/numbering/beit3.spm"
-    ));
-    assert_eq!(tokenizer.unwrap().decode(&[53]).trim(), word);
+    ))
+    .unwrap();
+    let known = logits.narrow(1, 0, tokenizer.vocab_size()).unwrap();
+    let best = known.argmax(1).unwrap().to_vec1::<u32>().unwrap();
+    assert_ne!(best[0], best[1], "the two masks stand for different words");
+    let words = best
+        .iter()
+        .map(|id| tokenizer.decode(&[*id]).trim().to_owned())
+        .collect::<Vec<_>>();
+    assert_eq!(report["text"], format!("a {} sits {}", words[0], words[1]));
+}
+
+#[test]
+fn classes_are_the_same_alone_and_in_company_and_what_does_not_fit_disturbs_nobody() {
+    use multiway::{Engine, Prompt, PromptPart, Request, RequestError};
+    for (case, pictures) in [("beit3_vqa", 1), ("beit3_nlvr2", 2)] {
+        let place = Place::new();
+        small(&place, case);
+        if case == "beit3_vqa" {
+            place.write("model/labels.txt", labels(37));
+        }
+        let checkpoint = Checkpoint::open(place.path("model")).unwrap();
+        let processor = ImageProcessor::new(checkpoint.config());
+        let shown = ["cat.png", "dog.png"].map(|name| processor.open(place.path(name)).unwrap());
+        let engine = Engine::builder(&checkpoint).build().unwrap();
+        let request = |text: &str, pictures: usize| {
+            let images = (0..pictures).map(PromptPart::Image);
+            let parts = images.chain([PromptPart::Text(text.to_owned())]).collect();
+            Request::new(Prompt { parts }, shown[..pictures].to_vec())
+        };
+        let texts = ["a cat", "two dogs run", "a bird flies over the green grass"];
+        let alone: Vec<_> = texts
+            .iter()
+            .map(|text| engine.classify_blocking(request(text, pictures)).unwrap())
+            .collect();
+        // Each on a thread of its own, with ones among them that no head can read.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let wrong = request("a cat", 3 - pictures);
+                let other = engine.clone();
+                scope.spawn(move || {
+                    let refused = other.classify_blocking(wrong).unwrap_err();
+                    assert!(
+                        matches!(
+                            refused,
+                            RequestError::HeadImages { .. } | RequestError::TooManyImages { .. }
+                        ),
+                        "{refused}"
+                    );
+                });
+                for (text, alone) in texts.iter().zip(&alone) {
+                    let (engine, request) = (engine.clone(), request(text, pictures));
+                    scope.spawn(move || {
+                        assert_eq!(engine.classify_blocking(request).unwrap(), *alone, "{text}")
+                    });
+                }
+            }
+        });
+        assert!(matches!(
+            engine.classify_blocking(request("", 0)).unwrap_err(),
+            RequestError::EmptyPrompt | RequestError::HeadImages { .. }
+        ));
+    }
 }
 
 #[test]

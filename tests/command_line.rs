@@ -405,8 +405,28 @@ fn a_t5_of_transformers_runs_like_the_embedded_model() {
     let inspected = place.run(&["--checkpoint", "t5", "inspect", "--json"]).json();
     assert_eq!(inspected["config"]["model_type"], "t5");
     let tasks = place.run(&["--checkpoint", "t5", "tasks"]).stdout;
-    for task in ["translate", "summarize", "answer", "entail", "infill"] {
+    for (task, inputs) in [
+        ("translate", ["text=a b c", "to=c"]),
+        ("summarize", ["text=a b c", ""]),
+        ("answer", ["question=a b", "context=b c"]),
+        ("entail", ["premise=a b", "hypothesis=b a"]),
+    ] {
         assert!(tasks.contains(task), "{tasks}");
+        let mut arguments = vec![
+            "--checkpoint",
+            "t5",
+            "run",
+            task,
+            "--json",
+            "--max-new-tokens",
+            "5",
+        ];
+        arguments.extend(["--min-new-tokens", "2"]);
+        for input in inputs.into_iter().filter(|input| !input.is_empty()) {
+            arguments.extend(["--set", input]);
+        }
+        let answer = place.run(&arguments).json();
+        assert!(answer["usage"]["new_tokens"].as_u64().unwrap() > 0, "{answer}");
     }
     let pictured = place.run(&["--checkpoint", "t5", "run", "caption", "--image", "cat.png"]);
     assert_eq!(pictured.code, Some(2), "a T5 sees no pictures");

@@ -26,8 +26,9 @@ Writes config.json, model.safetensors, the files of the tokenizer, and provenanc
 which says what it was made from. Then it runs both, and compares the numbers: without
 --dtype they must be the same.
 
-What lies beside the weights goes with them, if it is called tokenizer.json, spiece.model,
-beit3.spm, labels.txt, answer2label.txt or generation_config.json.
+What lies beside the weights goes with them, if it is called tokenizer.json, tokenizer.model,
+sentencepiece.model, spiece.model, beit3.spm, tokenizer_config.json, labels.txt,
+answer2label.txt or generation_config.json.
 
 With --json, one line: {out, tensors, files [..], max_error, largest}.";
 
@@ -47,7 +48,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_enum)]
     dtype: Option<StorageType>,
 
-    /// Write into a folder that holds a checkpoint already
+    /// Write into a folder that is not empty, and replace the checkpoint in it
     #[arg(long)]
     force: bool,
 
@@ -75,10 +76,11 @@ impl StorageType {
 
 /// Runs the verb.
 pub(crate) fn run(context: &Context, args: ConvertArgs) -> Outcome {
-    if args.out.join("config.json").exists() && !args.force {
+    let is_used = std::fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
+    if is_used && !args.force {
         let out = args.out.display();
         return Err(Failure::Input(anyhow!(
-            "'{out}' holds a checkpoint already: name another folder, or add --force"
+            "'{out}' is not empty: name another folder, or add --force, which replaces the checkpoint in it"
         )));
     }
     let checkpoint = context.open(&args.from)?;

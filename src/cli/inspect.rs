@@ -18,8 +18,8 @@ Examples:
   multiway inspect --tensors
   multiway inspect --json | jq .parameters
 
-A checkpoint is a folder with config.json, model.safetensors, tokenizer.json (and
-tokenizer.model) and README.md. It is checked whole before anything is printed.
+A checkpoint is a folder with config.json, model.safetensors and a tokenizer, a .pth
+file, or a name on the hub. It is checked whole before anything is printed.
 With --json, one line: {name, config {..}, parameters {total, parts {..}}, bytes,
 tensors [{name, shape, dtype, bytes}]}.";
 

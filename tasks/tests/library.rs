@@ -5,12 +5,13 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use insta::assert_snapshot;
-use multiway_model::ProcessedImage;
-use multiway_prompts::{InputValue, PromptPart};
+use multiway_model::{ModelConfig, ProcessedImage};
+use multiway_prompts::{InputKind, InputValue, PromptPart};
 use multiway_tasks::{Task, TaskInputs, TaskLibrary};
 
 fn image() -> ProcessedImage {
@@ -151,4 +152,65 @@ fn a_missing_folder_and_an_unknown_task_are_told() {
     assert_snapshot!(library.load_dir("no/such").unwrap_err(), @"cannot read the task folder 'no/such'");
     assert_snapshot!(library.get("embed").unwrap_err(), @"unknown task 'embed' (tasks: caption, vqa, classify, retrieve, infill)");
     assert_snapshot!(library.get("Captions").unwrap_err(), @"unknown task 'Captions': did you mean 'caption'? (tasks: caption, vqa, classify, retrieve, infill)");
+}
+
+/// Describes a model of another family by its `config.json`.
+fn config(json: &str) -> ModelConfig {
+    ModelConfig::from_json(json.as_bytes()).unwrap()
+}
+
+fn t5(vocab_size: usize) -> ModelConfig {
+    config(&format!(
+        r#"{{"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2,
+        "vocab_size": {vocab_size}}}"#
+    ))
+}
+
+fn beit3(task: &str) -> ModelConfig {
+    config(&format!(
+        r#"{{"model_type": "beit3", "task": "{task}", "num_classes": 3, "encoder_embed_dim": 8,
+        "encoder_attention_heads": 1, "encoder_ffn_embed_dim": 8, "encoder_layers": 1, "vocab_size": 30, "img_size": 16,
+        "patch_size": 4}}"#
+    ))
+}
+
+/// Writes down what every task of a model asks and how it decodes; each input is given its own name.
+fn asked(config: &ModelConfig) -> String {
+    let library = TaskLibrary::for_model(config).unwrap();
+    let mut text = String::new();
+    for task in library.iter() {
+        let mut inputs = TaskInputs::new();
+        for (name, spec) in &task.file().inputs {
+            match spec.kind {
+                InputKind::Image => inputs = inputs.with_image(image()),
+                InputKind::Text if name == "text" && task.name() == "infill" => {
+                    inputs = inputs.with("text", "a ___ b");
+                }
+                InputKind::Text => inputs = inputs.with(name.clone(), format!("({name})")),
+                _ => {}
+            }
+        }
+        let request = task.request(&inputs).unwrap();
+        writeln!(text, "{}: {:?}", task.name(), request.prompt.parts).unwrap();
+        writeln!(text, "  {:?}\n  {:?}", task.file().output, request.sampling).unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_tasks_of_other_families_ask_as_their_checkpoints_were_trained() {
+    let tasks = [
+        "encoder",
+        "vqa",
+        "nlvr2",
+        "imageclassification",
+        "captioning",
+        "retrieval",
+        "pretraining",
+    ];
+    let mut text = format!("T5\n{}\nByT5\n{}", asked(&t5(32128)), asked(&t5(384)));
+    for task in tasks {
+        write!(text, "\nBEiT-3, {task}\n{}", asked(&beit3(task))).unwrap();
+    }
+    assert_snapshot!(text);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::{fs, io};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -113,6 +114,20 @@ impl Checkpoint {
         let count = tensors.len();
         Self::save(folder, self.config(), &tensors, &files)?;
         drop(tensors);
+        // A tokenizer or labels of another checkpoint would be believed before the new ones.
+        for stale in COMPANIONS.iter().filter(|name| !names.contains(name)) {
+            let path = folder.join(stale);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(SaveError::Io {
+                        file: path.display().to_string(),
+                        source,
+                    }
+                    .into());
+                }
+                _ => {}
+            }
+        }
         let (max_error, largest) = compare(self, &Self::open(folder)?)?;
         if !rounds && max_error > 0.0 || max_error.is_nan() {
             return Err(ConvertError::Differs {
@@ -197,4 +212,80 @@ fn tokens(config: &ModelConfig) -> Vec<u32> {
     let count = SAMPLE_TOKENS.min(config.max_text_length);
     let spread = (1..=count).map(|place| place * 7919 % config.vocab_size);
     spread.map(|id| u32::try_from(id).unwrap_or(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::initialise;
+    use crate::testing::tiny_config;
+
+    fn saved(change: impl FnOnce(&mut HashMap<String, Tensor>)) -> tempfile::TempDir {
+        let (folder, config) = (tempfile::tempdir().unwrap(), tiny_config());
+        let mut tensors = initialise(&config, 1, &Device::Cpu)
+            .unwrap()
+            .into_iter()
+            .collect();
+        change(&mut tensors);
+        Checkpoint::save(folder.path(), &config, &tensors, &[]).unwrap();
+        folder
+    }
+
+    fn convert(from: &tempfile::TempDir, dtype: Option<DType>) -> Result<Conversion, ConvertError> {
+        let out = tempfile::tempdir().unwrap();
+        Checkpoint::open(from.path())
+            .unwrap()
+            .convert(out.path(), dtype, &[])
+    }
+
+    #[test]
+    fn the_same_type_gives_the_same_numbers_and_a_narrower_one_nearly() {
+        let folder = saved(|_| {});
+        assert!(convert(&folder, None).unwrap().max_error < f32::MIN_POSITIVE);
+        assert!(convert(&folder, Some(DType::F32)).unwrap().max_error < f32::MIN_POSITIVE);
+        let half = convert(&folder, Some(DType::BF16)).unwrap();
+        assert!(
+            half.max_error > 0.0 && half.max_error < 0.1 * half.largest,
+            "{half:?}"
+        );
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_never_overlooked() {
+        let name = "embed.vision.weight";
+        let damaged = saved(|tensors| {
+            let weight = tensors.get_mut(name).unwrap();
+            let (rows, width) = weight.dims2().unwrap();
+            let mut values = weight.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            values[3] = f32::NAN;
+            *weight = Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap();
+        });
+        assert!(matches!(
+            convert(&damaged, None),
+            Err(ConvertError::Differs { .. })
+        ));
+        let large = saved(|tensors| {
+            let weight = tensors.get_mut("mim_head.weight").unwrap();
+            *weight = (weight.ones_like().unwrap() * 1e6).unwrap();
+        });
+        assert!(convert(&large, None).is_ok());
+        assert!(matches!(
+            convert(&large, Some(DType::F16)),
+            Err(ConvertError::Differs { .. })
+        ));
+    }
+
+    #[test]
+    fn files_of_another_checkpoint_do_not_stay() {
+        let (from, out) = (saved(|_| {}), tempfile::tempdir().unwrap());
+        fs::write(from.path().join("spiece.model"), b"new").unwrap();
+        fs::write(out.path().join("tokenizer.json"), b"old").unwrap();
+        fs::write(out.path().join("notes.txt"), b"mine").unwrap();
+        Checkpoint::open(from.path())
+            .unwrap()
+            .convert(out.path(), None, &[])
+            .unwrap();
+        assert!(out.path().join("spiece.model").exists() && out.path().join("notes.txt").exists());
+        assert!(!out.path().join("tokenizer.json").exists());
+    }
 }
