@@ -4,6 +4,8 @@
 //! cargo run --release --example load_time -- CHECKPOINT
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use anyhow::{Context, Result};
 use multiway_model::{
     Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, Model,

@@ -376,6 +376,9 @@ fn a_checkpoint_is_converted_with_its_provenance_and_runs_the_same() {
     let provenance: serde_json::Value =
         serde_json::from_slice(&fs::read(place.path("out/provenance.json")).unwrap()).unwrap();
     assert_eq!(provenance["weights"][0]["file"], "model.safetensors");
+    let vector = place.run(&["--checkpoint", "model", "embed", "--text", "a cat"]);
+    assert_eq!(vector.code, Some(2));
+    assert!(vector.stdout.contains("makes no vectors"), "{}", vector.stdout);
     let ask = |checkpoint: &str| {
         let arguments = [
             "--checkpoint",

@@ -10,6 +10,10 @@ use std::process::Command;
 
 /// Runs an example that was built beside the binary, and returns what it printed.
 fn run(name: &str) -> String {
+    run_with(name, &[])
+}
+
+fn run_with(name: &str, arguments: &[&str]) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_multiway"));
     let example = binary
         .parent()
@@ -17,12 +21,15 @@ fn run(name: &str) -> String {
         .join("examples")
         .join(name)
         .with_extension(std::env::consts::EXE_EXTENSION);
-    let output = Command::new(&example).output().unwrap_or_else(|error| {
-        panic!(
-            "{}: {error}: run `cargo test`, which builds the examples",
-            example.display()
-        )
-    });
+    let output = Command::new(&example)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!(
+                "{}: {error}: run `cargo test`, which builds the examples",
+                example.display()
+            )
+        });
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(
         output.status.success(),
@@ -65,4 +72,15 @@ fn retrieval_finds_a_picture_by_itself() {
 #[test]
 fn many_requests_gives_the_same_texts_together_and_alone() {
     assert!(run("many_requests").contains("64 requests: the same texts together and one at a time"));
+}
+
+#[test]
+fn random_checkpoints_of_every_family_load_and_run() {
+    for shape in ["t5-tiny", "beit3-tiny"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().to_str().unwrap();
+        run_with("random_checkpoint", &[shape, folder]);
+        let told: serde_json::Value = serde_json::from_str(&run_with("load_time", &[folder])).unwrap();
+        assert!(told["load_seconds"].as_f64().unwrap() > 0.0, "{told}");
+    }
 }

@@ -288,7 +288,7 @@ impl ModelConfig {
 
     /// Returns the id of `<mask>`, where the model has a head that names the words behind masks.
     #[must_use]
-    pub fn masked_words(&self) -> Option<u32> {
+    pub fn word_mask(&self) -> Option<u32> {
         match &self.family {
             Family::Beit3(details) if details.task == beit3::Beit3Task::Pretraining => {
                 Some(details.mask_token_id)

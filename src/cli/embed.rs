@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use multiway::{Engine, Task, TaskInputs};
+use multiway::{Engine, Task, TaskInputs, TaskLibrary};
 use serde_json::json;
 
 use super::context::{Context, processor};
@@ -14,7 +14,7 @@ use super::output::{TimingsMs, print_json};
 use super::pictures;
 
 /// The task that makes vectors; a task folder may override it.
-pub(crate) const RETRIEVE: &str = "retrieve";
+const RETRIEVE: &str = "retrieve";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -59,6 +59,15 @@ impl SourceArgs {
     }
 }
 
+/// Finds the task that makes vectors.
+pub(crate) fn retrieve_task(library: &TaskLibrary) -> Outcome<&Task> {
+    library.get(RETRIEVE).map_err(|_| {
+        Failure::Input(anyhow::anyhow!(
+            "this checkpoint makes no vectors: `embed` and `search` need one with a head for retrieval, or a task '{RETRIEVE}' in a --task-dir"
+        ))
+    })
+}
+
 /// Makes a vector.
 pub(crate) async fn embed(
     task: &Task,
@@ -84,7 +93,7 @@ pub(crate) fn run(context: &Context, args: EmbedArgs) -> Outcome {
     let started = Instant::now();
     let checkpoint = context.checkpoint()?;
     let library = context.library(&checkpoint)?;
-    let task = library.get(RETRIEVE).map_err(Failure::input)?;
+    let task = retrieve_task(&library)?;
     let inputs = args.source.inputs(&processor(&checkpoint))?;
     task.request(&inputs).map_err(Failure::input)?;
     let engine = context.engine(&checkpoint)?;

@@ -58,7 +58,7 @@ struct Cli {
 #[derive(Debug, Args)]
 struct GlobalArgs {
     /// Use this checkpoint instead of the embedded one: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which
-    /// is fetched once; `hf:` in front means the hub even where there is such a folder
+    /// is fetched into the cache that other tools share; `hf:` in front means the hub even where there is such a folder
     #[arg(long, global = true, value_name = "PLACE", help_heading = "Global options")]
     checkpoint: Option<PathBuf>,
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::context::{Context, processor};
-use super::embed::{RETRIEVE, SourceArgs, embed, vector};
+use super::embed::{SourceArgs, embed, retrieve_task, vector};
 use super::failure::{Failure, Outcome};
 use super::interrupt::until_interrupted;
 use super::output::{note, print_json, print_line};
@@ -151,7 +151,7 @@ fn index(context: &Context, args: &IndexArgs) -> Outcome {
     let started = Instant::now();
     let checkpoint = context.checkpoint()?;
     let library = context.library(&checkpoint)?;
-    let task = library.get(RETRIEVE).map_err(Failure::input)?;
+    let task = retrieve_task(&library)?;
     let Found {
         pictures,
         mut skipped,
@@ -437,7 +437,7 @@ fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
 fn query(context: &Context, args: QueryArgs) -> Outcome {
     let checkpoint = context.checkpoint()?;
     let library = context.library(&checkpoint)?;
-    let task = library.get(RETRIEVE).map_err(Failure::input)?;
+    let task = retrieve_task(&library)?;
     let index = PictureIndex::open(&args.index).map_err(Failure::input)?;
     index
         .check_model(&fingerprint(&checkpoint)?)

@@ -98,7 +98,7 @@ impl Task {
         let sampling = &mut prepared.request.sampling;
         sampling.min_new_tokens = sampling.min_new_tokens.min(sampling.max_new_tokens);
         if let Shape::Filled(original) = &prepared.shape
-            && engine.config().masked_words().is_some()
+            && engine.config().word_mask().is_some()
         {
             prepared.shape = Shape::Masked(original.clone());
         }

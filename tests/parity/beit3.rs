@@ -237,11 +237,8 @@ fn captioning(case: &Case) {
     let memories = case.model.prompt_memory(&encoded).unwrap();
     let mut cache = KvCache::new(&case.model, order.len(), 8).unwrap();
     let texts = case.tokens("text_ids");
-    for step in 0.. {
-        let name = format!("inc.step{step}.logits");
-        if !case.has(&name) {
-            break;
-        }
+    let steps = (0..).map(|step| (step, format!("inc.step{step}.logits")));
+    for (step, name) in steps.take_while(|(_, name)| case.has(name)) {
         let rows: Vec<DecoderRow> = order
             .iter()
             .map(|&row| DecoderRow {

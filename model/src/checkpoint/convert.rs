@@ -188,7 +188,7 @@ fn outputs(checkpoint: &Checkpoint) -> Result<Vec<Tensor>, ConvertError> {
     if config.embedding_size > 0 {
         outputs.push(model.embed(&encoded)?); // [B, E]
     }
-    if config.writing_mask().is_some() || config.masked_words().is_some() {
+    if config.writing_mask().is_some() || config.word_mask().is_some() {
         outputs.push(model.word_logits(&encoded, &[0])?); // [1, V]
     }
     if config.visual_vocab_size > 0 {

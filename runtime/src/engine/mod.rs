@@ -346,7 +346,7 @@ impl Engine {
     /// # Errors
     /// [`RequestError::NoHead`] where the model has no head for masked words; else as [`embed`](Self::embed).
     pub async fn unmask(&self, request: Request, count: usize) -> Result<Vec<Vec<WordScore>>, RequestError> {
-        let Some(mask) = self.config().masked_words() else {
+        let Some(mask) = self.config().word_mask() else {
             return Err(RequestError::NoHead { head: "masked words" });
         };
         let prepared = self.prepare(request)?;

@@ -143,7 +143,7 @@ impl Tokenizer {
                 expected,
             });
         }
-        if let Some(mask) = config.writing_mask().or(config.masked_words())
+        if let Some(mask) = config.writing_mask().or(config.word_mask())
             && tokenizer.special(numbering::MASK) != Some(mask)
         {
             let found = tokenizer.special(numbering::MASK);
