@@ -41,7 +41,8 @@ fn each(is_of_family: fn(&Family) -> bool, check: impl Fn(&case::Case)) {
             count += 1;
         }
     }
-    assert!(count > 0, "no case of the family");
+    let are_ours = std::env::var_os("MULTIWAY_PARITY_DIR").is_none();
+    assert!(count > 0 || !are_ours, "no case of the family");
 }
 
 fn each_t5(check: impl Fn(&case::Case)) {
