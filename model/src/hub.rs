@@ -16,21 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{CONFIG_FILE, INDEX_FILE, PTH_FILE, WEIGHTS_FILE, is_plain_file_name};
-
-/// Files beside the weights that say something about them.
-const SMALL_FILES: [&str; 10] = [
-    CONFIG_FILE,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "sentencepiece.model",
-    "spiece.model",
-    "beit3.spm",
-    "tokenizer_config.json",
-    "labels.txt",
-    "answer2label.txt",
-];
+use crate::checkpoint::{COMPANIONS, CONFIG_FILE, INDEX_FILE, PTH_FILE, WEIGHTS_FILE, is_plain_file_name};
 
 /// How often a download that breaks off is taken up again.
 const ATTEMPTS: usize = 4;
@@ -385,7 +371,11 @@ struct Fetching<'a> {
 impl Fetching<'_> {
     fn all(&self, files: &[String], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
         let has = |file: &str| files.iter().any(|other| other == file);
-        for file in SMALL_FILES.into_iter().filter(|file| has(file)) {
+        for file in [CONFIG_FILE]
+            .into_iter()
+            .chain(COMPANIONS)
+            .filter(|file| has(file))
+        {
             self.file(file, progress)?;
         }
         for file in self.weights(files, progress)? {

@@ -228,6 +228,16 @@ impl KvCache {
         }
     }
 
+    fn layer(&self, layer: usize) -> Result<&Tensor> {
+        match self.layers.get(layer) {
+            Some(cache) => Ok(cache),
+            None => bail!(
+                "the cache has {} layers, asked for layer {layer}",
+                self.layers.len()
+            ),
+        }
+    }
+
     /// Stores the new keys and values of `qkv` `[B, 3D]` and attends from its queries to each slot's rows.
     pub(crate) fn attend(
         &mut self,
@@ -237,12 +247,7 @@ impl KvCache {
         scoring: &Scoring,
     ) -> Result<Tensor> {
         let d = qkv.dim(1)? / 3;
-        let Some(cache) = self.layers.get(layer) else {
-            bail!(
-                "the cache has {} layers, asked for layer {layer}",
-                self.layers.len()
-            )
-        };
+        let cache = self.layer(layer)?;
         let mut plan = AttentionPlan::default();
         for (row, &slot) in slots.iter().enumerate() {
             let (start, length) = (slot * self.max_length, self.lengths[slot]);
@@ -253,6 +258,7 @@ impl KvCache {
         let q = qkv.narrow(1, 0, d)?.contiguous()?; // [B, D]
         cross_attention(&q, cache, &Arc::new(plan), scoring)
     }
+
     /// Stores the first of each two rows of `qkv` `[2B, 3D]`, a token and the mask behind it, and attends from both: to
     /// the prompt, to what was written, and causally to each other. The mask is forgotten.
     pub(crate) fn attend_masked(
@@ -263,12 +269,7 @@ impl KvCache {
         scoring: &Scoring,
     ) -> Result<Tensor> {
         let d = qkv.dim(1)? / 3;
-        let Some(cache) = self.layers.get(layer) else {
-            bail!(
-                "the cache has {} layers, asked for layer {layer}",
-                self.layers.len()
-            )
-        };
+        let cache = self.layer(layer)?;
         let mut attended = Vec::with_capacity(rows.len());
         for (index, row) in rows.iter().enumerate() {
             let (start, length) = (row.slot * self.max_length, self.lengths[row.slot]);

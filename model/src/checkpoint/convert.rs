@@ -6,26 +6,13 @@ use std::{fs, io};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Checkpoint, LoadError, SaveError};
+use super::{COMPANIONS, Checkpoint, LoadError, SaveError};
 use crate::batch::{EncoderBatch, EncoderSample};
 use crate::config::ModelConfig;
 use crate::decoder::TargetBatch;
 use crate::error::ForwardError;
 use crate::image::ProcessedImage;
 use crate::model::Model;
-
-/// Files that go with the weights, where a checkpoint has them.
-const COMPANIONS: [&str; 9] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "sentencepiece.model",
-    "spiece.model",
-    "beit3.spm",
-    "tokenizer_config.json",
-    "labels.txt",
-    "answer2label.txt",
-];
 
 /// The text of a sample on which the two are compared, in tokens.
 const SAMPLE_TOKENS: usize = 12;

@@ -61,6 +61,19 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The name of the file that says in which files the weights are, where they are in several.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// Files that go with the weights, where a checkpoint has them.
+pub(crate) const COMPANIONS: [&str; 9] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "sentencepiece.model",
+    "spiece.model",
+    "beit3.spm",
+    "tokenizer_config.json",
+    "labels.txt",
+    "answer2label.txt",
+];
+
 /// The largest index that is read, in bytes.
 const INDEX_LIMIT: u64 = 16 << 20;
 
@@ -281,23 +294,19 @@ impl Checkpoint {
             return Ok(None);
         };
         let shown = source.shown(name, file);
-        if source::is_pth(file) {
+        let Header { tensors, data } = if source::is_pth(file) {
             let tensors = pth::parse(weights.bytes()).map_err(|problem| LoadError::Pth {
                 file: shown.clone(),
                 source: problem,
             })?;
-            let shard = Shard {
-                file: shown,
-                weights,
-                data: 0,
-            };
-            return Ok(Some((shard, tensors)));
-        }
-        let Header { tensors, data } =
+            // Its tensors' places are counted from the start of the file.
+            Header { tensors, data: 0 }
+        } else {
             header::parse(weights.bytes()).map_err(|problem| LoadError::Header {
                 file: shown.clone(),
                 source: problem,
-            })?;
+            })?
+        };
         let shard = Shard {
             file: shown,
             weights,

@@ -212,14 +212,7 @@ impl Engine {
         let place = self.place().await?;
         let (reply, answers) = oneshot::channel();
         let reply = SearchReply::List(Some(reply));
-        let search = Search::new(
-            &prepared,
-            self.tokenizer(),
-            self.config(),
-            &self.shared.generation.ends,
-            reply,
-        );
-        self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
+        self.submit_search(prepared, reply, place)?;
         answers.await.unwrap_or(Err(RequestError::ShutDown))
     }
 
@@ -415,19 +408,23 @@ impl Engine {
         if beams > 1 {
             self.check_beams(beams)?;
             let reply = SearchReply::Stream(sender);
-            let search = Search::new(
-                &prepared,
-                self.tokenizer(),
-                self.config(),
-                &self.shared.generation.ends,
-                reply,
-            );
-            self.submit(prepared, Work::Search(Box::new(search)), beams, place)?;
+            self.submit_search(prepared, reply, place)?;
             return Ok(TokenStream::new(events));
         }
         let sequence = Sequence::new(&prepared, self.tokenizer(), &self.shared.generation.ends, sender);
         self.submit(prepared, Work::Generate(Box::new(sequence)), 1, place)?;
         Ok(TokenStream::new(events))
+    }
+
+    fn submit_search(
+        &self,
+        prepared: Prepared,
+        reply: SearchReply,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
+        let (ends, beams) = (&self.shared.generation.ends, prepared.sampling.beams);
+        let search = Search::new(&prepared, self.tokenizer(), self.config(), ends, reply);
+        self.submit(prepared, Work::Search(Box::new(search)), beams, place)
     }
 
     fn submit(
