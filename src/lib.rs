@@ -55,16 +55,18 @@ pub use multiway_model::{
     ProcessedImage,
 };
 pub use multiway_prompts::{
-    InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, PromptError, PromptPart, TaskFile,
+    InputKind, InputSpec, InputValue, Inputs, OutputSpec, PatchRange, Prompt, PromptError, PromptPart,
+    TaskFile,
 };
 pub use multiway_runtime::{
-    ClassScore, EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats, FinishReason, Generation,
-    Hypothesis, Request, RequestError, SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenId,
-    TokenStream, Tokenizer, TokenizerError, Usage, WordScore, sentencepiece_to_json,
+    ClassScore, CodeScore, EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats, FinishReason,
+    Generation, Hypothesis, Request, RequestError, SamplingParams, Score, Shutdown, StreamEvent, Timings,
+    TokenId, TokenStream, Tokenizer, TokenizerError, Usage, WordScore, sentencepiece_to_json,
 };
 pub use multiway_tasks::{
-    Answer, Choice, ExampleReport, IndexError, PictureEntry, PictureIndex, PictureMatch, SamplingOverrides,
-    Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, metrics,
+    Answer, Choice, ExampleReport, IndexError, PatchAnswer, PictureEntry, PictureIndex, PictureMatch,
+    SamplingOverrides, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, VisualCode,
+    metrics,
 };
 
 /// Compiles the README's programs.

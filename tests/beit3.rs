@@ -241,10 +241,9 @@ fn spread(shape: (usize, usize), scale: f32) -> Tensor {
     Tensor::from_vec(values.collect(), shape, &Device::Cpu).unwrap()
 }
 
-#[test]
-fn masked_words_are_filled_in() {
-    let place = Place::new();
-    small(&place, "beit3_encoder");
+/// Puts a small model with both heads of masked modelling into a folder, and returns its configuration.
+fn pretrained(place: &Place) -> serde_json::Value {
+    small(place, "beit3_encoder");
     let mut tensors = safetensors::load(fixture("beit3_encoder", "model.safetensors"), &Device::Cpu).unwrap();
     let (vocabulary, width) = (128, 48);
     tensors.insert("mlm_head.weight".to_owned(), spread((vocabulary, width), 1.0));
@@ -262,6 +261,13 @@ fn masked_words_are_filled_in() {
         serde_json::from_slice(&fs::read(fixture("beit3_encoder", "config.json")).unwrap()).unwrap();
     config["task"] = "pretraining".into();
     place.write("model/config.json", config.to_string());
+    config
+}
+
+#[test]
+fn masked_words_are_filled_in() {
+    let place = Place::new();
+    let mut config = pretrained(&place);
     let run = [
         "--checkpoint",
         "model",
@@ -310,6 +316,88 @@ fn masked_words_are_filled_in() {
         .map(|id| tokenizer.decode(&[*id]).trim().to_owned())
         .collect::<Vec<_>>();
     assert_eq!(report["text"], format!("a {} sits {}", words[0], words[1]));
+}
+
+#[test]
+fn hidden_patches_are_named_by_visual_codes() {
+    use multiway_model::{Patch, PatchedImage};
+    let place = Place::new();
+    let mut config = pretrained(&place);
+    config["mask_token_id"] = 85.into();
+    place.write("model/config.json", config.to_string());
+    let run = |more: &[&str]| {
+        let task = ["--checkpoint", "model", "run", "patches", "--image", "cat.png"];
+        place.run(&[&task[..], more].concat())
+    };
+    let checkpoint = Checkpoint::open(place.path("model")).unwrap();
+    let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
+    let image = ImageProcessor::new(model.config())
+        .open(place.path("cat.png"))
+        .unwrap();
+    let grid = model.config().grid();
+    // The same without engine, tasks and command line, with the text <s> a cat sit s </s>.
+    let hidden = [grid, 1, grid + 1];
+    let patches: Vec<Patch> = (0..grid * grid)
+        .map(|index| Patch {
+            index,
+            masked: hidden.contains(&index),
+        })
+        .collect();
+    let expected = |tokens: &[u32]| {
+        let image = PatchedImage {
+            pixels: image.pixels(),
+            patches: &patches,
+        };
+        let batch = EncoderBatch::with_patches(model.config(), &[(vec![image], tokens)]).unwrap();
+        let encoded = model.encode(&batch).unwrap();
+        let rows: Vec<u32> = [1, grid, grid + 1]
+            .map(|patch| u32::try_from(patch + 1).unwrap())
+            .to_vec();
+        let logits = model.visual_code_logits(&encoded, &rows).unwrap(); // [3, 7]
+        candle_nn::ops::softmax(&logits, 1)
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap()
+    };
+    let hide = ["--set", "hide=1:0-1,0:1,1:1", "--json"];
+    for (text, tokens) in [
+        ("", &[][..]),
+        ("text=a cat sits", &[0, 7, 23, 20, 28, 13, 8, 5, 2][..]),
+    ] {
+        let told = if text.is_empty() {
+            &[][..]
+        } else {
+            &["--set", text][..]
+        };
+        let report = run(&[&hide[..], told].concat()).json();
+        let found = report["patches"].as_array().unwrap();
+        let places: Vec<(u64, u64)> = found
+            .iter()
+            .map(|patch| (patch["row"].as_u64().unwrap(), patch["column"].as_u64().unwrap()))
+            .collect();
+        assert_eq!(places, [(0, 1), (1, 0), (1, 1)], "each patch once, row by row");
+        for (patch, expected) in found.iter().zip(expected(tokens)) {
+            let mut order: Vec<usize> = (0..7).collect();
+            order.sort_by(|a, b| expected[*b].total_cmp(&expected[*a]));
+            let codes = patch["codes"].as_array().unwrap();
+            assert_eq!(codes.len(), 5);
+            for (code, best) in codes.iter().zip(order) {
+                assert_eq!(code["code"], best);
+                let probability = code["probability"].as_f64().unwrap();
+                assert!((probability - f64::from(expected[best])).abs() < 1e-5);
+            }
+        }
+    }
+    let lines = run(&["--set", "hide=0:1"]);
+    assert_eq!(lines.code, Some(0), "{}", lines.told());
+    assert!(lines.stdout.starts_with("0:1\t") && lines.stdout.lines().count() == 1);
+    let outside = run(&["--set", "hide=0:0-99999999999"]);
+    assert_eq!(outside.code, Some(2));
+    assert!(
+        outside.stderr.contains("rows and") && outside.stderr.contains("0:0-99999999999"),
+        "{}",
+        outside.stderr
+    );
 }
 
 #[test]

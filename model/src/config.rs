@@ -297,6 +297,12 @@ impl ModelConfig {
         }
     }
 
+    /// Tells whether the model has a head that names hidden patches of a picture by visual codes.
+    #[must_use]
+    pub fn names_patches(&self) -> bool {
+        self.visual_vocab_size > 0
+    }
+
     /// Counts the classes that the model's head knows; zero where it has none.
     #[must_use]
     pub fn classes(&self) -> usize {

@@ -42,6 +42,27 @@ pub struct EncoderOutput {
     pub(crate) keys_values: Vec<Tensor>,
 }
 
+impl EncoderOutput {
+    /// Returns the same rows seen as some of their samples alone, in the order given.
+    ///
+    /// # Panics
+    /// Where a sample does not exist.
+    #[must_use]
+    pub fn select(&self, samples: &[usize]) -> Self {
+        let own = samples
+            .iter()
+            .map(|sample| self.segments.samples[*sample].clone());
+        Self {
+            hidden: self.hidden.clone(),
+            segments: Segments {
+                samples: own.collect(),
+                ..self.segments
+            },
+            keys_values: self.keys_values.clone(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Encoder {
     vision: Option<VisionEmbedding>,

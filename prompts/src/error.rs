@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::patches::NoPatches;
 use crate::suggest::{did_you_mean, listing, quoted};
 
 /// Says why a task file could not be read or rendered.
@@ -303,6 +304,9 @@ pub enum InputError {
         /// Its place, counted from 1.
         position: usize,
     },
+    /// A list of patches has an item that names none, or no item at all.
+    #[error(transparent)]
+    Patches(#[from] NoPatches),
     /// Pictures cannot be written as text.
     #[error("expected a picture; a picture is given as a file, not as text")]
     Picture,

@@ -39,7 +39,7 @@
 //! | `description` | what the task does, in a sentence |
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
 //! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
-//! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding` |
+//! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
 //! | `decode` | `prefix` (special tokens), `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`, `beams`, `length_penalty`, `early_stopping` (`at_once`, `when_no_better`, `never`), `repetition_penalty`, `no_repeat_ngram_size`, `min_new_tokens`, `stop` |
 //! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
 //! | `languages` | BCP 47 tags |
@@ -76,7 +76,7 @@
 //! | `template`, `sandbox` | the Jinja environment, and its errors in our words |
 //! | `scan`, `special` | where special tokens, names and filters stand in a template |
 //! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
-//! | `infill` | gaps |
+//! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
 //! | `error`, `suggest` | [`PromptError`], [`InputError`], "did you mean" |
 
 mod error;
@@ -84,6 +84,7 @@ mod front_matter;
 mod infill;
 mod input;
 mod markers;
+mod patches;
 mod prompt;
 mod sandbox;
 mod scan;
@@ -96,6 +97,7 @@ mod template;
 pub use error::{InputError, PromptError};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{InputKind, InputSpec, InputValue, Inputs};
+pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
 pub use spec::{Choices, DecodeSpec, EarlyStop, Example, ExampleInput, Metric, OutputSpec};
 pub use special::is_special_form;

@@ -22,11 +22,16 @@ pub enum OutputSpec {
     Choice(Choices),
     /// A vector.
     Embedding,
+    /// What hidden patches of the first picture show, as visual codes.
+    Patches {
+        /// The input that says which patches are hidden.
+        hidden: String,
+    },
 }
 
 impl OutputSpec {
     /// Names the kinds that there are, as task files write them.
-    pub const KINDS: [&'static str; 3] = ["text", "choice", "embedding"];
+    pub const KINDS: [&'static str; 4] = ["text", "choice", "embedding", "patches"];
 
     /// Names this kind.
     pub fn kind(&self) -> &'static str {
@@ -34,14 +39,20 @@ impl OutputSpec {
             OutputSpec::Text { .. } => "text",
             OutputSpec::Choice(_) => "choice",
             OutputSpec::Embedding => "embedding",
+            OutputSpec::Patches { .. } => "patches",
         }
+    }
+
+    /// Tells whether the answer is read off the encoded prompt, and has no text that could be decoded or written down.
+    pub fn is_encoded(&self) -> bool {
+        matches!(self, OutputSpec::Embedding | OutputSpec::Patches { .. })
     }
 
     /// Names the input that the answer itself uses, if any.
     pub fn uses_input(&self) -> Option<&str> {
         match self {
             OutputSpec::Text { fill } => fill.as_deref(),
-            OutputSpec::Choice(Choices::FromInput(name)) => Some(name),
+            OutputSpec::Choice(Choices::FromInput(name)) | OutputSpec::Patches { hidden: name } => Some(name),
             OutputSpec::Choice(Choices::Listed(_) | Choices::OfModel) | OutputSpec::Embedding => None,
         }
     }

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
-use crate::error::PromptError;
+use crate::error::{InputError, PromptError};
 use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
+use crate::patches::{NoPatches, PatchRange};
 use crate::prompt::Prompt;
 use crate::sandbox::too_many_gaps;
 use crate::spec::{Choices, DecodeSpec, Example, Metric, OutputSpec};
@@ -206,9 +207,28 @@ impl TaskFile {
                 Some(InputValue::List(items)) => Ok(Some(items)),
                 _ => Ok(None),
             },
-            OutputSpec::Choice(Choices::OfModel) | OutputSpec::Text { .. } | OutputSpec::Embedding => {
-                Ok(None)
+            OutputSpec::Choice(Choices::OfModel)
+            | OutputSpec::Text { .. }
+            | OutputSpec::Embedding
+            | OutputSpec::Patches { .. } => Ok(None),
+        }
+    }
+
+    /// Returns the patches of the first picture to hide, or `None` when the task gives another kind of answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskFile::complete`].
+    pub fn hidden_patches(&self, inputs: &Inputs) -> Result<Option<Vec<PatchRange>>, PromptError> {
+        let OutputSpec::Patches { hidden } = &self.output else {
+            return Ok(None);
+        };
+        match self.complete(inputs)?.get(hidden) {
+            Some(InputValue::List(items)) => {
+                let ranges = read_patches(items).map_err(|error| self.input_error(hidden, error))?;
+                Ok(Some(ranges))
             }
+            _ => Ok(None),
         }
     }
 
@@ -262,8 +282,12 @@ impl TaskFile {
             return Ok(());
         };
         match inputs.get(name) {
-            Some(InputValue::List(answers)) => {
-                check_answers(answers).map_err(|error| self.input_error(name, error))
+            Some(InputValue::List(items)) => {
+                let checked = match &self.output {
+                    OutputSpec::Patches { .. } => read_patches(items).map(drop),
+                    _ => check_answers(items),
+                };
+                checked.map_err(|error| self.input_error(name, error))
             }
             Some(InputValue::Text(text)) => {
                 let message = match count_gaps(text) {
@@ -288,7 +312,7 @@ impl TaskFile {
         self.inputs.keys().cloned().collect()
     }
 
-    fn input_error(&self, name: &str, error: crate::error::InputError) -> PromptError {
+    fn input_error(&self, name: &str, error: InputError) -> PromptError {
         PromptError::Input {
             origin: self.origin.clone(),
             name: name.to_owned(),
@@ -313,6 +337,15 @@ impl TaskFile {
             suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
         }
     }
+}
+
+/// Reads which patches are meant; at least one has to be.
+fn read_patches(items: &[String]) -> Result<Vec<PatchRange>, InputError> {
+    if items.is_empty() {
+        let found = String::new();
+        return Err(NoPatches { found }.into());
+    }
+    items.iter().map(|item| Ok(item.parse()?)).collect()
 }
 
 struct Sections<'t> {

@@ -74,6 +74,17 @@ pub enum RequestError {
     /// The model's head reads a text, and the prompt has none.
     #[error("the prompt has no text, but the model's head reads a sentence beside the images")]
     HeadText,
+    /// Patches are to be hidden, and the prompt shows no picture.
+    #[error("the prompt shows no image of which patches could be hidden")]
+    NothingToHide,
+    /// A patch is to be hidden that the picture does not have.
+    #[error("patch {found} is to be hidden, but an image has {patches} patches (counted from 0)")]
+    Patch {
+        /// The patch's index.
+        found: usize,
+        /// How many patches a picture has.
+        patches: usize,
+    },
     /// The checkpoint does not say what the classes of its head are called.
     #[error(
         "the checkpoint does not name its {classes} classes; put labels.txt beside its weights, one name a line, or the answer2label.txt of BEiT-3's tools"

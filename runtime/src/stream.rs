@@ -133,6 +133,16 @@ pub struct WordScore {
     pub log_probability: f32,
 }
 
+/// How likely a visual code is behind a hidden patch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct CodeScore {
+    /// The code, as the model's visual vocabulary numbers it.
+    pub code: u32,
+    /// Its log-probability.
+    pub log_probability: f32,
+}
+
 /// The events of one request, as they happen. Dropping it cancels the request before the engine's next step.
 ///
 /// Use it as a [`Stream`] in asynchronous code, with [`next_blocking`](Self::next_blocking) elsewhere, or wait for the whole answer.

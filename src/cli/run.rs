@@ -7,8 +7,8 @@ use anyhow::anyhow;
 use clap::Args;
 use futures_util::StreamExt;
 use multiway::{
-    Answer, Choice, FinishReason, InputValue, SamplingOverrides, Task, TaskEvent, TaskInputs, TaskOutcome,
-    TaskRun, Usage,
+    Answer, Choice, FinishReason, InputValue, PatchAnswer, SamplingOverrides, Task, TaskEvent, TaskInputs,
+    TaskOutcome, TaskRun, Usage,
 };
 use serde::Serialize;
 
@@ -28,6 +28,7 @@ Examples:
   multiway run vqa --image shapes.png --set question='how many shapes are there?'
   multiway run classify --image cat.png --set choices=cat,dog,guitar
   multiway run infill --set text='The ___ sat on the ___.'
+  multiway run patches --image cat.png --set hide=3-5:2-7
   cat cat.png | multiway run caption --image - --json
   multiway --task-dir my-tasks run my-task --image one.png --image two.png
 
@@ -36,7 +37,8 @@ or as a JSON array of strings.
 
 With --json, one line: {task, text, finish_reason,
 usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
-with choices [{text, probability}] or embedding [..] where the task answers so.";
+with choices [{text, probability}], embedding [..] or
+patches [{row, column, codes [{code, probability}]}] where the task answers so.";
 
 /// Names a task and what it works on.
 #[derive(Debug, Args)]
@@ -118,6 +120,7 @@ pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
     match (args.json, outcome.answer.embedding()) {
         (true, _) => print_json(&Report::new(task, &outcome, load)),
         (false, Some(vector)) => print_json(&vector),
+        (false, None) if !outcome.answer.patches().is_empty() => print_patches(outcome.answer.patches()),
         (false, None) if context.quiet() => Ok(()),
         (false, None) => print_choices(&outcome.answer),
     }
@@ -196,6 +199,17 @@ fn print_choices(answer: &Answer) -> Outcome {
     Ok(())
 }
 
+/// Prints a line for each hidden patch: where it is, its likeliest code, and how probable that is.
+fn print_patches(patches: &[PatchAnswer]) -> Outcome {
+    for patch in patches {
+        if let Some(best) = patch.codes.first() {
+            let (row, column) = (patch.row, patch.column);
+            print_line(&format!("{row}:{column}\t{}\t{:.3}", best.code, best.probability))?;
+        }
+    }
+    Ok(())
+}
+
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -208,6 +222,8 @@ struct Report<'a> {
     choices: &'a [Choice],
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "<[PatchAnswer]>::is_empty")]
+    patches: &'a [PatchAnswer],
     timings_ms: TimingsMs,
 }
 
@@ -220,6 +236,7 @@ impl<'a> Report<'a> {
             usage: outcome.usage,
             choices: outcome.answer.choices(),
             embedding: outcome.answer.embedding(),
+            patches: outcome.answer.patches(),
             timings_ms: TimingsMs::new(load, outcome.timings),
         }
     }

@@ -21,6 +21,28 @@ pub enum Answer {
     },
     /// A vector of unit length.
     Embedding(Vec<f32>),
+    /// What hidden patches of a picture show, row by row from the top left.
+    Patches(Vec<PatchAnswer>),
+}
+
+/// Says what a hidden patch shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PatchAnswer {
+    /// Its row, counted from 0 at the top.
+    pub row: usize,
+    /// Its column, counted from 0 at the left.
+    pub column: usize,
+    /// The likeliest visual codes, the likeliest first.
+    pub codes: Vec<VisualCode>,
+}
+
+/// A code of the model's visual vocabulary, and how probable it is for a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct VisualCode {
+    /// The code.
+    pub code: u32,
+    /// Its probability among all codes.
+    pub probability: f64,
 }
 
 /// Holds an answer to choose, and how probable it is among all that could be chosen.
@@ -33,12 +55,12 @@ pub struct Choice {
 }
 
 impl Answer {
-    /// Returns the text of the answer: what was written, or the most probable choice. An embedding has none.
+    /// Returns the text of the answer: what was written, or the most probable choice. Embeddings and patches have none.
     pub fn text(&self) -> Option<&str> {
         match self {
             Answer::Text { text, .. } => Some(text),
             Answer::Choice { choices } => choices.first().map(|choice| choice.text.as_str()),
-            Answer::Embedding(_) => None,
+            Answer::Embedding(_) | Answer::Patches(_) => None,
         }
     }
 
@@ -46,7 +68,7 @@ impl Answer {
     pub fn choices(&self) -> &[Choice] {
         match self {
             Answer::Choice { choices } => choices,
-            Answer::Text { .. } | Answer::Embedding(_) => &[],
+            Answer::Text { .. } | Answer::Embedding(_) | Answer::Patches(_) => &[],
         }
     }
 
@@ -54,7 +76,15 @@ impl Answer {
     pub fn embedding(&self) -> Option<&[f32]> {
         match self {
             Answer::Embedding(vector) => Some(vector),
-            Answer::Text { .. } | Answer::Choice { .. } => None,
+            Answer::Text { .. } | Answer::Choice { .. } | Answer::Patches(_) => None,
+        }
+    }
+
+    /// Returns what the hidden patches show; none where the task gives another kind of answer.
+    pub fn patches(&self) -> &[PatchAnswer] {
+        match self {
+            Answer::Patches(patches) => patches,
+            Answer::Text { .. } | Answer::Choice { .. } | Answer::Embedding(_) => &[],
         }
     }
 }
@@ -65,11 +95,11 @@ impl Answer {
 pub struct TaskOutcome {
     /// The answer.
     pub answer: Answer,
-    /// Why the text ended. A choice always ends as the model would end it; an embedding has no end.
+    /// Why the text ended. A choice always ends as the model would end it; what is read off the prompt has no end.
     pub finish_reason: Option<FinishReason>,
     /// How much the model read and wrote. For a choice, the tokens of the most probable one.
     pub usage: Usage,
-    /// How long it took. For a choice or an embedding, only the total is known.
+    /// How long it took. For all but text, only the total is known.
     pub timings: Timings,
 }
 

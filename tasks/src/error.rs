@@ -94,6 +94,18 @@ pub enum TaskError {
         /// What it works on.
         wanted: String,
     },
+    /// A patch is to be hidden that the model's pictures do not have.
+    #[error(
+        "the task '{task}': cannot hide {found:?}: the model sees a picture as {grid} rows and {grid} columns of patches, counted from 0"
+    )]
+    NoSuchPatch {
+        /// The task.
+        task: String,
+        /// The patches that were named.
+        found: String,
+        /// How many rows and columns a picture has.
+        grid: usize,
+    },
     /// The model's likelihoods are not numbers, so that nothing can be chosen.
     #[error("the task '{task}': the model's likelihood of {choice:?} is {value}; the checkpoint is broken")]
     NotANumber {

@@ -41,7 +41,7 @@ mod picture_index;
 mod run;
 mod task;
 
-pub use answer::{Answer, Choice, TaskOutcome};
+pub use answer::{Answer, Choice, PatchAnswer, TaskOutcome, VisualCode};
 pub use error::TaskError;
 pub use examples::ExampleReport;
 pub use inputs::{SamplingOverrides, TaskInputs};

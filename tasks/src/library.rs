@@ -30,7 +30,8 @@ const NATIVE: Files = builtin![
     "vqa.task",
     "classify.task",
     "retrieve.task",
-    "infill.task"
+    "infill.task",
+    "patches.task"
 ];
 
 /// Those of T5: the prompts that T5 and Flan-T5 were trained on. T5 v1.1 and mT5 know `infill` alone until they are tuned.
@@ -64,7 +65,7 @@ fn builtin_files(config: &ModelConfig) -> Files {
             Beit3Task::ImageClassification => builtin!["beit3/classify.task"],
             Beit3Task::Retrieval => builtin!["beit3/retrieve.task"],
             Beit3Task::Captioning => builtin!["beit3/caption.task"],
-            Beit3Task::Pretraining => builtin!["beit3/infill.task"],
+            Beit3Task::Pretraining => builtin!["beit3/infill.task", "beit3/patches.task"],
             _ => &[],
         },
         _ => NATIVE,

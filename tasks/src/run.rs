@@ -1,5 +1,6 @@
 //! A task at work: its answer, as it comes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::ready;
 use std::pin::Pin;
@@ -8,13 +9,13 @@ use std::time::Instant;
 
 use futures_core::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use multiway_prompts::fill_gaps;
+use multiway_prompts::{PatchRange, fill_gaps};
 use multiway_runtime::{
-    Engine, FinishReason, Request, RequestError, Score, StreamEvent, Timings, TokenId, TokenStream, Usage,
-    WordScore,
+    CodeScore, Engine, FinishReason, Request, RequestError, Score, StreamEvent, Timings, TokenId,
+    TokenStream, Usage, WordScore,
 };
 
-use crate::answer::{Answer, TaskOutcome, rank};
+use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, rank};
 use crate::error::TaskError;
 use crate::infill;
 use crate::task::Prepared;
@@ -29,6 +30,9 @@ pub enum TaskEvent {
     Finished(TaskOutcome),
 }
 
+/// How many visual codes are listed for each hidden patch.
+const CODES_PER_PATCH: usize = 5;
+
 /// How an answer is made of what the engine says.
 #[derive(Debug, Clone)]
 pub(crate) enum Shape {
@@ -42,6 +46,8 @@ pub(crate) enum Shape {
     /// The text whose gaps are masks, of one word each.
     Masked(String),
     Embedding,
+    /// The patches of the first picture to hide.
+    Patches(Vec<PatchRange>),
 }
 
 /// Gives the events of a running task. Dropping it cancels the request.
@@ -69,6 +75,9 @@ impl TaskRun {
                 .flat_map(whole_answer)
                 .boxed(),
             Shape::Embedding => stream::once(embed(engine, request))
+                .flat_map(whole_answer)
+                .boxed(),
+            Shape::Patches(hidden) => stream::once(uncover(engine, task, request, hidden))
                 .flat_map(whole_answer)
                 .boxed(),
         };
@@ -335,6 +344,48 @@ async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskErro
     let usage = prompt_usage(&engine, &request);
     let vector = engine.embed(request).await?;
     Ok(at_once(Answer::Embedding(vector), None, usage, start))
+}
+
+/// Hides patches and names what they show.
+async fn uncover(
+    engine: Engine,
+    task: String,
+    request: Request,
+    hidden: Vec<PatchRange>,
+) -> Result<TaskOutcome, TaskError> {
+    let start = Instant::now();
+    let usage = prompt_usage(&engine, &request);
+    let grid = engine.config().grid();
+    let hidden = patch_indices(&task, &hidden, grid)?;
+    let codes = engine.uncover(request, hidden.clone(), CODES_PER_PATCH).await?;
+    let code = |code: &CodeScore| VisualCode {
+        code: code.code,
+        probability: f64::from(code.log_probability).exp(),
+    };
+    let patch = |(index, codes): (usize, Vec<CodeScore>)| PatchAnswer {
+        row: index / grid,
+        column: index % grid,
+        codes: codes.iter().map(code).collect(),
+    };
+    let patches = hidden.into_iter().zip(codes).map(patch).collect();
+    Ok(at_once(Answer::Patches(patches), None, usage, start))
+}
+
+/// Lists the patches that some ranges name, each once, row by row.
+fn patch_indices(task: &str, ranges: &[PatchRange], grid: usize) -> Result<Vec<usize>, TaskError> {
+    let mut indices = BTreeSet::new();
+    for range in ranges {
+        if range.rows.end().max(range.columns.end()) >= &grid {
+            return Err(TaskError::NoSuchPatch {
+                task: task.to_owned(),
+                found: range.to_string(),
+                grid,
+            });
+        }
+        let row = |row: usize| range.columns.clone().map(move |column| row * grid + column);
+        indices.extend(range.rows.clone().flat_map(row));
+    }
+    Ok(indices.into_iter().collect())
 }
 
 /// Counts what the encoder reads. A prompt that cannot be tokenized is refused by the engine.

@@ -123,6 +123,9 @@ impl Task {
         if let Some(candidates) = self.file.choices(values)? {
             return Ok(Shape::Choice(candidates));
         }
+        if let Some(hidden) = self.file.hidden_patches(values)? {
+            return Ok(Shape::Patches(hidden));
+        }
         Ok(match &self.file.output {
             OutputSpec::Choice(Choices::OfModel) => Shape::Class,
             OutputSpec::Embedding => Shape::Embedding,

@@ -108,7 +108,7 @@ fn a_file_of_the_callers_overrides_a_built_in_task_and_adds_others() {
     assert_eq!(library.get("caption").unwrap().description(), "Mine.");
     assert_eq!(library.get("caption").unwrap().folder(), Some(folder.path()));
     let names: Vec<&str> = library.iter().map(Task::name).collect();
-    assert_eq!(names, ["caption", "vqa", "classify", "retrieve", "infill", "new"]);
+    assert_eq!(names, ["caption", "vqa", "classify", "retrieve", "infill", "patches", "new"]);
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn two_files_of_the_callers_may_not_define_the_same_task() {
 fn a_missing_folder_and_an_unknown_task_are_told() {
     let mut library = TaskLibrary::builtin().unwrap();
     assert_snapshot!(library.load_dir("no/such").unwrap_err(), @"cannot read the task folder 'no/such'");
-    assert_snapshot!(library.get("embed").unwrap_err(), @"unknown task 'embed' (tasks: caption, vqa, classify, retrieve, infill)");
-    assert_snapshot!(library.get("Captions").unwrap_err(), @"unknown task 'Captions': did you mean 'caption'? (tasks: caption, vqa, classify, retrieve, infill)");
+    assert_snapshot!(library.get("embed").unwrap_err(), @"unknown task 'embed' (tasks: caption, vqa, classify, retrieve, infill, patches)");
+    assert_snapshot!(library.get("Captions").unwrap_err(), @"unknown task 'Captions': did you mean 'caption'? (tasks: caption, vqa, classify, retrieve, infill, patches)");
 }
 
 /// Describes a model of another family by its `config.json`.
@@ -187,6 +187,9 @@ fn asked(config: &ModelConfig) -> String {
                     inputs = inputs.with("text", "a ___ b");
                 }
                 InputKind::Text => inputs = inputs.with(name.clone(), format!("({name})")),
+                InputKind::List => {
+                    inputs = inputs.with(name.clone(), InputValue::List(vec!["0:1-2".to_owned()]));
+                }
                 _ => {}
             }
         }

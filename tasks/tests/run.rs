@@ -83,6 +83,7 @@ async fn runs_at_the_same_time_give_what_they_give_alone() {
         ),
         ("infill", TaskInputs::new().with("text", "one ___ two ___")),
         ("retrieve", TaskInputs::new().with("text", "apple")),
+        ("patches", with_image().with("hide", hidden(&["0:0-2", "3:3"]))),
     ];
     let run = async |(task, inputs): &(&str, TaskInputs)| {
         library
@@ -148,6 +149,32 @@ fn a_choice_ranks_by_the_likelihood_of_the_whole_answer() {
     );
     let shortest = scores.iter().map(|score| score.tokens).min().unwrap();
     assert!(outcome.usage.new_tokens >= shortest);
+}
+
+fn hidden(patches: &[&str]) -> InputValue {
+    InputValue::List(patches.iter().map(|patch| (*patch).to_owned()).collect())
+}
+
+#[test]
+fn what_is_hidden_is_named_from_the_rest_of_the_picture_alone() {
+    let engine = engine();
+    let task = |image: TaskInputs, patches: &[&str]| {
+        let outcome = answer(&engine, "patches", &image.with("hide", hidden(patches))).unwrap();
+        outcome.answer.patches().to_vec()
+    };
+    let named = task(with_image(), &["1:2", "0:0"]);
+    let places: Vec<_> = named.iter().map(|patch| (patch.row, patch.column)).collect();
+    assert_eq!(places, [(0, 0), (1, 2)]);
+    // Patches are 4 pixels wide: other pixels under the hidden ones change nothing, others elsewhere do.
+    let painted = |top: usize, left: usize| {
+        let mut pixels = with_image().images[0].pixels().to_vec();
+        (top..top + 4).for_each(|y| pixels[y * 16 + left..][..4].fill(0.9));
+        TaskInputs::new().with_image(ProcessedImage::from_pixels(pixels))
+    };
+    assert_eq!(task(painted(4, 8), &["1:2", "0:0"]), named);
+    assert_ne!(task(painted(4, 4), &["1:2", "0:0"]), named);
+    let error = answer(&engine, "patches", &with_image().with("hide", hidden(&["0:4"]))).unwrap_err();
+    insta::assert_snapshot!(error, @"the task 'patches': cannot hide \"0:4\": the model sees a picture as 4 rows and 4 columns of patches, counted from 0");
 }
 
 #[test]

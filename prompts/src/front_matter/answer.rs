@@ -19,6 +19,7 @@ pub(super) struct RawOutput {
     choices_from: Option<Spanned<String>>,
     of_model: Option<Spanned<bool>>,
     fill: Option<Spanned<String>>,
+    hidden: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,6 +51,7 @@ pub(super) fn check_output(
         ("choices_from", raw.choices_from.as_ref().map(line), "choice"),
         ("of_model", raw.of_model.as_ref().map(line), "choice"),
         ("fill", raw.fill.as_ref().map(line), "text"),
+        ("hidden", raw.hidden.as_ref().map(line), "patches"),
     ];
     if !OutputSpec::KINDS.contains(&kind) {
         let suggestion = nearest(kind, OutputSpec::KINDS);
@@ -74,6 +76,7 @@ pub(super) fn check_output(
     match kind {
         "choice" => check_choices(raw, inputs).map(OutputSpec::Choice),
         "embedding" => Ok(OutputSpec::Embedding),
+        "patches" => check_patches(raw, inputs),
         _ => {
             let fill = raw
                 .fill
@@ -82,6 +85,18 @@ pub(super) fn check_output(
             Ok(OutputSpec::Text { fill })
         }
     }
+}
+
+fn check_patches(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<OutputSpec, Problem> {
+    let Some(hidden) = raw.hidden else {
+        return Err(Problem::new(
+            &raw.kind,
+            "output",
+            "an output of kind patches needs the patches to hide: write `hidden:` and the name of an input of type list",
+        ));
+    };
+    let hidden = input_of_kind(hidden, "output.hidden", InputKind::List, inputs)?;
+    Ok(OutputSpec::Patches { hidden })
 }
 
 fn check_choices(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<Choices, Problem> {
@@ -118,12 +133,12 @@ fn check_choices(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result
 }
 
 pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Result<DecodeSpec, Problem> {
-    if *output == OutputSpec::Embedding {
-        return Err(Problem::new(
-            &raw,
-            "decode",
-            "an embedding is not decoded: remove `decode`",
-        ));
+    if output.is_encoded() {
+        let message = format!(
+            "an answer of kind {} is not decoded: remove `decode`",
+            output.kind()
+        );
+        return Err(Problem::new(&raw, "decode", message));
     }
     let raw = raw.value;
     Ok(DecodeSpec {

@@ -92,12 +92,14 @@ fn example_output(
 ) -> Result<Option<String>, Problem> {
     let key = format!("{key}.output");
     match (answer, output) {
-        (None, OutputSpec::Embedding) => Ok(None),
-        (Some(answer), OutputSpec::Embedding) => Err(Problem::new(
-            &answer,
-            key,
-            "an embedding has no answer to write down: remove `output`",
-        )),
+        (None, output) if output.is_encoded() => Ok(None),
+        (Some(answer), output) if output.is_encoded() => {
+            let message = format!(
+                "an answer of kind {} cannot be written down: remove `output`",
+                output.kind()
+            );
+            Err(Problem::new(&answer, key, message))
+        }
         (None, _) => Err(Problem {
             line: example_line,
             key,

@@ -10,6 +10,7 @@
 mod builder;
 mod forward;
 mod labels;
+mod reading;
 mod scoring;
 mod search;
 mod sequence;
@@ -26,10 +27,13 @@ use crate::error::RequestError;
 use crate::generation::GenerationConfig;
 use crate::request::{Prepared, Request, SamplingParams};
 use crate::scheduler::Demand;
-use crate::stream::{ClassScore, Generation, Hypothesis, Score, TokenStream, Usage, WordScore, block_on};
+use crate::stream::{
+    ClassScore, CodeScore, Generation, Hypothesis, Score, TokenStream, Usage, WordScore, block_on,
+};
 use crate::tokenizer::Tokenizer;
 
 use multiway_model::{Checkpoint, Model, ModelConfig};
+use reading::Reading;
 use scoring::Scoring;
 use search::{Search, SearchReply};
 use sequence::{Clock, Sequence};
@@ -39,7 +43,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
-use worker::{Command, Masks, Submission, Work};
+use worker::{Command, Submission, Work};
 
 /// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
 ///
@@ -278,7 +282,7 @@ impl Engine {
         let prepared = self.prepare(request)?;
         let place = self.place().await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(prepared, Work::Embed(Some(reply)), 0, place)?;
+        self.submit_reading(prepared, Reading::Embedding, Work::Embed(Some(reply)), place)?;
         answer.await.unwrap_or(Err(RequestError::ShutDown))
     }
 
@@ -314,7 +318,7 @@ impl Engine {
         }
         let place = self.place().await?;
         let (reply, scores) = oneshot::channel();
-        self.submit(prepared, Work::Classify(Some(reply)), 0, place)?;
+        self.submit_reading(prepared, Reading::Classes, Work::Classify(Some(reply)), place)?;
         let scores = scores.await.unwrap_or(Err(RequestError::ShutDown))?;
         let scored = labels.iter().zip(scores);
         Ok(scored
@@ -348,11 +352,12 @@ impl Engine {
         }
         let place = self.place().await?;
         let (reply, words) = oneshot::channel();
-        let masks = Masks {
-            id: mask,
-            words: count,
+        let reading = Reading::Words {
+            mask,
+            count,
+            vocabulary: self.tokenizer().vocab_size(),
         };
-        self.submit(prepared, Work::Unmask(masks, Some(reply)), 0, place)?;
+        self.submit_reading(prepared, reading, Work::Unmask(Some(reply)), place)?;
         words.await.unwrap_or(Err(RequestError::ShutDown))
     }
 
@@ -366,6 +371,56 @@ impl Engine {
         count: usize,
     ) -> Result<Vec<Vec<WordScore>>, RequestError> {
         block_on(self.unmask(request, count))
+    }
+
+    /// Hides patches of the prompt's first picture from the encoder and names what they show: for each, in the order
+    /// given, the likeliest visual codes with their log-probabilities, at most `count`, the likeliest first.
+    ///
+    /// Patches are counted row by row from the top left, as [`ModelConfig::patches`] counts them.
+    ///
+    /// # Errors
+    /// [`RequestError::NoHead`] where the model has no head for masked patches, [`RequestError::NothingToHide`] and
+    /// [`RequestError::Patch`] where there is no such patch; else as [`embed`](Self::embed).
+    pub async fn uncover(
+        &self,
+        request: Request,
+        hidden: Vec<usize>,
+        count: usize,
+    ) -> Result<Vec<Vec<CodeScore>>, RequestError> {
+        if !self.config().names_patches() {
+            return Err(RequestError::NoHead {
+                head: "names for hidden patches",
+            });
+        }
+        let prepared = self.prepare(request)?;
+        if prepared.images.is_empty() {
+            return Err(RequestError::NothingToHide);
+        }
+        let patches = self.config().patches();
+        if let Some(&found) = hidden.iter().find(|patch| **patch >= patches) {
+            return Err(RequestError::Patch { found, patches });
+        }
+        if hidden.is_empty() {
+            return Ok(Vec::new());
+        }
+        let place = self.place().await?;
+        let (reply, codes) = oneshot::channel();
+        let reading = Reading::Codes { hidden, count };
+        self.submit_reading(prepared, reading, Work::Uncover(Some(reply)), place)?;
+        codes.await.unwrap_or(Err(RequestError::ShutDown))
+    }
+
+    /// Names hidden patches, as [`uncover`](Self::uncover) does.
+    ///
+    /// # Errors
+    /// As [`uncover`](Self::uncover).
+    pub fn uncover_blocking(
+        &self,
+        request: Request,
+        hidden: Vec<usize>,
+        count: usize,
+    ) -> Result<Vec<Vec<CodeScore>>, RequestError> {
+        block_on(self.uncover(request, hidden, count))
     }
 
     fn check_writes(&self) -> Result<(), RequestError> {
@@ -434,6 +489,28 @@ impl Engine {
         slots: usize,
         place: OwnedSemaphorePermit,
     ) -> Result<(), RequestError> {
+        self.send(prepared, Reading::Memory, work, slots, place)
+    }
+
+    /// Submits what is answered by encoding alone.
+    fn submit_reading(
+        &self,
+        prepared: Prepared,
+        reading: Reading,
+        work: Work,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
+        self.send(prepared, reading, work, 0, place)
+    }
+
+    fn send(
+        &self,
+        prepared: Prepared,
+        reading: Reading,
+        work: Work,
+        slots: usize,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
         let config = self.config();
         let usage = Usage {
             prompt_tokens: prepared.tokens.len(),
@@ -446,6 +523,7 @@ impl Engine {
         };
         let submission = Submission {
             prepared,
+            reading,
             work,
             demand,
             usage,

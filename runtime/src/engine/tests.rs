@@ -2,13 +2,14 @@
 
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
+use super::reading::{PromptToRead, Read};
 use super::*;
 use crate::generation::Ends;
 use crate::request::SamplingParams;
 use crate::stream::{FinishReason, StreamEvent};
 use crate::tokenizer::sentencepiece_to_json;
 use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_model::{DecoderRow, EncoderSample, ForwardError, PromptMemory};
+use multiway_model::{DecoderRow, ForwardError};
 use multiway_prompts::Prompt;
 use std::pin::pin;
 use std::sync::LazyLock;
@@ -61,29 +62,9 @@ impl Gated {
 }
 
 impl Forward for Gated {
-    fn encode(&mut self, samples: &[EncoderSample]) -> Result<Vec<PromptMemory>, ForwardError> {
-        self.wait(Step::Encode(samples.len()))?;
-        self.model.encode(samples)
-    }
-
-    fn embed(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError> {
-        self.wait(Step::Encode(samples.len()))?;
-        self.model.embed(samples)
-    }
-
-    fn classify(&mut self, samples: &[EncoderSample]) -> Result<Vec<Vec<f32>>, ForwardError> {
-        self.wait(Step::Encode(samples.len()))?;
-        self.model.classify(samples)
-    }
-
-    fn unmask<T>(
-        &mut self,
-        samples: &[EncoderSample],
-        mask: u32,
-        best: impl Fn(&[f32]) -> T,
-    ) -> Result<Vec<Vec<T>>, ForwardError> {
-        self.wait(Step::Encode(samples.len()))?;
-        self.model.unmask(samples, mask, best)
+    fn encode(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError> {
+        self.wait(Step::Encode(prompts.len()))?;
+        self.model.encode(prompts)
     }
 
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {

@@ -1,17 +1,16 @@
 //! The engine's thread: receive, reap, admit, encode, decode, sample, emit, retire.
 
 use super::forward::Forward;
+use super::reading::{PromptToRead, Read, Reading};
 use super::scoring::{CacheChanges, Scoring};
 use super::search::Search;
 use super::sequence::{Clock, Sequence};
 use super::stats::Counters;
 use crate::error::RequestError;
 use crate::request::Prepared;
-use crate::sampling::LogNormalizer;
 use crate::scheduler::{Demand, RequestId, Scheduler};
-use crate::stream::{FinishReason, Usage, WordScore};
-use crate::tokenizer::TokenId;
-use multiway_model::{DecoderRow, EncoderSample, ForwardError, PromptMemory};
+use crate::stream::{CodeScore, FinishReason, Usage, WordScore};
+use multiway_model::{DecoderRow, ForwardError, PromptMemory};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +41,8 @@ pub enum Shutdown {
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) prepared: Prepared,
+    /// What is to be read off the encoded prompt.
+    pub(crate) reading: Reading,
     pub(crate) work: Work,
     pub(crate) demand: Demand,
     pub(crate) usage: Usage,
@@ -60,14 +61,9 @@ pub(crate) enum Work {
     /// Scores of the head's classes.
     Classify(Reply<Vec<f32>>),
     /// The likeliest words at each mask.
-    Unmask(Masks, Reply<Vec<Vec<WordScore>>>),
-}
-
-/// Which token is a mask, and how many words are wanted for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Masks {
-    pub(crate) id: TokenId,
-    pub(crate) words: usize,
+    Unmask(Reply<Vec<Vec<WordScore>>>),
+    /// The likeliest visual codes of each hidden patch.
+    Uncover(Reply<Vec<Vec<CodeScore>>>),
 }
 
 /// Whoever waits for an answer that comes at once; none once it has come.
@@ -89,7 +85,8 @@ impl Work {
             Self::Search(search) => search.is_cancelled(),
             Self::Score(scoring) => scoring.is_cancelled(),
             Self::Embed(reply) | Self::Classify(reply) => is_gone(reply),
-            Self::Unmask(_, reply) => is_gone(reply),
+            Self::Unmask(reply) => is_gone(reply),
+            Self::Uncover(reply) => is_gone(reply),
         }
     }
 
@@ -99,7 +96,8 @@ impl Work {
             Self::Search(search) => search.fail(error),
             Self::Score(scoring) => scoring.fail(error),
             Self::Embed(reply) | Self::Classify(reply) => answer(reply, Err(error)),
-            Self::Unmask(_, reply) => answer(reply, Err(error)),
+            Self::Unmask(reply) => answer(reply, Err(error)),
+            Self::Uncover(reply) => answer(reply, Err(error)),
         }
     }
 }
@@ -107,6 +105,7 @@ impl Work {
 /// A request that the engine has accepted.
 struct Job {
     prepared: Prepared,
+    reading: Reading,
     work: Work,
     usage: Usage,
     place: Option<OwnedSemaphorePermit>,
@@ -115,6 +114,9 @@ struct Job {
     slot: usize,
     memory: Option<PromptMemory>,
 }
+
+/// What a request is told whose logits cannot be ranked.
+const NOT_FINITE: &str = "the model's logits are not finite numbers; its weights may be damaged";
 
 /// Whether the thread goes on.
 #[derive(PartialEq, Eq)]
@@ -197,6 +199,7 @@ impl<F: Forward> Worker<F> {
     fn accept(&mut self, submission: Submission) {
         let Submission {
             prepared,
+            reading,
             work,
             demand,
             usage,
@@ -207,6 +210,7 @@ impl<F: Forward> Worker<F> {
         tracing::debug!(request = id.number(), ?demand, ?usage, "request accepted");
         let job = Job {
             prepared,
+            reading,
             work,
             usage,
             place: Some(place),
@@ -227,10 +231,9 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Starts the requests that fit and encodes their prompts.
+    /// Starts the requests that fit and encodes their prompts, all in one packed batch.
     fn admit(&mut self) {
-        let (mut generate, mut embed) = (Vec::new(), Vec::new());
-        let (mut classify, mut unmask) = (Vec::new(), BTreeMap::<Masks, Vec<RequestId>>::new());
+        let mut admitted = Vec::new();
         for admission in self.scheduler.admit() {
             let Some(job) = self.jobs.get_mut(&admission.id) else {
                 continue;
@@ -239,94 +242,71 @@ impl<F: Forward> Worker<F> {
             job.clock.admitted();
             job.slot = admission.slots.first().copied().unwrap_or_default();
             match &mut job.work {
-                Work::Embed(_) => embed.push(admission.id),
-                Work::Classify(_) => classify.push(admission.id),
-                Work::Unmask(masks, _) => unmask.entry(*masks).or_default().push(admission.id),
-                Work::Generate(_) => generate.push(admission.id),
-                Work::Search(search) => {
-                    search.begin(admission.slots);
-                    generate.push(admission.id);
-                }
-                Work::Score(scoring) => {
-                    scoring.begin(admission.slots);
-                    generate.push(admission.id);
-                }
+                Work::Search(search) => search.begin(admission.slots),
+                Work::Score(scoring) => scoring.begin(admission.slots),
+                _ => {}
             }
+            admitted.push(admission.id);
         }
-        self.encode(&generate, Forward::encode, |job, memory| {
-            job.memory = Some(memory)
-        });
-        self.encode(&embed, Forward::embed, |job, embedding| {
-            if let Work::Embed(reply) = &mut job.work {
-                answer(reply, Ok(embedding));
-            }
-        });
-        self.encode(&classify, Forward::classify, |job, scores| {
-            if let Work::Classify(reply) = &mut job.work {
-                answer(reply, Ok(scores));
-            }
-        });
-        let vocabulary = self.vocabulary;
-        for (masks, ids) in &unmask {
-            let best = |logits: &[f32]| likeliest(logits.get(..vocabulary).unwrap_or(logits), masks.words);
-            self.encode(
-                ids,
-                |forward, samples| forward.unmask(samples, masks.id, best),
-                |job, words| {
-                    if let Work::Unmask(_, reply) = &mut job.work {
-                        answer(
-                            reply,
-                            words.into_iter().collect::<Option<_>>().ok_or_else(not_finite),
-                        );
-                    }
-                },
-            );
-        }
-        let at_once = embed.into_iter().chain(classify);
-        for id in at_once.chain(unmask.into_values().flatten()) {
-            if self.jobs.contains_key(&id) {
-                self.counters.finished();
-                self.retire(id);
-            }
+        if !admitted.is_empty() {
+            self.encode(&admitted);
         }
     }
 
-    /// Encodes the prompts of some requests in one packed batch and hands the results to them.
-    fn encode<T>(
-        &mut self,
-        ids: &[RequestId],
-        encode: impl Fn(&mut F, &[EncoderSample]) -> Result<Vec<T>, ForwardError>,
-        mut take: impl FnMut(&mut Job, T),
-    ) {
-        if ids.is_empty() {
-            return;
-        }
+    /// Encodes the prompts of some requests and hands out what was read off them.
+    fn encode(&mut self, ids: &[RequestId]) {
         let jobs = ids.iter().filter_map(|id| self.jobs.get(id));
-        let samples: Vec<EncoderSample> = jobs
-            .map(|job| EncoderSample {
+        let prompts: Vec<PromptToRead> = jobs
+            .map(|job| PromptToRead {
                 images: &job.prepared.images,
                 tokens: &job.prepared.tokens,
+                reading: &job.reading,
             })
             .collect();
-        let _span = tracing::debug_span!("encode", requests = samples.len()).entered();
+        let _span = tracing::debug_span!("encode", requests = prompts.len()).entered();
         let since = Instant::now();
         let forward = &mut self.forward;
-        match guard(|| encode(forward, &samples)) {
-            Ok(results) if results.len() != ids.len() => {
-                let cause = format!("{} prompts gave {} results", ids.len(), results.len());
+        match guard(|| forward.encode(&prompts)) {
+            Ok(reads) if reads.len() != ids.len() => {
+                let cause = format!("{} prompts gave {} results", ids.len(), reads.len());
                 self.fail_all(ids, &cause);
             }
-            Ok(results) => {
-                for (id, result) in ids.iter().zip(results) {
+            Ok(reads) => {
+                for (id, read) in ids.iter().zip(reads) {
                     if let Some(job) = self.jobs.get_mut(id) {
                         job.clock.encoded(since);
                         job.prepared.images.clear();
-                        take(job, result);
                     }
+                    self.take(*id, read);
                 }
             }
             Err(cause) => self.fail_all(ids, &cause),
         }
+    }
+
+    /// Hands what was read off a prompt to its request: a memory to go on with, or the answer itself.
+    fn take(&mut self, id: RequestId, read: Read) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        match (&mut job.work, read) {
+            (Work::Generate(_) | Work::Search(_) | Work::Score(_), Read::Memory(memory)) => {
+                job.memory = Some(memory);
+                return;
+            }
+            (Work::Embed(reply), Read::Embedding(embedding)) => answer(reply, Ok(embedding)),
+            (Work::Classify(reply), Read::Classes(scores)) => answer(reply, Ok(scores)),
+            (Work::Unmask(reply), Read::Words(words)) => answer(reply, Ok(words)),
+            (Work::Uncover(reply), Read::Codes(codes)) => answer(reply, Ok(codes)),
+            (_, read) => {
+                let cause = match read {
+                    Read::NotFinite => NOT_FINITE,
+                    _ => "the model gave something else than what was asked for",
+                };
+                let cause = cause.to_owned();
+                return self.fail(id, RequestError::Failed { cause });
+            }
+        }
+        self.counters.finished();
+        self.retire(id);
     }
 
     /// Advances every running request by one token.
@@ -353,7 +333,7 @@ impl<F: Forward> Worker<F> {
                     let own = scoring.rows().into_iter();
                     rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
                 }
-                Work::Embed(_) | Work::Classify(_) | Work::Unmask(..) => {}
+                Work::Embed(_) | Work::Classify(_) | Work::Unmask(_) | Work::Uncover(_) => {}
             }
             owners.push((*id, rows.len() - before));
         }
@@ -421,7 +401,7 @@ impl<F: Forward> Worker<F> {
                 }),
                 Err(cause) => Err(cause),
             },
-            Work::Embed(_) | Work::Classify(_) | Work::Unmask(..) => Ok(true),
+            Work::Embed(_) | Work::Classify(_) | Work::Unmask(_) | Work::Uncover(_) => Ok(true),
         };
         match outcome {
             Ok(false) => {}
@@ -478,30 +458,6 @@ fn finish(job: &Job, reason: FinishReason) {
             ..job.usage
         };
         sequence.finish(reason, usage, job.clock.stop());
-    }
-}
-
-/// Finds the likeliest ids; nothing where the logits are no numbers.
-fn likeliest(logits: &[f32], count: usize) -> Option<Vec<WordScore>> {
-    let normalizer = LogNormalizer::of(logits)?;
-    let all = normalizer.log_probabilities(logits);
-    let mut order: Vec<(TokenId, f32)> = (0..).zip(all).collect();
-    let likelier_first = |(a, p): &(TokenId, f32), (b, q): &(TokenId, f32)| q.total_cmp(p).then(a.cmp(b));
-    if count < order.len() {
-        order.select_nth_unstable_by(count, likelier_first);
-        order.truncate(count);
-    }
-    order.sort_unstable_by(likelier_first);
-    let best = order.into_iter();
-    Some(
-        best.map(|(id, log_probability)| WordScore { id, log_probability })
-            .collect(),
-    )
-}
-
-fn not_finite() -> RequestError {
-    RequestError::Failed {
-        cause: "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
     }
 }
 

@@ -1,0 +1,75 @@
+//! What a request wants of its encoded prompt.
+
+use crate::sampling::LogNormalizer;
+use crate::stream::{CodeScore, WordScore};
+use crate::tokenizer::TokenId;
+use multiway_model::{ProcessedImage, PromptMemory};
+
+/// A prompt to encode, and what is to be read off it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PromptToRead<'a> {
+    pub(crate) images: &'a [ProcessedImage],
+    pub(crate) tokens: &'a [TokenId],
+    pub(crate) reading: &'a Reading,
+}
+
+/// What is to be read off an encoded prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// What decoding needs.
+    Memory,
+    /// The retrieval embedding.
+    Embedding,
+    /// The scores of the head's classes.
+    Classes,
+    /// The likeliest words behind each mask of the text, among the first `vocabulary` ids.
+    Words {
+        mask: TokenId,
+        count: usize,
+        vocabulary: usize,
+    },
+    /// The likeliest visual codes of each patch of the first picture that is hidden from the encoder.
+    Codes { hidden: Vec<usize>, count: usize },
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Memory(PromptMemory),
+    Embedding(Vec<f32>),
+    Classes(Vec<f32>),
+    Words(Vec<Vec<WordScore>>),
+    Codes(Vec<Vec<CodeScore>>),
+    /// Nothing: the logits are not finite numbers.
+    NotFinite,
+}
+
+/// Finds the likeliest ids with their log-probabilities, the likeliest first; nothing where the logits are no numbers.
+pub(super) fn likeliest(logits: &[f32], count: usize) -> Option<Vec<(u32, f32)>> {
+    let normalizer = LogNormalizer::of(logits)?;
+    let all = normalizer.log_probabilities(logits);
+    let mut order: Vec<(u32, f32)> = (0..).zip(all).collect();
+    let likelier_first = |(a, p): &(u32, f32), (b, q): &(u32, f32)| q.total_cmp(p).then(a.cmp(b));
+    if count < order.len() {
+        order.select_nth_unstable_by(count, likelier_first);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(likelier_first);
+    Some(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_come_first_and_earlier_ids_before_equal_ones() {
+        let ids = |logits: &[f32], count| {
+            let best = likeliest(logits, count).unwrap();
+            best.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&[0.0, 3.0, 1.0, 3.0], 3), [1, 3, 2]);
+        assert_eq!(ids(&[0.0, 3.0], 9), [1, 0]);
+        assert_eq!(likeliest(&[0.0, f32::NAN], 1), None);
+    }
+}
