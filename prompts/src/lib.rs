@@ -40,7 +40,7 @@
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
 //! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
 //! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
-//! | `decode` | `prefix` (special tokens), `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`, `beams`, `length_penalty`, `early_stopping` (`at_once`, `when_no_better`, `never`), `repetition_penalty`, `no_repeat_ngram_size`, `min_new_tokens`, `stop` |
+//! | `decode` | `prefix` (special tokens), `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`, `seed`, `beams`, `length_penalty`, `early_stopping` (`at_once`, `when_no_better`, `never`), `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (token ids, and what is added to their logits), `no_repeat_ngram_size`, `min_new_tokens`, `stop` |
 //! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
 //! | `languages` | BCP 47 tags |
 //! | `examples` | `inputs`, with pictures as paths from the task file, and the `output` that they should get |

@@ -1,5 +1,6 @@
 //! What a task file declares besides its inputs: the answer, decoding, metrics, examples.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use indexmap::IndexMap;
@@ -96,6 +97,12 @@ pub struct DecodeSpec {
     /// Samples from the fewest most likely tokens that have this probability together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f32>,
+    /// Samples from the tokens that have at least this share of the most likely one's probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Samples from the most typical tokens that have this probability together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typical_p: Option<f32>,
     /// The seed of sampling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -111,6 +118,15 @@ pub struct DecodeSpec {
     /// Makes what was written before less likely, above 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f32>,
+    /// Makes what the model wrote before less likely, above 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f32>,
+    /// Makes what the model wrote before less likely for each time that it did, above 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f32>,
+    /// What is added to the logits of tokens, by their ids.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub logit_bias: BTreeMap<u32, f32>,
     /// The length of the sequences of tokens that may not come twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_repeat_ngram_size: Option<usize>,

@@ -13,6 +13,15 @@ fn a_task_is_written_as_json_with_all_that_it_declares() {
 }
 
 #[test]
+fn what_changes_the_next_token_is_read_from_a_task_and_written_as_json() {
+    let file = "---\ndescription: x\ndecode:\n  min_p: 0.25\n  typical_p: 0.5\n  presence_penalty: -1.5\n  \
+        frequency_penalty: 0.5\n  logit_bias: {7: -100, 12: 3.5}\n---\nhello";
+    let task = TaskFile::parse("x.task", file.as_bytes()).unwrap();
+    let expected = r#"{"min_p":0.25,"typical_p":0.5,"presence_penalty":-1.5,"frequency_penalty":0.5,"logit_bias":{"7":-100.0,"12":3.5}}"#;
+    assert_eq!(serde_json::to_string(&task.decode).unwrap(), expected);
+}
+
+#[test]
 fn answers_to_choose_from_are_written_beside_their_kind() {
     let choice = |output: &str| {
         let file = format!(

@@ -1,6 +1,6 @@
 //! Errors of building an engine and of its requests.
 
-use crate::tokenizer::TokenizerError;
+use crate::tokenizer::{TokenId, TokenizerError};
 use multiway_model::{ForwardError, LoadError};
 
 /// What can go wrong while an engine is built.
@@ -170,6 +170,14 @@ pub enum RequestError {
         found: String,
         /// What would be right.
         expected: &'static str,
+    },
+    /// A bias is for a token that does not exist.
+    #[error("logit_bias has token {id}, expected ids below {vocabulary}, the size of the vocabulary")]
+    UnknownToken {
+        /// The token.
+        id: TokenId,
+        /// How many tokens there are.
+        vocabulary: usize,
     },
     /// The prompt or the forced prefix names a special token that does not exist.
     #[error("unknown special token '{token}'; the vocabulary has {known}")]

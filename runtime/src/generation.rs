@@ -71,6 +71,8 @@ struct RawGenerationConfig {
     #[serde(deserialize_with = "present")]
     top_k: Option<Option<usize>>,
     top_p: Option<f32>,
+    min_p: Option<f32>,
+    typical_p: Option<f32>,
     num_beams: Option<usize>,
     length_penalty: Option<f32>,
     early_stopping: Option<Value>,
@@ -197,6 +199,12 @@ impl RawGenerationConfig {
                 None
             },
             top_p: if samples { self.top_p.unwrap_or(1.0) } else { 1.0 },
+            min_p: if samples { self.min_p.unwrap_or(0.0) } else { 0.0 },
+            typical_p: if samples {
+                self.typical_p.unwrap_or(1.0)
+            } else {
+                1.0
+            },
             beams,
             length_penalty: self.length_penalty.unwrap_or(defaults.length_penalty),
             early_stopping: match &self.early_stopping {
@@ -261,9 +269,12 @@ mod tests {
             ..SamplingParams::default()
         };
         assert_eq!(read, expected);
+        let cut = parse(r#"{"do_sample": true, "min_p": 0.05, "typical_p": 0.9}"#);
+        let cut = cut.unwrap().sampling;
+        assert_eq!((cut.min_p, cut.typical_p, cut.top_p), (0.05, 0.9, 1.0));
         let all = parse(r#"{"do_sample": true, "top_k": null}"#).unwrap().sampling;
         assert_eq!(all.top_k, None);
-        let unused = parse(r#"{"temperature": 0.7, "max_new_tokens": 9}"#);
+        let unused = parse(r#"{"temperature": 0.7, "min_p": 0.05, "typical_p": 0.9, "max_new_tokens": 9}"#);
         let expected = SamplingParams {
             max_new_tokens: 9,
             ..SamplingParams::default()
@@ -281,6 +292,8 @@ mod tests {
             r#"{"eos_token_id": 5000}"#,
             r#"{"early_stopping": 3}"#,
             r#"{"repetition_penalty": -1}"#,
+            r#"{"do_sample": true, "min_p": 2}"#,
+            r#"{"do_sample": true, "typical_p": 0}"#,
         ];
         let refusals: Vec<String> = files.iter().map(|file| parse(file).unwrap_err()).collect();
         insta::assert_snapshot!(refusals.join("\n"));

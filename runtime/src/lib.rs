@@ -18,15 +18,17 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `tokenizer` | text to ids and back: `tokenizer.json`, SentencePiece models, conversion between them |
-//! | `request` | what a caller asks for, checked before it may wait |
+//! | `request`, `bounds` | what a caller asks for, checked before it may wait |
 //! | `scheduler` | who runs: a plain data structure |
 //! | `engine` | the thread that owns the model, and the handle to it |
-//! | `sampling`, `logits`, `stop` | the next token; what must not be written; where an answer ends |
+//! | `sampling`, `truncation` | the next token, and which tokens it is drawn from |
+//! | `logits`, `stop` | what is made likelier, less likely or impossible; where an answer ends |
 //! | `generation` | how a checkpoint wants answers written |
 //! | `beam` | several continuations at a time |
 //! | `stream` | what comes back |
 
 mod beam;
+mod bounds;
 mod engine;
 mod error;
 mod generation;
@@ -37,6 +39,7 @@ mod scheduler;
 mod stop;
 mod stream;
 mod tokenizer;
+mod truncation;
 
 pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
 pub use error::{EngineError, RequestError};

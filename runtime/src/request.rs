@@ -5,6 +5,7 @@ use crate::tokenizer::{TokenId, Tokenizer};
 use multiway_model::{ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The most bytes of text that a prompt may have; what is longer is refused before it is tokenized.
 const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -71,10 +72,26 @@ pub struct SamplingParams {
     pub top_k: Option<usize>,
     /// Draw from the likeliest tokens that together have this probability; 1 for all.
     pub top_p: f32,
+    /// Draw from those tokens only that have at least this share of the likeliest one's probability; 0 for all.
+    ///
+    /// It looks at the probabilities after the temperature, among what `top_k` and `top_p` leave.
+    pub min_p: f32,
+    /// Draw from the most typical tokens that together have this probability; 1 for all.
+    ///
+    /// A token is the more typical the nearer its information is to the entropy of what the parameters above leave.
+    pub typical_p: f32,
     /// Where the random numbers start; `None` for a fresh start at every request.
     pub seed: Option<u64>,
     /// Makes tokens that were read before less likely, above 1, or more likely, below; 1 changes nothing.
     pub repetition_penalty: f32,
+    /// Taken from the logit of every token that the model wrote before, from -2 to 2. Neither the prompt nor the forced
+    /// prefix counts.
+    pub presence_penalty: f32,
+    /// Taken from the logit of a token once for each time that the model wrote it before, from -2 to 2. Neither the
+    /// prompt nor the forced prefix counts.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens at every step, before all penalties; from -100 to 100, at most 1024 tokens.
+    pub logit_bias: BTreeMap<TokenId, f32>,
     /// Never writes the same sequence of this many tokens twice; 0 allows it.
     pub no_repeat_ngram_size: usize,
     /// Writes at least this many tokens before `</s>`.
@@ -103,8 +120,13 @@ impl Default for SamplingParams {
             temperature: 0.0,
             top_k: None,
             top_p: 1.0,
+            min_p: 0.0,
+            typical_p: 1.0,
             seed: None,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: BTreeMap::new(),
             no_repeat_ngram_size: 0,
             min_new_tokens: 0,
             beams: 1,
@@ -190,7 +212,8 @@ impl SamplingParams {
                 "strings of 1 to 256 bytes",
             );
         }
-        Ok(())
+        self.check_truncation()?;
+        self.check_penalties()
     }
 }
 
@@ -215,6 +238,7 @@ impl Prepared {
         forced_start: Option<TokenId>,
     ) -> Result<Self, RequestError> {
         request.sampling.check()?;
+        request.sampling.check_biased_ids(tokenizer.vocab_size())?;
         let images = images(&request, config)?;
         let bytes: usize = request.prompt.parts.iter().map(text_bytes).sum();
         if bytes > MAX_TEXT_BYTES {

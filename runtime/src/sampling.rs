@@ -2,6 +2,7 @@
 
 use crate::request::SamplingParams;
 use crate::tokenizer::TokenId;
+use crate::truncation::Truncation;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::cmp::Ordering;
@@ -17,8 +18,7 @@ const WORDS_PER_STEP: u128 = 16;
 #[derive(Debug)]
 pub(crate) struct Sampler {
     temperature: f32,
-    top_k: usize,
-    top_p: f32,
+    truncation: Truncation,
     random: ChaCha8Rng,
 }
 
@@ -35,8 +35,7 @@ impl Sampler {
         let seed = params.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
         Self {
             temperature: params.temperature,
-            top_k: params.top_k.unwrap_or(usize::MAX),
-            top_p: params.top_p,
+            truncation: Truncation::new(params),
             random: ChaCha8Rng::seed_from_u64(seed),
         }
     }
@@ -56,23 +55,17 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32], step: usize) -> Option<usize> {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        let by_logit = |a: &usize, b: &usize| descending(logits, *a, *b);
-        if self.top_k < order.len() {
-            order.select_nth_unstable_by(self.top_k, by_logit);
-            order.truncate(self.top_k);
-        }
-        order.sort_unstable_by(by_logit);
+        let order = self.truncation.candidates(logits);
         let highest = order.first().and_then(|id| logits.get(*id)).copied()?;
         let weight = |id: &usize| {
             let logit = logits.get(*id).copied().unwrap_or(f32::NEG_INFINITY);
             (f64::from(logit - highest) / f64::from(self.temperature)).exp()
         };
-        let weights: Vec<f64> = order.iter().map(weight).collect();
-        let kept = nucleus(&weights, f64::from(self.top_p));
-        let total: f64 = weights.iter().take(kept).sum();
+        let mut weights: Vec<f64> = order.iter().map(weight).collect();
+        self.truncation.truncate(&mut weights);
+        let total: f64 = weights.iter().sum();
         let mut target = self.uniform(step) * total;
-        for (id, weight) in order.iter().zip(&weights).take(kept) {
+        for (id, weight) in order.iter().zip(&weights) {
             target -= weight;
             if target < 0.0 {
                 return Some(*id);
@@ -82,7 +75,6 @@ impl Sampler {
         order
             .iter()
             .zip(&weights)
-            .take(kept)
             .rfind(|(_, weight)| **weight > 0.0)
             .map(|(id, _)| *id)
     }
@@ -95,22 +87,8 @@ impl Sampler {
     }
 }
 
-/// Counts the likeliest tokens that together reach a share of the total weight.
-fn nucleus(weights: &[f64], share: f64) -> usize {
-    if share >= 1.0 {
-        return weights.len();
-    }
-    let needed = share * weights.iter().sum::<f64>();
-    let mut sum = 0.0;
-    let reached = weights.iter().position(|weight| {
-        sum += weight;
-        sum >= needed
-    });
-    reached.map_or(weights.len(), |last| last + 1)
-}
-
 /// Orders ids by their logits, the highest first; equal ones by id, and what is not a number last.
-fn descending(logits: &[f32], a: usize, b: usize) -> Ordering {
+pub(crate) fn descending(logits: &[f32], a: usize, b: usize) -> Ordering {
     let logit = |id: usize| {
         logits
             .get(id)
@@ -227,6 +205,34 @@ mod tests {
             assert!(sampler(1.0, None, 0.75, 3).sample(&logits, step).unwrap().id < 2);
             assert_eq!(sampler(1.0, None, 0.1, 3).sample(&logits, step).unwrap().id, 0);
         }
+    }
+
+    /// Lists the tokens that are drawn in many steps.
+    fn drawn(change: impl FnOnce(&mut SamplingParams), logits: &[f32]) -> Vec<TokenId> {
+        let mut params = SamplingParams {
+            temperature: 1.0,
+            seed: Some(5),
+            ..SamplingParams::default()
+        };
+        change(&mut params);
+        let mut sampler = Sampler::new(&params);
+        let drawn = (0..500).map(|step| sampler.sample(logits, step).unwrap().id);
+        drawn
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn min_p_and_typical_p_leave_out_what_is_unlikely_or_not_typical() {
+        let logits = [0.125_f32, 0.5, 0.125, 0.25].map(f32::ln);
+        assert_eq!(drawn(|_| {}, &logits), [0, 1, 2, 3]);
+        assert_eq!(drawn(|p| p.min_p = 0.4, &logits), [1, 3]);
+        assert_eq!(drawn(|p| p.typical_p = 0.2, &logits), [3]);
+        assert_eq!(drawn(|p| p.typical_p = 0.5, &logits), [1, 3]);
+        // At this temperature the least likely have half of the likeliest one's probability.
+        let hot = |p: &mut SamplingParams| (p.temperature, p.min_p) = (2.0, 0.4);
+        assert_eq!(drawn(hot, &logits), [0, 1, 2, 3]);
     }
 
     proptest! {

@@ -136,6 +136,7 @@ fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs>
         top_p: args.top_p,
         beams: args.beams,
         seed: context.seed(),
+        ..SamplingOverrides::default()
     });
     for (name, text) in &args.values {
         let value = task.file().parse_input(name, text).map_err(Failure::input)?;

@@ -1,7 +1,10 @@
 //! What a caller gives to a task: values by name, and pictures.
 
+use std::collections::BTreeMap;
+
 use multiway_model::ProcessedImage;
 use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, TaskFile};
+use multiway_runtime::TokenId;
 
 use crate::error::TaskError;
 
@@ -27,7 +30,7 @@ pub struct TaskInputs {
 }
 
 /// Holds decoding choices that override those of the task file, where they are given.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SamplingOverrides {
     /// The most tokens that the answer may have.
     pub max_new_tokens: Option<usize>,
@@ -39,6 +42,16 @@ pub struct SamplingOverrides {
     pub top_k: Option<usize>,
     /// Samples from the fewest most likely tokens that have this probability together.
     pub top_p: Option<f32>,
+    /// Samples from the tokens that have at least this share of the most likely one's probability.
+    pub min_p: Option<f32>,
+    /// Samples from the most typical tokens that have this probability together.
+    pub typical_p: Option<f32>,
+    /// Makes what the model wrote before less likely, above 0.
+    pub presence_penalty: Option<f32>,
+    /// Makes what the model wrote before less likely for each time that it did, above 0.
+    pub frequency_penalty: Option<f32>,
+    /// What is added to the logits of tokens, besides what the task file adds to those of others.
+    pub logit_bias: BTreeMap<TokenId, f32>,
     /// How many continuations to follow at a time.
     pub beams: Option<usize>,
     /// The seed of sampling.

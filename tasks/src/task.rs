@@ -111,7 +111,7 @@ impl Task {
         let request = Request {
             prompt: self.file.render(&values)?,
             images: inputs.images.clone(),
-            sampling: self.sampling(inputs.sampling, defaults.clone()),
+            sampling: self.sampling(&inputs.sampling, defaults.clone()),
         };
         Ok(Prepared {
             request,
@@ -138,7 +138,7 @@ impl Task {
     }
 
     /// Chooses how to decode: as the caller says, else the task file, else the checkpoint.
-    fn sampling(&self, overrides: SamplingOverrides, defaults: SamplingParams) -> SamplingParams {
+    fn sampling(&self, overrides: &SamplingOverrides, defaults: SamplingParams) -> SamplingParams {
         let decode = &self.file.decode;
         // Whoever asks for beams asks for the likeliest answer, whatever those before say about drawing one; and whoever
         // asks for a temperature asks for one answer.
@@ -147,6 +147,9 @@ impl Task {
         let beams = beams.or(decode.beams).or(draws(decode.temperature));
         let beams = beams.unwrap_or(defaults.beams);
         let temperature = decode.temperature.unwrap_or(defaults.temperature);
+        let mut logit_bias = defaults.logit_bias;
+        logit_bias.extend(&decode.logit_bias);
+        logit_bias.extend(&overrides.logit_bias);
         SamplingParams {
             max_new_tokens: overrides
                 .max_new_tokens
@@ -159,6 +162,11 @@ impl Task {
             },
             top_k: overrides.top_k.or(decode.top_k).or(defaults.top_k),
             top_p: overrides.top_p.or(decode.top_p).unwrap_or(defaults.top_p),
+            min_p: overrides.min_p.or(decode.min_p).unwrap_or(defaults.min_p),
+            typical_p: overrides
+                .typical_p
+                .or(decode.typical_p)
+                .unwrap_or(defaults.typical_p),
             seed: overrides.seed.or(decode.seed),
             beams,
             length_penalty: decode.length_penalty.unwrap_or(defaults.length_penalty),
@@ -169,6 +177,15 @@ impl Task {
                 _ => defaults.early_stopping,
             },
             repetition_penalty: decode.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            presence_penalty: overrides
+                .presence_penalty
+                .or(decode.presence_penalty)
+                .unwrap_or(defaults.presence_penalty),
+            frequency_penalty: overrides
+                .frequency_penalty
+                .or(decode.frequency_penalty)
+                .unwrap_or(defaults.frequency_penalty),
+            logit_bias,
             no_repeat_ngram_size: decode
                 .no_repeat_ngram_size
                 .unwrap_or(defaults.no_repeat_ngram_size),

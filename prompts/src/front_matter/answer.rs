@@ -1,5 +1,7 @@
 //! The `output` and `decode` of a task: which kind of answer, and how it is decoded.
 
+use std::collections::BTreeMap;
+
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
@@ -10,6 +12,9 @@ use crate::input::{InputKind, InputSpec, check_answers};
 use crate::spec::{Choices, DecodeSpec, EarlyStop, OutputSpec};
 use crate::special::{SPECIAL_FORMS, split_specials};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
+
+/// The most tokens whose logits a task may change by a bias.
+const MAX_BIASED: usize = 1024;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,11 +35,16 @@ pub(super) struct RawDecode {
     temperature: Option<Spanned<f32>>,
     top_k: Option<Spanned<usize>>,
     top_p: Option<Spanned<f32>>,
+    min_p: Option<Spanned<f32>>,
+    typical_p: Option<Spanned<f32>>,
     seed: Option<u64>,
     beams: Option<Spanned<usize>>,
     length_penalty: Option<Spanned<f32>>,
     early_stopping: Option<Spanned<String>>,
     repetition_penalty: Option<Spanned<f32>>,
+    presence_penalty: Option<Spanned<f32>>,
+    frequency_penalty: Option<Spanned<f32>>,
+    logit_bias: Option<Spanned<BTreeMap<u32, f32>>>,
     no_repeat_ngram_size: Option<Spanned<usize>>,
     min_new_tokens: Option<Spanned<usize>>,
     #[serde(default)]
@@ -143,28 +153,28 @@ pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Resu
     let raw = raw.value;
     Ok(DecodeSpec {
         prefix: raw.prefix.map(prefix).transpose()?.unwrap_or_default(),
-        max_new_tokens: raw
-            .max_new_tokens
-            .map(|value| at_least_one(value, "decode.max_new_tokens"))
-            .transpose()?,
+        max_new_tokens: at_least_one(raw.max_new_tokens, "decode.max_new_tokens")?,
         temperature: bounded(
             raw.temperature,
             "decode.temperature",
             "a number of at least 0",
             |t| t >= 0.0,
         )?,
-        top_k: raw
-            .top_k
-            .map(|value| at_least_one(value, "decode.top_k"))
-            .transpose()?,
+        top_k: at_least_one(raw.top_k, "decode.top_k")?,
         top_p: bounded(raw.top_p, "decode.top_p", "a number above 0 and up to 1", |p| {
             p > 0.0 && p <= 1.0
         })?,
+        min_p: bounded(raw.min_p, "decode.min_p", "a number from 0 to 1", |p| {
+            (0.0..=1.0).contains(&p)
+        })?,
+        typical_p: bounded(
+            raw.typical_p,
+            "decode.typical_p",
+            "a number above 0 and up to 1",
+            |p| p > 0.0 && p <= 1.0,
+        )?,
         seed: raw.seed,
-        beams: raw
-            .beams
-            .map(|value| at_least_one(value, "decode.beams"))
-            .transpose()?,
+        beams: at_least_one(raw.beams, "decode.beams")?,
         length_penalty: bounded(
             raw.length_penalty,
             "decode.length_penalty",
@@ -178,14 +188,11 @@ pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Resu
             "a number above 0",
             |penalty| penalty > 0.0,
         )?,
-        no_repeat_ngram_size: raw
-            .no_repeat_ngram_size
-            .map(|value| at_least_one(value, "decode.no_repeat_ngram_size"))
-            .transpose()?,
-        min_new_tokens: raw
-            .min_new_tokens
-            .map(|value| at_least_one(value, "decode.min_new_tokens"))
-            .transpose()?,
+        presence_penalty: penalty(raw.presence_penalty, "decode.presence_penalty")?,
+        frequency_penalty: penalty(raw.frequency_penalty, "decode.frequency_penalty")?,
+        logit_bias: raw.logit_bias.map(logit_bias).transpose()?.unwrap_or_default(),
+        no_repeat_ngram_size: at_least_one(raw.no_repeat_ngram_size, "decode.no_repeat_ngram_size")?,
+        min_new_tokens: at_least_one(raw.min_new_tokens, "decode.min_new_tokens")?,
         stop: raw.stop.into_iter().map(stop).collect::<Result<_, _>>()?,
     })
 }
@@ -200,15 +207,35 @@ fn prefix(prefix: Spanned<String>) -> Result<Vec<String>, Problem> {
     })
 }
 
-fn at_least_one(value: Spanned<usize>, key: &str) -> Result<usize, Problem> {
-    match value.value {
-        0 => Err(Problem::new(
+fn at_least_one(value: Option<Spanned<usize>>, key: &str) -> Result<Option<usize>, Problem> {
+    match value {
+        Some(value) if value.value == 0 => Err(Problem::new(
             &value,
             key,
             "expected a whole number of at least 1, found 0",
         )),
-        number => Ok(number),
+        value => Ok(value.map(|value| value.value)),
     }
+}
+
+fn penalty(value: Option<Spanned<f32>>, key: &str) -> Result<Option<f32>, Problem> {
+    bounded(value, key, "a number from -2 to 2", |penalty| {
+        penalty.abs() <= 2.0
+    })
+}
+
+fn logit_bias(bias: Spanned<BTreeMap<u32, f32>>) -> Result<BTreeMap<u32, f32>, Problem> {
+    let key = "decode.logit_bias";
+    if bias.value.len() > MAX_BIASED {
+        let message = format!("expected at most {MAX_BIASED} tokens, found {}", bias.value.len());
+        return Err(Problem::new(&bias, key, message));
+    }
+    let is_wrong = |value: &f32| value.is_nan() || value.abs() > 100.0;
+    if let Some((id, value)) = bias.value.iter().find(|(_, value)| is_wrong(value)) {
+        let message = format!("expected numbers from -100 to 100, found {value} for token {id}");
+        return Err(Problem::new(&bias, key, message));
+    }
+    Ok(bias.value)
 }
 
 fn bounded(

@@ -1,0 +1,116 @@
+//! Within which bounds the numbers of sampling parameters may lie.
+
+use crate::error::RequestError;
+use crate::request::SamplingParams;
+
+/// The most tokens whose logits a request may change by a bias.
+const MAX_BIASED: usize = 1024;
+
+impl SamplingParams {
+    /// Checks what says which tokens are drawn from.
+    pub(crate) fn check_truncation(&self) -> Result<(), RequestError> {
+        check("min_p", self.min_p, "a number from 0 to 1", |p| {
+            (0.0..=1.0).contains(&p)
+        })?;
+        let expected = "a number above 0 and at most 1";
+        check("typical_p", self.typical_p, expected, |p| p > 0.0 && p <= 1.0)
+    }
+
+    /// Checks what is added to logits and taken from them.
+    pub(crate) fn check_penalties(&self) -> Result<(), RequestError> {
+        let penalties = [
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ];
+        for (name, penalty) in penalties {
+            check(name, penalty, "a number from -2 to 2", |p| p.abs() <= 2.0)?;
+        }
+        if self.logit_bias.len() > MAX_BIASED {
+            let found = format!("a bias for {} tokens", self.logit_bias.len());
+            return Err(wrong("logit_bias", found, "at most 1024 tokens"));
+        }
+        let is_wrong = |bias: &f32| bias.is_nan() || bias.abs() > 100.0;
+        if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| is_wrong(bias)) {
+            let found = format!("{bias} for token {id}");
+            return Err(wrong("logit_bias", found, "numbers from -100 to 100"));
+        }
+        Ok(())
+    }
+
+    /// Checks that every token with a bias is one of the vocabulary's.
+    pub(crate) fn check_biased_ids(&self, vocabulary: usize) -> Result<(), RequestError> {
+        match self.logit_bias.last_key_value() {
+            Some((id, _)) if *id as usize >= vocabulary => {
+                Err(RequestError::UnknownToken { id: *id, vocabulary })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check(
+    name: &'static str,
+    value: f32,
+    expected: &'static str,
+    allowed: impl Fn(f32) -> bool,
+) -> Result<(), RequestError> {
+    if allowed(value) {
+        return Ok(());
+    }
+    Err(wrong(name, value.to_string(), expected))
+}
+
+fn wrong(name: &'static str, found: String, expected: &'static str) -> RequestError {
+    RequestError::Parameter {
+        name,
+        found,
+        expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(change: impl FnOnce(&mut SamplingParams)) -> SamplingParams {
+        let mut params = SamplingParams::default();
+        change(&mut params);
+        params
+    }
+
+    #[test]
+    fn what_is_at_a_bound_is_taken() {
+        let at_bounds = [
+            params(|p| (p.min_p, p.typical_p) = (1.0, 1.0)),
+            params(|p| (p.min_p, p.typical_p) = (0.0, f32::MIN_POSITIVE)),
+            params(|p| (p.presence_penalty, p.frequency_penalty) = (2.0, -2.0)),
+            params(|p| p.logit_bias = (0..1024).map(|id| (id, -100.0)).collect()),
+        ];
+        for params in at_bounds {
+            assert_eq!(params.check(), Ok(()), "{params:?}");
+        }
+        assert_eq!(
+            params(|p| p.logit_bias = [(8, 1.0)].into()).check_biased_ids(9),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_with_what_was_expected() {
+        let out = [
+            params(|p| p.min_p = -0.1),
+            params(|p| p.min_p = f32::NAN),
+            params(|p| p.typical_p = 0.0),
+            params(|p| p.typical_p = 1.5),
+            params(|p| p.presence_penalty = 2.5),
+            params(|p| p.frequency_penalty = f32::NAN),
+            params(|p| p.logit_bias = (0..1025).map(|id| (id, 1.0)).collect()),
+            params(|p| p.logit_bias = [(3, 1.0), (4, f32::INFINITY)].into()),
+            params(|p| p.logit_bias = [(3, f32::NAN)].into()),
+        ];
+        let mut refusals: Vec<String> = out.iter().map(|p| p.check().unwrap_err().to_string()).collect();
+        let foreign = params(|p| p.logit_bias = [(3, 1.0), (9, 1.0)].into());
+        refusals.push(foreign.check_biased_ids(9).unwrap_err().to_string());
+        insta::assert_snapshot!(refusals.join("\n"));
+    }
+}

@@ -1,0 +1,145 @@
+//! What a request says of decoding, through the engine with a small random model.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use multiway_model::testing::{random_inference_model, tiny_config};
+use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig};
+use multiway_prompts::Prompt;
+use multiway_runtime::{Engine, Request, RequestError, SamplingParams, Tokenizer, sentencepiece_to_json};
+use std::sync::{Arc, LazyLock};
+
+static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
+    Tokenizer::from_json(&sentencepiece_to_json(include_bytes!("fixtures/tokenizer.model")).unwrap()).unwrap()
+});
+static MODEL: LazyLock<Arc<Model>> =
+    LazyLock::new(|| Arc::new(random_inference_model(&config(), 3).unwrap()));
+
+fn config() -> ModelConfig {
+    let mut config = tiny_config();
+    config.vocab_size = TOKENIZER.vocab_size();
+    config
+}
+
+fn engine(max_batch: usize) -> Engine {
+    let builder = Engine::builder_from_model(Arc::clone(&MODEL), TOKENIZER.clone());
+    builder.max_batch(max_batch).threads(1).build().unwrap()
+}
+
+fn ask(text: &str, change: impl FnOnce(&mut SamplingParams)) -> Request {
+    let mut request = Request::new(Prompt::from_text(text), Vec::new());
+    request.sampling.max_new_tokens = 12;
+    change(&mut request.sampling);
+    request
+}
+
+/// Writes the likeliest tokens by hand, one model step each, after `change` of the logits by what was written.
+fn by_hand(prompt: &str, prefix: &[u32], count: usize, change: impl Fn(&[u32], &mut [f32])) -> Vec<u32> {
+    let config = config();
+    let mut tokens = TOKENIZER.encode_text(prompt);
+    tokens.push(config.eos_token_id);
+    let sample = EncoderSample {
+        images: &[],
+        tokens: &tokens,
+    };
+    let batch = EncoderBatch::new(&config, &[sample]).unwrap();
+    let encoded = MODEL.encode(&batch).unwrap();
+    let memory = MODEL.prompt_memory(&encoded).unwrap().remove(0);
+    let mut cache = KvCache::new(&MODEL, 1, config.max_target_length).unwrap();
+    let mut step = |token: u32| {
+        let row = DecoderRow {
+            token,
+            slot: 0,
+            memory: &memory,
+        };
+        let logits = MODEL.decode_step(&DecoderBatch { rows: &[row] }, &mut cache);
+        logits.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let mut logits = step(config.decoder_start_token_id);
+    prefix.iter().for_each(|token| logits = step(*token));
+    let mut written = Vec::new();
+    while written.len() < count {
+        change(&written, &mut logits);
+        // The first of equal ones.
+        let best = (0_u32..).zip(&logits).min_by(|a, b| b.1.total_cmp(a.1));
+        let token = best.unwrap().0;
+        written.push(token);
+        logits = step(token);
+    }
+    written
+}
+
+#[test]
+fn penalties_count_what_the_model_wrote_and_neither_the_prompt_nor_the_prefix() {
+    let engine = engine(2);
+    let prefix = TOKENIZER.special("<extra_id_0>").unwrap();
+    let plain = by_hand("a cat", &[prefix], 12, |_, _| {});
+    assert!(
+        plain.windows(2).any(|pair| pair[0] == pair[1]),
+        "there is something to penalise: {plain:?}"
+    );
+    for (presence, frequency) in [(2.0, 0.0), (0.0, 0.5), (-0.5, 1.5)] {
+        let expected = by_hand("a cat", &[prefix], 12, |written, logits| {
+            for (id, logit) in (0..).zip(logits) {
+                let count = written.iter().filter(|token| **token == id).count();
+                if count > 0 {
+                    *logit -= frequency * count as f32;
+                    *logit -= presence;
+                }
+            }
+        });
+        let request = ask("a cat", |p| {
+            p.prefix = vec!["<extra_id_0>".to_owned()];
+            (p.presence_penalty, p.frequency_penalty) = (presence, frequency);
+        });
+        let found = engine.generate_blocking(request).unwrap().tokens;
+        assert_eq!(found, expected, "{presence}, {frequency}");
+        assert_ne!(found, plain, "{presence}, {frequency}");
+    }
+}
+
+#[test]
+fn a_bias_decides_what_is_written_alone_and_with_beams() {
+    let engine = engine(4);
+    let cat = *TOKENIZER.encode_text("cat").last().unwrap();
+    let biased = |beams: usize| {
+        ask("a", |p| {
+            p.logit_bias = [(cat, 100.0)].into();
+            p.beams = beams;
+        })
+    };
+    assert_eq!(engine.generate_blocking(biased(1)).unwrap().tokens, [cat; 12]);
+    assert_eq!(engine.search_blocking(biased(3)).unwrap()[0].tokens, [cat; 12]);
+}
+
+#[test]
+fn a_bias_for_a_token_that_does_not_exist_is_refused() {
+    let id = u32::try_from(TOKENIZER.vocab_size()).unwrap();
+    let request = ask("a", |p| p.logit_bias = [(id, 1.0)].into());
+    let refused = engine(1).generate_blocking(request).unwrap_err();
+    let expected = RequestError::UnknownToken {
+        id,
+        vocabulary: TOKENIZER.vocab_size(),
+    };
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn beams_are_penalised_for_what_each_has_written() {
+    let engine = engine(4);
+    let cat = *TOKENIZER.encode_text("cat").last().unwrap();
+    let score = |frequency: f32, presence: f32| {
+        let request = ask("a", |p| {
+            // So likely that it is written whatever is taken from it.
+            p.logit_bias = [(cat, 100.0)].into();
+            p.prefix = vec!["cat".to_owned()];
+            (p.frequency_penalty, p.presence_penalty) = (frequency, presence);
+            (p.beams, p.max_new_tokens) = (2, 5);
+        });
+        let best = engine.search_blocking(request).unwrap().remove(0);
+        assert_eq!(best.tokens, [cat; 5]);
+        best.score
+    };
+    let plain = score(0.0, 0.0);
+    // 0 + 1 + 2 + 3 + 4 earlier ones, four steps with an earlier one, over five tokens.
+    assert!((plain - score(1.5, 0.0) - 1.5 * 10.0 / 5.0).abs() < 1e-3);
+    assert!((plain - score(0.0, 1.0) - 4.0 / 5.0).abs() < 1e-3);
+}
