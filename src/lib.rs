@@ -59,7 +59,7 @@ pub use multiway_prompts::{
     TaskFile,
 };
 pub use multiway_runtime::{
-    ClassScore, CodeScore, EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats, FinishReason,
+    Alternative, ClassScore, CodeScore, EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats, FinishReason,
     Generation, Hypothesis, Request, RequestError, SamplingParams, Score, Shutdown, StreamEvent, Timings,
     TokenId, TokenStream, Tokenizer, TokenizerError, Usage, WordScore, sentencepiece_to_json,
 };

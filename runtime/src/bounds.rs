@@ -5,6 +5,8 @@ use crate::request::SamplingParams;
 
 /// The most tokens whose logits a request may change by a bias.
 const MAX_BIASED: usize = 1024;
+/// The most alternatives that come along with a token.
+const MAX_ALTERNATIVES: usize = 20;
 
 impl SamplingParams {
     /// Checks what says which tokens are drawn from.
@@ -33,6 +35,18 @@ impl SamplingParams {
         if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| is_wrong(bias)) {
             let found = format!("{bias} for token {id}");
             return Err(wrong("logit_bias", found, "numbers from -100 to 100"));
+        }
+        Ok(())
+    }
+
+    /// Checks what is to be told beside the tokens.
+    pub(crate) fn check_alternatives(&self) -> Result<(), RequestError> {
+        let (count, name) = (self.top_log_probabilities, "top_log_probabilities");
+        if count > MAX_ALTERNATIVES {
+            return Err(wrong(name, count.to_string(), "0 to 20"));
+        }
+        if count > 0 && self.beams > 1 {
+            return Err(wrong(name, count.to_string(), "0 where there are several beams"));
         }
         Ok(())
     }
@@ -85,6 +99,7 @@ mod tests {
             params(|p| (p.min_p, p.typical_p) = (0.0, f32::MIN_POSITIVE)),
             params(|p| (p.presence_penalty, p.frequency_penalty) = (2.0, -2.0)),
             params(|p| p.logit_bias = (0..1024).map(|id| (id, -100.0)).collect()),
+            params(|p| p.top_log_probabilities = 20),
         ];
         for params in at_bounds {
             assert_eq!(params.check(), Ok(()), "{params:?}");
@@ -107,6 +122,8 @@ mod tests {
             params(|p| p.logit_bias = (0..1025).map(|id| (id, 1.0)).collect()),
             params(|p| p.logit_bias = [(3, 1.0), (4, f32::INFINITY)].into()),
             params(|p| p.logit_bias = [(3, f32::NAN)].into()),
+            params(|p| p.top_log_probabilities = 21),
+            params(|p| (p.top_log_probabilities, p.beams) = (1, 2)),
         ];
         let mut refusals: Vec<String> = out.iter().map(|p| p.check().unwrap_err().to_string()).collect();
         let foreign = params(|p| p.logit_bias = [(3, 1.0), (9, 1.0)].into());

@@ -111,6 +111,9 @@ pub struct SamplingParams {
     pub stop: Vec<String>,
     /// Whether special tokens that the model writes are shown by their names.
     pub show_special: bool,
+    /// With each token, how many of the likeliest ones come along, with their log-probabilities; at most 20. Not with
+    /// beams.
+    pub top_log_probabilities: usize,
 }
 
 impl Default for SamplingParams {
@@ -136,6 +139,7 @@ impl Default for SamplingParams {
             prefix: Vec::new(),
             stop: Vec::new(),
             show_special: false,
+            top_log_probabilities: 0,
         }
     }
 }
@@ -213,7 +217,8 @@ impl SamplingParams {
             );
         }
         self.check_truncation()?;
-        self.check_penalties()
+        self.check_penalties()?;
+        self.check_alternatives()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Choosing the next token.
 
 use crate::request::SamplingParams;
+use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
 use crate::truncation::Truncation;
 use rand_chacha::ChaCha8Rng;
@@ -19,6 +20,7 @@ const WORDS_PER_STEP: u128 = 16;
 pub(crate) struct Sampler {
     temperature: f32,
     truncation: Truncation,
+    top_log_probabilities: usize,
     random: ChaCha8Rng,
 }
 
@@ -36,6 +38,7 @@ impl Sampler {
         Self {
             temperature: params.temperature,
             truncation: Truncation::new(params),
+            top_log_probabilities: params.top_log_probabilities,
             random: ChaCha8Rng::seed_from_u64(seed),
         }
     }
@@ -52,6 +55,28 @@ impl Sampler {
             id: TokenId::try_from(id).ok()?,
             log_probability: normalizer.log_probability(logits, id)?,
         })
+    }
+
+    /// Lists the likeliest tokens that the logits `[V]` allow, the likeliest first, as many as were asked for.
+    ///
+    /// Of tokens that are equally likely the one of the lower id comes first, as it is taken first.
+    pub(crate) fn alternatives(&self, logits: &[f32]) -> Vec<Alternative> {
+        let count = self.top_log_probabilities;
+        if count == 0 {
+            return Vec::new();
+        }
+        let Some(normalizer) = LogNormalizer::of(logits) else {
+            return Vec::new();
+        };
+        let alternative = |id: &usize| {
+            Some(Alternative {
+                id: TokenId::try_from(*id).ok()?,
+                log_probability: normalizer
+                    .log_probability(logits, *id)
+                    .filter(|p| p.is_finite())?,
+            })
+        };
+        highest(logits, count).iter().filter_map(alternative).collect()
     }
 
     fn draw(&mut self, logits: &[f32], step: usize) -> Option<usize> {
@@ -88,7 +113,7 @@ impl Sampler {
 }
 
 /// Orders ids by their logits, the highest first; equal ones by id, and what is not a number last.
-pub(crate) fn descending(logits: &[f32], a: usize, b: usize) -> Ordering {
+fn descending(logits: &[f32], a: usize, b: usize) -> Ordering {
     let logit = |id: usize| {
         logits
             .get(id)
@@ -97,6 +122,18 @@ pub(crate) fn descending(logits: &[f32], a: usize, b: usize) -> Ordering {
             .unwrap_or(f32::NEG_INFINITY)
     };
     logit(b).total_cmp(&logit(a)).then(a.cmp(&b))
+}
+
+/// Lists the ids of the `count` highest logits, the highest first.
+pub(crate) fn highest(logits: &[f32], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    let by_logit = |a: &usize, b: &usize| descending(logits, *a, *b);
+    if count < order.len() {
+        order.select_nth_unstable_by(count, by_logit);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(by_logit);
+    order
 }
 
 fn likeliest(logits: &[f32]) -> Option<usize> {
@@ -205,6 +242,40 @@ mod tests {
             assert!(sampler(1.0, None, 0.75, 3).sample(&logits, step).unwrap().id < 2);
             assert_eq!(sampler(1.0, None, 0.1, 3).sample(&logits, step).unwrap().id, 0);
         }
+    }
+
+    fn alternatives(count: usize, logits: &[f32]) -> Vec<(TokenId, f32)> {
+        let sampler = Sampler::new(&SamplingParams {
+            top_log_probabilities: count,
+            ..SamplingParams::default()
+        });
+        let alternatives = sampler.alternatives(logits);
+        alternatives.iter().map(|a| (a.id, a.log_probability)).collect()
+    }
+
+    #[test]
+    fn alternatives_are_the_likeliest_tokens_that_are_possible() {
+        let logits = [0.125_f32, 0.5, 0.0, 0.25, 0.125].map(f32::ln);
+        let found = alternatives(3, &logits);
+        assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 0]);
+        for ((_, found), expected) in found.iter().zip([0.5_f32, 0.25, 0.125]) {
+            assert!((found - expected.ln()).abs() < 1e-6, "{found}");
+        }
+        assert_eq!(
+            alternatives(20, &logits).len(),
+            4,
+            "what is banned is no alternative"
+        );
+        assert_eq!(alternatives(0, &logits), []);
+    }
+
+    #[test]
+    fn alternatives_are_ordered_by_logits_where_rounding_makes_log_probabilities_equal() {
+        // Their log-probabilities are near -50, where two neighbours of 1.0 are the same number.
+        let logits = [51.0, 1.0, 1.0 + f32::EPSILON];
+        let found = alternatives(3, &logits);
+        assert_eq!(found[1].1.to_bits(), found[2].1.to_bits());
+        assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 2, 1]);
     }
 
     /// Lists the tokens that are drawn in many steps.

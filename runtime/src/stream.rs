@@ -24,6 +24,10 @@ pub enum StreamEvent {
         text: String,
         /// The token's log-probability, after penalties and bans, before temperature and truncation.
         log_probability: f32,
+        /// The likeliest tokens, the likeliest first, as many as
+        /// [`top_log_probabilities`](crate::SamplingParams::top_log_probabilities) asks for and are possible at all; the
+        /// one that was written may not be among them.
+        alternatives: Vec<Alternative>,
     },
     /// The answer is complete; this is the last event.
     Finished {
@@ -34,6 +38,16 @@ pub enum StreamEvent {
         /// How long it took.
         timings: Timings,
     },
+}
+
+/// A token that could have been written.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Alternative {
+    /// The token.
+    pub id: TokenId,
+    /// Its log-probability, after penalties and bans, before temperature and truncation.
+    pub log_probability: f32,
 }
 
 /// Why an answer ended.
@@ -83,6 +97,8 @@ pub struct Generation {
     pub tokens: Vec<TokenId>,
     /// The log-probability of each token.
     pub log_probabilities: Vec<f32>,
+    /// For each token the likeliest ones in its place; nothing where they were not asked for.
+    pub alternatives: Vec<Vec<Alternative>>,
     /// Why the answer ended.
     pub finish_reason: FinishReason,
     /// How much work it was.
@@ -175,16 +191,21 @@ impl TokenStream {
     /// [`RequestError`] where the request failed or the engine was shut down.
     pub async fn wait(mut self) -> Result<Generation, RequestError> {
         let (mut text, mut tokens, mut log_probabilities) = (String::new(), Vec::new(), Vec::new());
+        let mut alternatives = Vec::new();
         while let Some(event) = self.next().await {
             match event? {
                 StreamEvent::Token {
                     id,
                     text: piece,
                     log_probability,
+                    alternatives: likeliest,
                 } => {
                     text.push_str(&piece);
                     tokens.push(id);
                     log_probabilities.push(log_probability);
+                    if !likeliest.is_empty() {
+                        alternatives.push(likeliest);
+                    }
                 }
                 StreamEvent::Finished {
                     finish_reason,
@@ -195,6 +216,7 @@ impl TokenStream {
                         text,
                         tokens,
                         log_probabilities,
+                        alternatives,
                         finish_reason,
                         usage,
                         timings,

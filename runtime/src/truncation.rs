@@ -5,7 +5,7 @@
 //! typical, token always stays.
 
 use crate::request::SamplingParams;
-use crate::sampling::descending;
+use crate::sampling::highest;
 
 /// Cuts off the tokens that are not to be drawn.
 #[derive(Clone, Copy, Debug)]
@@ -28,14 +28,7 @@ impl Truncation {
 
     /// Lists the ids of the `top_k` highest logits, the highest first.
     pub(crate) fn candidates(&self, logits: &[f32]) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        let by_logit = |a: &usize, b: &usize| descending(logits, *a, *b);
-        if self.top_k < order.len() {
-            order.select_nth_unstable_by(self.top_k, by_logit);
-            order.truncate(self.top_k);
-        }
-        order.sort_unstable_by(by_logit);
-        order
+        highest(logits, self.top_k)
     }
 
     /// Cuts off the end of the candidates' weights, and sets to 0 the weights of those that are not typical.

@@ -143,3 +143,70 @@ fn beams_are_penalised_for_what_each_has_written() {
     assert!((plain - score(1.5, 0.0) - 1.5 * 10.0 / 5.0).abs() < 1e-3);
     assert!((plain - score(0.0, 1.0) - 4.0 / 5.0).abs() < 1e-3);
 }
+
+#[test]
+fn the_likeliest_tokens_come_along_and_the_greedy_choice_is_the_first_of_them() {
+    let engine = engine(2);
+    let request = |count: usize| {
+        ask("a cat", |p| {
+            (p.top_log_probabilities, p.presence_penalty) = (count, 0.5);
+        })
+    };
+    let plain = engine.generate_blocking(request(0)).unwrap();
+    assert!(plain.alternatives.is_empty());
+    let told = engine.generate_blocking(request(4)).unwrap();
+    assert_eq!(told.tokens, plain.tokens);
+    assert_eq!(told.alternatives.len(), told.tokens.len());
+    for (position, likeliest) in told.alternatives.iter().enumerate() {
+        assert_eq!(likeliest.len(), 4);
+        assert_eq!(likeliest[0].id, told.tokens[position]);
+        let own = told.log_probabilities[position];
+        assert_eq!(likeliest[0].log_probability.to_bits(), own.to_bits());
+        assert!(likeliest.is_sorted_by(|a, b| a.log_probability >= b.log_probability));
+    }
+}
+
+#[test]
+fn a_drawn_token_is_told_with_the_likeliest_ones_and_drawn_as_without_them() {
+    let engine = engine(1);
+    let request = |count: usize| {
+        ask("a cat", |p| {
+            (p.top_log_probabilities, p.temperature, p.seed) = (count, 3.0, Some(1));
+        })
+    };
+    let (plain, told) = (request(0), request(1));
+    let plain = engine.generate_blocking(plain).unwrap();
+    let told = engine.generate_blocking(told).unwrap();
+    assert_eq!(told.tokens, plain.tokens);
+    let likeliest: Vec<f32> = told
+        .alternatives
+        .iter()
+        .map(|one| one[0].log_probability)
+        .collect();
+    let own = &told.log_probabilities;
+    assert!(likeliest.iter().zip(own).all(|(most, own)| most >= own));
+    assert!(
+        likeliest.iter().zip(own).any(|(most, own)| most > own),
+        "at this temperature other tokens are drawn"
+    );
+}
+
+#[test]
+fn beams_are_not_told_with_alternatives() {
+    let with = |beams: usize| {
+        ask("a", |p| {
+            (p.beams, p.top_log_probabilities) = (beams, 2);
+        })
+    };
+    let engine = engine(4);
+    for refused in [
+        engine.generate_blocking(with(2)).unwrap_err(),
+        engine.search_blocking(with(1)).unwrap_err(),
+    ] {
+        let name = "top_log_probabilities";
+        assert!(
+            matches!(&refused, RequestError::Parameter { name: found, .. } if *found == name),
+            "{refused}"
+        );
+    }
+}

@@ -212,6 +212,14 @@ impl Engine {
                 expected: "0 for a search",
             });
         }
+        let alternatives = prepared.sampling.top_log_probabilities;
+        if alternatives > 0 {
+            return Err(RequestError::Parameter {
+                name: "top_log_probabilities",
+                found: alternatives.to_string(),
+                expected: "0 for a search",
+            });
+        }
         self.check_beams(beams)?;
         let place = self.place().await?;
         let (reply, answers) = oneshot::channel();

@@ -244,6 +244,7 @@ impl Search {
                 id: *token,
                 text,
                 log_probability: *log_probability,
+                alternatives: Vec::new(),
             }));
         }
         let finish_reason = if stopped {

@@ -88,6 +88,7 @@ impl Sequence {
         let Some(choice) = self.sampler.sample(logits, self.new_tokens()) else {
             return Err("the model's logits are not finite numbers; its weights may be damaged".to_owned());
         };
+        let alternatives = self.sampler.alternatives(logits);
         self.inputs.push(choice.id);
         let (mut text, reason) = self.read(choice.id);
         if reason.is_some_and(|reason| reason != FinishReason::StopString) {
@@ -102,6 +103,7 @@ impl Sequence {
             id: choice.id,
             text,
             log_probability,
+            alternatives,
         }));
         Ok(reason)
     }
