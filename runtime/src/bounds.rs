@@ -5,6 +5,8 @@ use crate::request::SamplingParams;
 
 /// The most tokens whose logits a request may change by a bias.
 const MAX_BIASED: usize = 1024;
+/// The most samples that a request draws.
+const MAX_SAMPLES: usize = 64;
 /// The most alternatives that come along with a token.
 const MAX_ALTERNATIVES: usize = 20;
 
@@ -35,6 +37,32 @@ impl SamplingParams {
         if let Some((id, bias)) = self.logit_bias.iter().find(|(_, bias)| is_wrong(bias)) {
             let found = format!("{bias} for token {id}");
             return Err(wrong("logit_bias", found, "numbers from -100 to 100"));
+        }
+        Ok(())
+    }
+
+    /// Counts the answers that are drawn for those that are returned.
+    pub(crate) fn drawn(&self) -> usize {
+        self.best_of.unwrap_or(self.samples)
+    }
+
+    /// Checks how many answers are drawn and returned.
+    pub(crate) fn check_drawn(&self) -> Result<(), RequestError> {
+        if self.samples == 0 || self.samples > MAX_SAMPLES {
+            return Err(wrong("samples", self.samples.to_string(), "1 to 64"));
+        }
+        let drawn = self.drawn();
+        if drawn < self.samples || drawn > MAX_SAMPLES {
+            let expected = "at least as many as samples, and at most 64";
+            return Err(wrong("best_of", drawn.to_string(), expected));
+        }
+        let name = self.best_of.map_or("samples", |_| "best_of");
+        if drawn > 1 && self.beams > 1 {
+            return Err(wrong(name, drawn.to_string(), "1 where there are several beams"));
+        }
+        if drawn > 1 && self.temperature <= 0.0 {
+            let expected = "1 at a temperature of 0, where all would be the same";
+            return Err(wrong(name, drawn.to_string(), expected));
         }
         Ok(())
     }
@@ -100,6 +128,8 @@ mod tests {
             params(|p| (p.presence_penalty, p.frequency_penalty) = (2.0, -2.0)),
             params(|p| p.logit_bias = (0..1024).map(|id| (id, -100.0)).collect()),
             params(|p| p.top_log_probabilities = 20),
+            params(|p| (p.samples, p.best_of, p.temperature) = (64, Some(64), 1.0)),
+            params(|p| p.best_of = Some(1)),
         ];
         for params in at_bounds {
             assert_eq!(params.check(), Ok(()), "{params:?}");
@@ -122,6 +152,13 @@ mod tests {
             params(|p| p.logit_bias = (0..1025).map(|id| (id, 1.0)).collect()),
             params(|p| p.logit_bias = [(3, 1.0), (4, f32::INFINITY)].into()),
             params(|p| p.logit_bias = [(3, f32::NAN)].into()),
+            params(|p| p.samples = 0),
+            params(|p| (p.samples, p.temperature) = (65, 1.0)),
+            params(|p| (p.samples, p.best_of, p.temperature) = (3, Some(2), 1.0)),
+            params(|p| (p.best_of, p.temperature) = (Some(65), 1.0)),
+            params(|p| p.samples = 2),
+            params(|p| p.best_of = Some(2)),
+            params(|p| (p.samples, p.beams) = (2, 2)),
             params(|p| p.top_log_probabilities = 21),
             params(|p| (p.top_log_probabilities, p.beams) = (1, 2)),
         ];

@@ -221,6 +221,22 @@ pub enum RequestError {
         /// How many sequences the engine runs.
         limit: usize,
     },
+    /// Several samples are asked for where one answer is streamed.
+    #[error(
+        "{samples} samples are to be drawn, but one answer is streamed; ask for them with `Engine::samples`"
+    )]
+    OneStream {
+        /// How many are to be drawn.
+        samples: usize,
+    },
+    /// More samples are to be drawn than the engine can run at a time.
+    #[error("{found} samples are to be drawn; this engine runs at most {limit} sequences at a time")]
+    TooManySamples {
+        /// How many are to be drawn.
+        found: usize,
+        /// How many sequences the engine runs.
+        limit: usize,
+    },
     /// The engine was shut down before the request was finished.
     #[error("the engine was shut down before the request was finished")]
     ShutDown,

@@ -105,6 +105,12 @@ pub struct SamplingParams {
     pub early_stopping: EarlyStopping,
     /// How many answers [`Engine::search`](crate::Engine::search) returns, at most `beams`.
     pub answers: usize,
+    /// How many answers [`Engine::samples`](crate::Engine::samples) returns, at most 64; more than one are drawn, so they
+    /// need a temperature.
+    pub samples: usize,
+    /// How many answers [`Engine::samples`](crate::Engine::samples) draws to return the best; `None` for as many as it
+    /// returns. The best has the highest log-probability per token, `</s>` included.
+    pub best_of: Option<usize>,
     /// What the decoder starts with: names of special tokens, or plain text. It is not part of the answer.
     pub prefix: Vec<String>,
     /// Texts that end the answer where they would appear; they are not part of it.
@@ -136,6 +142,8 @@ impl Default for SamplingParams {
             length_penalty: 1.0,
             early_stopping: EarlyStopping::WhenNoBetter,
             answers: 1,
+            samples: 1,
+            best_of: None,
             prefix: Vec::new(),
             stop: Vec::new(),
             show_special: false,
@@ -218,6 +226,7 @@ impl SamplingParams {
         }
         self.check_truncation()?;
         self.check_penalties()?;
+        self.check_drawn()?;
         self.check_alternatives()
     }
 }

@@ -14,14 +14,19 @@ const WORDS_PER_STEP: u128 = 16;
 
 /// Chooses tokens for one request.
 ///
-/// Random numbers depend on the seed and on the step alone, so neither the batch nor the order of arrival can
-/// change what is drawn.
+/// Random numbers depend on the seed, the stream and the step alone, so neither the batch nor the order of arrival nor
+/// other samples can change what is drawn.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     temperature: f32,
     truncation: Truncation,
     top_log_probabilities: usize,
     random: ChaCha8Rng,
+}
+
+/// Makes a seed for a request that brings none.
+pub(crate) fn fresh_seed() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 /// A token that was chosen.
@@ -34,13 +39,18 @@ pub(crate) struct Choice {
 
 impl Sampler {
     pub(crate) fn new(params: &SamplingParams) -> Self {
-        let seed = params.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
+        let seed = params.seed.unwrap_or_else(fresh_seed);
         Self {
             temperature: params.temperature,
             truncation: Truncation::new(params),
             top_log_probabilities: params.top_log_probabilities,
             random: ChaCha8Rng::seed_from_u64(seed),
         }
+    }
+
+    /// Draws from another stream of random numbers of the same seed; without this from stream 0.
+    pub(crate) fn set_stream(&mut self, stream: u64) {
+        self.random.set_stream(stream);
     }
 
     /// Chooses a token from the logits `[V]` of a step; nothing where the logits are not numbers.
@@ -304,6 +314,23 @@ mod tests {
         // At this temperature the least likely have half of the likeliest one's probability.
         let hot = |p: &mut SamplingParams| (p.temperature, p.min_p) = (2.0, 0.4);
         assert_eq!(drawn(hot, &logits), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn streams_of_one_seed_draw_apart_and_the_first_is_that_of_the_seed() {
+        let logits = [0.0; 50];
+        let draw = |stream: Option<u64>| {
+            let mut sampler = sampler(1.0, None, 1.0, 9);
+            if let Some(stream) = stream {
+                sampler.set_stream(stream);
+            }
+            (0..20)
+                .map(|step| sampler.sample(&logits, step).unwrap().id)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(draw(None), draw(Some(0)));
+        assert_ne!(draw(Some(0)), draw(Some(1)));
+        assert_ne!(draw(Some(1)), draw(Some(2)));
     }
 
     proptest! {

@@ -107,6 +107,15 @@ pub struct Generation {
     pub timings: Timings,
 }
 
+impl Generation {
+    /// Returns the mean of the tokens' log-probabilities, `</s>` included.
+    #[must_use]
+    pub fn mean_log_probability(&self) -> f64 {
+        let sum: f64 = self.log_probabilities.iter().map(|p| f64::from(*p)).sum();
+        sum / self.log_probabilities.len().max(1) as f64
+    }
+}
+
 /// One of several answers that a search with beams found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]

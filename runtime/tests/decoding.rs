@@ -1,10 +1,14 @@
 //! What a request says of decoding, through the engine with a small random model.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use futures_util::future::{join, join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig};
 use multiway_prompts::Prompt;
-use multiway_runtime::{Engine, Request, RequestError, SamplingParams, Tokenizer, sentencepiece_to_json};
+use multiway_runtime::{
+    Engine, Generation, Request, RequestError, SamplingParams, Tokenizer, sentencepiece_to_json,
+};
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
@@ -209,4 +213,116 @@ fn beams_are_not_told_with_alternatives() {
             "{refused}"
         );
     }
+}
+
+fn bits(answers: &[Generation]) -> Vec<(Vec<u32>, Vec<u32>, String)> {
+    let bits = |answer: &Generation| {
+        let log_probabilities = answer.log_probabilities.iter().map(|x| x.to_bits()).collect();
+        (answer.tokens.clone(), log_probabilities, answer.text.clone())
+    };
+    answers.iter().map(bits).collect()
+}
+
+/// Asks for answers of different lengths, with a prefix and penalties.
+fn samples(seed: u64, count: usize) -> Request {
+    ask("a cat", |p| {
+        (p.samples, p.temperature, p.seed) = (count, 1.3, Some(seed));
+        (p.top_k, p.frequency_penalty, p.min_new_tokens) = (Some(100), 0.5, 2);
+        p.prefix = vec!["<extra_id_0>".to_owned()];
+        p.logit_bias = [(config().eos_token_id, 4.0)].into();
+    })
+}
+
+#[test]
+fn a_sample_is_the_same_however_many_are_drawn_and_the_first_is_what_generate_writes() {
+    let engine = engine(8);
+    let eight = bits(&engine.samples_blocking(samples(5, 8)).unwrap());
+    for count in [1, 2, 5] {
+        let fewer = bits(&engine.samples_blocking(samples(5, count)).unwrap());
+        assert_eq!(fewer, eight[..count]);
+    }
+    let alone = engine.generate_blocking(samples(5, 1)).unwrap();
+    assert_eq!(bits(&[alone]), eight[..1]);
+    let distinct: BTreeSet<&Vec<u32>> = eight.iter().map(|(tokens, ..)| tokens).collect();
+    assert!(distinct.len() > 4, "{distinct:?}");
+    let lengths: BTreeSet<usize> = distinct.iter().map(|tokens| tokens.len()).collect();
+    assert!(lengths.len() > 1, "they end at different steps: {lengths:?}");
+}
+
+#[tokio::test]
+async fn samples_are_the_same_alone_and_in_any_company() {
+    let alone = engine(6);
+    let mut expected = Vec::new();
+    for n in 0..6_u32 {
+        let request = samples(n.into(), 1 + n as usize);
+        expected.push(bits(&alone.samples(request).await.unwrap()));
+    }
+    let crowded = engine(16);
+    let groups = join_all((0..6_u32).map(|n| crowded.samples(samples(n.into(), 1 + n as usize))));
+    let others = join_all((0..6_u64).map(|n| {
+        let crowded = &crowded;
+        let request = samples(n, 1);
+        async move { crowded.generate(request).await.unwrap().wait().await.unwrap() }
+    }));
+    let (groups, others) = join(groups, others).await;
+    for ((group, other), expected) in groups.into_iter().zip(others).zip(expected) {
+        assert_eq!(bits(&group.unwrap()), expected);
+        assert_eq!(bits(&[other]), expected[..1]);
+    }
+}
+
+#[test]
+fn the_best_of_many_have_the_highest_log_probability_per_token() {
+    let engine = engine(8);
+    let all = engine.samples_blocking(samples(3, 8)).unwrap();
+    let mean = |answer: &Generation| {
+        let sum: f64 = answer.log_probabilities.iter().copied().map(f64::from).sum();
+        sum / answer.tokens.len() as f64
+    };
+    let mut order: Vec<usize> = (0..8).collect();
+    order.sort_by(|a, b| mean(&all[*b]).total_cmp(&mean(&all[*a])));
+    assert_ne!(
+        order[0], 0,
+        "another than the first is the best, so that there is something to rank"
+    );
+    let drawn = bits(&all);
+    let ranked: Vec<_> = order.iter().map(|sample| drawn[*sample].clone()).collect();
+    for count in [1, 3, 8] {
+        let mut request = samples(3, count);
+        request.sampling.best_of = Some(8);
+        let best = engine.samples_blocking(request).unwrap();
+        assert_eq!(bits(&best), ranked[..count]);
+    }
+}
+
+#[test]
+fn without_a_seed_samples_differ_from_each_other_and_from_call_to_call() {
+    let engine = engine(4);
+    let draw = || {
+        let mut request = samples(0, 4);
+        request.sampling.seed = None;
+        bits(&engine.samples_blocking(request).unwrap())
+    };
+    let (first, second) = (draw(), draw());
+    assert_ne!(first, second);
+    assert!(first.iter().any(|sample| *sample != first[0]));
+}
+
+#[test]
+fn samples_that_cannot_be_drawn_are_refused() {
+    let engine = engine(4);
+    let with = |change: fn(&mut SamplingParams)| {
+        let mut request = samples(0, 2);
+        change(&mut request.sampling);
+        engine.samples_blocking(request).unwrap_err().to_string()
+    };
+    let refusals = [
+        with(|p| p.samples = 5),
+        with(|p| p.best_of = Some(5)),
+        with(|p| p.best_of = Some(1)),
+        with(|p| p.temperature = 0.0),
+        with(|p| (p.samples, p.temperature, p.beams) = (1, 0.0, 2)),
+        engine.generate_blocking(samples(0, 2)).unwrap_err().to_string(),
+    ];
+    insta::assert_snapshot!(refusals.join("\n"));
 }

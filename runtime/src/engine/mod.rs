@@ -11,6 +11,7 @@ mod builder;
 mod forward;
 mod labels;
 mod reading;
+mod samples;
 mod scoring;
 mod search;
 mod sequence;
@@ -466,6 +467,10 @@ impl Engine {
         prepared: Prepared,
         place: OwnedSemaphorePermit,
     ) -> Result<TokenStream, RequestError> {
+        let drawn = prepared.sampling.drawn();
+        if drawn > 1 {
+            return Err(RequestError::OneStream { samples: drawn });
+        }
         let (sender, events) = unbounded_channel();
         let beams = prepared.sampling.beams;
         if beams > 1 {

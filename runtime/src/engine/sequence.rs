@@ -56,6 +56,12 @@ impl Sequence {
         }
     }
 
+    /// Draws from another stream of random numbers of the request's seed.
+    pub(crate) fn draw_from_stream(mut self, stream: u64) -> Self {
+        self.sampler.set_stream(stream);
+        self
+    }
+
     /// Returns the token that the decoder reads next.
     pub(crate) fn input(&self) -> Option<TokenId> {
         self.inputs.get(self.position).copied()

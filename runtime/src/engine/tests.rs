@@ -1,5 +1,7 @@
 //! The engine under failures, cancellations and full queues, with a model whose steps the test lets through.
 
+mod samples;
+
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
 use super::reading::{PromptToRead, Read};

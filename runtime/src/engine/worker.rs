@@ -2,6 +2,7 @@
 
 use super::forward::Forward;
 use super::reading::{PromptToRead, Read, Reading};
+use super::samples::Samples;
 use super::scoring::{CacheChanges, Scoring};
 use super::search::Search;
 use super::sequence::{Clock, Sequence};
@@ -55,6 +56,7 @@ pub(crate) struct Submission {
 #[derive(Debug)]
 pub(crate) enum Work {
     Generate(Box<Sequence>),
+    Samples(Box<Samples>),
     Search(Box<Search>),
     Score(Scoring),
     Embed(Reply<Vec<f32>>),
@@ -82,6 +84,7 @@ impl Work {
     fn is_cancelled(&self) -> bool {
         match self {
             Self::Generate(sequence) => sequence.is_cancelled(),
+            Self::Samples(samples) => samples.is_cancelled(),
             Self::Search(search) => search.is_cancelled(),
             Self::Score(scoring) => scoring.is_cancelled(),
             Self::Embed(reply) | Self::Classify(reply) => is_gone(reply),
@@ -93,6 +96,7 @@ impl Work {
     fn fail(&mut self, error: RequestError) {
         match self {
             Self::Generate(sequence) => sequence.fail(error),
+            Self::Samples(samples) => samples.fail(&error),
             Self::Search(search) => search.fail(error),
             Self::Score(scoring) => scoring.fail(error),
             Self::Embed(reply) | Self::Classify(reply) => answer(reply, Err(error)),
@@ -244,6 +248,7 @@ impl<F: Forward> Worker<F> {
             match &mut job.work {
                 Work::Search(search) => search.begin(admission.slots),
                 Work::Score(scoring) => scoring.begin(admission.slots),
+                Work::Samples(samples) => samples.begin(&admission.slots),
                 _ => {}
             }
             admitted.push(admission.id);
@@ -288,7 +293,10 @@ impl<F: Forward> Worker<F> {
     fn take(&mut self, id: RequestId, read: Read) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         match (&mut job.work, read) {
-            (Work::Generate(_) | Work::Search(_) | Work::Score(_), Read::Memory(memory)) => {
+            (
+                Work::Generate(_) | Work::Samples(_) | Work::Search(_) | Work::Score(_),
+                Read::Memory(memory),
+            ) => {
                 job.memory = Some(memory);
                 return;
             }
@@ -324,6 +332,10 @@ impl<F: Forward> Worker<F> {
                         slot: job.slot,
                         memory,
                     }));
+                }
+                Work::Samples(samples) => {
+                    let own = samples.rows().into_iter();
+                    rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
                 }
                 Work::Search(search) => {
                     let own = search.rows().into_iter();
@@ -377,6 +389,19 @@ impl<F: Forward> Worker<F> {
                 }
                 outcome.map(|reason| reason.is_some())
             }
+            Work::Samples(samples) => match samples.advance(logits) {
+                Ok(step) => {
+                    if step.written > 0 {
+                        job.clock.token();
+                    }
+                    (0..step.written).for_each(|_| self.counters.token());
+                    apply(&mut self.forward, &step.changes).map(|()| {
+                        samples.finish_ended(job.usage, job.clock.stop());
+                        samples.is_done()
+                    })
+                }
+                Err(cause) => Err(cause),
+            },
             Work::Search(search) => match search.advance(logits) {
                 Ok(changes) => {
                     if search.new_tokens() > 0 {

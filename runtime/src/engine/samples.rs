@@ -1,0 +1,185 @@
+//! Several answers to one prompt, each drawn by itself.
+
+use super::Engine;
+use super::scoring::CacheChanges;
+use super::sequence::{Events, Sequence};
+use super::worker::Work;
+use crate::error::RequestError;
+use crate::generation::Ends;
+use crate::request::{Prepared, Request, SamplingParams};
+use crate::sampling::fresh_seed;
+use crate::stream::{FinishReason, Generation, Timings, TokenStream, Usage, block_on};
+use crate::tokenizer::{TokenId, Tokenizer};
+use tokio::sync::mpsc::unbounded_channel;
+
+impl Engine {
+    /// Draws several answers to one prompt, which is encoded once.
+    ///
+    /// `samples` of the sampling parameters says how many. They come in the order of their numbers, and each is the same
+    /// for a seed, however many are drawn with it; the first is the answer of [`generate`](Self::generate). With
+    /// `best_of`, so many are drawn, and those whose tokens have the highest log-probabilities in the mean are returned,
+    /// the best first.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    pub async fn samples(&self, request: Request) -> Result<Vec<Generation>, RequestError> {
+        let mut prepared = self.prepare_generation(request)?;
+        let drawn = self.check_samples(&prepared.sampling)?;
+        // All samples draw from streams of one seed.
+        prepared.sampling.seed.get_or_insert_with(fresh_seed);
+        let (samples, best_of) = (prepared.sampling.samples, prepared.sampling.best_of);
+        let place = self.place().await?;
+        let (senders, events): (Vec<Events>, Vec<_>) = (0..drawn).map(|_| unbounded_channel()).unzip();
+        let streams: Vec<TokenStream> = events.into_iter().map(TokenStream::new).collect();
+        let group = Samples::new(&prepared, self.tokenizer(), &self.shared.generation.ends, senders);
+        self.submit(prepared, Work::Samples(Box::new(group)), drawn, place)?;
+        let mut answers = Vec::with_capacity(drawn);
+        for stream in streams {
+            answers.push(stream.wait().await?);
+        }
+        if best_of.is_some() {
+            answers.sort_by(|a, b| b.mean_log_probability().total_cmp(&a.mean_log_probability()));
+        }
+        answers.truncate(samples);
+        Ok(answers)
+    }
+
+    /// Draws several answers, as [`samples`](Self::samples) does.
+    ///
+    /// # Errors
+    /// As [`samples`](Self::samples).
+    pub fn samples_blocking(&self, request: Request) -> Result<Vec<Generation>, RequestError> {
+        block_on(self.samples(request))
+    }
+
+    /// Checks that the engine has a slot for each sample, and counts them: a request gets all of them at once.
+    fn check_samples(&self, sampling: &SamplingParams) -> Result<usize, RequestError> {
+        if sampling.beams > 1 {
+            return Err(RequestError::Parameter {
+                name: "beams",
+                found: sampling.beams.to_string(),
+                expected: "1 for samples",
+            });
+        }
+        let (found, limit) = (sampling.drawn(), self.shared.slots);
+        if found > limit {
+            return Err(RequestError::TooManySamples { found, limit });
+        }
+        Ok(found)
+    }
+}
+
+/// Draws answers in the engine: one row and one cache slot for each, one memory for all.
+///
+/// What all begin with, the start token and the forced prefix, is read once, in the first one's slot, which is copied
+/// when the first tokens are drawn.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    running: Vec<Sample>,
+    /// Those that have ended and whose callers do not know it yet.
+    ended: Vec<Sample>,
+    /// Whether no token was drawn yet.
+    is_shared: bool,
+}
+
+#[derive(Debug)]
+struct Sample {
+    sequence: Sequence,
+    slot: usize,
+    /// Why it has ended, if it has.
+    reason: Option<FinishReason>,
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub(crate) struct SamplesStep {
+    pub(crate) changes: CacheChanges,
+    /// How many tokens were written.
+    pub(crate) written: usize,
+}
+
+impl Samples {
+    /// Takes whoever listens to each sample; the `i`-th draws from the `i`-th stream of the seed.
+    pub(crate) fn new(
+        prepared: &Prepared,
+        tokenizer: &Tokenizer,
+        ends: &Ends,
+        listeners: Vec<Events>,
+    ) -> Self {
+        let sample = |(index, events): (u64, Events)| Sample {
+            sequence: Sequence::new(prepared, tokenizer, ends, events).draw_from_stream(index),
+            slot: 0,
+            reason: None,
+        };
+        Self {
+            running: (0..).zip(listeners).map(sample).collect(),
+            ended: Vec::new(),
+            is_shared: true,
+        }
+    }
+
+    /// Starts in the slots that the request was given.
+    pub(crate) fn begin(&mut self, slots: &[usize]) {
+        for (sample, slot) in self.running.iter_mut().zip(slots) {
+            sample.slot = *slot;
+        }
+    }
+
+    /// Tells whether nobody waits for the answers any more. Whoever waits does so for all of them.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.running.iter().any(|sample| sample.sequence.is_cancelled())
+    }
+
+    /// Lists the rows of the next step: a token and a slot each.
+    pub(crate) fn rows(&self) -> Vec<(TokenId, usize)> {
+        let count = if self.is_shared { 1 } else { self.running.len() };
+        let row = |sample: &Sample| Some((sample.sequence.input()?, sample.slot));
+        self.running.iter().take(count).filter_map(row).collect()
+    }
+
+    /// Takes the logits of the rows, `[B, V]`, one slice each. Where one sample fails, all do.
+    pub(crate) fn advance(&mut self, logits: &[&[f32]]) -> Result<SamplesStep, String> {
+        let was_shared = self.is_shared;
+        let mut written = 0;
+        for (row, sample) in self.running.iter_mut().enumerate() {
+            let logits = logits.get(if was_shared { 0 } else { row });
+            sample.reason = sample.sequence.advance(logits.copied().unwrap_or_default())?;
+            written += usize::from(sample.sequence.new_tokens() > 0);
+        }
+        self.is_shared = written == 0;
+        let first = self.running.first().map(|sample| sample.slot);
+        let running = std::mem::take(&mut self.running).into_iter();
+        let (ended, running) = running.partition(|sample| sample.reason.is_some());
+        (self.ended, self.running) = (ended, running);
+        let mut changes = CacheChanges::default();
+        if was_shared && !self.is_shared {
+            let others = self.running.iter().map(|sample| sample.slot);
+            let copy = |slot: usize| first.filter(|first| *first != slot).map(|first| (first, slot));
+            changes.copies = others.filter_map(copy).collect();
+        }
+        changes.clears = self.ended.iter().map(|sample| sample.slot).collect();
+        Ok(SamplesStep { changes, written })
+    }
+
+    /// Tells whether every sample has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Gives out the ends of the samples that the last step has ended.
+    pub(crate) fn finish_ended(&mut self, usage: Usage, timings: Timings) {
+        for Sample { sequence, reason, .. } in self.ended.drain(..) {
+            let new_tokens = sequence.new_tokens();
+            if let Some(reason) = reason {
+                sequence.finish(reason, Usage { new_tokens, ..usage }, timings);
+            }
+        }
+    }
+
+    /// Gives out an error to every sample instead.
+    pub(crate) fn fail(&self, error: &RequestError) {
+        for sample in self.running.iter().chain(&self.ended) {
+            sample.sequence.fail(error.clone());
+        }
+    }
+}
