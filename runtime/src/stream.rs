@@ -129,13 +129,16 @@ pub struct Hypothesis {
 }
 
 /// How likely a given answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Score {
-    /// The log-probability of the candidate's tokens and `</s>`, given the prompt and the forced prefix.
+    /// The log-probability of the candidate's tokens and `</s>`, given the prompt and the forced prefix: the sum of
+    /// `log_probabilities`.
     pub log_probability: f32,
-    /// How many tokens that is, `</s>` included.
-    pub tokens: usize,
+    /// The candidate's tokens, `</s>` included, the forced prefix not.
+    pub tokens: Vec<TokenId>,
+    /// The log-probability of each token, given those before it.
+    pub log_probabilities: Vec<f32>,
 }
 
 /// How well a class of the model's head fits a prompt.

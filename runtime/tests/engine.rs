@@ -202,8 +202,8 @@ fn usage_counts_tokens_and_patches() {
     assert!(answer.timings.total >= answer.timings.first_token);
 }
 
-/// Decodes a target by hand, one step per token, and sums the log-probabilities of its tokens after the prefix.
-fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> f64 {
+/// Decodes a target by hand, one step per token, and lists the log-probabilities of its tokens after the prefix.
+fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> Vec<f64> {
     let config = config();
     let mut tokens = TOKENIZER.encode_text(prompt);
     tokens.push(config.eos_token_id);
@@ -222,7 +222,7 @@ fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> f64 {
     let mut cache = KvCache::new(&MODEL, 1, config.max_target_length).unwrap();
     let target: Vec<u32> = [prefix, candidate, &[config.eos_token_id]].concat();
     let mut input = config.decoder_start_token_id;
-    let mut sum = 0.0;
+    let mut log_probabilities = Vec::new();
     for (position, &token) in target.iter().enumerate() {
         let rows = [DecoderRow {
             token: input,
@@ -241,15 +241,16 @@ fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> f64 {
             .map(f64::from)
             .collect();
         if position >= prefix.len() {
-            sum += logits[token as usize] - logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let normalizer = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+            log_probabilities.push(logits[token as usize] - normalizer);
         }
         input = token;
     }
-    sum
+    log_probabilities
 }
 
 #[test]
-fn a_score_is_the_log_probability_of_forced_decoding() {
+fn a_score_is_the_log_probability_of_forced_decoding_token_by_token() {
     let names = [
         "a cat",
         "a car",
@@ -274,11 +275,19 @@ fn a_score_is_the_log_probability_of_forced_decoding() {
     let together = engine(16, 1).score_blocking(ask(), candidates.clone()).unwrap();
     for (score, candidate) in together.iter().zip(&candidates) {
         let tokens = TOKENIZER.encode_text(candidate);
-        assert_eq!(score.tokens, tokens.len() + 1);
+        assert_eq!(score.tokens, [&tokens[..], &[config().eos_token_id]].concat());
         let expected = forced("what is this?", &[prefix], &tokens);
+        assert_eq!(score.log_probabilities.len(), expected.len());
+        for (found, expected) in score.log_probabilities.iter().zip(expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-4,
+                "{candidate}: {score:?}, {expected}"
+            );
+        }
+        let sum: f64 = score.log_probabilities.iter().copied().map(f64::from).sum();
         assert!(
-            (f64::from(score.log_probability) - expected).abs() < 1e-3,
-            "{candidate}: {score:?}, {expected}"
+            (sum - f64::from(score.log_probability)).abs() < 1e-5,
+            "{candidate}: {score:?}"
         );
     }
     // With one row at a time there are as many waves as candidates; the scores are the same bits.

@@ -263,7 +263,7 @@ async fn choose(
             value: score.log_probability,
         });
     }
-    usage.new_tokens = best(&scores).map_or(0, |score| score.tokens);
+    usage.new_tokens = best(&scores).map_or(0, |score| score.tokens.len());
     let log_probabilities: Vec<f32> = scores.iter().map(|score| score.log_probability).collect();
     Ok(at_once(
         Answer::Choice {

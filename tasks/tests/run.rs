@@ -147,7 +147,7 @@ fn a_choice_ranks_by_the_likelihood_of_the_whole_answer() {
             .first()
             .map(|choice| choice.text.as_str())
     );
-    let shortest = scores.iter().map(|score| score.tokens).min().unwrap();
+    let shortest = scores.iter().map(|score| score.tokens.len()).min().unwrap();
     assert!(outcome.usage.new_tokens >= shortest);
 }
 

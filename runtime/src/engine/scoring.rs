@@ -24,8 +24,8 @@ pub(crate) struct Scoring {
     targets: Vec<Vec<TokenId>>,
     /// For each sorted target which candidate it is.
     order: Vec<usize>,
-    /// By sorted target.
-    sums: Vec<f64>,
+    /// By sorted target: the log-probability of each of its tokens that was decoded and is not forced.
+    log_probabilities: Vec<Vec<f32>>,
     slots: Vec<usize>,
     wave: Range<usize>,
     /// How many tokens of the targets of this wave the decoder has read.
@@ -49,14 +49,14 @@ impl Scoring {
         let mut indexed: Vec<(usize, Vec<TokenId>)> = targets.into_iter().enumerate().collect();
         indexed.sort_by(|(_, a), (_, b)| a.cmp(b));
         let (order, targets): (Vec<usize>, Vec<Vec<TokenId>>) = indexed.into_iter().unzip();
-        let sums = vec![0.0; targets.len()];
+        let log_probabilities = vec![Vec::new(); targets.len()];
         let reply = Some(reply);
         Self {
             start,
             prefix,
             targets,
             order,
-            sums,
+            log_probabilities,
             slots: Vec::new(),
             wave: 0..0,
             depth: 0,
@@ -94,7 +94,7 @@ impl Scoring {
         let mut next = Vec::new();
         let groups = std::mem::take(&mut self.groups);
         for (group, logits) in groups.into_iter().zip(logits) {
-            self.add(group.clone(), logits)?;
+            self.note(group.clone(), logits)?;
             for part in self.split(group.clone()) {
                 if part.start != group.start {
                     changes
@@ -120,27 +120,13 @@ impl Scoring {
 
     /// Gives out the scores, in the order of the candidates.
     pub(crate) fn finish(&mut self) {
-        let mut scores = vec![
-            Score {
-                log_probability: 0.0,
-                tokens: 0
-            };
-            self.targets.len()
-        ];
-        for ((index, target), sum) in self.order.iter().zip(&self.targets).zip(&self.sums) {
-            if let Some(score) = scores.get_mut(*index) {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "log-probabilities are given out in 32 bits"
-                )]
-                let log_probability = *sum as f32;
-                *score = Score {
-                    log_probability,
-                    tokens: target.len() - self.prefix,
-                };
-            }
-        }
-        self.send(Ok(scores));
+        let targets = std::mem::take(&mut self.targets).into_iter();
+        let scores = targets
+            .zip(std::mem::take(&mut self.log_probabilities))
+            .map(|(mut target, log_probabilities)| score(target.split_off(self.prefix), log_probabilities));
+        let mut indexed: Vec<(usize, Score)> = self.order.iter().copied().zip(scores).collect();
+        indexed.sort_unstable_by_key(|(index, _)| *index);
+        self.send(Ok(indexed.into_iter().map(|(_, score)| score).collect()));
     }
 
     /// Gives out an error instead.
@@ -171,8 +157,8 @@ impl Scoring {
         self.slots.get(target.checked_sub(self.wave.start)?).copied()
     }
 
-    /// Adds the log-probability of the next token of each member of a group.
-    fn add(&mut self, group: Range<usize>, logits: &[f32]) -> Result<(), String> {
+    /// Notes the log-probability of the next token of each member of a group.
+    fn note(&mut self, group: Range<usize>, logits: &[f32]) -> Result<(), String> {
         if self.depth < self.prefix {
             return Ok(());
         }
@@ -184,8 +170,8 @@ impl Scoring {
             let value = normalizer
                 .zip(token)
                 .and_then(|(n, token)| n.log_probability(logits, token));
-            match (value, self.sums.get_mut(member)) {
-                (Some(value), Some(sum)) => *sum += f64::from(value),
+            match (value, self.log_probabilities.get_mut(member)) {
+                (Some(value), Some(log_probabilities)) => log_probabilities.push(value),
                 _ => {
                     return Err(
                         "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
@@ -215,5 +201,20 @@ impl Scoring {
             }
         }
         parts
+    }
+}
+
+/// Sums the log-probabilities of a candidate's tokens.
+fn score(tokens: Vec<TokenId>, log_probabilities: Vec<f32>) -> Score {
+    let sum: f64 = log_probabilities.iter().map(|value| f64::from(*value)).sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "log-probabilities are given out in 32 bits"
+    )]
+    let log_probability = sum as f32;
+    Score {
+        log_probability,
+        tokens,
+        log_probabilities,
     }
 }
