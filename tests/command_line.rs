@@ -263,7 +263,10 @@ fn tasks_are_listed_and_shown() {
         .iter()
         .map(|task| task["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["caption", "vqa", "classify", "retrieve", "infill", "patches"]);
+    assert_eq!(
+        names,
+        ["caption", "vqa", "classify", "retrieve", "infill", "patches"]
+    );
 }
 
 #[test]

@@ -58,6 +58,12 @@ pub enum ForwardError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// No block of the cache is free for the tokens of a step.
+    #[error("the cache is full: it has room for {tokens} tokens in all")]
+    CacheFull {
+        /// How many tokens it has room for.
+        tokens: usize,
+    },
     /// A sample does not have what the model's head reads.
     #[error("sample {sample} does not fit the model's head, which expects {expected}")]
     Head {

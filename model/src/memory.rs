@@ -8,6 +8,7 @@ use crate::kernels::access::{is_cpu_f32, with_slice};
 use crate::model::Model;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// One decoder layer's cross-attention keys and values of one prompt.
@@ -36,6 +37,12 @@ impl PromptMemory {
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// Tells whether a clone of it is held elsewhere.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.layers) > 1
     }
 
     /// Counts the bytes that it keeps.
@@ -114,21 +121,91 @@ impl PromptMemory {
 }
 
 /// Keys and values of the tokens decoded so far, in slots, one per running sequence.
+///
+/// A slot holds blocks of a common pool, and takes one more when it writes the first token into it, so that it occupies what
+/// it has written and not what it could. Full blocks are shared by slots that continue from the same tokens: only the
+/// block that a slot writes into is its own.
 #[derive(Debug)]
 pub struct KvCache {
-    /// One tensor per decoder layer, `[slots * max_length, 2D]`: keys, then values.
+    /// One tensor per decoder layer, `[blocks * BLOCK, 2D]`: keys, then values.
     layers: Vec<Tensor>,
-    lengths: Vec<usize>,
+    slots: Vec<Slot>,
+    blocks: Blocks,
     max_length: usize,
+    token_bytes: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    blocks: Vec<usize>,
+    /// Tokens that were written; the blocks have room for at least as many.
+    length: usize,
+}
+
+impl Slot {
+    /// Returns the row of the pool where the token at a place lies.
+    fn row(&self, place: usize) -> Option<usize> {
+        let block = self.blocks.get(place / KvCache::BLOCK)?;
+        Some(block * KvCache::BLOCK + place % KvCache::BLOCK)
+    }
+
+    /// Lists the rows of the first `length` tokens, a range for each block.
+    fn rows(&self, length: usize) -> Vec<Range<usize>> {
+        let blocks = self.blocks.iter().zip((0..length).step_by(KvCache::BLOCK));
+        let range = |(block, first): (&usize, usize)| {
+            let start = block * KvCache::BLOCK;
+            start..start + (length - first).min(KvCache::BLOCK)
+        };
+        blocks.map(range).collect()
+    }
+}
+
+/// The account of a pool's blocks.
+#[derive(Debug)]
+struct Blocks {
+    /// How many slots hold each block.
+    holders: Vec<usize>,
+    free: Vec<usize>,
+}
+
+impl Blocks {
+    fn new(count: usize) -> Self {
+        Self {
+            holders: vec![0; count],
+            free: (0..count).rev().collect(),
+        }
+    }
+
+    fn take(&mut self) -> Option<usize> {
+        let block = self.free.pop()?;
+        self.holders[block] = 1;
+        Some(block)
+    }
+
+    fn share(&mut self, blocks: &[usize]) {
+        blocks.iter().for_each(|block| self.holders[*block] += 1);
+    }
+
+    fn give(&mut self, blocks: &[usize]) {
+        for &block in blocks {
+            self.holders[block] -= 1;
+            if self.holders[block] == 0 {
+                self.free.push(block);
+            }
+        }
+    }
 }
 
 impl KvCache {
+    /// How many tokens a block holds.
+    pub const BLOCK: usize = 16;
+
     /// Makes room for `slots` sequences of at most `max_length` tokens.
     ///
     /// # Errors
     /// Where `max_length` is zero or above the model's limit, or there is no memory.
     pub fn new(model: &Model, slots: usize, max_length: usize) -> std::result::Result<Self, ForwardError> {
-        let (layers, width, limit) = model.cache_shape()?;
+        let (_, _, limit) = model.cache_shape()?;
         if max_length == 0 || max_length > limit {
             let found = max_length;
             return Err(ForwardError::TextTooLong {
@@ -137,26 +214,45 @@ impl KvCache {
                 limit,
             });
         }
-        let shape = (slots * max_length, 2 * width);
+        let tokens = slots * max_length.div_ceil(Self::BLOCK) * Self::BLOCK;
+        let mut cache = Self::with_capacity(model, slots, tokens)?;
+        cache.max_length = max_length;
+        Ok(cache)
+    }
+
+    /// Makes room for `tokens` tokens, rounded down to whole blocks, in up to `slots` sequences of any length that the model
+    /// writes.
+    ///
+    /// # Errors
+    /// Where the model writes no text, or there is no memory.
+    pub fn with_capacity(
+        model: &Model,
+        slots: usize,
+        tokens: usize,
+    ) -> std::result::Result<Self, ForwardError> {
+        let (layers, width, max_length) = model.cache_shape()?;
+        let blocks = tokens / Self::BLOCK;
+        let shape = (blocks * Self::BLOCK, 2 * width);
         let zeros = || Tensor::zeros(shape, model.dtype(), model.device());
-        let layers = (0..layers).map(|_| zeros()).collect::<Result<_>>()?;
         Ok(Self {
-            layers,
-            lengths: vec![0; slots],
+            layers: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
+            slots: vec![Slot::default(); slots],
+            blocks: Blocks::new(blocks),
             max_length,
+            token_bytes: model.cache_token_bytes(),
         })
     }
 
     /// Counts the tokens that a slot holds; zero for a slot that does not exist.
     #[must_use]
     pub fn length(&self, slot: usize) -> usize {
-        self.lengths.get(slot).copied().unwrap_or(0)
+        self.slots.get(slot).map_or(0, |slot| slot.length)
     }
 
     /// Counts the slots.
     #[must_use]
     pub fn slots(&self) -> usize {
-        self.lengths.len()
+        self.slots.len()
     }
 
     /// Tells how many tokens a slot can hold.
@@ -165,56 +261,104 @@ impl KvCache {
         self.max_length
     }
 
+    /// Counts the tokens for which there is room in blocks that no slot holds.
+    #[must_use]
+    pub fn free_tokens(&self) -> usize {
+        self.blocks.free.len() * Self::BLOCK
+    }
+
+    /// Counts the bytes of the blocks that slots hold.
+    #[must_use]
+    pub fn bytes_in_use(&self) -> usize {
+        (self.blocks.holders.len() - self.blocks.free.len()) * Self::BLOCK * self.token_bytes
+    }
+
     /// Forgets what a slot holds.
     pub fn clear(&mut self, slot: usize) {
-        if let Some(length) = self.lengths.get_mut(slot) {
-            *length = 0;
+        if let Some(slot) = self.slots.get_mut(slot) {
+            self.blocks.give(&slot.blocks);
+            *slot = Slot::default();
         }
     }
 
-    /// Makes slot `to` continue from what slot `from` holds.
+    /// Makes slot `to` continue from what slot `from` holds: full blocks are shared, the last one is copied.
     ///
     /// # Errors
-    /// Where a slot does not exist.
+    /// Where a slot does not exist, or no block is free; `to` is then as it was.
     pub fn copy(&mut self, from: usize, to: usize) -> std::result::Result<(), ForwardError> {
         for slot in [from, to] {
-            if slot >= self.lengths.len() {
-                return Err(ForwardError::Slot {
-                    slot,
-                    problem: "does not exist",
-                });
+            if slot >= self.slots.len() {
+                let problem = "does not exist";
+                return Err(ForwardError::Slot { slot, problem });
             }
         }
-        let length = self.lengths[from];
-        if from != to && length > 0 {
-            for layer in &self.layers {
-                let rows = layer.narrow(0, from * self.max_length, length)?.copy()?; // [length, 2D]
-                layer.slice_set(&rows, 0, to * self.max_length)?;
-            }
+        if from == to {
+            return Ok(());
         }
-        self.lengths[to] = length;
+        let source = &self.slots[from];
+        let (length, full) = (source.length, source.length / Self::BLOCK);
+        let mut blocks = source.blocks[..full].to_vec();
+        let partial = (length % Self::BLOCK > 0).then(|| source.blocks[full]);
+        if let Some(partial) = partial {
+            let own = self.blocks.take().ok_or_else(|| self.full())?;
+            if let Err(error) = self.copy_block(partial, own, length % Self::BLOCK) {
+                self.blocks.give(&[own]);
+                return Err(error.into());
+            }
+            self.blocks.share(&blocks);
+            blocks.push(own);
+        } else {
+            self.blocks.share(&blocks);
+        }
+        let old = std::mem::replace(&mut self.slots[to], Slot { blocks, length });
+        self.blocks.give(&old.blocks);
         Ok(())
     }
 
-    /// Checks that each slot can take one more token and returns their positions.
-    pub(crate) fn reserve(&self, slots: &[usize]) -> std::result::Result<Vec<u32>, ForwardError> {
+    fn copy_block(&self, from: usize, to: usize, rows: usize) -> Result<()> {
+        for layer in &self.layers {
+            let rows = layer.narrow(0, from * Self::BLOCK, rows)?.copy()?; // [rows, 2D]
+            layer.slice_set(&rows, 0, to * Self::BLOCK)?;
+        }
+        Ok(())
+    }
+
+    fn full(&self) -> ForwardError {
+        ForwardError::CacheFull {
+            tokens: self.blocks.holders.len() * Self::BLOCK,
+        }
+    }
+
+    /// Checks that each slot can take one more token, gives it a block where it needs one, and returns the positions.
+    pub(crate) fn reserve(&mut self, slots: &[usize]) -> std::result::Result<Vec<u32>, ForwardError> {
         if slots.is_empty() {
             return Err(ForwardError::EmptyBatch);
         }
-        let mut seen = vec![false; self.lengths.len()];
+        let mut seen = vec![false; self.slots.len()];
         let mut positions = Vec::with_capacity(slots.len());
-        for &slot in slots {
-            let problem = match (self.lengths.get(slot), seen.get(slot)) {
-                (Some(length), Some(false)) if *length < self.max_length => {
-                    seen[slot] = true;
-                    positions.push(u32::try_from(*length).unwrap_or(u32::MAX));
+        let mut wanting = Vec::new();
+        for &index in slots {
+            let problem = match (self.slots.get(index), seen.get(index)) {
+                (Some(slot), Some(false)) if slot.length < self.max_length => {
+                    seen[index] = true;
+                    positions.push(u32::try_from(slot.length).unwrap_or(u32::MAX));
+                    if slot.row(slot.length).is_none() {
+                        wanting.push(index);
+                    }
                     continue;
                 }
                 (Some(_), Some(false)) => "is full",
                 (Some(_), _) => "is named twice in one step",
                 (None, _) => "does not exist",
             };
-            return Err(ForwardError::Slot { slot, problem });
+            return Err(ForwardError::Slot { slot: index, problem });
+        }
+        if wanting.len() > self.blocks.free.len() {
+            return Err(self.full());
+        }
+        for index in wanting {
+            let block = self.blocks.take();
+            self.slots[index].blocks.extend(block);
         }
         Ok(positions)
     }
@@ -222,8 +366,8 @@ impl KvCache {
     /// Counts the new token of each slot, after a step went through.
     pub(crate) fn commit(&mut self, batch: &DecoderBatch) {
         for row in batch.rows {
-            if let Some(length) = self.lengths.get_mut(row.slot) {
-                *length += 1;
+            if let Some(slot) = self.slots.get_mut(row.slot) {
+                slot.length += 1;
             }
         }
     }
@@ -235,6 +379,15 @@ impl KvCache {
                 "the cache has {} layers, asked for layer {layer}",
                 self.layers.len()
             ),
+        }
+    }
+
+    /// Returns where a slot's next token goes, and the rows of all its tokens with that one.
+    fn next(&self, slot: usize) -> Result<(usize, Vec<Range<usize>>)> {
+        let slot = &self.slots[slot];
+        match slot.row(slot.length) {
+            Some(row) => Ok((row, slot.rows(slot.length + 1))),
+            None => bail!("the slot has no block for its next token"),
         }
     }
 
@@ -250,10 +403,10 @@ impl KvCache {
         let cache = self.layer(layer)?;
         let mut plan = AttentionPlan::default();
         for (row, &slot) in slots.iter().enumerate() {
-            let (start, length) = (slot * self.max_length, self.lengths[slot]);
+            let (next, rows) = self.next(slot)?;
             let kv = qkv.narrow(0, row, 1)?.narrow(1, d, 2 * d)?.contiguous()?; // [1, 2D]
-            cache.slice_set(&kv, 0, start + length)?;
-            plan.push(vec![row..row + 1], vec![start..start + length + 1], false);
+            cache.slice_set(&kv, 0, next)?;
+            plan.push(vec![row..row + 1], rows, false);
         }
         let q = qkv.narrow(1, 0, d)?.contiguous()?; // [B, D]
         cross_attention(&q, cache, &Arc::new(plan), scoring)
@@ -272,17 +425,25 @@ impl KvCache {
         let cache = self.layer(layer)?;
         let mut attended = Vec::with_capacity(rows.len());
         for (index, row) in rows.iter().enumerate() {
-            let (start, length) = (row.slot * self.max_length, self.lengths[row.slot]);
+            let (next, written) = self.next(row.slot)?;
             let own = qkv.narrow(0, 2 * index, 2)?; // [2, 3D]
             let kv = own.narrow(1, d, 2 * d)?.contiguous()?; // [2, 2D]
-            cache.slice_set(&kv.narrow(0, 0, 1)?, 0, start + length)?;
-            let written = cache.narrow(0, start, length + 1)?; // [L, 2D]
-            let kv = Tensor::cat(&[row.memory.kv(layer)?, &written, &kv.narrow(0, 1, 1)?], 0)?; // [S + L + 1, 2D]
+            cache.slice_set(&kv.narrow(0, 0, 1)?, 0, next)?;
+            let length: usize = written.iter().map(ExactSizeIterator::len).sum();
+            let mut parts = vec![row.memory.kv(layer)?.clone()]; // [S, 2D]
+            for range in written {
+                parts.push(cache.narrow(0, range.start, range.len())?); // [rows, 2D]
+            }
+            parts.push(kv.narrow(0, 1, 1)?); // [1, 2D]
+            let kv = Tensor::cat(&parts, 0)?; // [S + L + 1, 2D]
             let mut plan = AttentionPlan::default();
-            plan.push(vec![0..2], vec![0..row.memory.length + length + 2], true);
+            plan.push(vec![0..2], vec![0..row.memory.length + length + 1], true);
             let q = own.narrow(1, 0, d)?.contiguous()?; // [2, D]
             attended.push(cross_attention(&q, &kv, &Arc::new(plan), scoring)?); // [2, D]
         }
         Tensor::cat(&attended, 0) // [2B, D]
     }
 }
+
+#[cfg(test)]
+mod tests;

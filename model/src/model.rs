@@ -185,6 +185,23 @@ impl Model {
         Ok((decoder.layers(), decoder.inner_size, limit))
     }
 
+    /// Counts the bytes that a token takes in a [`KvCache`], over all layers; zero where the model writes no text.
+    #[must_use]
+    pub fn cache_token_bytes(&self) -> usize {
+        let shape = self.cache_shape();
+        shape.map_or(0, |(layers, width, _)| {
+            layers * 2 * width * self.dtype.size_in_bytes()
+        })
+    }
+
+    /// Counts the bytes that an encoder row takes in a [`PromptMemory`], over all layers; zero where the model writes no
+    /// text.
+    #[must_use]
+    pub fn memory_row_bytes(&self) -> usize {
+        // Cross-attention is as wide as self-attention; where the encoder writes, the two are one.
+        self.cache_token_bytes()
+    }
+
     /// Runs whole target texts at once, differentiably, and returns their logits.
     ///
     /// # Shapes

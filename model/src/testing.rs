@@ -4,9 +4,8 @@ use crate::config::{AttentionPattern, Family, ModelConfig};
 use crate::error::ForwardError;
 use crate::init::initialise;
 use crate::model::Model;
-use candle_core::Device;
-#[cfg(test)]
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use std::collections::HashMap;
 
 /// Describes a model small enough for tests: width 32, two encoder and two decoder layers, 16-pixel pictures.
 #[must_use]
@@ -54,8 +53,21 @@ pub fn random_model(config: &ModelConfig, seed: u64) -> Result<Model, ForwardErr
 /// # Errors
 /// Where a tensor cannot be made.
 pub fn random_inference_model(config: &ModelConfig, seed: u64) -> Result<Model, ForwardError> {
-    let tensors = initialise(config, seed, &Device::Cpu)?.into_iter().collect();
-    Model::packed(config, &tensors)
+    inference_model(
+        config,
+        &initialise(config, seed, &Device::Cpu)?.into_iter().collect(),
+    )
+}
+
+/// Builds a model on given tensors with its linear layers packed for inference.
+///
+/// # Errors
+/// Where a tensor is missing.
+pub fn inference_model(
+    config: &ModelConfig,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<Model, ForwardError> {
+    Model::packed(config, tensors)
 }
 
 #[cfg(test)]

@@ -24,6 +24,16 @@ pub enum EngineError {
     /// The checkpoint's defaults for generating cannot be used.
     #[error("generation_config.json: {0}")]
     Generation(String),
+    /// The memory that running requests may keep is too little for the model.
+    #[error(
+        "memory_budget is {found} bytes for each replica, but a request of usual length keeps {needed} bytes with this model"
+    )]
+    MemoryBudget {
+        /// The budget of one replica, in bytes.
+        found: usize,
+        /// What it takes, in bytes.
+        needed: usize,
+    },
     /// There is no room for the running sequences.
     #[error("cannot make room for {max_batch} running sequences: {source}; lower max_batch")]
     Cache {
@@ -206,6 +216,30 @@ pub enum RequestError {
         found: usize,
         /// The model's limit.
         limit: usize,
+    },
+    /// The request needs more memory than the engine has for all of them.
+    #[error(
+        "the request can need {found} bytes for {rows} rows at a time, the engine has {limit} for all requests; ask for fewer new tokens, beams or samples, or raise its memory_budget"
+    )]
+    TooLarge {
+        /// How many rows it decodes at a time.
+        rows: usize,
+        /// What it can need, in bytes.
+        found: usize,
+        /// What there is, in bytes.
+        limit: usize,
+    },
+    /// The answer was not complete in the time that the request gave.
+    #[error("the answer was not complete after {after:?}, the request's timeout")]
+    DeadlineExceeded {
+        /// The request's timeout.
+        after: std::time::Duration,
+    },
+    /// The engine has a fault of its own and answers no more.
+    #[error("the engine is broken and answers no more requests: {cause}; build another")]
+    Poisoned {
+        /// What happened.
+        cause: String,
     },
     /// As many requests are waiting as the engine lets wait.
     #[error("the engine is overloaded: {capacity} requests are waiting; try again later")]

@@ -45,7 +45,7 @@ pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
 pub use error::{EngineError, RequestError};
 pub use request::{EarlyStopping, Request, SamplingParams};
 pub use stream::{
-    Alternative, ClassScore, CodeScore, FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings, TokenStream,
-    Usage, WordScore,
+    Alternative, ClassScore, CodeScore, FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings,
+    TokenStream, Usage, WordScore,
 };
 pub use tokenizer::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};

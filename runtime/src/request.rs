@@ -6,6 +6,7 @@ use multiway_model::{ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The most bytes of text that a prompt may have; what is longer is refused before it is tokenized.
 const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -26,6 +27,12 @@ pub struct Request {
     pub images: Vec<ProcessedImage>,
     /// How to write the answer.
     pub sampling: SamplingParams,
+    /// Requests of a higher priority are admitted first; 0 is usual. A request that many others overtook goes first all the
+    /// same.
+    pub priority: i32,
+    /// How long the answer may take, from submission to the end; then the request ends with
+    /// [`RequestError::DeadlineExceeded`] before the engine's next step. `None` for ever.
+    pub timeout: Option<Duration>,
 }
 
 impl Request {
@@ -35,7 +42,7 @@ impl Request {
         Self {
             prompt,
             images,
-            sampling: SamplingParams::default(),
+            ..Self::default()
         }
     }
 }
@@ -241,6 +248,8 @@ pub(crate) struct Prepared {
     /// What the decoder reads first: the start token and the forced prefix.
     pub(crate) start: Vec<TokenId>,
     pub(crate) sampling: SamplingParams,
+    pub(crate) priority: i32,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Prepared {
@@ -297,6 +306,8 @@ impl Prepared {
             images,
             start,
             sampling: request.sampling,
+            priority: request.priority,
+            timeout: request.timeout,
         })
     }
 

@@ -73,6 +73,7 @@ fn request(n: u16) -> Request {
         prompt,
         images,
         sampling,
+        ..Request::default()
     }
 }
 
@@ -191,6 +192,7 @@ fn usage_counts_tokens_and_patches() {
             prompt,
             images: vec![image(0)],
             sampling,
+            ..Request::default()
         })
         .unwrap();
     assert_eq!(

@@ -112,6 +112,7 @@ impl Task {
             prompt: self.file.render(&values)?,
             images: inputs.images.clone(),
             sampling: self.sampling(&inputs.sampling, defaults.clone()),
+            ..Request::default()
         };
         Ok(Prepared {
             request,

@@ -108,7 +108,12 @@ fn a_file_of_the_callers_overrides_a_built_in_task_and_adds_others() {
     assert_eq!(library.get("caption").unwrap().description(), "Mine.");
     assert_eq!(library.get("caption").unwrap().folder(), Some(folder.path()));
     let names: Vec<&str> = library.iter().map(Task::name).collect();
-    assert_eq!(names, ["caption", "vqa", "classify", "retrieve", "infill", "patches", "new"]);
+    assert_eq!(
+        names,
+        [
+            "caption", "vqa", "classify", "retrieve", "infill", "patches", "new"
+        ]
+    );
 }
 
 #[test]

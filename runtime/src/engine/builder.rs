@@ -2,6 +2,8 @@
 
 use super::forward::{Forward, ModelForward};
 use super::labels;
+use super::limits::Limits;
+use super::replica::{Poison, Replica};
 use super::stats::Counters;
 use super::worker::Worker;
 use super::{Engine, Shared};
@@ -10,7 +12,7 @@ use crate::generation::GenerationConfig;
 use crate::scheduler::Scheduler;
 use crate::tokenizer::Tokenizer;
 use multiway_model::{Checkpoint, DType, Device, Model, ModelConfig};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -39,6 +41,8 @@ pub(super) struct Options {
     pub(super) max_batch: usize,
     pub(super) queue_capacity: usize,
     pub(super) encode_budget: usize,
+    pub(super) memory_budget: usize,
+    pub(super) replicas: usize,
 }
 
 impl Default for Options {
@@ -48,6 +52,8 @@ impl Default for Options {
             max_batch: 32,
             queue_capacity: 1024,
             encode_budget: 2048,
+            memory_budget: 1 << 30,
+            replicas: 1,
         }
     }
 }
@@ -59,6 +65,7 @@ impl Options {
             ("max_batch", self.max_batch),
             ("queue_capacity", self.queue_capacity),
             ("encode_budget", self.encode_budget),
+            ("replicas", self.replicas),
         ];
         match options
             .into_iter()
@@ -92,13 +99,32 @@ impl<'a> EngineBuilder<'a> {
         }
     }
 
-    /// Sets how many threads compute; else one per core.
+    /// Sets how many threads compute, in each replica; else one per core, divided among the replicas.
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.threads = Some(threads);
         self
     }
 
-    /// Sets how many sequences are decoded at a time; else 32.
+    /// Sets how many replicas answer requests, side by side, from one set of weights; else one.
+    ///
+    /// Each has a thread, a pool of [`threads`](Self::threads) and a memory of its own, and a request goes to the one that
+    /// has the least to do. On one machine a single replica with all cores mostly does more; several keep requests apart.
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.options.replicas = replicas;
+        self
+    }
+
+    /// Sets how many bytes the running requests may keep together, keys and values of what they read and wrote; else 1 GiB.
+    ///
+    /// A request starts once all that it can need at most is free, and then keeps it to its end, so that none is ever thrown
+    /// out. One that could never start is refused. The weights, and what a step computes with, come on top; replicas share
+    /// the budget.
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.options.memory_budget = bytes;
+        self
+    }
+
+    /// Sets how many sequences a replica decodes at a time; else 32.
     pub fn max_batch(mut self, max_batch: usize) -> Self {
         self.options.max_batch = max_batch;
         self
@@ -150,7 +176,6 @@ impl<'a> EngineBuilder<'a> {
                 (model, tokenizer, generation, labels)
             }
         };
-        let config = model.config().clone();
         let max_batch = self.options.max_batch;
         let beams = generation.sampling.beams;
         if beams > max_batch {
@@ -158,15 +183,23 @@ impl<'a> EngineBuilder<'a> {
                 "num_beams is {beams}, but this engine runs {max_batch} sequences at a time; raise max_batch"
             )));
         }
-        let forward =
-            ModelForward::new(model, max_batch).map_err(|source| EngineError::Cache { max_batch, source })?;
         let known = Known {
             tokenizer,
-            config,
+            config: model.config().clone(),
             generation,
             labels,
         };
-        start(forward, known, &self.options)
+        let limits = Limits::new(
+            &model,
+            max_batch,
+            self.options.memory_budget / self.options.replicas,
+        )?;
+        let forwards = (0..self.options.replicas).map(|_| {
+            let forward = ModelForward::new(Arc::clone(&model), &limits.capacity);
+            forward.map_err(|source| EngineError::Cache { max_batch, source })
+        });
+        let forwards = forwards.collect::<Result<Vec<_>, _>>()?;
+        start(forwards, known, limits, &self.options)
     }
 }
 
@@ -178,10 +211,11 @@ pub(super) struct Known {
     pub(super) labels: Option<Vec<String>>,
 }
 
-/// Starts the engine's thread inside a pool of its own, so that all its work obeys the number of threads.
+/// Starts a thread for each replica.
 pub(super) fn start<F: Forward + Send + 'static>(
-    forward: F,
+    forwards: Vec<F>,
     known: Known,
+    limits: Limits,
     options: &Options,
 ) -> Result<Engine, EngineError> {
     let Known {
@@ -190,40 +224,49 @@ pub(super) fn start<F: Forward + Send + 'static>(
         generation,
         labels,
     } = known;
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads.unwrap_or_else(cores))
-        .thread_name(|index| format!("multiway-{index}"))
-        .build()
-        .map_err(|error| EngineError::Threads(error.to_string()))?;
-    let counters = Arc::new(Counters::new(options.max_batch));
-    let (commands, receiver) = unbounded_channel();
-    let scheduler = Scheduler::new(options.max_batch, options.encode_budget);
-    let worker = Worker::new(
-        forward,
-        receiver,
-        scheduler,
-        Arc::clone(&counters),
-        tokenizer.vocab_size(),
-    );
-    let thread = std::thread::Builder::new()
-        .name("multiway-engine".to_owned())
-        .spawn(move || pool.install(|| worker.run()))
-        .map_err(|error| EngineError::Threads(error.to_string()))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or((cores / forwards.len().max(1)).max(1));
+    let vocabulary = tokenizer.vocab_size();
+    let replicas = forwards.into_iter().map(|forward| {
+        let scheduler = Scheduler::new(limits.capacity, options.encode_budget);
+        start_replica(forward, scheduler, threads, vocabulary)
+    });
     let shared = Shared {
+        replicas: replicas.collect::<Result<_, _>>()?,
         tokenizer,
         config,
         generation,
         labels: labels.map(Arc::new),
-        commands,
         places: Arc::new(Semaphore::new(options.queue_capacity)),
         queue_capacity: options.queue_capacity,
-        slots: options.max_batch,
+        limits,
         score_rows: options.max_batch.div_ceil(2),
-        counters,
-        thread: Mutex::new(Some(thread)),
     };
     Ok(Engine {
         shared: Arc::new(shared),
     })
+}
+
+/// Starts a replica's thread inside a pool of its own, so that all its work obeys the number of threads.
+fn start_replica<F: Forward + Send + 'static>(
+    forward: F,
+    scheduler: Scheduler,
+    threads: usize,
+    vocabulary: usize,
+) -> Result<Replica, EngineError> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("multiway-{index}"))
+        .build()
+        .map_err(|error| EngineError::Threads(error.to_string()))?;
+    let counters = Arc::new(Counters::new(scheduler.free().slots));
+    let poison = Poison::default();
+    let (commands, receiver) = unbounded_channel();
+    let worker = Worker::new(forward, receiver, scheduler, Arc::clone(&counters), vocabulary);
+    let poisoned = Arc::clone(&poison);
+    let thread = std::thread::Builder::new()
+        .name("multiway-engine".to_owned())
+        .spawn(move || pool.install(|| worker.run(&poisoned)))
+        .map_err(|error| EngineError::Threads(error.to_string()))?;
+    Ok(Replica::new(commands, counters, poison, thread))
 }

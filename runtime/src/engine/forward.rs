@@ -1,6 +1,7 @@
 //! What the engine needs of a model: prompts to what is read off them, rows to logits.
 
 use super::reading::{PromptToRead, Read, Reading, likeliest};
+use crate::scheduler::Resources;
 use crate::stream::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
 use multiway_model::{
@@ -35,15 +36,16 @@ pub(crate) trait Forward {
 pub(crate) struct ModelForward {
     model: Arc<Model>,
     /// None where the model writes no text.
-    cache: Option<KvCache>,
+    pub(super) cache: Option<KvCache>,
 }
 
 impl ModelForward {
-    pub(crate) fn new(model: Arc<Model>, slots: usize) -> Result<Self, ForwardError> {
-        let config = model.config();
-        let cache = config
+    /// Makes room for what a scheduler gives out.
+    pub(crate) fn new(model: Arc<Model>, capacity: &Resources) -> Result<Self, ForwardError> {
+        let cache = model
+            .config()
             .writes_text()
-            .then(|| KvCache::new(&model, slots, config.max_target_length))
+            .then(|| KvCache::with_capacity(&model, capacity.slots, capacity.self_tokens))
             .transpose()?;
         Ok(Self { model, cache })
     }

@@ -10,12 +10,15 @@
 mod builder;
 mod forward;
 mod labels;
+mod limits;
 mod reading;
+mod replica;
 mod samples;
 mod scoring;
 mod search;
 mod sequence;
 mod stats;
+mod submit;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -27,24 +30,19 @@ pub use worker::Shutdown;
 use crate::error::RequestError;
 use crate::generation::GenerationConfig;
 use crate::request::{Prepared, Request, SamplingParams};
-use crate::scheduler::Demand;
-use crate::stream::{
-    ClassScore, CodeScore, Generation, Hypothesis, Score, TokenStream, Usage, WordScore, block_on,
-};
+use crate::stream::{ClassScore, CodeScore, Generation, Hypothesis, Score, TokenStream, WordScore, block_on};
 use crate::tokenizer::Tokenizer;
 
+use limits::Limits;
 use multiway_model::{Checkpoint, Model, ModelConfig};
 use reading::Reading;
+use replica::Replica;
 use scoring::Scoring;
-use search::{Search, SearchReply};
-use sequence::{Clock, Sequence};
-use stats::Counters;
+use search::SearchReply;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
-use worker::{Command, Submission, Work};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, oneshot};
+use worker::Work;
 
 /// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
 ///
@@ -79,16 +77,15 @@ struct Shared {
     generation: GenerationConfig,
     /// The names of the head's classes, where the model has such a head and the checkpoint names them.
     labels: Option<Arc<Vec<String>>>,
-    commands: UnboundedSender<Command>,
+    /// The threads that share the weights; at least one.
+    replicas: Vec<Replica>,
     /// Places for requests that wait; one is held from submission until admission.
     places: Arc<Semaphore>,
     queue_capacity: usize,
-    /// How many sequences run at a time.
-    slots: usize,
+    /// What each replica can hold.
+    limits: Limits,
     /// How many rows of one score request may be in a step.
     score_rows: usize,
-    counters: Arc<Counters>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Engine {
@@ -100,20 +97,13 @@ impl fmt::Debug for Engine {
 }
 
 impl Drop for Shared {
-    /// Stops the thread before its next step and waits for it, so that no work goes on behind the caller's back.
+    /// Stops the threads before their next step and waits for them, so that no work goes on behind the caller's back.
     fn drop(&mut self) {
-        drop(self.commands.send(Command::Shutdown(Shutdown::Abort)));
         self.places.close();
-        let thread = self
-            .thread
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the engine's thread panicked outside of a step");
-        }
+        self.replicas
+            .iter()
+            .for_each(|replica| replica.shutdown(Shutdown::Abort));
+        self.replicas.iter_mut().for_each(Replica::join);
     }
 }
 
@@ -146,20 +136,27 @@ impl Engine {
         &self.shared.generation.sampling
     }
 
-    /// Tells what the engine is doing, as of its last step.
+    /// Tells what the engine is doing, as of its last step; all replicas together.
     #[must_use]
     pub fn stats(&self) -> EngineStats {
-        self.shared.counters.read()
+        let replicas = self
+            .shared
+            .replicas
+            .iter()
+            .map(|replica| replica.counters().read());
+        replicas.fold(EngineStats::default(), EngineStats::plus)
     }
 
     /// Shuts the engine down for all handles: no request is accepted any more. Returns at once.
     ///
-    /// Dropping the last handle waits for the engine's thread, but cuts a drain short. To wait for a drain, wait for
+    /// Dropping the last handle waits for the engine's threads, but cuts a drain short. To wait for a drain, wait for
     /// the requests.
     pub fn shutdown(&self, how: Shutdown) {
         self.shared.places.close();
-        // An engine that has stopped already needs no telling.
-        drop(self.shared.commands.send(Command::Shutdown(how)));
+        self.shared
+            .replicas
+            .iter()
+            .for_each(|replica| replica.shutdown(how));
     }
 
     /// Writes an answer, token by token. Waits while as many requests wait as the engine lets wait.
@@ -178,14 +175,7 @@ impl Engine {
     /// [`RequestError::Overloaded`] where no place is free; else as [`generate`](Self::generate).
     pub fn try_generate(&self, request: Request) -> Result<TokenStream, RequestError> {
         let prepared = self.prepare_generation(request)?;
-        let place = Arc::clone(&self.shared.places)
-            .try_acquire_owned()
-            .map_err(|error| match error {
-                TryAcquireError::NoPermits => RequestError::Overloaded {
-                    capacity: self.shared.queue_capacity,
-                },
-                TryAcquireError::Closed => RequestError::ShutDown,
-            })?;
+        let place = self.try_place()?;
         self.start_generation(prepared, place)
     }
 
@@ -239,10 +229,10 @@ impl Engine {
 
     /// Checks that the engine has a slot for each beam: a request gets all of them at once.
     fn check_beams(&self, beams: usize) -> Result<(), RequestError> {
-        if beams > self.shared.slots {
+        if beams > self.shared.limits.capacity.slots {
             return Err(RequestError::TooManyBeams {
                 found: beams,
-                limit: self.shared.slots,
+                limit: self.shared.limits.capacity.slots,
             });
         }
         Ok(())
@@ -453,100 +443,5 @@ impl Engine {
         let prepared = self.prepare(request)?;
         prepared.check_new_tokens(self.config())?;
         Ok(prepared)
-    }
-
-    async fn place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
-        Arc::clone(&self.shared.places)
-            .acquire_owned()
-            .await
-            .map_err(|_closed| RequestError::ShutDown)
-    }
-
-    fn start_generation(
-        &self,
-        prepared: Prepared,
-        place: OwnedSemaphorePermit,
-    ) -> Result<TokenStream, RequestError> {
-        let drawn = prepared.sampling.drawn();
-        if drawn > 1 {
-            return Err(RequestError::OneStream { samples: drawn });
-        }
-        let (sender, events) = unbounded_channel();
-        let beams = prepared.sampling.beams;
-        if beams > 1 {
-            self.check_beams(beams)?;
-            let reply = SearchReply::Stream(sender);
-            self.submit_search(prepared, reply, place)?;
-            return Ok(TokenStream::new(events));
-        }
-        let sequence = Sequence::new(&prepared, self.tokenizer(), &self.shared.generation.ends, sender);
-        self.submit(prepared, Work::Generate(Box::new(sequence)), 1, place)?;
-        Ok(TokenStream::new(events))
-    }
-
-    fn submit_search(
-        &self,
-        prepared: Prepared,
-        reply: SearchReply,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(), RequestError> {
-        let (ends, beams) = (&self.shared.generation.ends, prepared.sampling.beams);
-        let search = Search::new(&prepared, self.tokenizer(), self.config(), ends, reply);
-        self.submit(prepared, Work::Search(Box::new(search)), beams, place)
-    }
-
-    fn submit(
-        &self,
-        prepared: Prepared,
-        work: Work,
-        slots: usize,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(), RequestError> {
-        self.send(prepared, Reading::Memory, work, slots, place)
-    }
-
-    /// Submits what is answered by encoding alone.
-    fn submit_reading(
-        &self,
-        prepared: Prepared,
-        reading: Reading,
-        work: Work,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(), RequestError> {
-        self.send(prepared, reading, work, 0, place)
-    }
-
-    fn send(
-        &self,
-        prepared: Prepared,
-        reading: Reading,
-        work: Work,
-        slots: usize,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(), RequestError> {
-        let config = self.config();
-        let usage = Usage {
-            prompt_tokens: prepared.tokens.len(),
-            image_patches: prepared.images.len() * config.patches(),
-            new_tokens: 0,
-        };
-        let demand = Demand {
-            slots,
-            encoder_rows: prepared.encoder_rows(config),
-        };
-        let submission = Submission {
-            prepared,
-            reading,
-            work,
-            demand,
-            usage,
-            place,
-            clock: Clock::start(),
-        };
-        let command = Command::Submit(Box::new(submission));
-        self.shared
-            .commands
-            .send(command)
-            .map_err(|_stopped| RequestError::ShutDown)
     }
 }

@@ -61,7 +61,7 @@ impl Engine {
                 expected: "1 for samples",
             });
         }
-        let (found, limit) = (sampling.drawn(), self.shared.slots);
+        let (found, limit) = (sampling.drawn(), self.shared.limits.capacity.slots);
         if found > limit {
             return Err(RequestError::TooManySamples { found, limit });
         }

@@ -65,6 +65,11 @@ impl Scoring {
         }
     }
 
+    /// Tells how many tokens the decoder reads of the longest candidate: the start token, and all but its last.
+    pub(crate) fn longest(&self) -> usize {
+        self.targets.iter().map(Vec::len).max().unwrap_or_default()
+    }
+
     /// Starts the first wave in the slots that the request was given.
     pub(crate) fn begin(&mut self, slots: Vec<usize>) {
         self.slots = slots;

@@ -8,7 +8,7 @@ use crate::sampling::Sampler;
 use crate::stop::StopMatcher;
 use crate::stream::{FinishReason, StreamEvent, Timings, Usage};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub(crate) type Events = UnboundedSender<Result<StreamEvent, RequestError>>;
@@ -162,6 +162,13 @@ impl Clock {
             submitted: Instant::now(),
             timings: Timings::default(),
         }
+    }
+
+    /// Tells when the request is to be given up, on a clock that started at `epoch`.
+    pub(crate) fn deadline(&self, epoch: Instant, timeout: Duration) -> Duration {
+        self.submitted
+            .saturating_duration_since(epoch)
+            .saturating_add(timeout)
     }
 
     pub(crate) fn admitted(&mut self) {

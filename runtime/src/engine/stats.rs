@@ -1,5 +1,6 @@
 //! What an engine has done and is doing.
 
+use crate::scheduler::Scheduler;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -13,11 +14,17 @@ pub struct EngineStats {
     pub running: usize,
     /// Cache slots that are free.
     pub free_slots: usize,
+    /// Encoder rows that running requests have reserved for decoding to attend to.
+    pub memory_rows: usize,
+    /// Tokens that running requests have reserved in the cache of what is written.
+    pub cache_tokens: usize,
     /// Requests that were answered.
     pub finished: u64,
     /// Requests whose caller went away.
     pub cancelled: u64,
-    /// Requests that ended in an error.
+    /// Requests whose time ran out.
+    pub expired: u64,
+    /// Requests that ended in another error.
     pub failed: u64,
     /// Decoding steps.
     pub steps: u64,
@@ -27,14 +34,39 @@ pub struct EngineStats {
     pub tokens: u64,
 }
 
+impl EngineStats {
+    /// Adds what another replica is doing and has done.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting + other.waiting,
+            running: self.running + other.running,
+            free_slots: self.free_slots + other.free_slots,
+            memory_rows: self.memory_rows + other.memory_rows,
+            cache_tokens: self.cache_tokens + other.cache_tokens,
+            finished: self.finished + other.finished,
+            cancelled: self.cancelled + other.cancelled,
+            expired: self.expired + other.expired,
+            failed: self.failed + other.failed,
+            steps: self.steps + other.steps,
+            rows: self.rows + other.rows,
+            tokens: self.tokens + other.tokens,
+        }
+    }
+}
+
 /// The engine thread writes, anybody reads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     waiting: AtomicUsize,
     running: AtomicUsize,
     free_slots: AtomicUsize,
+    memory_rows: AtomicUsize,
+    cache_tokens: AtomicUsize,
+    /// Requests that were handed over and have not ended.
+    unfinished: AtomicUsize,
     finished: AtomicU64,
     cancelled: AtomicU64,
+    expired: AtomicU64,
     failed: AtomicU64,
     steps: AtomicU64,
     rows: AtomicU64,
@@ -49,10 +81,35 @@ impl Counters {
         }
     }
 
-    pub(crate) fn set_load(&self, waiting: usize, running: usize, free_slots: usize) {
-        self.waiting.store(waiting, Relaxed);
-        self.running.store(running, Relaxed);
-        self.free_slots.store(free_slots, Relaxed);
+    pub(crate) fn set_load(&self, scheduler: &Scheduler) {
+        let (free, reserved) = (scheduler.free(), scheduler.reserved());
+        self.waiting.store(scheduler.waiting(), Relaxed);
+        self.running.store(scheduler.running(), Relaxed);
+        self.free_slots.store(free.slots, Relaxed);
+        self.memory_rows.store(reserved.memory_tokens, Relaxed);
+        self.cache_tokens.store(reserved.self_tokens, Relaxed);
+    }
+
+    /// Counts requests that were handed over and have not ended.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished.load(Relaxed)
+    }
+
+    pub(crate) fn submitted(&self) {
+        self.unfinished.fetch_add(1, Relaxed);
+    }
+
+    /// Takes back a submission that did not arrive.
+    pub(crate) fn refused(&self) {
+        self.unfinished.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn retired(&self) {
+        self.unfinished.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn expired(&self) {
+        self.expired.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn finished(&self) {
@@ -81,8 +138,11 @@ impl Counters {
             waiting: self.waiting.load(Relaxed),
             running: self.running.load(Relaxed),
             free_slots: self.free_slots.load(Relaxed),
+            memory_rows: self.memory_rows.load(Relaxed),
+            cache_tokens: self.cache_tokens.load(Relaxed),
             finished: self.finished.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
+            expired: self.expired.load(Relaxed),
             failed: self.failed.load(Relaxed),
             steps: self.steps.load(Relaxed),
             rows: self.rows.load(Relaxed),

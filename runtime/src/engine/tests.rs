@@ -1,11 +1,15 @@
 //! The engine under failures, cancellations and full queues, with a model whose steps the test lets through.
 
+mod needle;
 mod samples;
 
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
+use super::limits::Limits;
 use super::reading::{PromptToRead, Read};
+use super::sequence::Sequence;
 use super::*;
+use crate::error::EngineError;
 use crate::generation::Ends;
 use crate::request::SamplingParams;
 use crate::stream::{FinishReason, StreamEvent};
@@ -17,6 +21,8 @@ use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::unbounded_channel;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     let json = sentencepiece_to_json(include_bytes!("../../tests/fixtures/tokenizer.model")).unwrap();
@@ -35,6 +41,8 @@ enum Permit {
     Run,
     Fail,
     Panic,
+    /// Run this one; whatever gives a slot back afterwards panics, outside of any step.
+    Break,
 }
 
 /// A real model whose steps tell the test what they are about to do, and then wait for a permit.
@@ -42,6 +50,7 @@ struct Gated {
     model: ModelForward,
     steps: Sender<Step>,
     permits: Receiver<Permit>,
+    is_broken: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -52,13 +61,17 @@ enum Step {
 }
 
 impl Gated {
-    fn wait(&self, step: Step) -> Result<(), ForwardError> {
+    fn wait(&mut self, step: Step) -> Result<(), ForwardError> {
         drop(self.steps.send(step));
         // Without a test to ask, everything may run.
         match self.permits.recv().unwrap_or(Permit::Run) {
             Permit::Run => Ok(()),
             Permit::Fail => Err(ForwardError::EmptyBatch),
             Permit::Panic => panic!("the kernel tripped"),
+            Permit::Break => {
+                self.is_broken = true;
+                Ok(())
+            }
         }
     }
 }
@@ -79,6 +92,9 @@ impl Forward for Gated {
     }
 
     fn clear(&mut self, slot: usize) {
+        if self.is_broken {
+            panic!("the cache is in disorder");
+        }
         self.model.clear(slot);
     }
 }
@@ -107,34 +123,42 @@ impl Gate {
 }
 
 fn gated(max_batch: usize, queue_capacity: usize) -> (Engine, Gate) {
-    let (steps, seen) = channel();
-    let (open, permits) = channel();
-    let model = Arc::new(random_inference_model(&config(), 5).unwrap());
-    let forward = Gated {
-        model: ModelForward::new(model, max_batch).unwrap(),
-        steps,
-        permits,
-    };
+    let (engine, mut gates) = gated_replicas(1, max_batch, queue_capacity);
+    (engine, gates.remove(0))
+}
+
+fn gated_replicas(replicas: usize, max_batch: usize, queue_capacity: usize) -> (Engine, Vec<Gate>) {
     let options = Options {
         threads: Some(1),
         max_batch,
         queue_capacity,
         ..Options::default()
     };
+    let model = Arc::new(random_inference_model(&config(), 5).unwrap());
+    let limits = Limits::new(&model, max_batch, options.memory_budget).unwrap();
+    let gated = (0..replicas).map(|_| {
+        let (steps, seen) = channel();
+        let (open, permits) = channel();
+        let forward = Gated {
+            model: ModelForward::new(Arc::clone(&model), &limits.capacity).unwrap(),
+            steps,
+            permits,
+            is_broken: false,
+        };
+        let gate = Gate {
+            steps: seen,
+            permits: open,
+        };
+        (forward, gate)
+    });
+    let (forwards, gates): (Vec<Gated>, Vec<Gate>) = gated.unzip();
     let known = Known {
         tokenizer: TOKENIZER.clone(),
         config: config(),
         generation: GenerationConfig::of_model(&config()),
         labels: None,
     };
-    let engine = start(forward, known, &options).unwrap();
-    (
-        engine,
-        Gate {
-            steps: seen,
-            permits: open,
-        },
-    )
+    (start(forwards, known, limits, &options).unwrap(), gates)
 }
 
 fn request(text: &str, max_new_tokens: usize) -> Request {
@@ -144,8 +168,8 @@ fn request(text: &str, max_new_tokens: usize) -> Request {
     };
     Request {
         prompt: Prompt::from_text(text),
-        images: Vec::new(),
         sampling,
+        ..Request::default()
     }
 }
 
@@ -253,6 +277,151 @@ fn a_failed_or_panicking_step_fails_only_its_requests_and_the_engine_goes_on() {
         );
         assert_eq!(engine.stats().failed, 2);
     }
+}
+
+#[test]
+fn a_broken_engine_says_so_to_those_that_are_there_and_to_those_that_come() {
+    let (engine, gate) = gated(1, 8);
+    let first = engine.try_generate(request("a", 2)).unwrap();
+    assert_eq!(gate.pass(), Step::Encode(1));
+    assert_eq!(gate.seen(), Step::Decode(vec![0]));
+    let second = engine.try_generate(request("b", 2)).unwrap();
+    gate.open(Permit::Break);
+    drop(gate);
+    assert!(first.wait_blocking().is_ok(), "it was answered before the fault");
+    let poisoned = RequestError::Poisoned {
+        cause: "the cache is in disorder".to_owned(),
+    };
+    assert_eq!(second.wait_blocking().unwrap_err(), poisoned);
+    assert_eq!(engine.generate_blocking(request("c", 2)).unwrap_err(), poisoned);
+    assert_eq!(engine.embed_blocking(request("c", 2)).unwrap_err(), poisoned);
+}
+
+#[test]
+fn a_broken_replica_leaves_the_work_to_the_others() {
+    let (engine, mut gates) = gated_replicas(2, 1, 8);
+    let first = engine.try_generate(request("a", 2)).unwrap();
+    let second = engine.try_generate(request("b", 2)).unwrap();
+    let [one, other] = [gates.remove(0), gates.remove(0)];
+    assert_eq!([one.pass(), other.seen()], [Step::Encode(1), Step::Encode(1)]);
+    one.open(Permit::Break);
+    drop((one, other));
+    assert!(first.wait_blocking().is_ok() && second.wait_blocking().is_ok());
+    while engine.shared.replicas[0].poison().is_none() {
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        assert!(engine.generate_blocking(request("c", 2)).is_ok());
+    }
+}
+
+#[test]
+fn a_request_of_a_higher_priority_is_admitted_first() {
+    let (engine, gate) = gated(1, 8);
+    let first = engine.try_generate(request("a", 1)).unwrap();
+    assert_eq!(gate.seen(), Step::Encode(1));
+    let low = engine.try_generate(request("b", 1)).unwrap();
+    let high = Request {
+        priority: 1,
+        ..request("c", 1)
+    };
+    let mut high = engine.try_generate(high).unwrap();
+    // Encode and decode the first, encode and decode the one of a higher priority.
+    gate.open(Permit::Run);
+    (0..3).for_each(|_| drop(gate.pass()));
+    assert!(high.next_blocking().is_some_and(|event| event.is_ok()));
+    assert_eq!(gate.seen(), Step::Encode(1), "the other one is still to come");
+    drop(gate);
+    assert!(first.wait_blocking().is_ok() && low.wait_blocking().is_ok());
+}
+
+#[test]
+fn a_request_whose_time_runs_out_ends_waiting_or_running() {
+    let (engine, gate) = gated(1, 8);
+    let after = |millis| Some(Duration::from_millis(millis));
+    let running = Request {
+        timeout: after(300),
+        ..request("a", 20)
+    };
+    let submitted = Instant::now();
+    let mut running = engine.try_generate(running).unwrap();
+    // On a machine that stands still for so long, it ends before it runs at all.
+    if gate.steps.recv_timeout(Duration::from_secs(2)).is_ok() {
+        let waiting = Request {
+            timeout: after(0),
+            ..request("b", 2)
+        };
+        let waiting = engine.try_generate(waiting).unwrap();
+        gate.open(Permit::Run);
+        assert_eq!(gate.seen(), Step::Decode(vec![0]));
+        gate.open(Permit::Run);
+        let error = waiting.wait_blocking().unwrap_err();
+        assert_eq!(
+            error,
+            RequestError::DeadlineExceeded {
+                after: Duration::ZERO
+            }
+        );
+        while submitted.elapsed() < Duration::from_millis(301) {
+            std::thread::yield_now();
+        }
+    }
+    drop(gate);
+    let ended = loop {
+        match running.next_blocking() {
+            Some(Ok(StreamEvent::Token { .. })) => {}
+            Some(Err(error)) => break error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        ended,
+        RequestError::DeadlineExceeded {
+            after: Duration::from_millis(300)
+        }
+    );
+    assert!(engine.stats().expired >= 1);
+    assert!(
+        engine.generate_blocking(request("c", 2)).is_ok(),
+        "its slot is free"
+    );
+}
+
+#[test]
+fn what_could_never_start_is_refused_and_what_must_wait_for_memory_waits() {
+    let model = Arc::new(random_inference_model(&config(), 5).unwrap());
+    let most = config().max_target_length;
+    let build = |bytes| {
+        let builder = Engine::builder_from_model(Arc::clone(&model), TOKENIZER.clone());
+        builder.threads(1).memory_budget(bytes).build()
+    };
+    insta::assert_snapshot!(build(1000).unwrap_err());
+    let least = match build(0).unwrap_err() {
+        EngineError::MemoryBudget { needed, .. } => needed,
+        other => panic!("{other}"),
+    };
+    let engine = build(least).unwrap();
+    let beams = Request {
+        sampling: SamplingParams {
+            beams: 32,
+            max_new_tokens: most,
+            ..SamplingParams::default()
+        },
+        ..request("a", 1)
+    };
+    insta::assert_snapshot!(engine.generate_blocking(beams).unwrap_err());
+    let answers: Vec<_> = (0..12)
+        .map(|_| engine.try_generate(request("a cat", most)).unwrap())
+        .collect();
+    let first = engine.generate_blocking(request("a cat", most)).unwrap();
+    for answer in answers {
+        assert_eq!(answer.wait_blocking().unwrap().tokens, first.tokens);
+    }
+    let stats = engine.stats();
+    assert!(
+        stats.rows < 12 * stats.steps,
+        "not all were in one batch: {stats:?}"
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use multiway_model::{DecoderRow, ForwardError, PromptMemory};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -138,6 +138,8 @@ pub(crate) struct Worker<F> {
     counters: Arc<Counters>,
     /// How many of the model's logits are in the tokenizer's vocabulary.
     vocabulary: usize,
+    /// Where the clock of deadlines starts.
+    started: Instant,
     draining: bool,
 }
 
@@ -156,24 +158,46 @@ impl<F: Forward> Worker<F> {
             jobs: BTreeMap::new(),
             counters,
             vocabulary,
+            started: Instant::now(),
             draining: false,
         }
     }
 
-    /// Runs until the engine is shut down or its last handle is gone.
-    pub(crate) fn run(mut self) {
+    /// Runs until the engine is shut down or its last handle is gone. Where the engine itself is broken, says so to every
+    /// request that is there and to those that come.
+    pub(crate) fn run(mut self, poison: &OnceLock<String>) {
         tracing::debug!("engine started");
+        let turns = catch_unwind(AssertUnwindSafe(|| self.turn()));
+        let mut end = RequestError::ShutDown;
+        if let Err(panic) = turns {
+            let cause = message(&*panic).to_owned();
+            tracing::error!(cause, "the engine panicked outside of a step");
+            end = RequestError::Poisoned {
+                cause: poison.get_or_init(|| cause).clone(),
+            };
+        }
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Submit(submission) = command {
+                self.accept(*submission);
+            }
+        }
+        for (_, mut job) in std::mem::take(&mut self.jobs) {
+            job.work.fail(end.clone());
+            self.counters.failed();
+            self.counters.retired();
+        }
+        tracing::debug!("engine stopped");
+    }
+
+    fn turn(&mut self) {
         while self.receive() == Flow::Continue {
             self.reap();
+            self.expire();
             self.admit();
             self.decode();
             self.report();
         }
-        for id in self.jobs.keys().copied().collect::<Vec<_>>() {
-            self.fail(id, RequestError::ShutDown);
-        }
-        self.report();
-        tracing::debug!("engine stopped");
     }
 
     /// Takes all commands that have come; waits for one where there is nothing else to do.
@@ -204,13 +228,22 @@ impl<F: Forward> Worker<F> {
         let Submission {
             prepared,
             reading,
-            work,
+            mut work,
             demand,
             usage,
             place,
             clock,
         } = submission;
-        let id = self.scheduler.submit(demand);
+        let deadline = prepared
+            .timeout
+            .map(|timeout| clock.deadline(self.started, timeout));
+        let Some(id) = self.scheduler.submit(Demand { deadline, ..demand }) else {
+            // The handles refuse what does not fit.
+            let cause = "the request needs more than the engine can hold".to_owned();
+            work.fail(RequestError::Failed { cause });
+            self.counters.failed();
+            return self.counters.retired();
+        };
         tracing::debug!(request = id.number(), ?demand, ?usage, "request accepted");
         let job = Job {
             prepared,
@@ -232,6 +265,19 @@ impl<F: Forward> Worker<F> {
             tracing::debug!(request = id.number(), status = ?self.scheduler.status(id), "request cancelled");
             self.counters.cancelled();
             self.retire(id);
+        }
+    }
+
+    /// Gives up the requests whose time has run out.
+    fn expire(&mut self) {
+        for id in self.scheduler.expired(self.started.elapsed()) {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                let after = job.prepared.timeout.unwrap_or_default();
+                tracing::debug!(request = id.number(), ?after, "request expired");
+                job.work.fail(RequestError::DeadlineExceeded { after });
+                self.counters.expired();
+                self.retire(id);
+            }
         }
     }
 
@@ -298,7 +344,7 @@ impl<F: Forward> Worker<F> {
                 Read::Memory(memory),
             ) => {
                 job.memory = Some(memory);
-                return;
+                return self.scheduler.encoded(id);
             }
             (Work::Embed(reply), Read::Embedding(embedding)) => answer(reply, Ok(embedding)),
             (Work::Classify(reply), Read::Classes(scores)) => answer(reply, Ok(scores)),
@@ -322,7 +368,8 @@ impl<F: Forward> Worker<F> {
         let mut rows: Vec<DecoderRow> = Vec::new();
         // Which request has how many rows, in the order of the rows.
         let mut owners: Vec<(RequestId, usize)> = Vec::new();
-        for (id, job) in &self.jobs {
+        for id in self.scheduler.decoding() {
+            let Some(job) = self.jobs.get(&id) else { continue };
             let Some(memory) = &job.memory else { continue };
             let before = rows.len();
             match &job.work {
@@ -347,7 +394,7 @@ impl<F: Forward> Worker<F> {
                 }
                 Work::Embed(_) | Work::Classify(_) | Work::Unmask(_) | Work::Uncover(_) => {}
             }
-            owners.push((*id, rows.len() - before));
+            owners.push((id, rows.len() - before));
         }
         if rows.is_empty() {
             return;
@@ -464,15 +511,13 @@ impl<F: Forward> Worker<F> {
         for slot in self.scheduler.finish(id) {
             self.forward.clear(slot);
         }
-        self.jobs.remove(&id);
+        if self.jobs.remove(&id).is_some() {
+            self.counters.retired();
+        }
     }
 
     fn report(&self) {
-        self.counters.set_load(
-            self.scheduler.waiting(),
-            self.scheduler.running(),
-            self.scheduler.free_slots(),
-        );
+        self.counters.set_load(&self.scheduler);
     }
 }
 

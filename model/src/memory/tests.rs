@@ -1,0 +1,139 @@
+use super::*;
+use crate::testing::{random_model, tiny_config};
+use proptest::prelude::*;
+
+const SLOTS: usize = 5;
+const TOKENS: usize = 8 * KvCache::BLOCK;
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// Writes so many tokens into a slot.
+    Write(usize, usize),
+    Copy(usize, usize),
+    Clear(usize),
+    /// A step that takes its places and then fails.
+    Fail(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let slot = || 0..SLOTS;
+    prop_oneof![
+        4 => (slot(), 1..20_usize).prop_map(|(slot, count)| Event::Write(slot, count)),
+        2 => (slot(), slot()).prop_map(|(from, to)| Event::Copy(from, to)),
+        1 => slot().prop_map(Event::Clear),
+        1 => slot().prop_map(Event::Fail),
+    ]
+}
+
+fn long_config() -> crate::ModelConfig {
+    let mut config = tiny_config();
+    config.max_target_length = 60;
+    config
+}
+
+/// Writes one token, whose keys and values are all `value`.
+fn write(cache: &mut KvCache, slot: usize, value: f32) -> std::result::Result<(), ForwardError> {
+    cache.reserve(&[slot])?;
+    let (row, _) = cache.next(slot).unwrap();
+    for layer in &cache.layers {
+        let width = layer.dim(1).unwrap();
+        let token = Tensor::full(value, (1, width), layer.device()).unwrap();
+        layer.slice_set(&token, 0, row).unwrap();
+    }
+    cache.slots[slot].length += 1;
+    Ok(())
+}
+
+fn read(cache: &KvCache, slot: usize) -> Vec<f32> {
+    let held = &cache.slots[slot];
+    let rows = held.rows(held.length).into_iter().flatten();
+    let table: Vec<Vec<f32>> = cache.layers.last().unwrap().to_vec2().unwrap();
+    rows.map(|row| table[row][0]).collect()
+}
+
+/// What must hold at any time.
+fn check(cache: &KvCache, held: &[Vec<f32>]) -> std::result::Result<(), TestCaseError> {
+    let mut holders = vec![0; cache.blocks.holders.len()];
+    for (slot, held) in held.iter().enumerate() {
+        prop_assert_eq!(cache.length(slot), held.len());
+        prop_assert_eq!(&read(cache, slot), held);
+        cache.slots[slot]
+            .blocks
+            .iter()
+            .for_each(|block| holders[*block] += 1);
+    }
+    prop_assert_eq!(
+        &cache.blocks.holders,
+        &holders,
+        "as many holders as slots that hold it"
+    );
+    let free = holders.iter().filter(|holders| **holders == 0).count();
+    prop_assert_eq!(cache.free_tokens(), free * KvCache::BLOCK);
+    prop_assert_eq!(
+        cache.bytes_in_use(),
+        (TOKENS - cache.free_tokens()) * cache.token_bytes
+    );
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn slots_hold_what_was_written_whatever_is_shared(events in prop::collection::vec(event(), 1..40)) {
+        let model = random_model(&long_config(), 1).unwrap();
+        let mut cache = KvCache::with_capacity(&model, SLOTS, TOKENS).unwrap();
+        let mut held = vec![Vec::new(); SLOTS];
+        let mut value = 0.0;
+        for event in events {
+            match event {
+                Event::Write(slot, count) => {
+                    for _ in 0..count {
+                        let full = held[slot].len() == 60;
+                        let starts_block = held[slot].len().is_multiple_of(KvCache::BLOCK)
+                            && cache.slots[slot].blocks.len() * KvCache::BLOCK == held[slot].len();
+                        let room = cache.free_tokens() > 0 || !starts_block;
+                        value += 1.0;
+                        match write(&mut cache, slot, value) {
+                            Ok(()) => {
+                                prop_assert!(room && !full);
+                                held[slot].push(value);
+                            }
+                            Err(ForwardError::CacheFull { tokens }) => prop_assert!(!room && tokens == TOKENS),
+                            Err(ForwardError::Slot { .. }) => prop_assert!(full),
+                            Err(other) => prop_assert!(false, "{other}"),
+                        }
+                    }
+                }
+                Event::Copy(from, to) => {
+                    let room = cache.free_tokens() > 0;
+                    match cache.copy(from, to) {
+                        Ok(()) => held[to] = held[from].clone(),
+                        Err(ForwardError::CacheFull { .. }) => prop_assert!(!room),
+                        Err(other) => prop_assert!(false, "{other}"),
+                    }
+                }
+                Event::Clear(slot) => {
+                    cache.clear(slot);
+                    held[slot].clear();
+                }
+                Event::Fail(slot) => drop(cache.reserve(&[slot])),
+            }
+            check(&cache, &held)?;
+        }
+        (0..SLOTS).for_each(|slot| cache.clear(slot));
+        prop_assert_eq!(cache.free_tokens(), TOKENS);
+    }
+}
+
+#[test]
+fn a_step_that_finds_no_room_for_one_row_takes_none_for_the_others() {
+    let model = random_model(&long_config(), 1).unwrap();
+    let mut cache = KvCache::with_capacity(&model, 3, 2 * KvCache::BLOCK).unwrap();
+    write(&mut cache, 0, 1.0).unwrap();
+    let error = cache.reserve(&[1, 2]).unwrap_err();
+    insta::assert_snapshot!(error, @"the cache is full: it has room for 32 tokens in all");
+    assert_eq!(cache.free_tokens(), KvCache::BLOCK);
+    assert_eq!(cache.bytes_in_use(), KvCache::BLOCK * model.cache_token_bytes());
+    assert!(cache.reserve(&[0, 2]).is_ok());
+}

@@ -1,0 +1,95 @@
+//! How much an engine holds at a time: what a budget in bytes makes of the model's sizes.
+
+use crate::error::{EngineError, RequestError};
+use crate::scheduler::Resources;
+use multiway_model::{KvCache, Model, ModelConfig};
+
+/// The least that an engine must hold to be of use: a prompt of so many encoder rows, or the longest that the model takes.
+const USUAL_PROMPT: usize = 512;
+/// Likewise for the tokens of an answer.
+const USUAL_ANSWER: usize = 64;
+
+/// What one replica can hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) capacity: Resources,
+    /// Bytes that an encoder row takes which decoding attends to.
+    memory_row_bytes: usize,
+    /// Bytes that a token takes which was decoded.
+    cache_token_bytes: usize,
+}
+
+impl Limits {
+    /// Divides a budget: up to half of it goes to what is written, the rest to what was read, and no more to either than
+    /// `max_batch` of the longest requests could use.
+    pub(super) fn new(model: &Model, max_batch: usize, memory_budget: usize) -> Result<Self, EngineError> {
+        let config = model.config();
+        if !config.writes_text() {
+            let capacity = Resources {
+                slots: max_batch,
+                ..Resources::default()
+            };
+            return Ok(Self {
+                capacity,
+                memory_row_bytes: 0,
+                cache_token_bytes: 0,
+            });
+        }
+        let (row, token) = (model.memory_row_bytes(), model.cache_token_bytes());
+        let longest = whole_blocks(config.max_target_length);
+        let written = (max_batch * longest).min(memory_budget / 2 / token.max(1));
+        let self_tokens = written / KvCache::BLOCK * KvCache::BLOCK;
+        let left = memory_budget.saturating_sub(self_tokens * token);
+        let memory_tokens = (max_batch * longest_prompt(config)).min(left / row.max(1));
+        let (prompt, answer) = (
+            longest_prompt(config).min(USUAL_PROMPT),
+            longest.min(USUAL_ANSWER),
+        );
+        if self_tokens < answer || memory_tokens < prompt {
+            return Err(EngineError::MemoryBudget {
+                found: memory_budget,
+                needed: 2 * (answer * token).max(prompt * row),
+            });
+        }
+        Ok(Self {
+            capacity: Resources {
+                slots: max_batch,
+                memory_tokens,
+                self_tokens,
+            },
+            memory_row_bytes: row,
+            cache_token_bytes: token,
+        })
+    }
+
+    /// Rounds tokens up to what the cache gives out.
+    pub(super) fn whole_blocks(&self, tokens: usize) -> usize {
+        whole_blocks(tokens)
+    }
+
+    /// Tells how many bytes some resources take.
+    pub(super) fn bytes(&self, resources: &Resources) -> usize {
+        resources.memory_tokens * self.memory_row_bytes + resources.self_tokens * self.cache_token_bytes
+    }
+
+    /// Refuses what would wait for ever.
+    pub(super) fn check(&self, resources: &Resources) -> Result<(), RequestError> {
+        if self.capacity.hold(resources) {
+            return Ok(());
+        }
+        Err(RequestError::TooLarge {
+            rows: resources.slots,
+            found: self.bytes(resources),
+            limit: self.bytes(&self.capacity),
+        })
+    }
+}
+
+fn whole_blocks(tokens: usize) -> usize {
+    tokens.div_ceil(KvCache::BLOCK) * KvCache::BLOCK
+}
+
+/// Counts the encoder rows of the longest prompt.
+fn longest_prompt(config: &ModelConfig) -> usize {
+    config.max_text_length + config.max_images * (config.patches() + 1)
+}

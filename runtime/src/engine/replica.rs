@@ -1,0 +1,72 @@
+//! One of the threads that share an engine's weights.
+
+use super::stats::Counters;
+use super::worker::{Command, Shutdown, Submission};
+use crate::error::RequestError;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Why a thread can go on no more, once it cannot.
+pub(super) type Poison = Arc<OnceLock<String>>;
+
+/// What the handles know of a thread.
+#[derive(Debug)]
+pub(super) struct Replica {
+    commands: UnboundedSender<Command>,
+    counters: Arc<Counters>,
+    poison: Poison,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Replica {
+    pub(super) fn new(
+        commands: UnboundedSender<Command>,
+        counters: Arc<Counters>,
+        poison: Poison,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self {
+            commands,
+            counters,
+            poison,
+            thread: Some(thread),
+        }
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Says why the thread can go on no more, if it cannot.
+    pub(super) fn poison(&self) -> Option<&str> {
+        self.poison.get().map(String::as_str)
+    }
+
+    pub(super) fn submit(&self, submission: Submission) -> Result<(), RequestError> {
+        self.counters.submitted();
+        let command = Command::Submit(Box::new(submission));
+        self.commands.send(command).map_err(|_stopped| {
+            self.counters.refused();
+            match self.poison() {
+                Some(cause) => RequestError::Poisoned {
+                    cause: cause.to_owned(),
+                },
+                None => RequestError::ShutDown,
+            }
+        })
+    }
+
+    /// Tells the thread to stop. One that has stopped already needs no telling.
+    pub(super) fn shutdown(&self, how: Shutdown) {
+        drop(self.commands.send(Command::Shutdown(how)));
+    }
+
+    pub(super) fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("an engine's thread panicked while it ended");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What is kept of encoded prompts, so that the same need not be encoded again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+
+/// Something that is worth keeping. Clones share what they hold.
+pub(super) trait Kept: Clone {
+    /// Counts the bytes that it holds.
+    fn bytes(&self) -> usize;
+
+    /// Tells whether somebody else holds it too, so that forgetting it would free nothing.
+    fn is_in_use(&self) -> bool;
+}
+
+/// Keeps what was used last, up to a number of bytes.
+///
+/// What running requests still use is never forgotten to make room: it would stay in memory all the same. Where the rest
+/// is not enough, what is new is not kept.
+#[derive(Debug)]
+pub(super) struct ReuseCache<K, V> {
+    entries: HashMap<K, Entry<V>>,
+    /// Keys by when they were used, the oldest first.
+    order: BTreeMap<u64, K>,
+    uses: u64,
+    bytes: usize,
+    budget: usize,
+}
+
+#[derive(Debug)]
+struct Entry<V> {
+    value: V,
+    bytes: usize,
+    used: u64,
+}
+
+impl<K: Clone + Eq + Hash, V: Kept> ReuseCache<K, V> {
+    /// Makes a cache that holds at most `budget` bytes; with 0 it keeps nothing.
+    pub(super) fn new(budget: usize) -> Self {
+        Self {
+            entries: HashMap::new(),
+            order: BTreeMap::new(),
+            uses: 0,
+            bytes: 0,
+            budget,
+        }
+    }
+
+    /// Tells whether it keeps anything at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.budget > 0
+    }
+
+    /// Counts the bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Finds what was kept, and notes that it was used.
+    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+        let entry = self.entries.get_mut(key)?;
+        self.uses += 1;
+        self.order.remove(&entry.used);
+        entry.used = self.uses;
+        self.order.insert(self.uses, key.clone());
+        Some(entry.value.clone())
+    }
+
+    /// Keeps a value, in place of what was used longest ago.
+    pub(super) fn insert(&mut self, key: K, value: &V) {
+        self.remove(&key);
+        let bytes = value.bytes();
+        if !self.make_room(bytes) {
+            return;
+        }
+        self.uses += 1;
+        self.bytes += bytes;
+        self.order.insert(self.uses, key.clone());
+        let entry = Entry {
+            value: value.clone(),
+            bytes,
+            used: self.uses,
+        };
+        self.entries.insert(key, entry);
+    }
+
+    /// Forgets the oldest that nobody uses, until there is room; nothing is forgotten where that cannot be.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        let Some(mut excess) = (self.bytes + bytes).checked_sub(self.budget) else {
+            return true;
+        };
+        let mut out = Vec::new();
+        for key in self.order.values() {
+            if excess == 0 {
+                break;
+            }
+            if let Some(entry) = self.entries.get(key).filter(|entry| !entry.value.is_in_use()) {
+                excess = excess.saturating_sub(entry.bytes);
+                out.push(key.clone());
+            }
+        }
+        if excess > 0 {
+            return false;
+        }
+        out.iter().for_each(|key| self.remove(key));
+        true
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.order.remove(&entry.used);
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    /// A value of a size.
+    impl Kept for Arc<usize> {
+        fn bytes(&self) -> usize {
+            **self
+        }
+
+        fn is_in_use(&self) -> bool {
+            Arc::strong_count(self) > 1
+        }
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let mut cache = ReuseCache::new(10);
+        ["a", "b", "c"].map(|key| cache.insert(key, &Arc::new(3)));
+        assert!(cache.get(&"a").is_some());
+        cache.insert("d", &Arc::new(4));
+        assert!(cache.get(&"b").is_none() && cache.get(&"a").is_some() && cache.get(&"c").is_some());
+        assert_eq!(cache.bytes(), 10);
+    }
+
+    #[test]
+    fn what_is_in_use_stays_and_what_finds_no_room_is_not_kept() {
+        let mut cache = ReuseCache::new(10);
+        let used = Arc::new(6);
+        cache.insert("used", &used);
+        cache.insert("free", &Arc::new(4));
+        cache.insert("large", &Arc::new(5));
+        assert!(cache.get(&"large").is_none());
+        assert!(cache.get(&"free").is_some(), "nothing is forgotten in vain");
+        drop(used);
+        cache.insert("large", &Arc::new(5));
+        assert!(cache.get(&"large").is_some() && cache.get(&"used").is_none());
+        cache.insert("huge", &Arc::new(11));
+        assert!(cache.get(&"huge").is_none() && cache.get(&"large").is_some());
+    }
+
+    #[test]
+    fn without_a_budget_nothing_is_kept() {
+        let mut cache = ReuseCache::new(0);
+        cache.insert("a", &Arc::new(1));
+        assert!(!cache.is_on() && cache.get(&"a").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_those_of_the_entries_and_never_above_the_budget(
+            events in prop::collection::vec((0..8_u8, 0..9_usize, any::<bool>()), 0..60),
+        ) {
+            let mut cache = ReuseCache::new(20);
+            let mut held = Vec::new();
+            for (key, bytes, hold) in events {
+                let value = Arc::new(bytes);
+                cache.insert(key, &value);
+                if hold {
+                    held.push(value);
+                } else {
+                    drop(value);
+                    held.pop();
+                }
+                let kept: usize = cache.entries.values().map(|entry| entry.bytes).sum();
+                prop_assert_eq!(cache.bytes(), kept);
+                prop_assert!(kept <= 20);
+                prop_assert_eq!(cache.order.len(), cache.entries.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! From a checked request to the thread that answers it.
+
+use super::Engine;
+use super::reading::Reading;
+use super::replica::Replica;
+use super::search::{Search, SearchReply};
+use super::sequence::{Clock, Sequence};
+use super::worker::{Submission, Work};
+use crate::error::RequestError;
+use crate::request::Prepared;
+use crate::scheduler::{Demand, Resources};
+use crate::stream::{TokenStream, Usage};
+use std::sync::Arc;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
+
+impl Engine {
+    /// Waits for a place in the queue.
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        Arc::clone(&self.shared.places)
+            .acquire_owned()
+            .await
+            .map_err(|_closed| RequestError::ShutDown)
+    }
+
+    /// Takes a place in the queue if there is one.
+    pub(super) fn try_place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        let place = Arc::clone(&self.shared.places).try_acquire_owned();
+        place.map_err(|error| match error {
+            TryAcquireError::NoPermits => RequestError::Overloaded {
+                capacity: self.shared.queue_capacity,
+            },
+            TryAcquireError::Closed => RequestError::ShutDown,
+        })
+    }
+
+    pub(super) fn start_generation(
+        &self,
+        prepared: Prepared,
+        place: OwnedSemaphorePermit,
+    ) -> Result<TokenStream, RequestError> {
+        let drawn = prepared.sampling.drawn();
+        if drawn > 1 {
+            return Err(RequestError::OneStream { samples: drawn });
+        }
+        let (sender, events) = unbounded_channel();
+        let beams = prepared.sampling.beams;
+        if beams > 1 {
+            self.check_beams(beams)?;
+            let reply = SearchReply::Stream(sender);
+            self.submit_search(prepared, reply, place)?;
+            return Ok(TokenStream::new(events));
+        }
+        let sequence = Sequence::new(&prepared, self.tokenizer(), &self.shared.generation.ends, sender);
+        self.submit(prepared, Work::Generate(Box::new(sequence)), 1, place)?;
+        Ok(TokenStream::new(events))
+    }
+
+    pub(super) fn submit_search(
+        &self,
+        prepared: Prepared,
+        reply: SearchReply,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
+        let (ends, beams) = (&self.shared.generation.ends, prepared.sampling.beams);
+        let search = Search::new(&prepared, self.tokenizer(), self.config(), ends, reply);
+        self.submit(prepared, Work::Search(Box::new(search)), beams, place)
+    }
+
+    /// Submits what decodes `rows` rows a step.
+    pub(super) fn submit(
+        &self,
+        prepared: Prepared,
+        work: Work,
+        rows: usize,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
+        // The decoder reads all that it starts with and all that it writes but the last token.
+        let tokens = match &work {
+            Work::Score(scoring) => scoring.longest(),
+            _ => prepared.start.len() + prepared.sampling.max_new_tokens - 1,
+        };
+        let resources = Resources {
+            slots: rows,
+            memory_tokens: prepared.encoder_rows(self.config()),
+            self_tokens: rows * self.shared.limits.whole_blocks(tokens),
+        };
+        self.send(prepared, Reading::Memory, work, resources, place)
+    }
+
+    /// Submits what is answered by encoding alone, and keeps nothing.
+    pub(super) fn submit_reading(
+        &self,
+        prepared: Prepared,
+        reading: Reading,
+        work: Work,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
+        self.send(prepared, reading, work, Resources::default(), place)
+    }
+
+    fn send(
+        &self,
+        prepared: Prepared,
+        reading: Reading,
+        work: Work,
+        resources: Resources,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), RequestError> {
+        self.shared.limits.check(&resources)?;
+        let config = self.config();
+        let submission = Submission {
+            usage: Usage {
+                prompt_tokens: prepared.tokens.len(),
+                image_patches: prepared.images.len() * config.patches(),
+                new_tokens: 0,
+            },
+            demand: Demand {
+                resources,
+                encoder_rows: prepared.encoder_rows(config),
+                priority: prepared.priority,
+                // The thread that answers knows what its clock says.
+                deadline: None,
+            },
+            prepared,
+            reading,
+            work,
+            place,
+            clock: Clock::start(),
+        };
+        self.replica()?.submit(submission)
+    }
+
+    /// Chooses the replica that has the least to do; the first of equals.
+    fn replica(&self) -> Result<&Replica, RequestError> {
+        let replicas = self.shared.replicas.iter();
+        let alive = replicas.filter(|replica| replica.poison().is_none());
+        let idlest = alive.min_by_key(|replica| replica.counters().unfinished());
+        idlest.ok_or_else(|| {
+            let mut causes = self.shared.replicas.iter().filter_map(|replica| replica.poison());
+            let cause = causes.next().unwrap_or_default().to_owned();
+            RequestError::Poisoned { cause }
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! Who runs: a plain data structure, without tensors, threads or clocks.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How often a waiting request may be overtaken by later ones of a higher priority; then it goes before all of them.
+const MAX_OVERTAKEN: u32 = 32;
+
+/// Names a request inside one engine; later requests have larger numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RequestId(u64);
+
+impl RequestId {
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SequenceStatus {
+    /// In the queue.
+    Waiting,
+    /// Admitted in this step: its prompt is being encoded.
+    Encoding,
+    /// Its rows are in every step.
+    Decoding,
+    /// Answered, failed, cancelled, or never seen.
+    Finished,
+}
+
+/// What requests keep while they run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resources {
+    /// Cache slots: one per row that is decoded in a step.
+    pub(crate) slots: usize,
+    /// Encoder rows whose keys and values are kept for cross-attention.
+    pub(crate) memory_tokens: usize,
+    /// Tokens whose keys and values are kept for self-attention: rows times the most that each may write.
+    pub(crate) self_tokens: usize,
+}
+
+impl Resources {
+    /// Tells whether another fits into what is left here.
+    pub(crate) fn hold(&self, other: &Resources) -> bool {
+        other.slots <= self.slots
+            && other.memory_tokens <= self.memory_tokens
+            && other.self_tokens <= self.self_tokens
+    }
+
+    fn take(&mut self, other: &Resources) {
+        self.slots -= other.slots;
+        self.memory_tokens -= other.memory_tokens;
+        self.self_tokens -= other.self_tokens;
+    }
+
+    fn give(&mut self, other: &Resources) {
+        self.slots += other.slots;
+        self.memory_tokens += other.memory_tokens;
+        self.self_tokens += other.self_tokens;
+    }
+}
+
+/// What a request needs, all at once, before it can run, and on which terms it waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// What it keeps to its end.
+    pub(crate) resources: Resources,
+    /// Rows that the encoder will see.
+    pub(crate) encoder_rows: usize,
+    /// Higher ones are admitted first.
+    pub(crate) priority: i32,
+    /// When it is to be given up, on the clock that [`Scheduler::expired`] is told.
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// A request that may start now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Admission {
+    pub(crate) id: RequestId,
+    pub(crate) slots: Vec<usize>,
+}
+
+/// The place of a request in the queue: those that were overtaken too often, then by priority, then by age.
+type Place = (bool, Reverse<i32>, RequestId);
+
+#[derive(Debug)]
+struct Waiting {
+    demand: Demand,
+    overtaken: u32,
+}
+
+impl Waiting {
+    fn place(&self, id: RequestId) -> Place {
+        (self.overtaken < MAX_OVERTAKEN, Reverse(self.demand.priority), id)
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    demand: Demand,
+    slots: Vec<usize>,
+    encoded: bool,
+}
+
+/// Admits requests by priority, and first in, first out among equals, while what they need can be reserved to their end,
+/// and keeps the account of it.
+///
+/// Where the first in the queue does not fit, the others wait with it; a request of a low priority is overtaken by later
+/// ones a bounded number of times. A request gets all that it needs at once and keeps it to its end, so nothing is ever
+/// evicted.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    capacity: Resources,
+    free: Resources,
+    free_slots: Vec<usize>,
+    encode_budget: usize,
+    next: u64,
+    waiting: BTreeMap<RequestId, Waiting>,
+    queue: BTreeSet<Place>,
+    running: BTreeMap<RequestId, Running>,
+    deadlines: BTreeSet<(Duration, RequestId)>,
+}
+
+impl Scheduler {
+    /// Keeps account of a capacity; a step encodes at most `encode_budget` rows, or one request if that has more.
+    pub(crate) fn new(capacity: Resources, encode_budget: usize) -> Self {
+        Self {
+            capacity,
+            free: capacity,
+            free_slots: (0..capacity.slots).rev().collect(),
+            encode_budget,
+            next: 0,
+            waiting: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            running: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// Puts a request into the queue; nothing where it needs more than there is in all.
+    pub(crate) fn submit(&mut self, demand: Demand) -> Option<RequestId> {
+        if !self.capacity.hold(&demand.resources) {
+            return None;
+        }
+        let id = RequestId(self.next);
+        self.next += 1;
+        let waiting = Waiting { demand, overtaken: 0 };
+        self.queue.insert(waiting.place(id));
+        self.waiting.insert(id, waiting);
+        self.deadlines
+            .extend(demand.deadline.map(|deadline| (deadline, id)));
+        Some(id)
+    }
+
+    /// Starts as many requests as fit, in order.
+    pub(crate) fn admit(&mut self) -> Vec<Admission> {
+        let mut admitted = Vec::new();
+        let mut rows = 0_usize;
+        while let Some(&(_, _, id)) = self.queue.first() {
+            let Some(demand) = self.waiting.get(&id).map(|waiting| waiting.demand) else {
+                break;
+            };
+            rows = rows.saturating_add(demand.encoder_rows);
+            if !self.free.hold(&demand.resources) || (rows > self.encode_budget && !admitted.is_empty()) {
+                break;
+            }
+            self.leave_queue(id);
+            self.overtake(id);
+            self.free.take(&demand.resources);
+            let slots = self
+                .free_slots
+                .split_off(self.free_slots.len().saturating_sub(demand.resources.slots));
+            let running = Running {
+                demand,
+                slots: slots.clone(),
+                encoded: false,
+            };
+            self.running.insert(id, running);
+            admitted.push(Admission { id, slots });
+        }
+        admitted
+    }
+
+    /// Counts, for all that wait longer than a request that goes before them, that they were overtaken.
+    fn overtake(&mut self, by: RequestId) {
+        for (id, waiting) in self.waiting.range_mut(..by) {
+            waiting.overtaken += 1;
+            if waiting.overtaken == MAX_OVERTAKEN {
+                let (_, priority, id) = waiting.place(*id);
+                self.queue.remove(&(true, priority, id));
+                self.queue.insert((false, priority, id));
+            }
+        }
+    }
+
+    fn leave_queue(&mut self, id: RequestId) {
+        if let Some(waiting) = self.waiting.remove(&id) {
+            self.queue.remove(&waiting.place(id));
+        }
+    }
+
+    /// Notes that a request's prompt is encoded: from now on its rows are in every step.
+    pub(crate) fn encoded(&mut self, id: RequestId) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.encoded = true;
+        }
+    }
+
+    /// Lists the requests whose rows are in the next step, oldest first.
+    pub(crate) fn decoding(&self) -> impl Iterator<Item = RequestId> {
+        let decoding = self.running.iter().filter(|(_, running)| running.encoded);
+        decoding.map(|(id, _)| *id)
+    }
+
+    /// Lists the requests, waiting or running, whose deadline has passed.
+    pub(crate) fn expired(&self, now: Duration) -> Vec<RequestId> {
+        let passed = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
+        passed.map(|(_, id)| *id).collect()
+    }
+
+    /// Ends a request, running or waiting, and returns the slots that it had.
+    pub(crate) fn finish(&mut self, id: RequestId) -> Vec<usize> {
+        let running = self.running.remove(&id);
+        let demand = match &running {
+            Some(running) => Some(running.demand),
+            None => self.waiting.get(&id).map(|waiting| waiting.demand),
+        };
+        if let Some(deadline) = demand.and_then(|demand| demand.deadline) {
+            self.deadlines.remove(&(deadline, id));
+        }
+        self.leave_queue(id);
+        let Some(running) = running else { return Vec::new() };
+        self.free.give(&running.demand.resources);
+        self.free_slots.extend(running.slots.iter().rev());
+        running.slots
+    }
+
+    pub(crate) fn status(&self, id: RequestId) -> SequenceStatus {
+        match self.running.get(&id) {
+            Some(running) if running.encoded => SequenceStatus::Decoding,
+            Some(_) => SequenceStatus::Encoding,
+            None if self.waiting.contains_key(&id) => SequenceStatus::Waiting,
+            None => SequenceStatus::Finished,
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Returns what running requests have reserved.
+    pub(crate) fn reserved(&self) -> Resources {
+        let mut reserved = self.capacity;
+        reserved.take(&self.free);
+        reserved
+    }
+
+    /// Returns what no request has reserved.
+    pub(crate) fn free(&self) -> Resources {
+        self.free
+    }
+}
+
+#[cfg(test)]
+mod tests;
