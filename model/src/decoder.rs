@@ -233,7 +233,7 @@ impl Decoder {
                 let parts = sample.all().into_iter().map(|r| kv.narrow(0, r.start, r.len()));
                 let own = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?; // [S, 2D]
                 memory.push(MemoryLayer {
-                    kv: own.contiguous()?.copy()?,
+                    kv: own.force_contiguous()?,
                 });
             }
         }
@@ -262,7 +262,6 @@ impl Decoder {
             x = layer.after_cross(&x, &attended)?; // [B, D]
         }
         let logits = self.logits(&self.norm.forward(&x, 0)?)?; // [B, V]
-        cache.commit(batch);
         Ok(logits.to_dtype(candle_core::DType::F32)?)
     }
 }

@@ -180,7 +180,7 @@ impl Encoder {
                 let rows = sample.all().into_iter().map(|r| kv.narrow(0, r.start, r.len()));
                 let kv = Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?; // [S, 2D]
                 Ok(MemoryLayer {
-                    kv: kv.contiguous()?.copy()?,
+                    kv: kv.force_contiguous()?,
                 })
             };
             let layers = encoded.keys_values.iter().map(layer).collect::<Result<_>>()?;

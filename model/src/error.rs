@@ -59,7 +59,7 @@ pub enum ForwardError {
         problem: &'static str,
     },
     /// No block of the cache is free for the tokens of a step.
-    #[error("the cache is full: it has room for {tokens} tokens in all")]
+    #[error("the cache is full: it has room for {tokens} tokens in all; clear a slot or make it larger")]
     CacheFull {
         /// How many tokens it has room for.
         tokens: usize,

@@ -162,14 +162,22 @@ impl Model {
     /// `[B, V]` in f32, rows in the order of the batch.
     ///
     /// # Errors
-    /// [`ForwardError::Slot`] where a slot is full, unknown or named twice. The cache is unchanged after an error.
+    /// [`ForwardError::Slot`] where a slot is full, unknown or named twice; [`ForwardError::CacheFull`] where the step needs
+    /// more blocks than are free. The cache is unchanged after an error.
     pub fn decode_step(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
+        let logits = self.next_logits(batch, cache); // [B, V]
+        match &logits {
+            Ok(_) => cache.commit(batch),
+            Err(_) => cache.retract(batch),
+        }
+        logits
+    }
+
+    fn next_logits(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
         match self.config.writing_mask() {
             Some(mask) => {
                 let rows = self.encoder.step(batch, cache, mask)?; // [B, D]
-                let logits = self.heads.words(&rows)?.to_dtype(DType::F32)?; // [B, V]
-                cache.commit(batch);
-                Ok(logits)
+                Ok(self.heads.words(&rows)?.to_dtype(DType::F32)?) // [B, V]
             }
             None => self.decoder()?.step(batch, cache),
         }
@@ -185,7 +193,10 @@ impl Model {
         Ok((decoder.layers(), decoder.inner_size, limit))
     }
 
-    /// Counts the bytes that a token takes in a [`KvCache`], over all layers; zero where the model writes no text.
+    /// Counts the bytes that a token takes in a [`KvCache`]: its keys and values of all layers.
+    ///
+    /// # Units
+    /// Bytes a token; zero where the model writes no text. The cache takes blocks of [`KvCache::BLOCK`] tokens.
     #[must_use]
     pub fn cache_token_bytes(&self) -> usize {
         let shape = self.cache_shape();
@@ -194,11 +205,16 @@ impl Model {
         })
     }
 
-    /// Counts the bytes that an encoder row takes in a [`PromptMemory`], over all layers; zero where the model writes no
+    /// Counts the bytes that a row of the encoder takes in a [`PromptMemory`]: cross-attention keys and values of all
+    /// decoder layers, or where the encoder itself writes, its own of all its layers.
+    ///
+    /// # Units
+    /// Bytes a row, so that [`PromptMemory::bytes`] is this times [`PromptMemory::length`]; zero where the model writes no
     /// text.
     #[must_use]
     pub fn memory_row_bytes(&self) -> usize {
-        // Cross-attention is as wide as self-attention; where the encoder writes, the two are one.
+        // Cross-attention is as wide and as deep as a decoder's self-attention; an encoder that writes keeps one kind of
+        // keys and values for prompt and text.
         self.cache_token_bytes()
     }
 

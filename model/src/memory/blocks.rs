@@ -1,0 +1,83 @@
+//! The account of a pool's blocks: who holds which, and which are free.
+
+use super::KvCache;
+use std::ops::Range;
+
+/// Counts the holders of each block, and lists the blocks that have none.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    holders: Vec<usize>,
+    free: Vec<usize>,
+}
+
+impl Blocks {
+    pub(super) fn new(count: usize) -> Self {
+        Self {
+            holders: vec![0; count],
+            // The lowest is taken first, so that a slot's blocks lie side by side where nothing was given back.
+            free: (0..count).rev().collect(),
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.holders.len()
+    }
+
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Counts the blocks that giving these back would free.
+    pub(super) fn freed_by(&self, blocks: &[usize]) -> usize {
+        blocks.iter().filter(|block| self.holders[**block] == 1).count()
+    }
+
+    pub(super) fn take(&mut self) -> Option<usize> {
+        let block = self.free.pop()?;
+        self.holders[block] = 1;
+        Some(block)
+    }
+
+    pub(super) fn share(&mut self, blocks: &[usize]) {
+        blocks.iter().for_each(|block| self.holders[*block] += 1);
+    }
+
+    pub(super) fn give(&mut self, blocks: &[usize]) {
+        for &block in blocks {
+            self.holders[block] -= 1;
+            if self.holders[block] == 0 {
+                self.free.push(block);
+            }
+        }
+    }
+}
+
+/// Where one sequence lies in the pool.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slot {
+    pub(super) blocks: Vec<usize>,
+    /// Tokens that were written; while a step runs, the blocks may have room for one more.
+    pub(super) length: usize,
+}
+
+impl Slot {
+    /// Returns the row of the pool where the token at a place lies, if the slot holds a block for it.
+    pub(super) fn row(&self, place: usize) -> Option<usize> {
+        let block = self.blocks.get(place / KvCache::BLOCK)?;
+        Some(block * KvCache::BLOCK + place % KvCache::BLOCK)
+    }
+
+    /// Lists the rows of the first `length` tokens in order; blocks side by side make one range.
+    pub(super) fn rows(&self, length: usize) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for (block, first) in self.blocks.iter().zip((0..length).step_by(KvCache::BLOCK)) {
+            let start = block * KvCache::BLOCK;
+            let end = start + (length - first).min(KvCache::BLOCK);
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        ranges
+    }
+}
