@@ -134,6 +134,32 @@ fn mistyped_inputs_say_what_was_expected_and_found() {
 }
 
 #[test]
+fn decoding_options_out_of_bounds_say_what_was_expected_and_found() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let told = |options: &[&str]| {
+        refusal(
+            &place,
+            &[&["run", "caption", "--image", "cat.png"], options].concat(),
+        )
+    };
+    let refusals = [
+        told(&["--min-p", "2"]),
+        told(&["--typical-p", "0"]),
+        told(&["--presence-penalty", "-3"]),
+        told(&["--frequency-penalty", "nan"]),
+        told(&["--logit-bias", "3=101"]),
+        told(&["--logit-bias", "3=1", "--logit-bias", "3=2"]),
+        told(&["--samples", "2"]),
+        told(&["--samples", "2", "--temperature", "1", "--best-of", "1"]),
+        told(&["--best-of", "33", "--temperature", "1"]),
+        told(&["--top-log-probabilities", "21"]),
+        told(&["--top-log-probabilities", "1", "--beams", "2"]),
+    ];
+    assert_snapshot!("decoding_options", refusals.concat());
+}
+
+#[test]
 fn a_broken_task_file_is_told_with_its_line() {
     assert_snapshot!(
         "endless_loop",
@@ -280,6 +306,9 @@ fn a_wrong_command_line_ends_with_code_2() {
         &["run"][..],
         &["run", "caption", "--set", "language"],
         &["run", "caption", "--max-new-tokens", "0"],
+        &["run", "caption", "--samples", "0"],
+        &["run", "caption", "--logit-bias", "3"],
+        &["run", "caption", "--logit-bias", "cat=1"],
         &["run", "caption", "--threads", "0"],
         &["fly"],
         &["tasks", "--log", "x=y=z"],

@@ -434,3 +434,78 @@ fn a_t5_of_transformers_runs_like_the_embedded_model() {
     let pictured = place.run(&["--checkpoint", "t5", "run", "caption", "--image", "cat.png"]);
     assert_eq!(pictured.code, Some(2), "a T5 sees no pictures");
 }
+
+#[test]
+fn samples_are_one_line_each_and_have_their_log_probabilities_in_json() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let sampled = |more: &[&str]| {
+        let sampling = ["--seed", "3", "run", "caption", "--image", "cat.png"];
+        let cut = ["--temperature", "1", "--min-p", "0.01", "--typical-p", "0.95"];
+        place.run(&[&sampling[..], &cut, more].concat())
+    };
+    let lines = sampled(&["--samples", "3"]);
+    assert_eq!(
+        (lines.code, lines.stderr.as_str()),
+        (Some(0), ""),
+        "{}",
+        lines.told()
+    );
+    let json = sampled(&["--samples", "3", "--json"]).json();
+    let samples = json["samples"].as_array().unwrap();
+    let texts: Vec<&str> = samples.iter().map(|s| s["text"].as_str().unwrap()).collect();
+    assert_eq!(lines.stdout.lines().collect::<Vec<_>>(), texts);
+    assert_eq!(json["text"], texts[0]);
+    assert_eq!(
+        keys(&samples[0]),
+        ["text", "finish_reason", "mean_log_probability"]
+    );
+    let mean = |sample: &Value| sample["mean_log_probability"].as_f64().unwrap();
+    let best = sampled(&["--best-of", "3", "--json"]).json()["samples"].clone();
+    let most = samples.iter().map(mean).fold(f64::NEG_INFINITY, f64::max);
+    assert_eq!(best.as_array().unwrap().len(), 1);
+    assert!((mean(&best[0]) - most).abs() < 1e-12);
+}
+
+#[test]
+fn the_likeliest_tokens_are_noted_beside_the_text_and_listed_in_json() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let caption = [
+        "run",
+        "caption",
+        "--image",
+        "cat.png",
+        "--presence-penalty",
+        "-0.5",
+    ];
+    let told = |more: &[&str]| place.run(&[&caption[..], &["--top-log-probabilities", "2"], more].concat());
+    let (shown, json) = (told(&[]), told(&["--json"]).json());
+    let tokens = json["tokens"].as_array().unwrap();
+    assert_eq!(json["usage"]["new_tokens"], tokens.len());
+    assert_eq!(
+        keys(&tokens[0]),
+        ["id", "piece", "log_probability", "alternatives"]
+    );
+    for token in tokens {
+        let alternatives = token["alternatives"].as_array().unwrap();
+        assert_eq!(alternatives.len(), 2);
+        assert_eq!(alternatives[0]["id"], token["id"], "the likeliest is written");
+    }
+    assert_eq!(shown.stdout.trim_end(), json["text"].as_str().unwrap());
+    assert_eq!(shown.stderr.lines().count(), tokens.len());
+    assert_eq!(told(&["--quiet"]).stderr, "");
+}
+
+#[test]
+fn a_bias_bans_what_would_be_written() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let first = |more: &[&str]| {
+        let caption = ["run", "caption", "--image", "cat.png", "--json"];
+        let json = place.run(&[&caption[..], &["--top-log-probabilities", "1"], more].concat());
+        json.json()["tokens"][0]["id"].as_u64().unwrap()
+    };
+    let likeliest = first(&[]);
+    assert_ne!(first(&["--logit-bias", &format!("{likeliest}=-100")]), likeliest);
+}

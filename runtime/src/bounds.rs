@@ -42,7 +42,8 @@ impl SamplingParams {
     }
 
     /// Counts the answers that are drawn for those that are returned.
-    pub(crate) fn drawn(&self) -> usize {
+    #[must_use]
+    pub fn drawn(&self) -> usize {
         self.best_of.unwrap_or(self.samples)
     }
 

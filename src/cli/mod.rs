@@ -5,6 +5,7 @@
 
 mod context;
 mod convert;
+mod decoding;
 mod embed;
 mod failure;
 mod inspect;

@@ -7,12 +7,13 @@ use anyhow::anyhow;
 use clap::Args;
 use futures_util::StreamExt;
 use multiway::{
-    Answer, Choice, FinishReason, InputValue, PatchAnswer, SamplingOverrides, Task, TaskEvent, TaskInputs,
-    TaskOutcome, TaskRun, Usage,
+    Answer, Choice, FinishReason, InputValue, PatchAnswer, Task, TaskEvent, TaskInputs, TaskOutcome, TaskRun,
+    Usage, WrittenToken,
 };
 use serde::Serialize;
 
 use super::context::{Context, processor};
+use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
 use super::output::{TimingsMs, note, print_json, print_line, print_piece};
@@ -29,6 +30,7 @@ Examples:
   multiway run classify --image cat.png --set choices=cat,dog,guitar
   multiway run infill --set text='The ___ sat on the ___.'
   multiway run patches --image cat.png --set hide=3-5:2-7
+  multiway run caption --image cat.png --temperature 0.8 --min-p 0.05 --samples 3 --best-of 16
   cat cat.png | multiway run caption --image - --json
   multiway --task-dir my-tasks run my-task --image one.png --image two.png
 
@@ -38,7 +40,9 @@ or as a JSON array of strings.
 With --json, one line: {task, text, finish_reason,
 usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
 with choices [{text, probability}], embedding [..] or
-patches [{row, column, codes [{code, probability}]}] where the task answers so.";
+patches [{row, column, codes [{code, probability}]}] where the task answers so;
+with samples [{text, finish_reason, mean_log_probability}] where several are drawn, and
+tokens [{id, piece, log_probability, alternatives [..]}] with --top-log-probabilities.";
 
 /// Names a task and what it works on.
 #[derive(Debug, Args)]
@@ -59,36 +63,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// The most tokens that the answer may have [default: what the task file says]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    max_new_tokens: Option<usize>,
-
-    /// The fewest tokens that the answer may have [default: what the task file says]
-    #[arg(long, value_name = "N")]
-    min_new_tokens: Option<usize>,
-
-    /// The sampling temperature; 0 takes the most likely token [default: what the task file says]
-    #[arg(long, value_name = "T")]
-    temperature: Option<f32>,
-
-    /// Sample from this many of the most likely tokens
-    #[arg(long, value_name = "K", value_parser = at_least_one)]
-    top_k: Option<usize>,
-
-    /// Sample from the fewest most likely tokens that have this probability together
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-
-    /// Follow this many continuations at a time and print the best [default: the task's]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    beams: Option<usize>,
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err(format!("expected a whole number of at least 1, found '{text}'")),
-        Ok(number) => Ok(number),
-    }
+    #[command(flatten)]
+    decoding: DecodingArgs,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -121,23 +97,24 @@ pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
         (true, _) => print_json(&Report::new(task, &outcome, load)),
         (false, Some(vector)) => print_json(&vector),
         (false, None) if !outcome.answer.patches().is_empty() => print_patches(outcome.answer.patches()),
-        (false, None) if context.quiet() => Ok(()),
-        (false, None) => print_choices(&outcome.answer),
+        (false, None) => print_rest(context, &outcome),
     }
+}
+
+/// Prints what comes after the text.
+fn print_rest(context: &Context, outcome: &TaskOutcome) -> Outcome {
+    print_samples(outcome)?;
+    if !context.quiet() {
+        print_choices(&outcome.answer);
+        note_tokens(outcome);
+    }
+    Ok(())
 }
 
 /// Reads the `--set` values as the task declares them. A list that is set several times has all the items.
 fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs> {
-    let mut inputs = TaskInputs::new().with_sampling(SamplingOverrides {
-        max_new_tokens: args.max_new_tokens,
-        min_new_tokens: args.min_new_tokens,
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        beams: args.beams,
-        seed: context.seed(),
-        ..SamplingOverrides::default()
-    });
+    let overrides = args.decoding.overrides(context.seed())?;
+    let mut inputs = TaskInputs::new().with_sampling(overrides);
     for (name, text) in &args.values {
         let value = task.file().parse_input(name, text).map_err(Failure::input)?;
         match (inputs.values.get_mut(name), value) {
@@ -193,11 +170,10 @@ async fn answer(mut run: TaskRun, line: &mut Line) -> Outcome<TaskOutcome> {
 }
 
 /// Lists the choices under the answer, on standard error: they are for people, scripts have `--json`.
-fn print_choices(answer: &Answer) -> Outcome {
+fn print_choices(answer: &Answer) {
     for choice in answer.choices().iter().take(SHOWN_CHOICES) {
         note(&format!("  {:.3}  {}", choice.probability, choice.text));
     }
-    Ok(())
 }
 
 /// Prints a line for each hidden patch: where it is, its likeliest code, and how probable that is.
@@ -221,6 +197,10 @@ struct Report<'a> {
     usage: Usage,
     #[serde(skip_serializing_if = "<[Choice]>::is_empty")]
     choices: &'a [Choice],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples: Vec<SampleReport<'a>>,
+    #[serde(skip_serializing_if = "<[WrittenToken]>::is_empty")]
+    tokens: &'a [WrittenToken],
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding: Option<&'a [f32]>,
     #[serde(skip_serializing_if = "<[PatchAnswer]>::is_empty")]
@@ -236,6 +216,8 @@ impl<'a> Report<'a> {
             finish_reason: outcome.finish_reason,
             usage: outcome.usage,
             choices: outcome.answer.choices(),
+            samples: outcome.samples.iter().map(SampleReport::new).collect(),
+            tokens: &outcome.tokens,
             embedding: outcome.answer.embedding(),
             patches: outcome.answer.patches(),
             timings_ms: TimingsMs::new(load, outcome.timings),

@@ -3,6 +3,8 @@
 use multiway_runtime::{FinishReason, Timings, Usage};
 use serde::Serialize;
 
+use crate::samples::{TaskSample, WrittenToken};
+
 /// Holds a typed answer.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -97,10 +99,16 @@ pub struct TaskOutcome {
     pub answer: Answer,
     /// Why the text ended. A choice always ends as the model would end it; what is read off the prompt has no end.
     pub finish_reason: Option<FinishReason>,
-    /// How much the model read and wrote. For a choice, the tokens of the most probable one.
+    /// How much the model read and wrote. For a choice, the tokens of the most probable one; for several answers, those
+    /// of all that are returned.
     pub usage: Usage,
     /// How long it took. For all but text, only the total is known.
     pub timings: Timings,
+    /// The tokens of the answer, each with the likeliest in its place; none unless they were asked for, and none where
+    /// the answer is not written freely.
+    pub tokens: Vec<WrittenToken>,
+    /// The answers that are returned where several were drawn, the task's own first; none where one was written.
+    pub samples: Vec<TaskSample>,
 }
 
 /// Turns log-likelihoods into choices, the most probable first; the earlier one where two are the same.

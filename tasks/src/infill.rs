@@ -8,30 +8,39 @@ use crate::answer::Answer;
 /// What a gap that got no answer keeps.
 const UNFILLED: &str = "___";
 
-/// Puts what the decoder wrote into the gaps of `original`.
-///
-/// The first span of a gap counts; a gap that got none stays a gap. `first` is the gap that the answer starts in.
-pub(crate) fn fill(
-    original: &str,
-    tokenizer: &Tokenizer,
+/// Holds a text whose gaps an answer fills.
+#[derive(Debug, Clone)]
+pub(crate) struct Gaps {
+    original: String,
+    /// The gap that the answer starts in.
     first: Option<usize>,
-    tokens: &[TokenId],
-) -> Answer {
-    let cut = cut_spans(first, tokens, |token| gap_of(tokenizer.piece(token)?));
-    let spans = (0..count_gaps(original))
-        .map(|gap| match cut.iter().find(|(found, _)| *found == gap) {
-            Some((_, tokens)) => tokenizer.decode(tokens).trim().to_owned(),
-            None => UNFILLED.to_owned(),
-        })
-        .collect::<Vec<_>>();
-    Answer::Text {
-        text: fill_gaps(original, &spans),
-        spans,
+}
+
+impl Gaps {
+    /// Takes the text, and what every answer starts with.
+    pub(crate) fn new(original: String, prefix: &[String]) -> Gaps {
+        let first = prefix.last().and_then(|token| gap_of(token));
+        Gaps { original, first }
+    }
+
+    /// Puts what the decoder wrote into the gaps. The first span of a gap counts; a gap that got none stays a gap.
+    pub(crate) fn fill(&self, tokenizer: &Tokenizer, tokens: &[TokenId]) -> Answer {
+        let cut = cut_spans(self.first, tokens, |token| gap_of(tokenizer.piece(token)?));
+        let spans = (0..count_gaps(&self.original))
+            .map(|gap| match cut.iter().find(|(found, _)| *found == gap) {
+                Some((_, tokens)) => tokenizer.decode(tokens).trim().to_owned(),
+                None => UNFILLED.to_owned(),
+            })
+            .collect::<Vec<_>>();
+        Answer::Text {
+            text: fill_gaps(&self.original, &spans),
+            spans,
+        }
     }
 }
 
 /// Reads the number of `<extra_id_N>`.
-pub(crate) fn gap_of(token: &str) -> Option<usize> {
+fn gap_of(token: &str) -> Option<usize> {
     token.strip_prefix("<extra_id_")?.strip_suffix('>')?.parse().ok()
 }
 

@@ -54,6 +54,12 @@ pub struct SamplingOverrides {
     pub logit_bias: BTreeMap<TokenId, f32>,
     /// How many continuations to follow at a time.
     pub beams: Option<usize>,
+    /// How many answers to draw and return.
+    pub samples: Option<usize>,
+    /// How many answers to draw for the best to be returned.
+    pub best_of: Option<usize>,
+    /// With each token, how many of the likeliest ones are told.
+    pub top_log_probabilities: Option<usize>,
     /// The seed of sampling.
     pub seed: Option<u64>,
 }

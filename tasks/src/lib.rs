@@ -25,7 +25,7 @@
 //! |---|---|
 //! | `library` | the built-in task files, and those of the caller |
 //! | `task`, `inputs` | a task, and what it is given |
-//! | `run`, `answer`, `infill` | a task at work, and its typed answer |
+//! | `run`, `answer`, `infill`, `samples` | a task at work, its typed answer, and several of them |
 //! | `examples` | the worked examples of task files, which are tests |
 //! | [`metrics`] | how often answers are right |
 //! | `picture_index` | a folder of pictures as vectors, in one file |
@@ -39,6 +39,7 @@ mod library;
 pub mod metrics;
 mod picture_index;
 mod run;
+mod samples;
 mod task;
 
 pub use answer::{Answer, Choice, PatchAnswer, TaskOutcome, VisualCode};
@@ -48,4 +49,5 @@ pub use inputs::{SamplingOverrides, TaskInputs};
 pub use library::TaskLibrary;
 pub use picture_index::{IndexError, PictureEntry, PictureIndex, PictureMatch};
 pub use run::{TaskEvent, TaskRun};
+pub use samples::{ScoredToken, TaskSample, WrittenToken};
 pub use task::Task;

@@ -17,7 +17,8 @@ use multiway_runtime::{
 
 use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, rank};
 use crate::error::TaskError;
-use crate::infill;
+use crate::infill::Gaps;
+use crate::samples::{WrittenToken, draw};
 use crate::task::Prepared;
 
 /// Names one thing that happens while a task runs.
@@ -64,7 +65,10 @@ impl TaskRun {
         let Prepared { request, shape } = prepared;
         let events = match shape {
             Shape::Text => text_events(engine, request, None),
-            Shape::Filled(original) => text_events(engine, request, Some(original)),
+            Shape::Filled(original) => {
+                let gaps = Gaps::new(original, &request.sampling.prefix);
+                text_events(engine, request, Some(gaps))
+            }
             Shape::Choice(candidates) => stream::once(choose(engine, task, request, candidates))
                 .flat_map(whole_answer)
                 .boxed(),
@@ -130,23 +134,22 @@ impl fmt::Debug for TaskRun {
 type Events = Vec<Result<TaskEvent, TaskError>>;
 
 /// Sends a request and turns its tokens into text. Text that fills gaps comes whole, since a gap is known only when the
-/// next one starts.
+/// next one starts, and so does one of several texts that are drawn.
 fn text_events(
     engine: Engine,
     request: Request,
-    original: Option<String>,
+    gaps: Option<Gaps>,
 ) -> BoxStream<'static, Result<TaskEvent, TaskError>> {
-    let first_gap = request
-        .sampling
-        .prefix
-        .last()
-        .and_then(|token| infill::gap_of(token));
+    if request.sampling.drawn() > 1 {
+        let drawn = draw(engine, request, gaps);
+        return stream::once(drawn).flat_map(whole_answer).boxed();
+    }
     let mut writing = Writing {
         engine: engine.clone(),
-        original,
-        first_gap,
+        gaps,
         text: String::new(),
         tokens: Vec::new(),
+        written: Vec::new(),
     };
     let submitted = async move { engine.generate(request).await };
     stream::once(submitted)
@@ -167,16 +170,31 @@ fn token_events(
 /// What was written so far.
 struct Writing {
     engine: Engine,
-    original: Option<String>,
-    first_gap: Option<usize>,
+    gaps: Option<Gaps>,
     text: String,
+    /// What fills the gaps.
     tokens: Vec<TokenId>,
+    /// The tokens whose alternatives were told.
+    written: Vec<WrittenToken>,
 }
 
 impl Writing {
     fn events(&mut self, event: Result<StreamEvent, RequestError>) -> Events {
         match event {
-            Ok(StreamEvent::Token { id, text, .. }) => self.token(id, text),
+            Ok(StreamEvent::Token {
+                id,
+                text,
+                log_probability,
+                alternatives,
+                ..
+            }) => {
+                if !alternatives.is_empty() {
+                    let tokenizer = self.engine.tokenizer();
+                    let written = WrittenToken::new(tokenizer, id, log_probability, &alternatives);
+                    self.written.push(written);
+                }
+                self.token(id, text)
+            }
             Ok(StreamEvent::Finished {
                 finish_reason,
                 usage,
@@ -188,7 +206,7 @@ impl Writing {
     }
 
     fn token(&mut self, id: TokenId, text: String) -> Events {
-        if self.original.is_some() {
+        if self.gaps.is_some() {
             self.tokens.push(id);
             return Vec::new();
         }
@@ -200,8 +218,8 @@ impl Writing {
     }
 
     fn finish(&mut self, finish_reason: FinishReason, usage: Usage, timings: Timings) -> Events {
-        let answer = match self.original.take() {
-            Some(original) => infill::fill(&original, self.engine.tokenizer(), self.first_gap, &self.tokens),
+        let answer = match self.gaps.take() {
+            Some(gaps) => gaps.fill(self.engine.tokenizer(), &self.tokens),
             None => Answer::Text {
                 text: std::mem::take(&mut self.text),
                 spans: Vec::new(),
@@ -216,6 +234,8 @@ impl Writing {
             finish_reason: Some(finish_reason),
             usage,
             timings,
+            tokens: std::mem::take(&mut self.written),
+            samples: Vec::new(),
         };
         filled
             .into_iter()
@@ -328,6 +348,8 @@ fn at_once(answer: Answer, finish_reason: Option<FinishReason>, usage: Usage, st
             total: start.elapsed(),
             ..Timings::default()
         },
+        tokens: Vec::new(),
+        samples: Vec::new(),
     }
 }
 

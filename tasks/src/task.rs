@@ -194,6 +194,11 @@ impl Task {
                 .min_new_tokens
                 .or(decode.min_new_tokens)
                 .unwrap_or(defaults.min_new_tokens),
+            samples: overrides.samples.unwrap_or(defaults.samples),
+            best_of: overrides.best_of.or(defaults.best_of),
+            top_log_probabilities: overrides
+                .top_log_probabilities
+                .unwrap_or(defaults.top_log_probabilities),
             prefix: decode.prefix.clone(),
             stop: decode.stop.clone(),
             ..defaults

@@ -298,3 +298,90 @@ async fn worked_examples_are_run_with_the_pictures_beside_their_file() {
         "{error}"
     );
 }
+
+fn with_sampling(change: impl FnOnce(&mut SamplingOverrides)) -> TaskInputs {
+    let mut sampling = SamplingOverrides {
+        temperature: Some(1.5),
+        max_new_tokens: Some(6),
+        seed: Some(4),
+        ..SamplingOverrides::default()
+    };
+    change(&mut sampling);
+    TaskInputs::new()
+        .with("text", "A ___ and a ___.")
+        .with_sampling(sampling)
+}
+
+#[test]
+fn of_several_answers_that_are_drawn_the_first_is_the_one_that_is_drawn_alone() {
+    let engine = engine();
+    let alone = answer(&engine, "infill", &with_sampling(|_| {})).unwrap();
+    assert!(alone.samples.is_empty());
+    let drawn = answer(&engine, "infill", &with_sampling(|s| s.samples = Some(3))).unwrap();
+    assert_eq!(drawn.samples.len(), 3);
+    assert_eq!(drawn.answer, alone.answer);
+    assert_eq!(drawn.samples[0].answer, alone.answer);
+    assert_ne!(drawn.samples[1].answer, alone.answer);
+    for sample in &drawn.samples {
+        assert!(sample.answer.text().unwrap().starts_with("A "), "{sample:?}");
+        assert!(sample.mean_log_probability < 0.0);
+    }
+    assert_eq!(drawn.usage.prompt_tokens, alone.usage.prompt_tokens);
+    assert!(drawn.usage.new_tokens > alone.usage.new_tokens);
+}
+
+#[test]
+fn the_best_of_many_answers_is_the_answer() {
+    let engine = engine();
+    let all = answer(&engine, "infill", &with_sampling(|s| s.samples = Some(8))).unwrap();
+    let best = answer(&engine, "infill", &with_sampling(|s| s.best_of = Some(8))).unwrap();
+    let by_mean = |a: &&multiway_tasks::TaskSample, b: &&multiway_tasks::TaskSample| {
+        a.mean_log_probability.total_cmp(&b.mean_log_probability)
+    };
+    let expected = all.samples.iter().max_by(by_mean).unwrap();
+    assert_eq!(best.samples, std::slice::from_ref(expected));
+    assert_eq!(best.answer, expected.answer);
+}
+
+#[test]
+fn tokens_are_told_with_their_alternatives_only_if_asked_for() {
+    let engine = engine();
+    let plain = answer(&engine, "infill", &with_sampling(|_| {})).unwrap();
+    assert!(plain.tokens.is_empty());
+    let asked =
+        |samples: usize| with_sampling(|s| (s.top_log_probabilities, s.samples) = (Some(3), Some(samples)));
+    let told = answer(&engine, "infill", &asked(1)).unwrap();
+    assert_eq!(told.tokens.len(), told.usage.new_tokens);
+    for written in &told.tokens {
+        assert_eq!(written.alternatives.len(), 3);
+        let piece = engine.tokenizer().piece(written.token.id);
+        assert_eq!(piece, Some(written.token.piece.as_str()));
+        assert!(written.alternatives[0].log_probability >= written.token.log_probability);
+    }
+    let drawn = answer(&engine, "infill", &asked(2)).unwrap();
+    assert_eq!(drawn.tokens, told.tokens);
+    assert_eq!(drawn.samples[0].tokens, told.tokens);
+    assert_ne!(drawn.samples[1].tokens, told.tokens);
+}
+
+#[test]
+fn the_callers_biases_are_added_to_those_of_the_task_file() {
+    let engine = engine();
+    let [one, two] = ["cat", "dog"].map(|word| *engine.tokenizer().encode_text(word).last().unwrap());
+    let file = format!(
+        "---\ndescription: Barks.\ndecode: {{max_new_tokens: 4, logit_bias: {{{one}: 90, {two}: 100}}}}\n---\nHello"
+    );
+    let task = Task::new(TaskFile::parse("bark.task", file.as_bytes()).unwrap());
+    let written = |bias: &[(u32, f32)]| {
+        let sampling = SamplingOverrides {
+            logit_bias: bias.iter().copied().collect(),
+            top_log_probabilities: Some(1),
+            ..SamplingOverrides::default()
+        };
+        let run = task.run(&engine, &TaskInputs::new().with_sampling(sampling));
+        let tokens = run.unwrap().wait_blocking().unwrap().tokens;
+        tokens.iter().map(|written| written.token.id).collect::<Vec<_>>()
+    };
+    assert_eq!(written(&[]), [two; 4]);
+    assert_eq!(written(&[(two, -100.0)]), [one; 4]);
+}
