@@ -90,14 +90,7 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32], step: usize) -> Option<usize> {
-        let order = self.truncation.candidates(logits);
-        let highest = order.first().and_then(|id| logits.get(*id)).copied()?;
-        let weight = |id: &usize| {
-            let logit = logits.get(*id).copied().unwrap_or(f32::NEG_INFINITY);
-            (f64::from(logit - highest) / f64::from(self.temperature)).exp()
-        };
-        let mut weights: Vec<f64> = order.iter().map(weight).collect();
-        self.truncation.truncate(&mut weights);
+        let (order, weights) = self.weights(logits)?;
         let total: f64 = weights.iter().sum();
         let mut target = self.uniform(step) * total;
         for (id, weight) in order.iter().zip(&weights) {
@@ -112,6 +105,20 @@ impl Sampler {
             .zip(&weights)
             .rfind(|(_, weight)| **weight > 0.0)
             .map(|(id, _)| *id)
+    }
+
+    /// Lists ids and their probabilities up to a common factor, the likeliest first; what is not to be drawn has 0, or no
+    /// probability at all.
+    fn weights(&self, logits: &[f32]) -> Option<(Vec<usize>, Vec<f64>)> {
+        let order = self.truncation.candidates(logits);
+        let highest = order.first().and_then(|id| logits.get(*id)).copied()?;
+        let weight = |id: &usize| {
+            let logit = logits.get(*id).copied().unwrap_or(f32::NEG_INFINITY);
+            (f64::from(logit - highest) / f64::from(self.temperature)).exp()
+        };
+        let mut weights: Vec<f64> = order.iter().map(weight).collect();
+        self.truncation.truncate(&mut weights);
+        Some((order, weights))
     }
 
     /// Draws the step's number from 0 to 1.
@@ -314,6 +321,28 @@ mod tests {
         // At this temperature the least likely have half of the likeliest one's probability.
         let hot = |p: &mut SamplingParams| (p.temperature, p.min_p) = (2.0, 0.4);
         assert_eq!(drawn(hot, &logits), [0, 1, 2, 3]);
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Recorded {
+        logits: Vec<f32>,
+        params: SamplingParams,
+        /// The ids that are left.
+        kept: Vec<usize>,
+    }
+
+    #[test]
+    fn what_is_left_to_be_drawn_is_what_transformers_leaves() {
+        let recorded = include_str!("../tests/fixtures/truncation.json");
+        let recorded: Vec<Recorded> = serde_json::from_str(recorded).unwrap();
+        assert_eq!(recorded.len(), 64);
+        for Recorded { logits, params, kept } in recorded {
+            let (order, weights) = Sampler::new(&params).weights(&logits).unwrap();
+            let left = order.iter().zip(weights).filter(|(_, weight)| *weight > 0.0);
+            let mut left: Vec<usize> = left.map(|(id, _)| *id).collect();
+            left.sort_unstable();
+            assert_eq!(left, kept, "{params:?} of {logits:?}");
+        }
     }
 
     #[test]

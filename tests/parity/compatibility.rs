@@ -9,7 +9,7 @@ use std::path::Path;
 const FILE: &str = "COMPATIBILITY.md";
 
 /// What is claimed, of which families, and the test that shows it: a file, and a function in it.
-const CLAIMS: [(&str, &str, &str, &str); 20] = [
+const CLAIMS: [(&str, &str, &str, &str); 21] = [
     (
         "a row alone gives the bits that it gives in a batch",
         "T5",
@@ -105,6 +105,12 @@ const CLAIMS: [(&str, &str, &str, &str); 20] = [
         "T5",
         "runtime/tests/tokenizer.rs",
         "byt5_cuts_text_into_its_bytes",
+    ),
+    (
+        "sampling draws from the tokens that transformers leaves: top_k, top_p, min_p, typical_p, at a temperature",
+        "all",
+        "runtime/src/sampling.rs",
+        "what_is_left_to_be_drawn_is_what_transformers_leaves",
     ),
     (
         "generation_config.json",
