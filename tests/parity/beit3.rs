@@ -15,14 +15,14 @@ const END: u32 = 2;
 
 /// The samples of one pass: pictures as normalised pixels with the patches to see, and texts.
 #[derive(Default)]
-struct Samples {
-    pixels: Vec<Vec<f32>>,
-    patches: Vec<Vec<Patch>>,
-    texts: Vec<Vec<u32>>,
+pub(crate) struct Samples {
+    pub(crate) pixels: Vec<Vec<f32>>,
+    pub(crate) patches: Vec<Vec<Patch>>,
+    pub(crate) texts: Vec<Vec<u32>>,
 }
 
 impl Samples {
-    fn text(case: &Case) -> Self {
+    pub(crate) fn text(case: &Case) -> Self {
         let lengths: Vec<usize> = serde_json::from_value(case.inputs["text_lengths"].clone()).unwrap();
         let rows = case.tokens("text_ids").into_iter().zip(lengths);
         Self {
@@ -31,7 +31,7 @@ impl Samples {
         }
     }
 
-    fn with_pictures(mut self, case: &Case, name: &str, masked: Option<&str>) -> Self {
+    pub(crate) fn with_pictures(mut self, case: &Case, name: &str, masked: Option<&str>) -> Self {
         let config = case.model.config();
         let masks = masked.map(|name| case.recorded(name).to_dtype(candle_core::DType::U32).unwrap());
         let masks = masks.map(|masks| masks.to_vec2::<u32>().unwrap());
@@ -49,7 +49,19 @@ impl Samples {
         self
     }
 
-    fn batch(&self, case: &Case) -> EncoderBatch {
+    /// Takes some of the samples, in a given order.
+    pub(crate) fn select(&self, rows: &[usize]) -> Self {
+        fn of<T: Clone>(all: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().filter_map(|row| all.get(*row).cloned()).collect()
+        }
+        Self {
+            pixels: of(&self.pixels, rows),
+            patches: of(&self.patches, rows),
+            texts: of(&self.texts, rows),
+        }
+    }
+
+    pub(crate) fn batch(&self, case: &Case) -> EncoderBatch {
         let count = self.pixels.len().max(self.texts.len());
         let samples = (0..count).map(|row| {
             let images = self.pixels.get(row).zip(self.patches.get(row));
@@ -86,7 +98,7 @@ fn compare(case: &Case, name: &str, packed: &Tensor, batch: &EncoderBatch, order
 }
 
 /// Encodes samples and compares every layer, where the layers were recorded.
-fn pass(
+pub(crate) fn pass(
     case: &Case,
     samples: &Samples,
     prefix: &str,
@@ -111,7 +123,7 @@ fn pass(
     case.model.encode_observed(&batch, &mut look).unwrap()
 }
 
-fn first(count: usize) -> Vec<usize> {
+pub(crate) fn first(count: usize) -> Vec<usize> {
     (0..count).collect()
 }
 
@@ -142,6 +154,7 @@ pub(crate) fn walk(case: &Case) {
         }
         Beit3Task::Nlvr2 => nlvr2(case),
         Beit3Task::Captioning => captioning(case),
+        Beit3Task::Pretraining => super::pretraining::walk(case),
         other => panic!("{}: {other:?} is not compared", case.name),
     }
     // One shows in the logits, the other in the first layer's input.
@@ -202,7 +215,7 @@ fn nlvr2(case: &Case) {
 }
 
 /// Reads the logits `[L, V]` of a sample's text rows.
-fn word_logits(case: &Case, encoded: &EncoderOutput, sample: usize) -> Tensor {
+pub(crate) fn word_logits(case: &Case, encoded: &EncoderOutput, sample: usize) -> Tensor {
     let rows = encoded.segments.samples[sample].text.clone();
     let rows: Vec<u32> = rows.map(|row| u32::try_from(row).unwrap()).collect();
     case.model.word_logits(encoded, &rows).unwrap()

@@ -10,10 +10,12 @@
     reason = "a test: a broken fixture ends it"
 )]
 
+mod alone;
 mod beit3;
 mod case;
 mod compatibility;
 mod generate;
+mod pretraining;
 mod t5;
 
 use multiway_model::Family;
@@ -54,14 +56,23 @@ fn every_recorded_tensor_of_t5_is_the_references() {
     each_t5(t5::walk);
 }
 
+fn each_beit3(check: impl Fn(&case::Case)) {
+    each(|family| matches!(family, Family::Beit3(_)), check);
+}
+
 #[test]
 fn every_recorded_tensor_of_beit3_is_the_references() {
-    each(|family| matches!(family, Family::Beit3(_)), beit3::walk);
+    each_beit3(beit3::walk);
 }
 
 #[test]
 fn every_recorded_caption_of_beit3_is_the_references() {
-    each(|family| matches!(family, Family::Beit3(_)), beit3::captions);
+    each_beit3(beit3::captions);
+}
+
+#[test]
+fn a_sample_of_beit3_alone_gives_the_bits_that_it_gives_in_the_batch() {
+    each_beit3(alone::rows_alone);
 }
 
 #[test]
