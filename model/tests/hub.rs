@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -27,6 +28,10 @@ enum Mischief {
     WrongBytes,
     /// Calls the file by a name that leads out of the cache.
     Traversal,
+    /// Is too busy for an answer, this many times, and says in these words when to come again.
+    Busy(usize, &'static str),
+    /// Sends the whole file, whatever part of it is asked for, and breaks off once.
+    NoRanges(bool),
 }
 
 #[derive(Default)]
@@ -38,6 +43,8 @@ struct Seen {
 struct Server {
     address: String,
     seen: Arc<Mutex<Seen>>,
+    /// How long was waited for it.
+    pauses: Arc<Mutex<Vec<Duration>>>,
 }
 
 impl Server {
@@ -52,7 +59,21 @@ impl Server {
                 let _ = serve(stream.unwrap(), &files, &shared, &mischief);
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen,
+            pauses: Arc::default(),
+        }
+    }
+
+    /// Makes a hub that notes pauses and makes none.
+    fn hub(&self, cache: &Path) -> Hub {
+        let pauses = Arc::clone(&self.pauses);
+        Hub::new(&self.address, cache).pausing_by(move |pause| pauses.lock().unwrap().push(pause))
+    }
+
+    fn pauses(&self) -> Vec<Duration> {
+        self.pauses.lock().unwrap().clone()
     }
 
     fn count(&self, part: &str) -> usize {
@@ -62,6 +83,22 @@ impl Server {
             .filter(|request| request.contains(part))
             .count()
     }
+}
+
+/// Answers as a busy hub does, if it is one.
+fn busy(mischief: &mut Mischief) -> Option<String> {
+    let Mischief::Busy(times @ 1.., wish) = *mischief else {
+        return None;
+    };
+    *mischief = Mischief::Busy(times - 1, wish);
+    let wish = if wish.is_empty() {
+        String::new()
+    } else {
+        format!("Retry-After: {wish}\r\n")
+    };
+    Some(format!(
+        "HTTP/1.1 503 Service Unavailable\r\n{wish}Content-Length: 0\r\nConnection: close\r\n\r\n"
+    ))
 }
 
 fn serve(
@@ -110,6 +147,9 @@ fn serve(
     };
     let is_weights = name == "model.safetensors";
     let mut mischief = mischief.lock().unwrap();
+    if let Some(answer) = busy(&mut mischief) {
+        return stream.write_all(answer.as_bytes());
+    }
     let total = bytes.len()
         + if is_weights && *mischief == Mischief::WrongLength {
             10
@@ -121,6 +161,21 @@ fn serve(
         Some((start, end)) => (start.parse().unwrap(), end.parse::<usize>().unwrap() + 1),
         None => (0, bytes.len()),
     };
+    if let Mischief::NoRanges(breaks_off) = *mischief
+        && start + 1 < end
+    {
+        *mischief = Mischief::NoRanges(breaks_off && !is_weights);
+        let sent = if breaks_off && is_weights {
+            total / 2
+        } else {
+            total
+        };
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {total}\r\nConnection: close\r\n\r\n"
+        )?;
+        return stream.write_all(&bytes[..sent]);
+    }
     let mut body = bytes[start..end].to_vec();
     let etag = match *mischief {
         Mischief::Traversal => "../../../elsewhere".to_owned(),
@@ -175,7 +230,7 @@ fn name() -> HubName {
 }
 
 fn fetch(server: &Server, cache: &Path) -> Result<std::path::PathBuf, HubError> {
-    Hub::new(&server.address, cache).fetch(&name(), &mut |_| {})
+    server.hub(cache).fetch(&name(), &mut |_| {})
 }
 
 #[test]
@@ -188,7 +243,7 @@ fn a_checkpoint_is_fetched_once_and_then_found_without_a_network() {
     let mut note = |download: Download| {
         last.insert(download.file.to_owned(), (download.done, download.total));
     };
-    let hub = Hub::new(&server.address, cache.path());
+    let hub = server.hub(cache.path());
     let folder = hub.fetch(&name(), &mut note).unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     assert_eq!(*checkpoint.config(), tiny_config());
@@ -229,7 +284,7 @@ fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     assert_eq!(server.count(&format!("model.safetensors {half}-")), 1);
     // It breaks off more often than is tried: the part stays, and the next call goes on from there.
     let (server, cache) = (
-        Server::start(small(), Mischief::BreakOff(5)),
+        Server::start(small(), Mischief::BreakOff(7)),
         tempfile::tempdir().unwrap(),
     );
     let error = fetch(&server, cache.path()).unwrap_err();
@@ -283,7 +338,7 @@ fn what_is_not_there_is_said() {
     let error = fetch(&server, cache.path()).unwrap_err();
     assert!(matches!(error, HubError::NoWeights { .. }), "{error}");
     let other = HubName::parse("owner/other").unwrap();
-    let hub = Hub::new(&server.address, cache.path());
+    let hub = server.hub(cache.path());
     let error = hub.fetch(&other, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
     let error = hub.only_cached().fetch(&other, &mut |_| {}).unwrap_err();
@@ -293,7 +348,9 @@ fn what_is_not_there_is_said() {
 /// Runs against a hub that is there no more.
 fn fetch_from_nowhere(cache: &Path) -> Result<std::path::PathBuf, HubError> {
     let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    Hub::new(format!("http://{nowhere}"), cache).fetch(&name(), &mut |_| {})
+    // Nobody waits for a hub that is not there.
+    let hub = Hub::new(format!("http://{nowhere}"), cache).pausing_by(|pause| assert!(pause.is_zero()));
+    hub.fetch(&name(), &mut |_| {})
 }
 
 #[test]
@@ -308,7 +365,7 @@ fn without_the_hub_what_was_fetched_whole_is_used_and_nothing_less() {
     assert_eq!(fetch_from_nowhere(cache.path()).unwrap(), folder);
     std::fs::remove_file(folder.join("model.safetensors")).unwrap();
     assert!(fetch_from_nowhere(cache.path()).is_err());
-    let hub = Hub::new(&server.address, cache.path()).only_cached();
+    let hub = server.hub(cache.path()).only_cached();
     assert!(matches!(
         hub.fetch(&name(), &mut |_| {}),
         Err(HubError::Offline { .. })
@@ -345,4 +402,88 @@ fn what_lies_in_the_cache_unchecked_is_checked_once_and_a_finished_part_is_used(
         server.count("model.safetensors 0-") - server.count("model.safetensors 0-0"),
         bodies
     );
+}
+
+#[test]
+fn a_busy_hub_is_asked_again_after_pauses_that_grow() {
+    let (server, cache) = (
+        Server::start(small(), Mischief::Busy(4, "")),
+        tempfile::tempdir().unwrap(),
+    );
+    fetch(&server, cache.path()).unwrap();
+    let pauses = server.pauses();
+    assert_eq!(pauses.len(), 4);
+    for (step, pause) in pauses.iter().enumerate() {
+        // By chance up to twice as long, so that not all come back at once.
+        let least = Duration::from_millis(250 << step);
+        assert!((least..2 * least).contains(pause), "pause {step}: {pause:?}");
+    }
+}
+
+#[test]
+fn a_hub_that_stays_busy_is_given_up() {
+    let (server, cache) = (
+        Server::start(small(), Mischief::Busy(100, "")),
+        tempfile::tempdir().unwrap(),
+    );
+    let error = fetch(&server, cache.path()).unwrap_err();
+    assert!(matches!(error, HubError::Fetch { .. }), "{error}");
+    assert!(error.to_string().contains("503"), "{error}");
+    let pauses = server.pauses();
+    assert_eq!((pauses.len(), server.count("/resolve/")), (5, 6));
+    assert!(
+        pauses.iter().all(|pause| *pause < Duration::from_secs(8)),
+        "{pauses:?}"
+    );
+}
+
+#[test]
+fn a_hub_that_says_when_to_come_again_is_waited_for_but_not_for_hours() {
+    for (wish, expected) in [
+        ("7", Some(7)),
+        ("3600", Some(60)),
+        ("Tue, 31 Dec 2199 23:59:59 GMT", Some(60)),
+        // A time that is over, and no time at all.
+        ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ("soon", None),
+    ] {
+        let (server, cache) = (
+            Server::start(small(), Mischief::Busy(1, wish)),
+            tempfile::tempdir().unwrap(),
+        );
+        fetch(&server, cache.path()).unwrap();
+        let pauses = server.pauses();
+        match expected {
+            Some(seconds) => assert_eq!(pauses, [Duration::from_secs(seconds)], "{wish}"),
+            None => assert!(
+                pauses.len() == 1 && pauses[0] < Duration::from_secs(1),
+                "{wish}: {pauses:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_is_not_asked_for_again() {
+    let (server, cache) = (
+        Server::start(small(), Mischief::None),
+        tempfile::tempdir().unwrap(),
+    );
+    let other = HubName::parse("owner/other").unwrap();
+    let error = server.hub(cache.path()).fetch(&other, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, HubError::NotFound { .. }), "{error}");
+    assert_eq!((server.count(""), server.pauses().len()), (1, 0));
+}
+
+#[test]
+fn a_hub_that_sends_no_parts_of_files_is_asked_for_the_whole_again() {
+    let files = small();
+    let whole = files["model.safetensors"].clone();
+    let (server, cache) = (
+        Server::start(files, Mischief::NoRanges(true)),
+        tempfile::tempdir().unwrap(),
+    );
+    let folder = fetch(&server, cache.path()).unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), whole);
+    assert_eq!(server.pauses().len(), 1);
 }

@@ -1,0 +1,262 @@
+//! Checkpoints from a model hub: fetched by name, kept in the cache that other tools share, checked before use.
+//!
+//! Files go where `huggingface_hub` puts them, so what was downloaded by any tool is not downloaded again. A download
+//! that broke off goes on where it stopped, and a hub that is busy is asked again, after pauses that grow or that it asks
+//! for. What arrives is compared with the length and, for weights, the SHA-256 that the hub announces; what does not match
+//! is removed.
+//!
+//! Nothing here is called unless a checkpoint is asked for by its name on the hub.
+
+mod error;
+mod fetching;
+mod requests;
+#[cfg(test)]
+mod requests_tests;
+
+pub use error::HubError;
+
+use fetching::{Fetching, fault_error, fetch_error, has_weights, io_error, wrong_name};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use requests::{Pause, Requests};
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the hub is, if nothing else is said.
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// A repository of a hub, and which revision of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubName {
+    repository: String,
+    revision: String,
+}
+
+impl HubName {
+    /// Reads `OWNER/NAME` or `OWNER/NAME@REVISION`; without a revision it is `main`.
+    ///
+    /// # Errors
+    /// [`HubError::Name`] where the text is neither.
+    ///
+    /// ```
+    /// use multiway_model::hub::HubName;
+    ///
+    /// let name = HubName::parse("google/flan-t5-small@refs/pr/3")?;
+    /// assert_eq!(name.to_string(), "google/flan-t5-small@refs/pr/3");
+    /// assert!(HubName::parse("../weights").is_err());
+    /// # Ok::<(), multiway_model::hub::HubError>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Self, HubError> {
+        let wrong = || HubError::Name {
+            found: text.to_owned(),
+        };
+        let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (owner, name) = repository.split_once('/').ok_or_else(wrong)?;
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with(['.', '-'])
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        };
+        let is_revision = revision.split('/').all(is_part);
+        if !(is_part(owner) && is_part(name) && is_revision) {
+            return Err(wrong());
+        }
+        Ok(Self {
+            repository: repository.to_owned(),
+            revision: revision.to_owned(),
+        })
+    }
+
+    fn repo(&self) -> Repo {
+        Repo::with_revision(self.repository.clone(), RepoType::Model, self.revision.clone())
+    }
+}
+
+impl fmt::Display for HubName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.revision.as_str() {
+            "main" => f.write_str(&self.repository),
+            revision => write!(f, "{}@{revision}", self.repository),
+        }
+    }
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Download<'a> {
+    /// The file.
+    pub file: &'a str,
+    /// How many bytes of it are there.
+    pub done: u64,
+    /// How many bytes it has.
+    pub total: u64,
+}
+
+/// A hub and the cache of what came from it.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    cache: PathBuf,
+    endpoint: String,
+    token: Option<String>,
+    offline: bool,
+    pause: Pause,
+}
+
+impl Hub {
+    /// Uses the hub and the cache that the environment names, as `huggingface_hub` does: `HF_ENDPOINT`, `HF_HUB_CACHE`,
+    /// `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE`.
+    ///
+    /// # Errors
+    /// [`HubError::NoHome`] where nothing says where the cache is.
+    pub fn from_env() -> Result<Self, HubError> {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let home = || {
+            let home = set("HF_HOME").map(PathBuf::from);
+            home.or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")))
+        };
+        let cache = set("HF_HUB_CACHE").map(PathBuf::from);
+        let cache = cache
+            .or_else(|| Some(home()?.join("hub")))
+            .ok_or(HubError::NoHome)?;
+        let is_true = |value: String| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str());
+        Ok(Self {
+            token: set("HF_TOKEN").or_else(|| Cache::new(cache.clone()).token()),
+            cache,
+            endpoint: set("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()),
+            offline: set("HF_HUB_OFFLINE").is_some_and(is_true),
+            pause: Pause::default(),
+        })
+    }
+
+    /// Uses a hub at a given address, and a cache in a given folder, without a token.
+    #[must_use]
+    pub fn new(endpoint: impl Into<String>, cache: impl Into<PathBuf>) -> Self {
+        Self {
+            cache: cache.into(),
+            endpoint: endpoint.into(),
+            token: None,
+            offline: false,
+            pause: Pause::default(),
+        }
+    }
+
+    /// Uses what is in the cache only.
+    #[must_use]
+    pub fn only_cached(mut self) -> Self {
+        self.offline = true;
+        self
+    }
+
+    /// Replaces how the thread waits before it asks the hub again, which by default is to sleep.
+    #[must_use]
+    pub fn pausing_by(mut self, pause: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        self.pause = Pause(Arc::new(pause));
+        self
+    }
+
+    /// Makes sure that a checkpoint is in the cache, and returns its folder; `progress` is told of each part that comes.
+    ///
+    /// Where the hub cannot be reached, what was fetched whole before is used.
+    ///
+    /// # Errors
+    /// [`HubError`] where it is not there and cannot be fetched, or arrives damaged. Whole files that came stay, and so
+    /// do parts of files, for the next time.
+    pub fn fetch(&self, name: &HubName, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
+        let cached = || complete_snapshot(&Cache::new(self.cache.clone()), name);
+        if self.offline {
+            return cached().ok_or_else(|| HubError::Offline {
+                name: name.to_string(),
+                cache: self.cache.display().to_string(),
+            });
+        }
+        match self.download(name, progress) {
+            Err(error @ HubError::Fetch { .. }) => match cached() {
+                Some(folder) => {
+                    tracing::warn!(%error, folder = %folder.display(), "the hub is not there; using what was fetched before");
+                    Ok(folder)
+                }
+                None => Err(error),
+            },
+            outcome => outcome,
+        }
+    }
+
+    fn download(&self, name: &HubName, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
+        let cache = Cache::new(self.cache.clone());
+        let requests = Requests::new(self.token.clone(), self.pause.clone());
+        let endpoint = self.endpoint.trim_end_matches('/');
+        let listing = listing(&requests, endpoint, name)?;
+        // All files are of one commit, whatever happens to the branch meanwhile.
+        let commit = Repo::with_revision(name.repository.clone(), RepoType::Model, listing.sha.clone());
+        let fetching = Fetching {
+            files_at: format!("{endpoint}/{}/resolve/{}", name.repository, listing.sha),
+            requests,
+            cached: cache.repo(commit),
+            name,
+            commit: listing.sha,
+        };
+        let files: Vec<String> = listing.siblings.into_iter().map(|file| file.rfilename).collect();
+        let folder = fetching.all(&files, progress)?;
+        // The branch leads to the new commit only once all of it is there.
+        let branch = cache.repo(name.repo());
+        branch
+            .create_ref(&fetching.commit)
+            .map_err(|source| io_error(&folder, source))?;
+        Ok(folder)
+    }
+}
+
+/// Finds the folder of a checkpoint whose weights are all in the cache.
+fn complete_snapshot(cache: &Cache, name: &HubName) -> Option<PathBuf> {
+    let repo = cache.repo(name.repo());
+    // A revision may be a branch or a commit.
+    let branch = folder(&repo).join("refs").join(&name.revision);
+    let commit = fs::read_to_string(branch).unwrap_or_else(|_| name.revision.clone());
+    let commit = commit.trim();
+    let folder = repo.pointer_path(commit);
+    (is_hash(commit) && has_weights(&folder)).then_some(folder)
+}
+
+/// Finds the folder of a repository in the cache, two above any of its snapshots.
+fn folder(repo: &CacheRepo) -> PathBuf {
+    let snapshot = repo.pointer_path("any");
+    snapshot.ancestors().nth(2).unwrap_or(&snapshot).to_owned()
+}
+
+/// Says whether a text may become the name of a file: hashes do.
+fn is_hash(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+/// What the hub says of a revision.
+#[derive(serde::Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(serde::Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+/// Asks which commit a revision is, and which files it has.
+fn listing(requests: &Requests, endpoint: &str, name: &HubName) -> Result<Listing, HubError> {
+    let what = "the list of files";
+    let revision = name.revision.replace('/', "%2F");
+    let url = format!("{endpoint}/api/models/{}/revision/{revision}", name.repository);
+    let list = requests
+        .document(&url)
+        .map_err(|fault| fault_error(name, what, &fault))?;
+    let listing: Listing = serde_json::from_slice(&list).map_err(|error| fetch_error(name, what, &error))?;
+    if is_hash(&listing.sha) {
+        Ok(listing)
+    } else {
+        Err(wrong_name(name, what, &listing.sha))
+    }
+}
