@@ -26,18 +26,21 @@
 //! | `generation` | how a checkpoint wants answers written |
 //! | `beam` | several continuations at a time |
 //! | `stream` | what comes back |
+//! | `handover`, `sync` | how it gets from the engine's thread to the caller |
 
 mod beam;
 mod bounds;
 mod engine;
 mod error;
 mod generation;
+mod handover;
 mod logits;
 mod request;
 mod sampling;
 mod scheduler;
 mod stop;
 mod stream;
+mod sync;
 mod tokenizer;
 mod truncation;
 

@@ -1,6 +1,7 @@
 //! What comes back from the engine.
 
 use crate::error::RequestError;
+use crate::handover::{Giver, Handed, Taker, handover};
 use crate::tokenizer::TokenId;
 use futures_core::Stream;
 use serde::Serialize;
@@ -9,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// One thing that happened to a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,47 @@ pub enum StreamEvent {
         /// How long it took.
         timings: Timings,
     },
+}
+
+/// What the engine writes into a stream: tokens, and one end.
+pub(crate) type Events = Giver<Written, Result<Ended, RequestError>>;
+
+/// A token that the model wrote: [`StreamEvent::Token`].
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) id: TokenId,
+    pub(crate) text: String,
+    pub(crate) log_probability: f32,
+    pub(crate) alternatives: Vec<Alternative>,
+}
+
+impl From<Written> for StreamEvent {
+    fn from(written: Written) -> Self {
+        Self::Token {
+            id: written.id,
+            text: written.text,
+            log_probability: written.log_probability,
+            alternatives: written.alternatives,
+        }
+    }
+}
+
+/// The end of an answer that is complete: [`StreamEvent::Finished`].
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) finish_reason: FinishReason,
+    pub(crate) usage: Usage,
+    pub(crate) timings: Timings,
+}
+
+impl From<Ended> for StreamEvent {
+    fn from(ended: Ended) -> Self {
+        Self::Finished {
+            finish_reason: ended.finish_reason,
+            usage: ended.usage,
+            timings: ended.timings,
+        }
+    }
 }
 
 /// A token that could have been written.
@@ -178,13 +219,15 @@ pub struct CodeScore {
 #[derive(Debug)]
 #[must_use = "dropping the stream cancels the request"]
 pub struct TokenStream {
-    events: UnboundedReceiver<Result<StreamEvent, RequestError>>,
+    events: Taker<Written, Result<Ended, RequestError>>,
     ended: bool,
 }
 
 impl TokenStream {
-    pub(crate) fn new(events: UnboundedReceiver<Result<StreamEvent, RequestError>>) -> Self {
-        Self { events, ended: false }
+    /// Opens a stream: what the engine writes into, and what the caller reads.
+    pub(crate) fn open() -> (Events, Self) {
+        let (giver, events) = handover();
+        (giver, Self { events, ended: false })
     }
 
     /// Waits for the next event.
@@ -251,13 +294,15 @@ impl TokenStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        // An engine that is gone without a last event was shut down.
-        let event = match self.events.poll_recv(cx) {
+        let end = match self.events.poll_take(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(event) => event.unwrap_or(Err(RequestError::ShutDown)),
+            Poll::Ready(Some(Handed::Item(token))) => return Poll::Ready(Some(Ok(token.into()))),
+            Poll::Ready(Some(Handed::End(end))) => end,
+            // An engine that is gone without a last event was shut down.
+            Poll::Ready(None) => Err(RequestError::ShutDown),
         };
-        self.ended = !matches!(event, Ok(StreamEvent::Token { .. }));
-        Poll::Ready(Some(event))
+        self.ended = true;
+        Poll::Ready(Some(end.map(StreamEvent::from)))
     }
 }
 

@@ -2,15 +2,14 @@
 
 use super::Engine;
 use super::scoring::CacheChanges;
-use super::sequence::{Events, Sequence};
+use super::sequence::Sequence;
 use super::worker::Work;
 use crate::error::RequestError;
 use crate::generation::Ends;
 use crate::request::{Prepared, Request, SamplingParams};
 use crate::sampling::fresh_seed;
-use crate::stream::{FinishReason, Generation, Timings, TokenStream, Usage, block_on};
+use crate::stream::{Events, FinishReason, Generation, Timings, TokenStream, Usage, block_on};
 use crate::tokenizer::{TokenId, Tokenizer};
-use tokio::sync::mpsc::unbounded_channel;
 
 impl Engine {
     /// Draws several answers to one prompt, which is encoded once.
@@ -29,9 +28,13 @@ impl Engine {
         prepared.sampling.seed.get_or_insert_with(fresh_seed);
         let (samples, best_of) = (prepared.sampling.samples, prepared.sampling.best_of);
         let place = self.place().await?;
-        let (senders, events): (Vec<Events>, Vec<_>) = (0..drawn).map(|_| unbounded_channel()).unzip();
-        let streams: Vec<TokenStream> = events.into_iter().map(TokenStream::new).collect();
-        let group = Samples::new(&prepared, self.tokenizer(), &self.shared.generation.ends, senders);
+        let (listeners, streams): (Vec<_>, Vec<_>) = (0..drawn).map(|_| TokenStream::open()).unzip();
+        let group = Samples::new(
+            &prepared,
+            self.tokenizer(),
+            &self.shared.generation.ends,
+            listeners,
+        );
         self.submit(prepared, Work::Samples(Box::new(group)), drawn, place)?;
         let mut answers = Vec::with_capacity(drawn);
         for stream in streams {
@@ -168,7 +171,10 @@ impl Samples {
 
     /// Gives out the ends of the samples that the last step has ended.
     pub(crate) fn finish_ended(&mut self, usage: Usage, timings: Timings) {
-        for Sample { sequence, reason, .. } in self.ended.drain(..) {
+        for Sample {
+            mut sequence, reason, ..
+        } in self.ended.drain(..)
+        {
             let new_tokens = sequence.new_tokens();
             if let Some(reason) = reason {
                 sequence.finish(reason, Usage { new_tokens, ..usage }, timings);
@@ -177,8 +183,8 @@ impl Samples {
     }
 
     /// Gives out an error to every sample instead.
-    pub(crate) fn fail(&self, error: &RequestError) {
-        for sample in self.running.iter().chain(&self.ended) {
+    pub(crate) fn fail(&mut self, error: &RequestError) {
+        for sample in self.running.iter_mut().chain(&mut self.ended) {
             sample.sequence.fail(error.clone());
         }
     }

@@ -1,7 +1,6 @@
 //! One answer searched for with several beams.
 
 use super::scoring::CacheChanges;
-use super::sequence::Events;
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::error::RequestError;
 use crate::generation::Ends;
@@ -9,18 +8,18 @@ use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
 use crate::sampling::LogNormalizer;
 use crate::stop::StopMatcher;
-use crate::stream::{FinishReason, Hypothesis, StreamEvent, Timings, Usage};
+use crate::stream::{Ended, Events, FinishReason, Hypothesis, Timings, Usage, Written};
 use crate::tokenizer::{TokenId, Tokenizer};
 use multiway_model::ModelConfig;
 use tokio::sync::oneshot;
 
 pub(crate) type ListReply = oneshot::Sender<Result<Vec<Hypothesis>, RequestError>>;
 
-/// Who waits for the answers.
+/// Who waits for the answers; none once they have come.
 #[derive(Debug)]
 pub(crate) enum SearchReply {
     /// A stream, which gets the best answer once it is certain.
-    Stream(Events),
+    Stream(Option<Events>),
     /// A caller who wants several answers with their scores.
     List(Option<ListReply>),
 }
@@ -93,7 +92,7 @@ impl Search {
     /// Tells whether nobody waits for the answers any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         match &self.reply {
-            SearchReply::Stream(events) => events.is_closed(),
+            SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_wanted()),
             SearchReply::List(reply) => reply.as_ref().is_none_or(oneshot::Sender::is_closed),
         }
     }
@@ -187,9 +186,9 @@ impl Search {
         match &mut self.reply {
             // A caller that has gone wants no answer.
             SearchReply::List(reply) => drop(reply.take().map(|reply| reply.send(Ok(answers)))),
-            SearchReply::Stream(_) => {
-                if let Some(best) = self.search.finished().first() {
-                    self.stream(best, usage, timings);
+            SearchReply::Stream(events) => {
+                if let Some((events, best)) = events.take().zip(finished.first()) {
+                    self.stream(events, best, usage, timings);
                 }
             }
         }
@@ -235,17 +234,17 @@ impl Search {
     }
 
     /// Streams the best answer, token by token.
-    fn stream(&self, best: &Finished, usage: Usage, timings: Timings) {
+    fn stream(&self, events: Events, best: &Finished, usage: Usage, timings: Timings) {
         let (pieces, stopped) = self.pieces(best);
         let new_tokens = pieces.len();
         let tokens = best.tokens.iter().zip(&best.log_probabilities);
         for ((token, log_probability), text) in tokens.zip(pieces) {
-            self.send(Ok(StreamEvent::Token {
+            events.give(Written {
                 id: *token,
                 text,
                 log_probability: *log_probability,
                 alternatives: Vec::new(),
-            }));
+            });
         }
         let finish_reason = if stopped {
             FinishReason::StopString
@@ -254,7 +253,7 @@ impl Search {
         } else {
             FinishReason::Length
         };
-        self.send(Ok(StreamEvent::Finished {
+        events.finish(Ok(Ended {
             finish_reason,
             usage: Usage { new_tokens, ..usage },
             timings,
@@ -264,14 +263,8 @@ impl Search {
     /// Gives out an error instead.
     pub(crate) fn fail(&mut self, error: RequestError) {
         match &mut self.reply {
-            SearchReply::Stream(_) => self.send(Err(error)),
+            SearchReply::Stream(events) => drop(events.take().map(|events| events.finish(Err(error)))),
             SearchReply::List(reply) => drop(reply.take().map(|reply| reply.send(Err(error)))),
-        }
-    }
-
-    fn send(&self, event: Result<StreamEvent, RequestError>) {
-        if let SearchReply::Stream(events) = &self.reply {
-            drop(events.send(event));
         }
     }
 }

@@ -6,17 +6,14 @@ use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
 use crate::sampling::Sampler;
 use crate::stop::StopMatcher;
-use crate::stream::{FinishReason, StreamEvent, Timings, Usage};
+use crate::stream::{Ended, Events, FinishReason, Timings, Usage, Written};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
-
-pub(crate) type Events = UnboundedSender<Result<StreamEvent, RequestError>>;
 
 /// Writes one answer token by token.
 ///
-/// The channel has no bound, but what goes in has: one event per new token and one at the end. So a client that
-/// does not read can neither stall the engine nor grow without limit.
+/// What goes into the stream is one item per new token and one end. So a client that does not read can neither stall the
+/// engine nor grow without limit.
 #[derive(Debug)]
 pub(crate) struct Sequence {
     /// What the decoder reads: the start token, the forced prefix, then what was written.
@@ -31,7 +28,8 @@ pub(crate) struct Sequence {
     processor: LogitsProcessor,
     text: DecodeStream,
     stop: StopMatcher,
-    events: Events,
+    /// Whoever listens; none after the end.
+    events: Option<Events>,
 }
 
 impl Sequence {
@@ -52,7 +50,7 @@ impl Sequence {
             processor: LogitsProcessor::new(sampling, prepared.start.len(), ends.clone()),
             text,
             stop: StopMatcher::new(&sampling.stop),
-            events,
+            events: Some(events),
         }
     }
 
@@ -69,7 +67,7 @@ impl Sequence {
 
     /// Tells whether nobody listens any more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.events.is_closed()
+        self.events.as_ref().is_none_or(|events| !events.is_wanted())
     }
 
     /// Counts the tokens written.
@@ -104,13 +102,14 @@ impl Sequence {
                 text.push_str(&self.stop.finish());
             }
         }
-        let log_probability = choice.log_probability;
-        self.send(Ok(StreamEvent::Token {
-            id: choice.id,
-            text,
-            log_probability,
-            alternatives,
-        }));
+        if let Some(events) = &self.events {
+            events.give(Written {
+                id: choice.id,
+                text,
+                log_probability: choice.log_probability,
+                alternatives,
+            });
+        }
         Ok(reason)
     }
 
@@ -130,8 +129,8 @@ impl Sequence {
     }
 
     /// Closes the stream with its last event.
-    pub(crate) fn finish(&self, finish_reason: FinishReason, usage: Usage, timings: Timings) {
-        self.send(Ok(StreamEvent::Finished {
+    pub(crate) fn finish(&mut self, finish_reason: FinishReason, usage: Usage, timings: Timings) {
+        self.end(Ok(Ended {
             finish_reason,
             usage,
             timings,
@@ -139,13 +138,15 @@ impl Sequence {
     }
 
     /// Closes the stream with an error.
-    pub(crate) fn fail(&self, error: RequestError) {
-        self.send(Err(error));
+    pub(crate) fn fail(&mut self, error: RequestError) {
+        self.end(Err(error));
     }
 
-    /// A client that has gone is noticed before the next step.
-    fn send(&self, event: Result<StreamEvent, RequestError>) {
-        drop(self.events.send(event));
+    /// Only the first end counts.
+    fn end(&mut self, end: Result<Ended, RequestError>) {
+        if let Some(events) = self.events.take() {
+            events.finish(end);
+        }
     }
 }
 

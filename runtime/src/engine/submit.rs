@@ -11,7 +11,6 @@ use crate::request::Prepared;
 use crate::scheduler::{Demand, Resources};
 use crate::stream::{TokenStream, Usage};
 use std::sync::Arc;
-use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
 impl Engine {
@@ -43,17 +42,17 @@ impl Engine {
         if drawn > 1 {
             return Err(RequestError::OneStream { samples: drawn });
         }
-        let (sender, events) = unbounded_channel();
+        let (events, stream) = TokenStream::open();
         let beams = prepared.sampling.beams;
         if beams > 1 {
             self.check_beams(beams)?;
-            let reply = SearchReply::Stream(sender);
+            let reply = SearchReply::Stream(Some(events));
             self.submit_search(prepared, reply, place)?;
-            return Ok(TokenStream::new(events));
+            return Ok(stream);
         }
-        let sequence = Sequence::new(&prepared, self.tokenizer(), &self.shared.generation.ends, sender);
+        let sequence = Sequence::new(&prepared, self.tokenizer(), &self.shared.generation.ends, events);
         self.submit(prepared, Work::Generate(Box::new(sequence)), 1, place)?;
-        Ok(TokenStream::new(events))
+        Ok(stream)
     }
 
     pub(super) fn submit_search(

@@ -12,7 +12,7 @@ use super::*;
 use crate::error::EngineError;
 use crate::generation::Ends;
 use crate::request::SamplingParams;
-use crate::stream::{FinishReason, StreamEvent};
+use crate::stream::{FinishReason, StreamEvent, Timings, Usage, Written};
 use crate::tokenizer::sentencepiece_to_json;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{DecoderRow, ForwardError};
@@ -20,9 +20,8 @@ use multiway_prompts::Prompt;
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::unbounded_channel;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     let json = sentencepiece_to_json(include_bytes!("../../tests/fixtures/tokenizer.model")).unwrap();
@@ -512,8 +511,8 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
         ..request("x", 1)
     };
     let prepared = Prepared::new(request, &TOKENIZER, &config(), None).unwrap();
-    let (sender, mut events) = unbounded_channel();
-    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), sender);
+    let (events, mut stream) = TokenStream::open();
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
     for _ in 1..prepared.start.len() {
         assert_eq!(sequence.advance(&[]), Ok(None), "a forced token needs no logits");
     }
@@ -528,10 +527,8 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
     }
     drop(sequence);
     let mut texts = Vec::new();
-    while let Poll::Ready(Some(event)) = events.poll_recv(&mut Context::from_waker(Waker::noop())) {
-        if let StreamEvent::Token { text, .. } = event.unwrap() {
-            texts.push(text);
-        }
+    while let Some(Ok(StreamEvent::Token { text, .. })) = stream.next_blocking() {
+        texts.push(text);
     }
     (texts, finished)
 }
@@ -611,8 +608,39 @@ fn special_tokens_are_shown_only_if_asked_for() {
 }
 
 #[test]
+fn an_answer_that_has_ended_does_not_end_again() {
+    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), None).unwrap();
+    let (events, mut stream) = TokenStream::open();
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
+    sequence.finish(FinishReason::Stop, Usage::default(), Timings::default());
+    sequence.fail(RequestError::ShutDown);
+    let end = stream.next_blocking();
+    assert!(matches!(end, Some(Ok(StreamEvent::Finished { .. }))), "{end:?}");
+    assert_eq!(stream.next_blocking(), None);
+}
+
+#[test]
+fn a_stream_whose_engine_is_gone_tells_so_once_after_the_last_token() {
+    let (events, mut stream) = TokenStream::open();
+    events.give(Written {
+        id: 5,
+        text: "cat".to_owned(),
+        log_probability: -1.0,
+        alternatives: Vec::new(),
+    });
+    drop(events);
+    let token = stream.next_blocking();
+    assert!(
+        matches!(token, Some(Ok(StreamEvent::Token { id: 5, .. }))),
+        "{token:?}"
+    );
+    assert_eq!(stream.next_blocking(), Some(Err(RequestError::ShutDown)));
+    assert_eq!(stream.next_blocking(), None);
+}
+
+#[test]
 fn logits_that_are_no_numbers_fail_the_request() {
     let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), None).unwrap();
-    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), unbounded_channel().0);
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), TokenStream::open().0);
     insta::assert_snapshot!(sequence.advance(&[f32::NAN; 8]).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
 }

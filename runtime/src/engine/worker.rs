@@ -521,8 +521,8 @@ impl<F: Forward> Worker<F> {
     }
 }
 
-fn finish(job: &Job, reason: FinishReason) {
-    if let Work::Generate(sequence) = &job.work {
+fn finish(job: &mut Job, reason: FinishReason) {
+    if let Work::Generate(sequence) = &mut job.work {
         let usage = Usage {
             new_tokens: sequence.new_tokens(),
             ..job.usage

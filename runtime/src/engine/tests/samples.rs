@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::samples::Samples;
 use crate::stream::Generation;
+use futures_util::FutureExt;
 use std::collections::BTreeSet;
 
 /// Asks for samples that end by themselves only as far as `end` makes it likely.
@@ -86,7 +87,7 @@ fn a_sample_that_has_ended_is_in_no_further_step() {
 #[test]
 fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_when_it_ends() {
     let prepared = Prepared::new(group(8, 9, 0.0), &TOKENIZER, &config(), None).unwrap();
-    let (listeners, mut events): (Vec<_>, Vec<_>) = (0..8).map(|_| unbounded_channel()).unzip();
+    let (listeners, mut streams): (Vec<_>, Vec<_>) = (0..8).map(|_| TokenStream::open()).unzip();
     let mut samples = Samples::new(&prepared, &TOKENIZER, &Ends::one(1), listeners);
     samples.begin(&[10, 11, 12, 13, 14, 15, 16, 17]);
     assert_eq!(samples.rows(), [(config().decoder_start_token_id, 10)]);
@@ -96,8 +97,8 @@ fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_wh
     let step = samples.advance(&[&logits]).unwrap();
     assert_eq!(step.written, 8);
     let mut ended = Vec::new();
-    for (slot, events) in (10..).zip(&mut events) {
-        let Ok(Ok(StreamEvent::Token { id, .. })) = events.try_recv() else {
+    for (slot, stream) in (10..).zip(&mut streams) {
+        let Some(Some(Ok(StreamEvent::Token { id, .. }))) = stream.next().now_or_never() else {
             panic!("the sample in slot {slot} wrote nothing");
         };
         assert!(id == 1 || id == 5);

@@ -1,0 +1,180 @@
+//! The hand-over from the engine's thread to one client: items in order, then at most one end.
+//!
+//! Both sides share one slot. The giver appends to it and never waits for the taker to read; the taker empties it
+//! under one lock and then reads what it took without any. A client that falls behind finds all it missed merged into
+//! one batch, and is woken once for it. The lock is held only to move a few words or to append one item: wakers and
+//! items are cloned, woken and freed outside of it.
+//!
+//! The slot has no bound of its own: it holds what the giver writes, which is one item per new token, so
+//! `max_new_tokens` bounds it.
+
+use super::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::mem;
+use std::task::{Context, Poll, Waker};
+
+/// Opens a hand-over of items `T` and an end `E`.
+pub(crate) fn handover<T, E>() -> (Giver<T, E>, Taker<T, E>) {
+    let slot = Arc::new(Slot(Mutex::new(State {
+        pending: VecDeque::new(),
+        end: None,
+        waker: None,
+        is_closed: false,
+        is_wanted: true,
+    })));
+    let giver = Giver {
+        slot: Arc::clone(&slot),
+        end: None,
+    };
+    let taker = Taker {
+        slot,
+        items: VecDeque::new(),
+        end: None,
+        is_closed: false,
+    };
+    (giver, taker)
+}
+
+/// What is handed over.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Handed<T, E> {
+    /// One of the items.
+    Item(T),
+    /// The end; nothing comes after it.
+    End(E),
+}
+
+#[derive(Debug)]
+struct State<T, E> {
+    pending: VecDeque<T>,
+    end: Option<E>,
+    /// Set while the taker waits.
+    waker: Option<Waker>,
+    /// Whether the giver is gone.
+    is_closed: bool,
+    /// Whether the taker is there.
+    is_wanted: bool,
+}
+
+#[derive(Debug)]
+struct Slot<T, E>(Mutex<State<T, E>>);
+
+impl<T, E> Slot<T, E> {
+    /// Changes the state under the lock; what `change` returns is freed by the caller, outside of the lock.
+    ///
+    /// No change can be left half done, so the state is whole even after a panic under the lock.
+    fn change<R>(&self, change: impl FnOnce(&mut State<T, E>) -> R) -> R {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes for a taker that is still there, and wakes it if it waits.
+    fn write(&self, write: impl FnOnce(&mut State<T, E>)) {
+        let written = self.change(|state| {
+            if !state.is_wanted {
+                // Owns what was to be written.
+                return Err(write);
+            }
+            write(state);
+            Ok(state.waker.take())
+        });
+        if let Ok(Some(waker)) = written {
+            waker.wake();
+        }
+    }
+}
+
+/// Writes items, and at most one end. Dropping it without an end closes the hand-over.
+#[derive(Debug)]
+pub(crate) struct Giver<T, E> {
+    slot: Arc<Slot<T, E>>,
+    /// The end, on its way into the slot.
+    end: Option<E>,
+}
+
+impl<T, E> Giver<T, E> {
+    /// Appends an item; it is freed where nobody wants it any more.
+    pub(crate) fn give(&self, item: T) {
+        self.slot.write(|state| state.pending.push_back(item));
+    }
+
+    /// Writes the end, and closes the hand-over.
+    pub(crate) fn finish(mut self, end: E) {
+        // Dropping writes it.
+        self.end = Some(end);
+    }
+
+    /// Tells whether the taker is still there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.slot.change(|state| state.is_wanted)
+    }
+}
+
+impl<T, E> Drop for Giver<T, E> {
+    fn drop(&mut self) {
+        let end = self.end.take();
+        self.slot.write(|state| {
+            state.end = end;
+            state.is_closed = true;
+        });
+    }
+}
+
+/// Reads what a [`Giver`] writes. Dropping it tells the giver that nothing more is wanted, and frees what is pending.
+#[derive(Debug)]
+pub(crate) struct Taker<T, E> {
+    slot: Arc<Slot<T, E>>,
+    /// What was taken out of the slot and not read yet.
+    items: VecDeque<T>,
+    end: Option<E>,
+    /// Whether nothing more comes into the slot.
+    is_closed: bool,
+}
+
+impl<T, E> Taker<T, E> {
+    /// Reads the next item, or the end; nothing after the end, or where there is none.
+    pub(crate) fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Option<Handed<T, E>>> {
+        if self.items.is_empty() && !self.is_closed {
+            self.drain(context.waker());
+        }
+        if let Some(item) = self.items.pop_front() {
+            return Poll::Ready(Some(Handed::Item(item)));
+        }
+        if self.is_closed {
+            return Poll::Ready(self.end.take().map(Handed::End));
+        }
+        Poll::Pending
+    }
+
+    /// Takes everything out of the slot; waits where there is nothing.
+    ///
+    /// Both happen under the same lock: whatever is written after it finds the waker.
+    fn drain(&mut self, waker: &Waker) {
+        let waker = waker.clone();
+        let unused = self.slot.change(|state| {
+            // The slot goes on with the emptied queue and its memory.
+            mem::swap(&mut self.items, &mut state.pending);
+            self.end = state.end.take();
+            self.is_closed = state.is_closed;
+            if self.items.is_empty() && !self.is_closed {
+                state.waker.replace(waker)
+            } else {
+                Some(waker)
+            }
+        });
+        drop(unused);
+    }
+}
+
+impl<T, E> Drop for Taker<T, E> {
+    fn drop(&mut self) {
+        let unwanted = self.slot.change(|state| {
+            state.is_wanted = false;
+            (
+                mem::take(&mut state.pending),
+                state.end.take(),
+                state.waker.take(),
+            )
+        });
+        drop(unwanted);
+    }
+}
