@@ -59,9 +59,9 @@ pub use multiway_prompts::{
     TaskFile,
 };
 pub use multiway_runtime::{
-    Alternative, ClassScore, CodeScore, EarlyStopping, Engine, EngineBuilder, EngineError, EngineStats,
-    FinishReason, Generation, Hypothesis, Request, RequestError, SamplingParams, Score, Shutdown,
-    StreamEvent, Timings, TokenId, TokenStream, Tokenizer, TokenizerError, Usage, WordScore,
+    Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,
+    EngineStats, FinishReason, Generation, Hypothesis, Request, RequestError, SamplingParams, Score,
+    Shutdown, StreamEvent, Timings, TokenId, TokenStream, Tokenizer, TokenizerError, Usage, WordScore,
     sentencepiece_to_json,
 };
 pub use multiway_tasks::{

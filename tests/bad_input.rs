@@ -321,3 +321,34 @@ fn a_wrong_command_line_ends_with_code_2() {
         assert!(!ended.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_form_that_cannot_be_used_is_told() {
+    let place = Place::new();
+    place.picture("cat.png");
+    place.write(
+        "schema.json",
+        r#"{"type": "object", "properties": {"n": {"type": "number", "not": {}}}}"#,
+    );
+    place.write("broken.json", "{");
+    let run =
+        |task: &str, form: &[&str]| refusal(&place, &[&["run", task, "--image", "cat.png"], form].concat());
+    assert_snapshot!("regex_unclosed", run("caption", &["--regex", "(cat"]));
+    assert_snapshot!(
+        "schema_not_supported",
+        run("caption", &["--json-schema", "schema.json"])
+    );
+    assert_snapshot!(
+        "schema_no_json",
+        run("caption", &["--json-schema", "broken.json"])
+    );
+    assert_snapshot!(
+        "schema_missing",
+        run("caption", &["--json-schema", "missing.json"])
+    );
+    assert_snapshot!(
+        "regex_too_long",
+        run("caption", &["--regex", "[a-z]{200}", "--max-new-tokens", "9"])
+    );
+    assert_snapshot!("form_of_an_embedding", run("retrieve", &["--choice", "cat"]));
+}

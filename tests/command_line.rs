@@ -509,3 +509,38 @@ fn a_bias_bans_what_would_be_written() {
     let likeliest = first(&[]);
     assert_ne!(first(&["--logit-bias", &format!("{likeliest}=-100")]), likeliest);
 }
+
+#[test]
+fn an_answer_has_the_form_that_was_asked_for() {
+    let place = Place::new();
+    place.picture("cat.png");
+    place.write(
+        "schema.json",
+        r#"{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}"#,
+    );
+    let run = |form: &[&str]| {
+        let args = ["run", "caption", "--image", "cat.png", "--json"];
+        place.run(&[&args, form].concat()).json()
+    };
+    let json = run(&["--json-schema", "schema.json"]);
+    assert!(json["value"]["n"].is_i64(), "{json}");
+    assert_eq!(json["text"], json["value"].to_string());
+    let json = run(&["--regex", "[0-9]{3}"]);
+    assert_eq!(json["text"].as_str().unwrap().len(), 3, "{json}");
+    let json = run(&["--choice", "a cat", "--choice", "a dog"]);
+    assert!(
+        ["a cat", "a dog"].contains(&json["text"].as_str().unwrap()),
+        "{json}"
+    );
+}
+
+#[test]
+fn a_task_that_answers_with_json_prints_it_on_one_line() {
+    let place = Place::new();
+    let file = "---\ndescription: Counts.\noutput: {kind: json, schema: {type: array, items: {type: integer}, minItems: 2, maxItems: 3}}\n---\nCount";
+    place.write("tasks/count.task", file);
+    let ended = place.run(&["--task-dir", "tasks", "run", "count"]);
+    let numbers: Vec<i64> = serde_json::from_str(&ended.stdout).unwrap();
+    assert!((2..=3).contains(&numbers.len()), "{}", ended.told());
+    assert_eq!(ended.stdout.matches('\n').count(), 1);
+}

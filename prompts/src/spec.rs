@@ -28,11 +28,16 @@ pub enum OutputSpec {
         /// The input that says which patches are hidden.
         hidden: String,
     },
+    /// JSON.
+    Json {
+        /// The JSON schema that the answer fits.
+        schema: serde_json::Value,
+    },
 }
 
 impl OutputSpec {
     /// Names the kinds that there are, as task files write them.
-    pub const KINDS: [&'static str; 4] = ["text", "choice", "embedding", "patches"];
+    pub const KINDS: [&'static str; 5] = ["text", "choice", "embedding", "patches", "json"];
 
     /// Names this kind.
     pub fn kind(&self) -> &'static str {
@@ -41,6 +46,7 @@ impl OutputSpec {
             OutputSpec::Choice(_) => "choice",
             OutputSpec::Embedding => "embedding",
             OutputSpec::Patches { .. } => "patches",
+            OutputSpec::Json { .. } => "json",
         }
     }
 
@@ -54,7 +60,9 @@ impl OutputSpec {
         match self {
             OutputSpec::Text { fill } => fill.as_deref(),
             OutputSpec::Choice(Choices::FromInput(name)) | OutputSpec::Patches { hidden: name } => Some(name),
-            OutputSpec::Choice(Choices::Listed(_) | Choices::OfModel) | OutputSpec::Embedding => None,
+            OutputSpec::Choice(Choices::Listed(_) | Choices::OfModel)
+            | OutputSpec::Embedding
+            | OutputSpec::Json { .. } => None,
         }
     }
 }
@@ -136,6 +144,12 @@ pub struct DecodeSpec {
     /// Texts that end the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+    /// What text must match as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// The Lark grammar that text is derived from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lark: Option<String>,
 }
 
 /// Says when a search with beams ends.

@@ -210,7 +210,8 @@ impl TaskFile {
             OutputSpec::Choice(Choices::OfModel)
             | OutputSpec::Text { .. }
             | OutputSpec::Embedding
-            | OutputSpec::Patches { .. } => Ok(None),
+            | OutputSpec::Patches { .. }
+            | OutputSpec::Json { .. } => Ok(None),
         }
     }
 

@@ -241,6 +241,28 @@ pub enum RequestError {
         /// What happened.
         cause: String,
     },
+    /// The constraint of the answer cannot be used.
+    #[error("the constraint ({kind}) cannot be used: {problem}")]
+    Constraint {
+        /// What kind it is.
+        kind: &'static str,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
+    /// An answer that fits the constraint may need more tokens than it may have.
+    #[error(
+        "max_new_tokens is {limit}, but the {which} answer that the constraint ({kind}) allows has {found} tokens with the end; raise it, or allow shorter answers"
+    )]
+    ConstraintTooLong {
+        /// What kind of constraint it is.
+        kind: &'static str,
+        /// Which answer has so many: the shortest, or of choices the longest.
+        which: &'static str,
+        /// How many tokens it has.
+        found: usize,
+        /// How many it may have.
+        limit: usize,
+    },
     /// As many requests are waiting as the engine lets wait.
     #[error("the engine is overloaded: {capacity} requests are waiting; try again later")]
     Overloaded {

@@ -22,14 +22,17 @@
 //! | `scheduler` | who runs: a plain data structure |
 //! | `engine` | the thread that owns the model, and the handle to it |
 //! | `sampling`, `truncation` | the next token, and which tokens it is drawn from |
+//! | `constraint` | which form an answer must have: choices, a regular expression, a JSON schema, a grammar |
 //! | `logits`, `stop` | what is made likelier, less likely or impossible; where an answer ends |
 //! | `generation` | how a checkpoint wants answers written |
 //! | `beam` | several continuations at a time |
 //! | `stream` | what comes back |
 //! | `handover`, `sync` | how it gets from the engine's thread to the caller |
+//! | [`testing`] | constrained answers without an engine |
 
 mod beam;
 mod bounds;
+mod constraint;
 mod engine;
 mod error;
 mod generation;
@@ -41,9 +44,11 @@ mod scheduler;
 mod stop;
 mod stream;
 mod sync;
+pub mod testing;
 mod tokenizer;
 mod truncation;
 
+pub use constraint::Constraint;
 pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
 pub use error::{EngineError, RequestError};
 pub use request::{EarlyStopping, Request, SamplingParams};

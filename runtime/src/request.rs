@@ -1,22 +1,24 @@
 //! What a caller asks for, and the checks that it passes before it may wait for a place.
 
+use crate::constraint::{Compiled, Constraint};
 use crate::error::RequestError;
 use crate::tokenizer::{TokenId, Tokenizer};
 use multiway_model::{ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most bytes of text that a prompt may have; what is longer is refused before it is tokenized.
-const MAX_TEXT_BYTES: usize = 1 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
 /// The most stop strings of a request, and the most bytes of each.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 /// The most beams of a search.
 const MAX_BEAMS: usize = 64;
 /// The most candidates that one call scores.
-const MAX_CANDIDATES: usize = 1 << 16;
+pub(crate) const MAX_CANDIDATES: usize = 1 << 16;
 
 /// Asks the engine for something about a prompt.
 #[derive(Clone, Debug, Default)]
@@ -127,6 +129,8 @@ pub struct SamplingParams {
     /// With each token, how many of the likeliest ones come along, with their log-probabilities; at most 20. Not with
     /// beams.
     pub top_log_probabilities: usize,
+    /// What form the answer must have. It goes with one beam and no stop strings.
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for SamplingParams {
@@ -155,6 +159,7 @@ impl Default for SamplingParams {
             stop: Vec::new(),
             show_special: false,
             top_log_probabilities: 0,
+            constraint: None,
         }
     }
 }
@@ -250,6 +255,8 @@ pub(crate) struct Prepared {
     pub(crate) sampling: SamplingParams,
     pub(crate) priority: i32,
     pub(crate) timeout: Option<Duration>,
+    /// The compiled constraint, where the answer is to be written.
+    pub(crate) constraint: Option<Arc<Compiled>>,
 }
 
 impl Prepared {
@@ -308,6 +315,7 @@ impl Prepared {
             sampling: request.sampling,
             priority: request.priority,
             timeout: request.timeout,
+            constraint: None,
         })
     }
 

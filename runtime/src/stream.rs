@@ -22,7 +22,8 @@ pub enum StreamEvent {
         /// The text that is certain now. It may be empty, or hold text of earlier tokens: half characters and
         /// possible starts of stop strings are held back. All texts joined are the answer.
         text: String,
-        /// The token's log-probability, after penalties and bans, before temperature and truncation.
+        /// The token's log-probability, after penalties and bans, before temperature and truncation; where the answer is
+        /// constrained, among the tokens that the constraint allows.
         log_probability: f32,
         /// The likeliest tokens, the likeliest first, as many as
         /// [`top_log_probabilities`](crate::SamplingParams::top_log_probabilities) asks for and are possible at all; the

@@ -1,5 +1,6 @@
 //! `multiway run`: one task, on pictures and text, streamed.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,8 @@ use anyhow::anyhow;
 use clap::Args;
 use futures_util::StreamExt;
 use multiway::{
-    Answer, Choice, FinishReason, InputValue, PatchAnswer, Task, TaskEvent, TaskInputs, TaskOutcome, TaskRun,
-    Usage, WrittenToken,
+    Answer, Choice, Constraint, FinishReason, InputValue, PatchAnswer, Task, TaskEvent, TaskInputs,
+    TaskOutcome, TaskRun, Usage, WrittenToken,
 };
 use serde::Serialize;
 
@@ -31,6 +32,8 @@ Examples:
   multiway run infill --set text='The ___ sat on the ___.'
   multiway run patches --image cat.png --set hide=3-5:2-7
   multiway run caption --image cat.png --temperature 0.8 --min-p 0.05 --samples 3 --best-of 16
+  multiway run vqa --image cat.png --set question='how many?' --regex '[0-9]{1,2}'
+  multiway run caption --image cat.png --json-schema picture.schema.json
   cat cat.png | multiway run caption --image - --json
   multiway --task-dir my-tasks run my-task --image one.png --image two.png
 
@@ -39,10 +42,14 @@ or as a JSON array of strings.
 
 With --json, one line: {task, text, finish_reason,
 usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
-with choices [{text, probability}], embedding [..] or
+with choices [{text, probability}], embedding [..], value (JSON) or
 patches [{row, column, codes [{code, probability}]}] where the task answers so;
 with samples [{text, finish_reason, mean_log_probability}] where several are drawn, and
-tokens [{id, piece, log_probability, alternatives [..]}] with --top-log-probabilities.";
+tokens [{id, piece, log_probability, alternatives [..]}] with --top-log-probabilities.
+
+
+--regex, --json-schema and --choice allow only text of that form, and the answer is always complete:
+a form whose shortest text needs more than --max-new-tokens is refused.";
 
 /// Names a task and what it works on.
 #[derive(Debug, Args)]
@@ -65,6 +72,19 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     decoding: DecodingArgs,
+
+    /// Write only what this regular expression matches as a whole; for tasks that write text
+    #[arg(long, value_name = "PATTERN", group = "form")]
+    regex: Option<String>,
+
+    /// Write JSON that fits the schema in this file; for tasks that write text
+    #[arg(long, value_name = "FILE", group = "form")]
+    json_schema: Option<PathBuf>,
+
+    /// Write only one of these texts (repeatable); for tasks that write text. Probabilities come from a task whose output
+    /// is of kind choice
+    #[arg(long = "choice", value_name = "TEXT", group = "form")]
+    choices: Vec<String>,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -115,6 +135,7 @@ fn print_rest(context: &Context, outcome: &TaskOutcome) -> Outcome {
 fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs> {
     let overrides = args.decoding.overrides(context.seed())?;
     let mut inputs = TaskInputs::new().with_sampling(overrides);
+    inputs.constraint = constraint(args)?;
     for (name, text) in &args.values {
         let value = task.file().parse_input(name, text).map_err(Failure::input)?;
         match (inputs.values.get_mut(name), value) {
@@ -126,6 +147,18 @@ fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs>
         }
     }
     Ok(inputs)
+}
+
+/// Reads which form the answer must have.
+fn constraint(args: &RunArgs) -> Outcome<Option<Constraint>> {
+    if let Some(path) = &args.json_schema {
+        let named = |error: anyhow::Error| error.context(format!("--json-schema '{}'", path.display()));
+        let bytes = fs::read(path).map_err(|error| Failure::Input(named(error.into())))?;
+        let schema = serde_json::from_slice(&bytes).map_err(|error| Failure::Input(named(error.into())))?;
+        return Ok(Some(Constraint::JsonSchema(schema)));
+    }
+    let choices = (!args.choices.is_empty()).then(|| Constraint::Choices(args.choices.clone()));
+    Ok(args.regex.clone().map(Constraint::Regex).or(choices))
 }
 
 /// A line of text on standard output that may not be ended yet.
@@ -205,6 +238,8 @@ struct Report<'a> {
     embedding: Option<&'a [f32]>,
     #[serde(skip_serializing_if = "<[PatchAnswer]>::is_empty")]
     patches: &'a [PatchAnswer],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a serde_json::Value>,
     timings_ms: TimingsMs,
 }
 
@@ -220,6 +255,7 @@ impl<'a> Report<'a> {
             tokens: &outcome.tokens,
             embedding: outcome.answer.embedding(),
             patches: outcome.answer.patches(),
+            value: outcome.answer.json(),
             timings_ms: TimingsMs::new(load, outcome.timings),
         }
     }

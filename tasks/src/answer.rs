@@ -23,6 +23,13 @@ pub enum Answer {
     },
     /// A vector of unit length.
     Embedding(Vec<f32>),
+    /// JSON that fits the task's schema.
+    Json {
+        /// The value.
+        value: serde_json::Value,
+        /// The same as it was written, on one line.
+        text: String,
+    },
     /// What hidden patches of a picture show, row by row from the top left.
     Patches(Vec<PatchAnswer>),
 }
@@ -57,12 +64,13 @@ pub struct Choice {
 }
 
 impl Answer {
-    /// Returns the text of the answer: what was written, or the most probable choice. Embeddings and patches have none.
+    /// Returns the text of the answer: what was written, JSON included, or the most probable choice. Embeddings and patches have none.
     pub fn text(&self) -> Option<&str> {
         match self {
             Answer::Text { text, .. } => Some(text),
             Answer::Choice { choices } => choices.first().map(|choice| choice.text.as_str()),
             Answer::Embedding(_) | Answer::Patches(_) => None,
+            Answer::Json { text, .. } => Some(text),
         }
     }
 
@@ -70,7 +78,7 @@ impl Answer {
     pub fn choices(&self) -> &[Choice] {
         match self {
             Answer::Choice { choices } => choices,
-            Answer::Text { .. } | Answer::Embedding(_) | Answer::Patches(_) => &[],
+            Answer::Text { .. } | Answer::Embedding(_) | Answer::Patches(_) | Answer::Json { .. } => &[],
         }
     }
 
@@ -78,7 +86,15 @@ impl Answer {
     pub fn embedding(&self) -> Option<&[f32]> {
         match self {
             Answer::Embedding(vector) => Some(vector),
-            Answer::Text { .. } | Answer::Choice { .. } | Answer::Patches(_) => None,
+            Answer::Text { .. } | Answer::Choice { .. } | Answer::Patches(_) | Answer::Json { .. } => None,
+        }
+    }
+
+    /// Returns the value, where the answer is JSON.
+    pub fn json(&self) -> Option<&serde_json::Value> {
+        match self {
+            Answer::Json { value, .. } => Some(value),
+            Answer::Text { .. } | Answer::Choice { .. } | Answer::Embedding(_) | Answer::Patches(_) => None,
         }
     }
 
@@ -86,7 +102,7 @@ impl Answer {
     pub fn patches(&self) -> &[PatchAnswer] {
         match self {
             Answer::Patches(patches) => patches,
-            Answer::Text { .. } | Answer::Choice { .. } | Answer::Embedding(_) => &[],
+            Answer::Text { .. } | Answer::Choice { .. } | Answer::Embedding(_) | Answer::Json { .. } => &[],
         }
     }
 }

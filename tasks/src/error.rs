@@ -129,6 +129,27 @@ pub enum TaskError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The caller wants an answer of a form that the task's kind of answer cannot have.
+    #[error(
+        "the task '{task}' answers with {kind}: a regular expression, choices or a JSON schema go with tasks that write text"
+    )]
+    FormNotTaken {
+        /// The task.
+        task: String,
+        /// The kind of its answer.
+        kind: &'static str,
+    },
+    /// What was written as JSON is none.
+    #[error("the task '{task}': the answer is no JSON: {found:?}")]
+    NoJson {
+        /// The task.
+        task: String,
+        /// What was written.
+        found: String,
+        /// Why it is none.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The engine refused the request, or failed on it.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -148,7 +169,7 @@ impl TaskError {
                 error,
                 RequestError::Overloaded { .. } | RequestError::ShutDown | RequestError::Failed { .. }
             ),
-            TaskError::NotANumber { .. } => false,
+            TaskError::NotANumber { .. } | TaskError::NoJson { .. } => false,
             _ => true,
         }
     }

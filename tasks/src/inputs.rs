@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use multiway_model::ProcessedImage;
 use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, TaskFile};
-use multiway_runtime::TokenId;
+use multiway_runtime::{Constraint, TokenId};
 
 use crate::error::TaskError;
 
@@ -27,6 +27,8 @@ pub struct TaskInputs {
     pub images: Vec<ProcessedImage>,
     /// What the caller wants decoded otherwise than the task file says.
     pub sampling: SamplingOverrides,
+    /// The form that the text of the answer must have, instead of what the task file says.
+    pub constraint: Option<Constraint>,
 }
 
 /// Holds decoding choices that override those of the task file, where they are given.
@@ -88,6 +90,13 @@ impl TaskInputs {
     #[must_use]
     pub fn with_sampling(mut self, sampling: SamplingOverrides) -> TaskInputs {
         self.sampling = sampling;
+        self
+    }
+
+    /// Sets the form that the text of the answer must have.
+    #[must_use]
+    pub fn with_constraint(mut self, constraint: Constraint) -> TaskInputs {
+        self.constraint = Some(constraint);
         self
     }
 }

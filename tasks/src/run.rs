@@ -49,6 +49,7 @@ pub(crate) enum Shape {
     Embedding,
     /// The patches of the first picture to hide.
     Patches(Vec<PatchRange>),
+    Json,
 }
 
 /// Gives the events of a running task. Dropping it cancels the request.
@@ -69,6 +70,9 @@ impl TaskRun {
                 let gaps = Gaps::new(original, &request.sampling.prefix);
                 text_events(engine, request, Some(gaps))
             }
+            Shape::Json => text_events(engine, request, None)
+                .map(move |event| event.and_then(|event| json_event(&task, event)))
+                .boxed(),
             Shape::Choice(candidates) => stream::once(choose(engine, task, request, candidates))
                 .flat_map(whole_answer)
                 .boxed(),
@@ -242,6 +246,22 @@ impl Writing {
             .chain([Ok(TaskEvent::Finished(outcome))])
             .collect()
     }
+}
+
+/// Reads the answer as JSON, once it is complete.
+fn json_event(task: &str, event: TaskEvent) -> Result<TaskEvent, TaskError> {
+    let TaskEvent::Finished(mut outcome) = event else {
+        return Ok(event);
+    };
+    if let Answer::Text { text, .. } = outcome.answer {
+        let value = serde_json::from_str(&text).map_err(|source| TaskError::NoJson {
+            task: task.to_owned(),
+            found: text.clone(),
+            source,
+        })?;
+        outcome.answer = Answer::Json { value, text };
+    }
+    Ok(TaskEvent::Finished(outcome))
 }
 
 /// Turns an answer that comes at once into events: its text, and the end.

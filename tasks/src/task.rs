@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use multiway_prompts::{Choices, EarlyStop, InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile};
-use multiway_runtime::{EarlyStopping, Engine, Request, SamplingParams};
+use multiway_runtime::{Constraint, EarlyStopping, Engine, Request, SamplingParams};
 
 use crate::error::TaskError;
 use crate::inputs::{SamplingOverrides, TaskInputs, bind_pictures};
@@ -92,7 +92,13 @@ impl Task {
                 .max_target_length
                 .saturating_sub(sampling.prefix.len())
                 .max(1);
-            sampling.max_new_tokens = sampling.max_new_tokens.min(room);
+            // Of JSON nobody knows how long it should be, and it ends by itself.
+            let is_open = matches!(prepared.shape, Shape::Json) && self.file.decode.max_new_tokens.is_none();
+            sampling.max_new_tokens = if is_open {
+                room
+            } else {
+                sampling.max_new_tokens.min(room)
+            };
         }
         // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
         let sampling = &mut prepared.request.sampling;
@@ -114,10 +120,42 @@ impl Task {
             sampling: self.sampling(&inputs.sampling, defaults.clone()),
             ..Request::default()
         };
-        Ok(Prepared {
-            request,
-            shape: self.shape(&values)?,
-        })
+        let shape = self.shape(&values)?;
+        self.constrain(request, shape, inputs)
+    }
+
+    /// Gives the answer the form that the caller wants, else the one of the task file.
+    fn constrain(
+        &self,
+        mut request: Request,
+        shape: Shape,
+        inputs: &TaskInputs,
+    ) -> Result<Prepared, TaskError> {
+        let (decode, wanted) = (&self.file.decode, inputs.constraint.clone());
+        let own = match &self.file.output {
+            OutputSpec::Json { schema } => Some(Constraint::JsonSchema(schema.clone())),
+            _ => {
+                let regex = decode.regex.clone().map(Constraint::Regex);
+                regex.or_else(|| decode.lark.clone().map(Constraint::Lark))
+            }
+        };
+        if wanted.is_some() && self.file.output != (OutputSpec::Text { fill: None }) {
+            return Err(TaskError::FormNotTaken {
+                task: self.name().to_owned(),
+                kind: self.file.output.kind(),
+            });
+        }
+        let constraint = wanted.or(own);
+        let shape = match constraint {
+            Some(Constraint::JsonSchema(_)) => Shape::Json,
+            _ => shape,
+        };
+        // A checkpoint that likes to follow several beams cannot do so here.
+        if constraint.is_some() && decode.beams.or(inputs.sampling.beams).is_none() {
+            request.sampling.beams = 1;
+        }
+        request.sampling.constraint = constraint;
+        Ok(Prepared { request, shape })
     }
 
     fn shape(&self, values: &Inputs) -> Result<Shape, TaskError> {

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use multiway_model::ProcessedImage;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_prompts::{InputValue, TaskFile};
-use multiway_runtime::{Engine, FinishReason, RequestError, Tokenizer, sentencepiece_to_json};
+use multiway_runtime::{Constraint, Engine, FinishReason, RequestError, Tokenizer, sentencepiece_to_json};
 use multiway_tasks::{
     Answer, ExampleReport, SamplingOverrides, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary,
     TaskOutcome,
@@ -384,4 +384,51 @@ fn the_callers_biases_are_added_to_those_of_the_task_file() {
     };
     assert_eq!(written(&[]), [two; 4]);
     assert_eq!(written(&[(two, -100.0)]), [one; 4]);
+}
+
+/// Runs a task file without inputs.
+fn run_file(front: &str, inputs: &TaskInputs) -> Result<TaskOutcome, TaskError> {
+    let file = format!("---\ndescription: Writes.\n{front}\n---\nHello");
+    let task = Task::new(TaskFile::parse("form.task", file.as_bytes()).unwrap());
+    task.run(&engine(), inputs)?.wait_blocking()
+}
+
+#[test]
+fn json_is_a_value_and_its_text() {
+    let schema = "{type: object, properties: {n: {type: integer, minimum: 0, maximum: 99}}, required: [n]}";
+    let outcome = run_file(
+        &format!("output: {{kind: json, schema: {schema}}}"),
+        &TaskInputs::new(),
+    )
+    .unwrap();
+    let value = outcome.answer.json().unwrap();
+    assert!((0..=99).contains(&value["n"].as_i64().unwrap()));
+    assert_eq!(outcome.answer.text(), Some(value.to_string().as_str()));
+    assert_eq!(outcome.finish_reason, Some(FinishReason::Stop));
+}
+
+#[test]
+fn text_has_the_form_of_the_task_file_or_of_the_caller() {
+    let regex = "decode: {regex: \"[0-9]{3}\"}";
+    let outcome = run_file(regex, &TaskInputs::new()).unwrap();
+    let text = outcome.answer.text().unwrap();
+    assert!(
+        text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit()),
+        "{text}"
+    );
+    let wanted = Constraint::Choices(vec!["cat".to_owned(), "dog".to_owned()]);
+    let outcome = run_file(regex, &TaskInputs::new().with_constraint(wanted.clone())).unwrap();
+    assert!(matches!(outcome.answer.text(), Some("cat" | "dog")));
+    let error = run_file(
+        "output: {kind: choice, choices: [a, b]}",
+        &TaskInputs::new().with_constraint(wanted),
+    );
+    insta::assert_snapshot!(error.unwrap_err(), @"the task 'form' answers with choice: a regular expression, choices or a JSON schema go with tasks that write text");
+}
+
+#[test]
+fn a_schema_that_cannot_be_used_is_the_task_files_fault() {
+    let error = run_file("output: {kind: json, schema: {type: text}}", &TaskInputs::new()).unwrap_err();
+    assert!(error.is_input());
+    insta::assert_snapshot!(error, @"the constraint (JSON schema) cannot be used: #/type: expected null, boolean, integer, number, string, array or object, found 'text'");
 }

@@ -25,6 +25,7 @@ pub(super) struct RawOutput {
     of_model: Option<Spanned<bool>>,
     fill: Option<Spanned<String>>,
     hidden: Option<Spanned<String>>,
+    schema: Option<Spanned<serde_json::Value>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,6 +50,8 @@ pub(super) struct RawDecode {
     min_new_tokens: Option<Spanned<usize>>,
     #[serde(default)]
     stop: Vec<Spanned<String>>,
+    regex: Option<Spanned<String>>,
+    lark: Option<Spanned<String>>,
 }
 
 pub(super) fn check_output(
@@ -62,6 +65,7 @@ pub(super) fn check_output(
         ("of_model", raw.of_model.as_ref().map(line), "choice"),
         ("fill", raw.fill.as_ref().map(line), "text"),
         ("hidden", raw.hidden.as_ref().map(line), "patches"),
+        ("schema", raw.schema.as_ref().map(line), "json"),
     ];
     if !OutputSpec::KINDS.contains(&kind) {
         let suggestion = nearest(kind, OutputSpec::KINDS);
@@ -87,6 +91,7 @@ pub(super) fn check_output(
         "choice" => check_choices(raw, inputs).map(OutputSpec::Choice),
         "embedding" => Ok(OutputSpec::Embedding),
         "patches" => check_patches(raw, inputs),
+        "json" => check_schema(raw),
         _ => {
             let fill = raw
                 .fill
@@ -107,6 +112,22 @@ fn check_patches(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result
     };
     let hidden = input_of_kind(hidden, "output.hidden", InputKind::List, inputs)?;
     Ok(OutputSpec::Patches { hidden })
+}
+
+fn check_schema(raw: RawOutput) -> Result<OutputSpec, Problem> {
+    match raw.schema {
+        Some(schema) if schema.value.is_object() => Ok(OutputSpec::Json { schema: schema.value }),
+        Some(schema) => Err(Problem::new(
+            &schema,
+            "output.schema",
+            format!("expected a JSON schema, written as YAML, found {}", schema.value),
+        )),
+        None => Err(Problem::new(
+            &raw.kind,
+            "output",
+            "an output of kind json needs a JSON schema: write `schema: {type: object, properties: ...}`",
+        )),
+    }
 }
 
 fn check_choices(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<Choices, Problem> {
@@ -151,6 +172,7 @@ pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Resu
         return Err(Problem::new(&raw, "decode", message));
     }
     let raw = raw.value;
+    check_constraint(&raw, output)?;
     Ok(DecodeSpec {
         prefix: raw.prefix.map(prefix).transpose()?.unwrap_or_default(),
         max_new_tokens: at_least_one(raw.max_new_tokens, "decode.max_new_tokens")?,
@@ -194,7 +216,47 @@ pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Resu
         no_repeat_ngram_size: at_least_one(raw.no_repeat_ngram_size, "decode.no_repeat_ngram_size")?,
         min_new_tokens: at_least_one(raw.min_new_tokens, "decode.min_new_tokens")?,
         stop: raw.stop.into_iter().map(stop).collect::<Result<_, _>>()?,
+        regex: raw.regex.map(|regex| regex.value),
+        lark: raw.lark.map(|lark| lark.value),
     })
+}
+
+/// Checks that an answer that must have a form is text of one form, written by one beam to its end.
+fn check_constraint(raw: &RawDecode, output: &OutputSpec) -> Result<(), Problem> {
+    let forms = [("decode.regex", &raw.regex), ("decode.lark", &raw.lark)];
+    let mut forms = forms
+        .iter()
+        .filter_map(|(key, form)| Some((*key, form.as_ref()?)));
+    let (first, second) = (forms.next(), forms.next());
+    if let Some((key, form)) = second {
+        let message = "an answer has one form: remove either `regex` or `lark`";
+        return Err(Problem::new(form, key, message));
+    }
+    if let Some((key, form)) = first
+        && *output != (OutputSpec::Text { fill: None })
+    {
+        let kind = output.kind();
+        let message = format!("it goes with an output of kind text that fills no gaps, found {kind}");
+        return Err(Problem::new(form, key, message));
+    }
+    if first.is_none() && !matches!(output, OutputSpec::Json { .. }) {
+        return Ok(());
+    }
+    if let Some(beams) = raw.beams.as_ref().filter(|beams| beams.value > 1) {
+        let message = format!(
+            "an answer of a given form is written by one beam, found {}",
+            beams.value
+        );
+        return Err(Problem::new(beams, "decode.beams", message));
+    }
+    match raw.stop.first() {
+        Some(stop) => Err(Problem::new(
+            stop,
+            "decode.stop",
+            "an answer of a given form ends by itself: remove `stop`",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn prefix(prefix: Spanned<String>) -> Result<Vec<String>, Problem> {

@@ -114,6 +114,16 @@ fn example_output(
             };
             Err(Problem::new(&answer, key, error))
         }
+        (Some(answer), OutputSpec::Json { .. }) => {
+            match serde_json::from_str::<serde_json::Value>(&answer.value) {
+                Ok(_) => Ok(Some(answer.value)),
+                Err(error) => Err(Problem::new(
+                    &answer,
+                    key,
+                    format!("expected JSON in quotes: {error}"),
+                )),
+            }
+        }
         (Some(answer), _) => Ok(Some(answer.value)),
     }
 }

@@ -7,6 +7,7 @@ use super::replica::{Poison, Replica};
 use super::stats::Counters;
 use super::worker::Worker;
 use super::{Engine, Shared};
+use crate::constraint::Constraints;
 use crate::error::EngineError;
 use crate::generation::GenerationConfig;
 use crate::scheduler::Scheduler;
@@ -226,6 +227,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
     } = known;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or((cores / forwards.len().max(1)).max(1));
+    let constraints = Constraints::new(tokenizer.clone(), generation.ends.clone());
     let vocabulary = tokenizer.vocab_size();
     let replicas = forwards.into_iter().map(|forward| {
         let scheduler = Scheduler::new(limits.capacity, options.encode_budget);
@@ -236,6 +238,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
         tokenizer,
         config,
         generation,
+        constraints,
         labels: labels.map(Arc::new),
         places: Arc::new(Semaphore::new(options.queue_capacity)),
         queue_capacity: options.queue_capacity,

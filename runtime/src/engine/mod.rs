@@ -27,6 +27,7 @@ pub use builder::EngineBuilder;
 pub use stats::EngineStats;
 pub use worker::Shutdown;
 
+use crate::constraint::Constraints;
 use crate::error::RequestError;
 use crate::generation::GenerationConfig;
 use crate::request::{Prepared, Request, SamplingParams};
@@ -75,6 +76,7 @@ struct Shared {
     tokenizer: Tokenizer,
     config: ModelConfig,
     generation: GenerationConfig,
+    constraints: Constraints,
     /// The names of the head's classes, where the model has such a head and the checkpoint names them.
     labels: Option<Arc<Vec<String>>>,
     /// The threads that share the weights; at least one.
@@ -440,8 +442,9 @@ impl Engine {
 
     fn prepare_generation(&self, request: Request) -> Result<Prepared, RequestError> {
         self.check_writes()?;
-        let prepared = self.prepare(request)?;
+        let mut prepared = self.prepare(request)?;
         prepared.check_new_tokens(self.config())?;
+        prepared.constraint = self.shared.constraints.compile(&prepared.sampling)?;
         Ok(prepared)
     }
 }

@@ -1,10 +1,11 @@
 //! One running answer.
 
+use crate::constraint::{ConstraintState, Draw};
 use crate::error::RequestError;
 use crate::generation::Ends;
 use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
-use crate::sampling::Sampler;
+use crate::sampling::{Choice, Sampler};
 use crate::stop::StopMatcher;
 use crate::stream::{Ended, Events, FinishReason, Timings, Usage, Written};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
@@ -26,6 +27,7 @@ pub(crate) struct Sequence {
     ends: Ends,
     sampler: Sampler,
     processor: LogitsProcessor,
+    constraint: Option<ConstraintState>,
     text: DecodeStream,
     stop: StopMatcher,
     /// Whoever listens; none after the end.
@@ -48,6 +50,7 @@ impl Sequence {
             ends: ends.clone(),
             sampler: Sampler::new(sampling),
             processor: LogitsProcessor::new(sampling, prepared.start.len(), ends.clone()),
+            constraint: prepared.constraint.as_ref().map(|compiled| compiled.start()),
             text,
             stop: StopMatcher::new(&sampling.stop),
             events: Some(events),
@@ -82,17 +85,15 @@ impl Sequence {
             return Ok(None);
         }
         let mut changed = Vec::new();
-        let logits = if self.processor.is_idle() {
+        let processed = if self.processor.is_idle() {
             logits
         } else {
             changed.extend_from_slice(logits);
             self.processor.process(&self.inputs, &mut changed);
             &changed
         };
-        let Some(choice) = self.sampler.sample(logits, self.new_tokens()) else {
-            return Err("the model's logits are not finite numbers; its weights may be damaged".to_owned());
-        };
-        let alternatives = self.sampler.alternatives(logits);
+        let choice = self.choose(logits, processed)?;
+        let alternatives = self.sampler.alternatives(processed);
         self.inputs.push(choice.id);
         let (mut text, reason) = self.read(choice.id);
         if reason.is_some_and(|reason| reason != FinishReason::StopString) {
@@ -111,6 +112,24 @@ impl Sequence {
             });
         }
         Ok(reason)
+    }
+
+    /// Draws the next token, of those that the constraint allows where there is one.
+    fn choose(&mut self, logits: &[f32], processed: &[f32]) -> Result<Choice, String> {
+        let step = self.new_tokens();
+        match &mut self.constraint {
+            None => self.sampler.sample(processed, step).ok_or_else(|| {
+                "the model's logits are not finite numbers; its weights may be damaged".to_owned()
+            }),
+            Some(constraint) => constraint.draw(Draw {
+                logits,
+                processed,
+                sampler: &mut self.sampler,
+                step,
+                left: self.max_new_tokens - step,
+                ends: &self.ends,
+            }),
+        }
     }
 
     /// Reads the text of a token that was written, and whether it ends the answer.

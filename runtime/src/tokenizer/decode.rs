@@ -130,6 +130,41 @@ impl DecodeStream {
     }
 }
 
+/// What one token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenText {
+    /// A special token, by its name.
+    Special(String),
+    /// What it adds to a text that has begun; no bytes where it adds nothing.
+    Bytes(Vec<u8>),
+}
+
+impl Tokenizer {
+    /// Says what a token adds to a text, in bytes; nothing for an id outside of the vocabulary.
+    pub(crate) fn token_text(&self, id: TokenId) -> Option<TokenText> {
+        let piece = self.vocabulary().get(id)?;
+        let bytes = match (piece.kind, self.spelling()) {
+            (kind, _) if kind.is_special() => return Some(TokenText::Special(piece.text.clone())),
+            (PieceKind::Unused, _) => Vec::new(),
+            (PieceKind::Byte, _) => byte_of(&piece.text).into_iter().collect(),
+            (PieceKind::Normal, Spelling::ByteLevel) => piece.text.chars().filter_map(byte_level).collect(),
+            _ => piece.text.replace(META_SPACE, " ").into_bytes(),
+        };
+        Some(TokenText::Bytes(bytes))
+    }
+
+    /// Tells whether a token stands for a single byte of a character that the vocabulary does not know.
+    pub(crate) fn is_byte(&self, id: TokenId) -> bool {
+        let piece = self.vocabulary().get(id);
+        piece.is_some_and(|piece| piece.kind == PieceKind::Byte)
+    }
+
+    /// Tells whether a space that an answer begins with is not shown.
+    pub(crate) fn drops_leading_space(&self) -> bool {
+        self.leading_space() != LeadingSpace::Kept
+    }
+}
+
 /// Tells whether more bytes could make a character of these.
 fn is_incomplete(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())

@@ -24,6 +24,7 @@ mod vocabulary;
 
 pub use convert::sentencepiece_to_json;
 pub use decode::DecodeStream;
+pub(crate) use decode::TokenText;
 pub use error::TokenizerError;
 
 use multiway_model::{Checkpoint, Family, LoadError, ModelConfig};

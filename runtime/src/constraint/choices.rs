@@ -1,0 +1,92 @@
+//! A closed set of answers, as a trie of their tokens.
+
+use crate::generation::Ends;
+use crate::request::{MAX_CANDIDATES, MAX_TEXT_BYTES};
+use crate::tokenizer::{TokenId, Tokenizer};
+use std::collections::BTreeMap;
+
+/// The tokens of all answers; what they have in common is there once.
+#[derive(Debug)]
+pub(super) struct ChoiceTrie {
+    nodes: Vec<Node>,
+    ends: Ends,
+    /// The tokens of the longest answer, the end included.
+    longest: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    next: BTreeMap<TokenId, usize>,
+    is_end: bool,
+}
+
+impl ChoiceTrie {
+    /// Cuts answers into tokens, as the tokenizer would.
+    ///
+    /// # Errors
+    /// Which answer cannot be written, and why.
+    pub(super) fn new(choices: &[String], tokenizer: &Tokenizer, ends: &Ends) -> Result<Self, String> {
+        if choices.is_empty() || choices.len() > MAX_CANDIDATES {
+            return Err(format!(
+                "{} answers, expected 1 to {MAX_CANDIDATES}",
+                choices.len()
+            ));
+        }
+        if choices.iter().map(String::len).sum::<usize>() > MAX_TEXT_BYTES {
+            return Err(format!("more than {MAX_TEXT_BYTES} bytes of answers"));
+        }
+        let mut trie = Self {
+            nodes: vec![Node::default()],
+            ends: ends.clone(),
+            longest: 0,
+        };
+        for choice in choices {
+            let tokens = tokenizer.encode_text(choice);
+            let shown = tokenizer.decode(&tokens);
+            if choice.is_empty() || shown != *choice {
+                return Err(format!(
+                    "the answer {choice:?} cannot be written: it would be shown as {shown:?}"
+                ));
+            }
+            trie.insert(&tokens);
+        }
+        Ok(trie)
+    }
+
+    fn insert(&mut self, tokens: &[TokenId]) {
+        let mut place = 0;
+        for token in tokens {
+            let fresh = self.nodes.len();
+            let Some(node) = self.nodes.get_mut(place) else {
+                return;
+            };
+            place = *node.next.entry(*token).or_insert(fresh);
+            if place == fresh {
+                self.nodes.push(Node::default());
+            }
+        }
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.is_end = true;
+        }
+        self.longest = self.longest.max(tokens.len() + 1);
+    }
+
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Lists the tokens that may follow at a place: those that lead on, and the ends where an answer is complete.
+    pub(super) fn allowed(&self, place: usize) -> impl Iterator<Item = TokenId> {
+        let node = self.nodes.get(place);
+        let next = node.into_iter().flat_map(|node| node.next.keys().copied());
+        let ends = node.filter(|node| node.is_end).map(|_| self.ends.iter());
+        next.chain(ends.into_iter().flatten())
+    }
+
+    /// Returns the place that a token leads to; an end stays where it is.
+    pub(super) fn step(&self, place: usize, token: TokenId) -> usize {
+        let node = self.nodes.get(place);
+        let next = node.and_then(|node| node.next.get(&token));
+        next.copied().unwrap_or(place)
+    }
+}

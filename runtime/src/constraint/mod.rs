@@ -1,0 +1,391 @@
+//! Answers that must have a form: one of a closed set, a regular expression, a JSON schema, a grammar.
+//!
+//! A constraint is compiled where the request is made, never on the engine's thread. There it is a [`ConstraintState`]
+//! of one answer: at each step it says which tokens may follow, all others are banned, and the end is allowed exactly
+//! where the text so far is an answer. What is constrained is the text as it is shown: of a vocabulary whose first words
+//! begin with a space that is not shown, both spellings of the first word may be written.
+
+mod choices;
+mod closing;
+mod grammar;
+mod language;
+mod numbers;
+mod pattern;
+mod regex;
+mod schema;
+mod state;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+
+pub(crate) use state::{ConstraintState, Draw};
+
+use crate::error::RequestError;
+use crate::generation::Ends;
+use crate::request::SamplingParams;
+use crate::tokenizer::Tokenizer;
+use choices::ChoiceTrie;
+use closing::Closing;
+use language::{Expression, Language};
+use llguidance::Matcher;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
+use schema::Schema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use vocabulary::Vocabulary;
+
+/// The most bytes of a schema.
+const MAX_SCHEMA_BYTES: usize = 1 << 16;
+/// The most bytes of a regular expression or grammar.
+const MAX_SOURCE_BYTES: usize = 1 << 14;
+/// The deepest nesting of brackets in a grammar.
+const MAX_GRAMMAR_NESTING: usize = 64;
+/// The stack of a thread that compiles; memory is taken only as far as it is used.
+const COMPILE_STACK_BYTES: usize = 128 << 20;
+/// How many compiled constraints an engine keeps.
+const KEPT: usize = 32;
+
+/// What form an answer must have.
+///
+/// # What is guaranteed
+///
+/// - A finished answer ([`FinishReason::Stop`](crate::FinishReason::Stop)) fits the constraint.
+/// - Under a JSON schema every answer is finished, however few tokens it may have: a token is only written if the answer
+///   can be completed with the tokens that are left. Where even the shortest answer needs more, the request is refused.
+///   The same holds of choices, and of regular expressions.
+/// - Under a Lark grammar an answer may be cut off; its finish reason is then
+///   [`FinishReason::Length`](crate::FinishReason::Length), and the text is the beginning of an answer.
+/// - Log-probabilities are those of the model, renormalised over the tokens that the constraint allows. That tokens are
+///   left out near the end because there is no room for them changes what is drawn, not what is reported.
+/// - Penalties and bans of the request apply first. Where they ban everything that the constraint allows, the constraint
+///   holds and they do not.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_runtime::{Constraint, SamplingParams};
+///
+/// let sampling = SamplingParams {
+///     constraint: Some(Constraint::Regex("(red|green) (cat|dog)".to_owned())),
+///     ..SamplingParams::default()
+/// };
+/// assert_eq!(
+///     serde_json::to_string(&sampling.constraint)?,
+///     r#"{"regex":"(red|green) (cat|dog)"}"#
+/// );
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Constraint {
+    /// One of these texts, cut into tokens as the tokenizer cuts them. The product of the log-probabilities of a choice's
+    /// tokens is not its share among the choices: each step is renormalised on its own.
+    /// [`Engine::score`](crate::Engine::score) gives the shares.
+    Choices(Vec<String>),
+    /// What a regular expression matches as a whole, in the syntax of the crate `regex`: no look-around, no
+    /// back-references, no word boundaries.
+    Regex(String),
+    /// JSON that a schema describes, without white space.
+    ///
+    /// Known are `type`, `enum`, `const`, `anyOf`, `oneOf` of unlike types, `properties`, `required`, `items`, `minItems`,
+    /// `maxItems`, `minLength`, `maxLength`, `pattern` (alone), `minimum`, `maximum`, `exclusiveMinimum`,
+    /// `exclusiveMaximum`, and `$ref` to a place in the schema that does not lead back to itself. Another keyword that
+    /// would matter is an error. Properties come in the order of the schema, and no others are written, whatever
+    /// `additionalProperties` says. A value of which the schema says nothing is a text, a number, a boolean or null.
+    JsonSchema(Value),
+    /// What a grammar in the dialect of Lark that the crate `llguidance` reads derives from its rule `start`. Where the
+    /// tokenizer shows no space at the start, one that the grammar begins with is not shown.
+    Lark(String),
+}
+
+impl Constraint {
+    /// Names the kind, as messages do.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Choices(_) => "choices",
+            Self::Regex(_) => "regex",
+            Self::JsonSchema(_) => "JSON schema",
+            Self::Lark(_) => "Lark grammar",
+        }
+    }
+
+    /// Refuses what is too long to be looked at.
+    fn check_size(&self) -> Result<(), String> {
+        let (found, limit) = match self {
+            // Bounded where they are cut into tokens.
+            Self::Choices(_) => return Ok(()),
+            Self::Regex(text) | Self::Lark(text) => (text.len(), MAX_SOURCE_BYTES),
+            Self::JsonSchema(schema) => (schema.to_string().len(), MAX_SCHEMA_BYTES),
+        };
+        if found > limit {
+            return Err(format!("it has {found} bytes, expected at most {limit}"));
+        }
+        Ok(())
+    }
+}
+
+/// Compiles constraints for one engine.
+#[derive(Debug)]
+pub(crate) struct Constraints {
+    tokenizer: Tokenizer,
+    ends: Ends,
+    /// Made for the first request that needs it.
+    vocabulary: OnceLock<Result<Arc<Vocabulary>, String>>,
+    /// The last ones, the latest first: requests of one task have the same.
+    kept: Mutex<VecDeque<(Constraint, Arc<Compiled>)>>,
+}
+
+/// A constraint that answers can start from.
+pub(crate) struct Compiled(Form);
+
+enum Form {
+    Choices(Arc<ChoiceTrie>),
+    Grammar(Box<CompiledGrammar>),
+}
+
+struct CompiledGrammar {
+    /// Answers start from clones, which share what they find out about the grammar.
+    matcher: Mutex<Matcher>,
+    closing: Option<Closing>,
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiled").finish_non_exhaustive()
+    }
+}
+
+impl Compiled {
+    /// Starts an answer.
+    pub(crate) fn start(&self) -> ConstraintState {
+        match &self.0 {
+            Form::Choices(trie) => ConstraintState::choices(Arc::clone(trie)),
+            Form::Grammar(grammar) => {
+                let CompiledGrammar { matcher, closing } = grammar.as_ref();
+                let matcher = matcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                ConstraintState::grammar(matcher, closing.clone())
+            }
+        }
+    }
+
+    /// Counts the tokens without which no answer is certain to be complete, the end included.
+    fn needed(&self) -> usize {
+        match &self.0 {
+            Form::Choices(trie) => trie.longest(),
+            Form::Grammar(grammar) => grammar.closing.as_ref().map_or(1, Closing::needed),
+        }
+    }
+}
+
+impl Constraints {
+    pub(crate) fn new(tokenizer: Tokenizer, ends: Ends) -> Self {
+        Self {
+            tokenizer,
+            ends,
+            vocabulary: OnceLock::new(),
+            kept: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Compiles the constraint of a request, if it has one, and checks what else the request asks for.
+    pub(crate) fn compile(&self, sampling: &SamplingParams) -> Result<Option<Arc<Compiled>>, RequestError> {
+        let Some(constraint) = &sampling.constraint else {
+            return Ok(None);
+        };
+        let wrong = |name, found: String, expected| {
+            Err(RequestError::Parameter {
+                name,
+                found,
+                expected,
+            })
+        };
+        if sampling.beams > 1 {
+            return wrong(
+                "beams",
+                sampling.beams.to_string(),
+                "1 where the answer is constrained",
+            );
+        }
+        if !sampling.stop.is_empty() {
+            let found = format!("{:?}", sampling.stop);
+            return wrong("stop", found, "no stop strings where the answer is constrained");
+        }
+        let compiled = self
+            .compiled(constraint)
+            .map_err(|problem| RequestError::Constraint {
+                kind: constraint.kind(),
+                problem,
+            })?;
+        let (found, limit) = (compiled.needed(), sampling.max_new_tokens);
+        if found > limit {
+            return Err(RequestError::ConstraintTooLong {
+                kind: constraint.kind(),
+                which: match constraint {
+                    Constraint::Choices(_) => "longest",
+                    _ => "shortest",
+                },
+                found,
+                limit,
+            });
+        }
+        Ok(Some(compiled))
+    }
+
+    fn compiled(&self, constraint: &Constraint) -> Result<Arc<Compiled>, String> {
+        if let Some(known) = self.known(constraint) {
+            return Ok(known);
+        }
+        let compiled = Arc::new(self.compile_new(constraint)?);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.truncate(KEPT - 1);
+        kept.push_front((constraint.clone(), Arc::clone(&compiled)));
+        Ok(compiled)
+    }
+
+    fn known(&self, constraint: &Constraint) -> Option<Arc<Compiled>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = kept.iter().position(|(known, _)| known == constraint)?;
+        let entry = kept.remove(place)?;
+        let compiled = Arc::clone(&entry.1);
+        kept.push_front(entry);
+        Some(compiled)
+    }
+
+    fn compile_new(&self, constraint: &Constraint) -> Result<Compiled, String> {
+        constraint.check_size()?;
+        match constraint {
+            Constraint::Choices(choices) => {
+                let trie = ChoiceTrie::new(choices, &self.tokenizer, &self.ends)?;
+                Ok(Compiled(Form::Choices(Arc::new(trie))))
+            }
+            Constraint::Regex(pattern) => with_stack(|| self.regex(pattern)),
+            Constraint::JsonSchema(schema) => with_stack(|| self.json_schema(schema)),
+            Constraint::Lark(grammar) => with_stack(|| self.lark(grammar)),
+        }
+    }
+
+    fn vocabulary(&self) -> Result<&Arc<Vocabulary>, String> {
+        let made = self
+            .vocabulary
+            .get_or_init(|| Vocabulary::new(&self.tokenizer, &self.ends).map(Arc::new));
+        made.as_ref().map_err(Clone::clone)
+    }
+
+    fn regex(&self, pattern: &str) -> Result<Compiled, String> {
+        let vocabulary = self.vocabulary()?;
+        let hir = regex::parse(pattern)?;
+        let mut language = Language::new(self.vocabulary()?.single_bytes());
+        let body = language.regex(&hir)?;
+        let space = if vocabulary.drops_leading_space() {
+            " ?"
+        } else {
+            ""
+        };
+        // Anchors at the ends are understood, but not within a group.
+        let (body_hir, _) = regex::without_anchors(&hir);
+        let grammar = TopLevelGrammar::from_regex(&format!("{space}(?:{body_hir})"));
+        self.grammar(grammar, Some((language, body)))
+    }
+
+    fn json_schema(&self, schema: &Value) -> Result<Compiled, String> {
+        let schema = Schema::parse(schema)?;
+        let mut language = Language::new(self.vocabulary()?.single_bytes());
+        let body = grammar::language(&mut language, &schema)?;
+        let space = self.vocabulary()?.drops_leading_space();
+        let grammar = TopLevelGrammar::from_lark(grammar::lark(&schema, space));
+        self.grammar(grammar, Some((language, body)))
+    }
+
+    fn lark(&self, source: &str) -> Result<Compiled, String> {
+        if nesting(source) > MAX_GRAMMAR_NESTING {
+            return Err(format!("brackets are nested deeper than {MAX_GRAMMAR_NESTING}"));
+        }
+        let mut grammar = TopLevelGrammar::from_lark(source.to_owned());
+        if self.vocabulary()?.drops_leading_space() {
+            let outer = GrammarWithLexer {
+                lark_grammar: Some("start: @answer | \" \" @answer".to_owned()),
+                ..GrammarWithLexer::default()
+            };
+            for inner in &mut grammar.grammars {
+                inner.name = Some("answer".to_owned());
+            }
+            grammar.grammars.insert(0, outer);
+        }
+        self.grammar(grammar, None)
+    }
+
+    /// Compiles a grammar, and for a language finds how its answers are completed.
+    fn grammar(
+        &self,
+        grammar: TopLevelGrammar,
+        language: Option<(Language, Expression)>,
+    ) -> Result<Compiled, String> {
+        let vocabulary = self.vocabulary()?;
+        let closing = language.map(|(mut language, body)| {
+            let space = language.literal(if vocabulary.drops_leading_space() {
+                b" "
+            } else {
+                b""
+            });
+            let space = language.or([Expression::EMPTY, space]);
+            let start = language.concat(space, body);
+            Closing::new(language, start, Arc::clone(vocabulary))
+        });
+        let closing = closing.transpose()?;
+        let parser = vocabulary
+            .factory()
+            .create_parser(grammar)
+            .map_err(|error| first_lines(&error.to_string()))?;
+        let mut matcher = Matcher::new(Ok(parser));
+        // What is wrong may show only once the grammar is used.
+        matcher
+            .compute_mask_or_eos()
+            .map_err(|error| first_lines(&error.to_string()))?;
+        Ok(Compiled(Form::Grammar(Box::new(CompiledGrammar {
+            matcher: Mutex::new(matcher),
+            closing,
+        }))))
+    }
+}
+
+/// Compiles on a thread of its own, whose stack is large enough for rules that refer to each other in one long chain: the
+/// grammar library follows them by recursion.
+fn with_stack<T: Send>(compile: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("multiway-grammar".to_owned())
+            .stack_size(COMPILE_STACK_BYTES)
+            .spawn_scoped(scope, compile)
+            .map_err(|error| format!("no thread to compile it on: {error}"))?;
+        thread
+            .join()
+            .unwrap_or_else(|_panic| Err("the grammar library failed on it".to_owned()))
+    })
+}
+
+/// Measures how deeply brackets are nested, wherever they stand.
+fn nesting(source: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// Keeps of the grammar library's message what is for people, without states and traces.
+fn first_lines(message: &str) -> String {
+    let end = ["<state>", "<non-verbose/>", "<backtrace>"]
+        .iter()
+        .filter_map(|mark| message.find(mark))
+        .min();
+    let message = end.and_then(|end| message.get(..end)).unwrap_or(message);
+    message.trim().to_owned()
+}

@@ -1,0 +1,512 @@
+//! JSON schemas, read into what an answer may look like.
+//!
+//! Only keywords whose every answer can be completed in time are known; others are refused by name rather than ignored.
+//! What is read may be narrower than the schema: an answer has no white space, names properties in the order of the
+//! schema and no others, and its numbers have at most [`MAX_DIGITS`](super::numbers::MAX_DIGITS) digits.
+
+use super::numbers::{Bounds, Decimal, number};
+use serde_json::{Map, Value};
+
+/// The deepest nesting of schemas.
+const MAX_DEPTH: usize = 32;
+/// The most schemas that a schema may have inside, references followed.
+const MAX_NODES: usize = 1024;
+/// The most properties of one object.
+const MAX_PROPERTIES: usize = 256;
+/// The most bytes of a value that is written literally.
+const MAX_LITERAL_BYTES: usize = 1024;
+
+/// What an answer may look like.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Schema {
+    /// One of these texts, as they stand.
+    Literals(Vec<String>),
+    /// What a regular expression matches.
+    Regex(String),
+    Object(Vec<Property>),
+    Array {
+        items: Box<Schema>,
+        least: u32,
+        most: Option<u32>,
+    },
+    AnyOf(Vec<Schema>),
+}
+
+/// One property of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Property {
+    /// The name in quotes, and the colon.
+    pub(super) key: String,
+    pub(super) schema: Schema,
+    pub(super) is_required: bool,
+}
+
+/// Keywords that say nothing about what is valid.
+const ANNOTATIONS: [&str; 14] = [
+    "$schema",
+    "$id",
+    "$comment",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    // Annotations unless a validator is told otherwise.
+    "format",
+    "contentMediaType",
+];
+
+/// Keywords of each type.
+const KEYWORDS: [(&str, &[&str]); 5] = [
+    ("string", &["minLength", "maxLength", "pattern"]),
+    ("integer", NUMBER),
+    ("number", NUMBER),
+    ("array", &["items", "minItems", "maxItems"]),
+    ("object", &["properties", "required", "additionalProperties"]),
+];
+const NUMBER: &[&str] = &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+
+/// A character of a text in JSON, as it may be written: escaped where it must be.
+pub(super) const CHARACTER: &str = r#"(?:[^"\\\x00-\x1f\x7f]|\\["\\nrt])"#;
+
+impl Schema {
+    /// Reads a schema.
+    ///
+    /// # Errors
+    /// A message that names the place in the schema, what was found there, and what is known.
+    pub(super) fn parse(schema: &Value) -> Result<Self, String> {
+        let mut reader = Reader {
+            root: schema,
+            nodes: 0,
+        };
+        reader.read(schema, &Place::root())
+    }
+
+    fn literal(value: &Value) -> Self {
+        Self::Literals(vec![value.to_string()])
+    }
+
+    /// Text, a number, true, false or null: what stands for a value of which a schema says nothing.
+    fn scalar() -> Result<Self, String> {
+        let options = ["string", "number", "boolean", "null"];
+        let schemas: Result<Vec<Self>, String> = options
+            .iter()
+            .map(|name| of_type(name, &Map::new(), &Place::root(), &mut Reader::empty()))
+            .collect();
+        Ok(Self::AnyOf(schemas?))
+    }
+}
+
+/// Where in a schema something stands.
+#[derive(Clone, Debug)]
+struct Place {
+    path: String,
+    depth: usize,
+}
+
+impl Place {
+    fn root() -> Self {
+        Self {
+            path: "#".to_owned(),
+            depth: 0,
+        }
+    }
+
+    fn at(&self, key: &str) -> Self {
+        Self {
+            path: format!("{}/{key}", self.path),
+            depth: self.depth + 1,
+        }
+    }
+
+    fn wrong<T>(&self, message: impl std::fmt::Display) -> Result<T, String> {
+        Err(format!("{}: {message}", self.path))
+    }
+}
+
+struct Reader<'a> {
+    root: &'a Value,
+    nodes: usize,
+}
+
+impl Reader<'static> {
+    fn empty() -> Self {
+        Self {
+            root: &Value::Null,
+            nodes: 0,
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn read(&mut self, schema: &Value, place: &Place) -> Result<Schema, String> {
+        self.nodes += 1;
+        if place.depth > MAX_DEPTH {
+            return place.wrong(format_args!(
+                "nested deeper than {MAX_DEPTH}; a schema that refers to itself has answers without end"
+            ));
+        }
+        if self.nodes > MAX_NODES {
+            return place.wrong(format_args!("more than {MAX_NODES} schemas, references followed"));
+        }
+        let schema = match schema {
+            Value::Bool(true) => return Schema::scalar(),
+            Value::Object(schema) => schema,
+            other => return place.wrong(format_args!("expected a schema, found {}", short(other))),
+        };
+        if let Some(reference) = schema.get("$ref") {
+            return self.reference(schema, reference, place);
+        }
+        for (keyword, literal) in [("const", true), ("enum", false)] {
+            if let Some(value) = schema.get(keyword) {
+                check_keywords(schema, &[keyword, "type"], place)?;
+                return literals(value, literal, &place.at(keyword));
+            }
+        }
+        for keyword in ["anyOf", "oneOf"] {
+            if let Some(options) = schema.get(keyword) {
+                check_keywords(schema, &[keyword], place)?;
+                return self.options(options, keyword == "oneOf", &place.at(keyword));
+            }
+        }
+        self.typed(schema, place)
+    }
+
+    fn reference(
+        &mut self,
+        schema: &Map<String, Value>,
+        reference: &Value,
+        place: &Place,
+    ) -> Result<Schema, String> {
+        check_keywords(schema, &["$ref"], place)?;
+        let pointer = reference.as_str().and_then(|text| text.strip_prefix('#'));
+        let root = self.root;
+        let target = pointer.and_then(|pointer| Some((pointer, root.pointer(pointer)?)));
+        match target {
+            Some((pointer, target)) => {
+                let there = Place {
+                    path: format!("#{pointer}"),
+                    depth: place.depth + 1,
+                };
+                self.read(target, &there)
+            }
+            None => place.at("$ref").wrong(format_args!(
+                "expected a place in this schema such as \"#/$defs/name\", found {}",
+                short(reference)
+            )),
+        }
+    }
+
+    fn options(&mut self, options: &Value, exclusive: bool, place: &Place) -> Result<Schema, String> {
+        let Some(options) = options.as_array().filter(|options| !options.is_empty()) else {
+            return place.wrong("expected a list of schemas");
+        };
+        let read = |(index, option): (usize, &Value)| self.read(option, &place.at(&index.to_string()));
+        let schemas: Vec<Schema> = options.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        if exclusive && !are_disjoint(&schemas) {
+            return place.wrong("an answer could fit two of these; write anyOf, or give each another type");
+        }
+        Ok(Schema::AnyOf(schemas))
+    }
+
+    fn typed(&mut self, schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+        let names: Vec<&str> = match schema.get("type") {
+            Some(Value::String(name)) => vec![name],
+            Some(Value::Array(names)) if !names.is_empty() => {
+                let texts: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
+                match texts {
+                    Some(texts) => texts,
+                    None => return place.at("type").wrong("expected names of types"),
+                }
+            }
+            Some(other) => {
+                return place.at("type").wrong(format_args!(
+                    "expected the name of a type, found {}",
+                    short(other)
+                ));
+            }
+            None => {
+                let implied = KEYWORDS
+                    .iter()
+                    .filter(|(_, own)| own.iter().any(|key| schema.contains_key(*key)));
+                match implied.map(|(name, _)| *name).next() {
+                    Some("integer") => vec!["number"],
+                    Some(name) => vec![name],
+                    None => {
+                        check_keywords(schema, &[], place)?;
+                        return Schema::scalar();
+                    }
+                }
+            }
+        };
+        let own = KEYWORDS.iter().filter(|(name, _)| names.contains(name));
+        let known: Vec<&str> = own
+            .flat_map(|(_, keys)| keys.iter().copied())
+            .chain(["type"])
+            .collect();
+        check_keywords(schema, &known, place)?;
+        let mut schemas = Vec::with_capacity(names.len());
+        for name in names {
+            schemas.push(of_type(name, schema, place, self)?);
+        }
+        Ok(match schemas.len() {
+            1 => schemas.remove(0),
+            _ => Schema::AnyOf(schemas),
+        })
+    }
+
+    fn object(&mut self, schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+        match schema.get("additionalProperties") {
+            None | Some(Value::Bool(_)) => {}
+            Some(_) => {
+                return place.at("additionalProperties").wrong(
+                    "expected true or false: an answer has the properties that are named, and no others",
+                );
+            }
+        }
+        let required = required(schema, place)?;
+        let mut properties = Vec::new();
+        let named = match schema.get("properties") {
+            None => None,
+            Some(Value::Object(named)) => Some(named),
+            Some(other) => {
+                return place
+                    .at("properties")
+                    .wrong(format_args!("expected schemas by name, found {}", short(other)));
+            }
+        };
+        let under = place.at("properties");
+        let count = named.map_or(0, Map::len) + required.len();
+        if count > 2 * MAX_PROPERTIES || named.is_some_and(|named| named.len() > MAX_PROPERTIES) {
+            return under.wrong(format_args!(
+                "{count} properties, expected at most {MAX_PROPERTIES}"
+            ));
+        }
+        for (name, schema) in named.into_iter().flatten() {
+            properties.push(Property {
+                key: key(name, &under)?,
+                schema: self.read(schema, &under.at(name))?,
+                is_required: required.contains(&name.as_str()),
+            });
+        }
+        for name in required {
+            if named.is_none_or(|named| !named.contains_key(name)) {
+                let key = key(name, &under)?;
+                if properties.iter().all(|property| property.key != key) {
+                    properties.push(Property {
+                        key,
+                        schema: Schema::scalar()?,
+                        is_required: true,
+                    });
+                }
+            }
+        }
+        Ok(Schema::Object(properties))
+    }
+
+    fn array(&mut self, schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+        let (least, most) = counts(schema, "minItems", "maxItems", place)?;
+        let items = match schema.get("items") {
+            Some(items) => self.read(items, &place.at("items"))?,
+            None => Schema::scalar()?,
+        };
+        Ok(Schema::Array {
+            items: Box::new(items),
+            least,
+            most,
+        })
+    }
+}
+
+fn of_type(
+    name: &str,
+    schema: &Map<String, Value>,
+    place: &Place,
+    reader: &mut Reader<'_>,
+) -> Result<Schema, String> {
+    match name {
+        "null" => Ok(Schema::literal(&Value::Null)),
+        "boolean" => Ok(Schema::Literals(vec!["true".to_owned(), "false".to_owned()])),
+        "string" => string(schema, place),
+        "integer" | "number" => numeric(schema, name == "integer", place),
+        "array" => reader.array(schema, place),
+        "object" => reader.object(schema, place),
+        other => place.at("type").wrong(format_args!(
+            "expected null, boolean, integer, number, string, array or object, found '{other}'"
+        )),
+    }
+}
+
+fn string(schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+    let (least, most) = counts(schema, "minLength", "maxLength", place)?;
+    let Some(pattern) = schema.get("pattern") else {
+        let most = most.map_or_else(String::new, |most| most.to_string());
+        return Ok(Schema::Regex(format!(r#""{CHARACTER}{{{least},{most}}}""#)));
+    };
+    let place = place.at("pattern");
+    let Some(pattern) = pattern.as_str() else {
+        return place.wrong(format_args!(
+            "expected a regular expression, found {}",
+            short(pattern)
+        ));
+    };
+    if schema.contains_key("minLength") || schema.contains_key("maxLength") {
+        return place.wrong("a pattern together with minLength or maxLength: say the length in the pattern, as in ^[a-z]{1,9}$");
+    }
+    match super::pattern::quoted(pattern) {
+        Ok(regex) => Ok(Schema::Regex(regex)),
+        Err(problem) => place.wrong(format_args!("/{pattern}/: {problem}")),
+    }
+}
+
+fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<Schema, String> {
+    let bound = |keyword: &str| {
+        let Some(value) = schema.get(keyword) else {
+            return Ok(None);
+        };
+        let decimal = value
+            .as_number()
+            .and_then(|number| Decimal::parse(&number.to_string()));
+        match decimal {
+            Some(decimal) => Ok(Some(decimal)),
+            None => place.at(keyword).wrong(format_args!(
+                "expected a number of at most 15 digits, 6 of them behind the point, found {}",
+                short(value)
+            )),
+        }
+    };
+    let bounds = Bounds {
+        minimum: bound("minimum")?,
+        maximum: bound("maximum")?,
+        exclusive_minimum: bound("exclusiveMinimum")?,
+        exclusive_maximum: bound("exclusiveMaximum")?,
+    };
+    match number(&bounds, integer) {
+        Some(regex) => Ok(Schema::Regex(regex)),
+        None => place.wrong("no number lies between these bounds"),
+    }
+}
+
+fn literals(value: &Value, single: bool, place: &Place) -> Result<Schema, String> {
+    let values = match value {
+        value if single => std::slice::from_ref(value),
+        Value::Array(values) if !values.is_empty() => values,
+        other => return place.wrong(format_args!("expected a list of values, found {}", short(other))),
+    };
+    let texts: Vec<String> = values.iter().map(Value::to_string).collect();
+    match texts.iter().find(|text| text.len() > MAX_LITERAL_BYTES) {
+        Some(long) => place.wrong(format_args!(
+            "a value of {} bytes, expected at most {MAX_LITERAL_BYTES}",
+            long.len()
+        )),
+        None => Ok(Schema::Literals(texts)),
+    }
+}
+
+fn key(name: &str, place: &Place) -> Result<String, String> {
+    if name.len() > MAX_LITERAL_BYTES {
+        return place.wrong(format_args!(
+            "a name of {} bytes, expected at most {MAX_LITERAL_BYTES}",
+            name.len()
+        ));
+    }
+    Ok(format!("{}:", Value::from(name)))
+}
+
+fn required<'a>(schema: &'a Map<String, Value>, place: &Place) -> Result<Vec<&'a str>, String> {
+    let Some(required) = schema.get("required") else {
+        return Ok(Vec::new());
+    };
+    let names = required
+        .as_array()
+        .and_then(|names| names.iter().map(Value::as_str).collect());
+    match names {
+        Some(names) => Ok(names),
+        None => place.at("required").wrong(format_args!(
+            "expected a list of names, found {}",
+            short(required)
+        )),
+    }
+}
+
+fn counts(
+    schema: &Map<String, Value>,
+    least: &str,
+    most: &str,
+    place: &Place,
+) -> Result<(u32, Option<u32>), String> {
+    let count = |keyword: &str| match schema.get(keyword) {
+        None => Ok(None),
+        Some(value) => match value.as_u64().and_then(|count| u16::try_from(count).ok()) {
+            Some(count) => Ok(Some(u32::from(count))),
+            None => place.at(keyword).wrong(format_args!(
+                "expected a whole number up to 65535, found {}",
+                short(value)
+            )),
+        },
+    };
+    let (fewest, largest) = (count(least)?.unwrap_or(0), count(most)?);
+    if largest.is_some_and(|largest| largest < fewest) {
+        return place.wrong(format_args!("{least} is larger than {most}"));
+    }
+    Ok((fewest, largest))
+}
+
+/// Refuses keywords that are not known here.
+fn check_keywords(schema: &Map<String, Value>, known: &[&str], place: &Place) -> Result<(), String> {
+    let all: Vec<&str> = known.iter().copied().chain(ANNOTATIONS).collect();
+    let Some(unknown) = schema.keys().find(|key| !all.contains(&key.as_str())) else {
+        return Ok(());
+    };
+    let beside: Vec<&str> = known
+        .iter()
+        .copied()
+        .filter(|key| schema.contains_key(*key))
+        .collect();
+    let beside = match beside.as_slice() {
+        [] => String::new(),
+        keys => format!(" beside {}", keys.join(", ")),
+    };
+    place.wrong(format_args!("the keyword '{unknown}' is not supported{beside}"))
+}
+
+/// Tells whether no answer fits two of the schemas, as far as their first characters tell.
+fn are_disjoint(schemas: &[Schema]) -> bool {
+    let mut seen: Vec<char> = Vec::new();
+    for schema in schemas {
+        let own = first_characters(schema);
+        if own.iter().any(|first| seen.contains(first)) {
+            return false;
+        }
+        seen.extend(own);
+    }
+    true
+}
+
+/// Lists with what an answer may begin; a number begins with `0`.
+fn first_characters(schema: &Schema) -> Vec<char> {
+    let literal = |text: &String| match text.chars().next() {
+        Some('-' | '0'..='9') => '0',
+        first => first.unwrap_or_default(),
+    };
+    match schema {
+        Schema::Literals(texts) => texts.iter().map(literal).collect(),
+        Schema::Regex(regex) if regex.starts_with('"') => vec!['"'],
+        Schema::Regex(_) => vec!['0'],
+        Schema::Object(_) => vec!['{'],
+        Schema::Array { .. } => vec!['['],
+        Schema::AnyOf(options) => options.iter().flat_map(first_characters).collect(),
+    }
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}

@@ -1,0 +1,238 @@
+//! A constraint at one place of one answer.
+
+use super::choices::ChoiceTrie;
+use super::closing::{Closing, Step};
+use crate::generation::Ends;
+use crate::sampling::{Choice, LogNormalizer, Sampler};
+use crate::tokenizer::TokenId;
+use llguidance::Matcher;
+use std::sync::Arc;
+
+/// How many of the likeliest tokens are looked at where one was drawn that there is no room for.
+const CONSIDERED: usize = 32;
+
+/// Says which tokens may follow, and follows those that are written.
+pub(crate) struct ConstraintState {
+    form: Form,
+}
+
+enum Form {
+    Choices {
+        trie: Arc<ChoiceTrie>,
+        place: usize,
+    },
+    Grammar {
+        matcher: Box<Matcher>,
+        closing: Option<Box<Closing>>,
+    },
+}
+
+impl std::fmt::Debug for ConstraintState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConstraintState").finish_non_exhaustive()
+    }
+}
+
+/// What a step knows besides the constraint.
+pub(crate) struct Draw<'a> {
+    /// The logits as the model gave them, `[V]`.
+    pub(crate) logits: &'a [f32],
+    /// The same after penalties and bans, `[V]`.
+    pub(crate) processed: &'a [f32],
+    pub(crate) sampler: &'a mut Sampler,
+    /// How many tokens were written.
+    pub(crate) step: usize,
+    /// How many may be written, this one included.
+    pub(crate) left: usize,
+    pub(crate) ends: &'a Ends,
+}
+
+impl ConstraintState {
+    pub(super) fn choices(trie: Arc<ChoiceTrie>) -> Self {
+        Self {
+            form: Form::Choices { trie, place: 0 },
+        }
+    }
+
+    pub(super) fn grammar(matcher: Matcher, closing: Option<Closing>) -> Self {
+        Self {
+            form: Form::Grammar {
+                matcher: Box::new(matcher),
+                closing: closing.map(Box::new),
+            },
+        }
+    }
+
+    /// Draws the next token of those that may follow, and follows it.
+    ///
+    /// # Errors
+    /// Where the logits are no numbers, and where the grammar turns out to be too complex.
+    pub(crate) fn draw(&mut self, draw: Draw<'_>) -> Result<Choice, String> {
+        let Draw {
+            logits,
+            processed,
+            sampler,
+            step,
+            left,
+            ends,
+        } = draw;
+        let ids = self.allowed()?;
+        let mut allowed = Allowed::new(ids, processed);
+        if allowed.logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
+            allowed = Allowed::new(allowed.ids, logits);
+        }
+        let broken = || "the model's logits are not finite numbers; its weights may be damaged".to_owned();
+        let drawn = allowed.sample(sampler, step).ok_or_else(broken)?;
+        let choice = match self.room_for(drawn.id, left, ends) {
+            Room::Enough => drawn,
+            Room::TooLittle(planned) => {
+                let fitting = self.fitting(&allowed, &planned, left, ends);
+                let id = fitting.sample(sampler, step).ok_or_else(broken)?.id;
+                let log_probability = allowed.log_probability(id).ok_or_else(broken)?;
+                Choice { id, log_probability }
+            }
+        };
+        self.follow(choice.id, left, ends)?;
+        Ok(choice)
+    }
+
+    /// Lists the tokens that may follow, in order.
+    pub(crate) fn allowed(&mut self) -> Result<Vec<TokenId>, String> {
+        match &mut self.form {
+            Form::Choices { trie, place } => {
+                let mut ids: Vec<TokenId> = trie.allowed(*place).collect();
+                ids.sort_unstable();
+                Ok(ids)
+            }
+            Form::Grammar { matcher, .. } => {
+                let mask = matcher
+                    .compute_mask_or_eos()
+                    .map_err(|error| too_complex(&error.to_string()))?;
+                Ok(mask.iter().collect())
+            }
+        }
+    }
+
+    fn room_for(&mut self, id: TokenId, left: usize, ends: &Ends) -> Room {
+        let Form::Grammar {
+            closing: Some(closing),
+            ..
+        } = &mut self.form
+        else {
+            return Room::Enough;
+        };
+        if ends.contains(id) || closing.after(id, left.saturating_sub(1)).is_some() {
+            return Room::Enough;
+        }
+        Room::TooLittle(match closing.planned() {
+            Some(planned) => vec![planned],
+            None => ends.iter().collect(),
+        })
+    }
+
+    /// Keeps, of the tokens that may follow, those that leave room to complete the answer: the one that the plan writes
+    /// next, and such of the likeliest.
+    fn fitting(&mut self, allowed: &Allowed, planned: &[TokenId], left: usize, ends: &Ends) -> Allowed {
+        let fits = |id: &TokenId| matches!(self.room_for(*id, left, ends), Room::Enough);
+        let mut ids: Vec<TokenId> = allowed.likeliest(CONSIDERED).into_iter().filter(fits).collect();
+        ids.extend(planned);
+        ids.sort_unstable();
+        ids.dedup();
+        // A penalty may have banned what the plan needs.
+        let logit = |id: &TokenId| allowed.logit(*id).unwrap_or(f32::MIN).max(f32::MIN);
+        Allowed {
+            logits: ids.iter().map(logit).collect(),
+            ids,
+        }
+    }
+
+    /// Follows a token that was written.
+    fn follow(&mut self, id: TokenId, left: usize, ends: &Ends) -> Result<(), String> {
+        match &mut self.form {
+            Form::Choices { trie, place } => *place = trie.step(*place, id),
+            Form::Grammar { closing, .. } if ends.contains(id) => {
+                if closing.as_ref().is_some_and(|closing| !closing.is_complete()) {
+                    return Err("the answer ended before it was complete".to_owned());
+                }
+            }
+            Form::Grammar { matcher, closing } => {
+                matcher
+                    .consume_token(id)
+                    .map_err(|error| too_complex(&error.to_string()))?;
+                if let Some(closing) = closing {
+                    let step: Option<Step> = closing.after(id, left.saturating_sub(1));
+                    let step =
+                        step.ok_or_else(|| "the answer can no longer be completed in time".to_owned())?;
+                    closing.take(step);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tokens that may follow, in order, and their logits.
+struct Allowed {
+    ids: Vec<TokenId>,
+    logits: Vec<f32>,
+}
+
+impl Allowed {
+    fn new(ids: Vec<TokenId>, all: &[f32]) -> Self {
+        let logit = |id: &TokenId| all.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        Self {
+            logits: ids.iter().map(logit).collect(),
+            ids,
+        }
+    }
+
+    /// Draws one; what is drawn and its log-probability are those of all logits with the others banned.
+    fn sample(&self, sampler: &mut Sampler, step: usize) -> Option<Choice> {
+        let choice = sampler.sample(&self.logits, step)?;
+        Some(Choice {
+            id: *self.ids.get(choice.id as usize)?,
+            ..choice
+        })
+    }
+
+    fn place(&self, id: TokenId) -> Option<usize> {
+        self.ids.binary_search(&id).ok()
+    }
+
+    fn logit(&self, id: TokenId) -> Option<f32> {
+        self.logits.get(self.place(id)?).copied()
+    }
+
+    fn log_probability(&self, id: TokenId) -> Option<f32> {
+        LogNormalizer::of(&self.logits)?.log_probability(&self.logits, self.place(id)?)
+    }
+
+    /// Lists the likeliest, in no order; earlier ones of equals.
+    fn likeliest(&self, count: usize) -> Vec<TokenId> {
+        let mut order: Vec<(TokenId, f32)> = self
+            .ids
+            .iter()
+            .copied()
+            .zip(self.logits.iter().copied())
+            .collect();
+        if count < order.len() {
+            order.select_nth_unstable_by(count, |(a, p), (b, q)| q.total_cmp(p).then(a.cmp(b)));
+            order.truncate(count);
+        }
+        order.into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+/// Whether an answer can be completed after a token.
+enum Room {
+    Enough,
+    /// No; these tokens would do.
+    TooLittle(Vec<TokenId>),
+}
+
+fn too_complex(message: &str) -> String {
+    format!(
+        "the answer's constraint cannot be followed further: {}",
+        super::first_lines(message)
+    )
+}

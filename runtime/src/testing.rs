@@ -1,0 +1,93 @@
+//! Constrained answers without an engine, for tests and benches.
+
+use crate::constraint::{ConstraintState, Constraints, Draw};
+use crate::error::RequestError;
+use crate::generation::Ends;
+use crate::request::SamplingParams;
+use crate::sampling::Sampler;
+use crate::tokenizer::{TokenId, Tokenizer};
+
+/// Compiles constraints for a vocabulary.
+#[derive(Debug)]
+pub struct ConstraintCompiler {
+    constraints: Constraints,
+    ends: Ends,
+}
+
+impl ConstraintCompiler {
+    /// Makes a compiler for a tokenizer whose answers end with `end`.
+    #[must_use]
+    pub fn new(tokenizer: Tokenizer, end: TokenId) -> Self {
+        let ends = Ends::one(end);
+        Self {
+            constraints: Constraints::new(tokenizer, ends.clone()),
+            ends,
+        }
+    }
+
+    /// Starts an answer; nothing where the parameters have no constraint.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`](crate::Engine::generate) where the constraint cannot be used.
+    pub fn start(&self, sampling: &SamplingParams) -> Result<Option<ConstrainedAnswer>, RequestError> {
+        let compiled = self.constraints.compile(sampling)?;
+        Ok(compiled.map(|compiled| ConstrainedAnswer {
+            state: compiled.start(),
+            sampler: Sampler::new(sampling),
+            ends: self.ends.clone(),
+            step: 0,
+            max_new_tokens: sampling.max_new_tokens,
+        }))
+    }
+}
+
+/// An answer that is written from logits that the caller makes.
+#[derive(Debug)]
+pub struct ConstrainedAnswer {
+    state: ConstraintState,
+    sampler: Sampler,
+    ends: Ends,
+    step: usize,
+    max_new_tokens: usize,
+}
+
+impl ConstrainedAnswer {
+    /// Lists the tokens that may follow, in order: the mask of the next step.
+    ///
+    /// # Errors
+    /// [`RequestError::Failed`] where the grammar turns out to be too complex.
+    pub fn allowed(&mut self) -> Result<Vec<TokenId>, RequestError> {
+        self.state
+            .allowed()
+            .map_err(|cause| RequestError::Failed { cause })
+    }
+
+    /// Draws the next token from logits `[V]`; nothing once the answer has ended.
+    ///
+    /// # Errors
+    /// [`RequestError::Failed`] where the logits are no numbers or the grammar turns out to be too complex.
+    pub fn draw(&mut self, logits: &[f32]) -> Result<Option<TokenId>, RequestError> {
+        let left = self.max_new_tokens - self.step;
+        if left == 0 {
+            return Ok(None);
+        }
+        let draw = Draw {
+            logits,
+            processed: logits,
+            sampler: &mut self.sampler,
+            step: self.step,
+            left,
+            ends: &self.ends,
+        };
+        let choice = self
+            .state
+            .draw(draw)
+            .map_err(|cause| RequestError::Failed { cause })?;
+        self.step += 1;
+        if self.ends.contains(choice.id) {
+            self.max_new_tokens = self.step;
+            return Ok(None);
+        }
+        Ok(Some(choice.id))
+    }
+}
