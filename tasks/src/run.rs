@@ -24,6 +24,10 @@ use crate::task::Prepared;
 /// Names one thing that happens while a task runs.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a run has one of the large ones, at its end"
+)]
 pub enum TaskEvent {
     /// More of the text. All pieces joined are the text of the answer.
     Text(String),

@@ -231,7 +231,8 @@ pub(super) fn start<F: Forward + Send + 'static>(
     let vocabulary = tokenizer.vocab_size();
     let replicas = forwards.into_iter().map(|forward| {
         let scheduler = Scheduler::new(limits.capacity, options.encode_budget);
-        start_replica(forward, scheduler, threads, vocabulary)
+        let counters = Counters::new(limits);
+        start_replica(forward, scheduler, counters, threads, vocabulary)
     });
     let shared = Shared {
         replicas: replicas.collect::<Result<_, _>>()?,
@@ -254,6 +255,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
 fn start_replica<F: Forward + Send + 'static>(
     forward: F,
     scheduler: Scheduler,
+    counters: Counters,
     threads: usize,
     vocabulary: usize,
 ) -> Result<Replica, EngineError> {
@@ -262,7 +264,7 @@ fn start_replica<F: Forward + Send + 'static>(
         .thread_name(|index| format!("multiway-{index}"))
         .build()
         .map_err(|error| EngineError::Threads(error.to_string()))?;
-    let counters = Arc::new(Counters::new(scheduler.free().slots));
+    let counters = Arc::new(counters);
     let poison = Poison::default();
     let (commands, receiver) = unbounded_channel();
     let worker = Worker::new(forward, receiver, scheduler, Arc::clone(&counters), vocabulary);

@@ -1,5 +1,6 @@
 //! What an engine has done and is doing.
 
+use super::limits::Limits;
 use crate::scheduler::Scheduler;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -14,10 +15,10 @@ pub struct EngineStats {
     pub running: usize,
     /// Cache slots that are free.
     pub free_slots: usize,
-    /// Encoder rows that running requests have reserved for decoding to attend to.
-    pub memory_rows: usize,
-    /// Tokens that running requests have reserved in the cache of what is written.
-    pub cache_tokens: usize,
+    /// Bytes that running requests have reserved of the memory budget, for keys and values of what they read and write.
+    pub memory_bytes: usize,
+    /// The most that were reserved at a time.
+    pub peak_memory_bytes: usize,
     /// Requests that were answered.
     pub finished: u64,
     /// Requests whose caller went away.
@@ -41,8 +42,8 @@ impl EngineStats {
             waiting: self.waiting + other.waiting,
             running: self.running + other.running,
             free_slots: self.free_slots + other.free_slots,
-            memory_rows: self.memory_rows + other.memory_rows,
-            cache_tokens: self.cache_tokens + other.cache_tokens,
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+            peak_memory_bytes: self.peak_memory_bytes + other.peak_memory_bytes,
             finished: self.finished + other.finished,
             cancelled: self.cancelled + other.cancelled,
             expired: self.expired + other.expired,
@@ -55,13 +56,14 @@ impl EngineStats {
 }
 
 /// The engine thread writes, anybody reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
+    limits: Limits,
     waiting: AtomicUsize,
     running: AtomicUsize,
     free_slots: AtomicUsize,
-    memory_rows: AtomicUsize,
-    cache_tokens: AtomicUsize,
+    memory_bytes: AtomicUsize,
+    peak_memory_bytes: AtomicUsize,
     /// Requests that were handed over and have not ended.
     unfinished: AtomicUsize,
     finished: AtomicU64,
@@ -74,20 +76,32 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(slots: usize) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            free_slots: AtomicUsize::new(slots),
-            ..Self::default()
+            limits,
+            waiting: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            free_slots: AtomicUsize::new(limits.capacity.slots),
+            memory_bytes: AtomicUsize::new(0),
+            peak_memory_bytes: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            finished: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn set_load(&self, scheduler: &Scheduler) {
-        let (free, reserved) = (scheduler.free(), scheduler.reserved());
+        let (free, bytes) = (scheduler.free(), self.limits.bytes(&scheduler.reserved()));
         self.waiting.store(scheduler.waiting(), Relaxed);
         self.running.store(scheduler.running(), Relaxed);
         self.free_slots.store(free.slots, Relaxed);
-        self.memory_rows.store(reserved.memory_tokens, Relaxed);
-        self.cache_tokens.store(reserved.self_tokens, Relaxed);
+        self.memory_bytes.store(bytes, Relaxed);
+        self.peak_memory_bytes.fetch_max(bytes, Relaxed);
     }
 
     /// Counts requests that were handed over and have not ended.
@@ -138,8 +152,8 @@ impl Counters {
             waiting: self.waiting.load(Relaxed),
             running: self.running.load(Relaxed),
             free_slots: self.free_slots.load(Relaxed),
-            memory_rows: self.memory_rows.load(Relaxed),
-            cache_tokens: self.cache_tokens.load(Relaxed),
+            memory_bytes: self.memory_bytes.load(Relaxed),
+            peak_memory_bytes: self.peak_memory_bytes.load(Relaxed),
             finished: self.finished.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             expired: self.expired.load(Relaxed),

@@ -300,6 +300,7 @@ impl<F: Forward> Worker<F> {
             admitted.push(admission.id);
         }
         if !admitted.is_empty() {
+            self.report();
             self.encode(&admitted);
         }
     }
