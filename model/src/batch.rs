@@ -1,9 +1,14 @@
 //! What the encoder is given: samples packed into rows, vision first.
 
+mod builder;
+
 use crate::attention::AttentionPlan;
 use crate::config::{AttentionPattern, ModelConfig};
 use crate::error::ForwardError;
 use crate::image::ProcessedImage;
+use crate::prefix::ImagePrefix;
+pub use builder::EncoderBatchBuilder;
+pub(crate) use builder::check_shareable;
 use std::ops::Range;
 
 /// One sample: its pictures and its text.
@@ -35,8 +40,9 @@ pub struct PatchedImage<'a> {
 
 /// Says which packed rows belong to which sample.
 ///
-/// Rows are expert-major: all vision rows of all samples, then all text rows. A picture's rows are its class
-/// row and then its patches.
+/// Rows are expert-major: all vision rows of all samples, then all text rows, N in all. A picture's rows are its class
+/// row and then its patches. Samples about the same pictures may name the same rows, and behind the N rows stand those
+/// that an [`ImagePrefix`] knows already: the encoder attends to them and does not compute them again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segments {
     /// The rows of each sample, in the order of the batch.
@@ -45,6 +51,8 @@ pub struct Segments {
     pub vision_rows: usize,
     /// How many of the packed rows are text rows.
     pub text_rows: usize,
+    /// How many rows of image prefixes stand behind the packed rows, R.
+    pub prefix_rows: usize,
 }
 
 /// The packed rows of one sample.
@@ -75,24 +83,31 @@ impl SampleSegments {
 }
 
 impl Segments {
-    /// Counts all packed rows, N.
+    /// Counts the packed rows that the encoder computes, N, without those of image prefixes.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.vision_rows + self.text_rows
     }
 
-    /// Lays out which rows see which under a pattern.
+    /// Lays out which rows see which under a pattern; each packed row asks once, however many samples have it.
     pub(crate) fn plan(&self, pattern: AttentionPattern) -> AttentionPlan {
         let mut plan = AttentionPlan::default();
+        let mut asked = 0;
         for sample in &self.samples {
             let (images, text) = (sample.images.clone(), vec![sample.text.clone()]);
-            match pattern {
-                AttentionPattern::Joint => plan.push(sample.all(), sample.all(), false),
-                AttentionPattern::ImagePrefix | AttentionPattern::Causal => {
-                    plan.push(images.clone(), images, false);
-                    plan.push(text, sample.all(), pattern == AttentionPattern::Causal);
-                }
+            if pattern == AttentionPattern::Joint {
+                plan.push(sample.all(), sample.all(), false);
+                continue;
             }
+            // Pictures stand in the order of the samples: those of an earlier sample before `asked`, known ones behind.
+            if images
+                .first()
+                .is_some_and(|image| (asked..self.vision_rows).contains(&image.start))
+            {
+                asked = images.last().map_or(asked, |image| image.end);
+                plan.push(images.clone(), images, false);
+            }
+            plan.push(text, sample.all(), pattern == AttentionPattern::Causal);
         }
         plan
     }
@@ -114,6 +129,8 @@ pub struct EncoderBatch {
     /// The position of each text row.
     pub(crate) token_positions: Vec<u32>,
     pub(crate) segments: Segments,
+    /// What is known of pictures already, in the order in which their rows stand behind the packed ones.
+    pub(crate) prefixes: Vec<ImagePrefix>,
 }
 
 impl EncoderBatch {
@@ -122,23 +139,11 @@ impl EncoderBatch {
     /// # Errors
     /// [`ForwardError`] where a sample is empty, too long, or has too many or foreign pictures.
     pub fn new(config: &ModelConfig, samples: &[EncoderSample]) -> Result<Self, ForwardError> {
-        let every: Vec<Patch> = (0..config.patches())
-            .map(|index| Patch { index, masked: false })
-            .collect();
-        let mut batch = Self::default();
+        let mut batch = Self::builder(config);
         for sample in samples {
-            let images: Vec<PatchedImage> = sample
-                .images
-                .iter()
-                .map(|image| PatchedImage {
-                    pixels: image.pixels(),
-                    patches: &every,
-                })
-                .collect();
-            batch.push(config, &images, sample.tokens)?;
+            batch.push(*sample)?;
         }
-        batch.finish();
-        Ok(batch)
+        Ok(batch.build())
     }
 
     /// Packs pictures of which some patches are masked or left out.
@@ -149,12 +154,33 @@ impl EncoderBatch {
         config: &ModelConfig,
         samples: &[(Vec<PatchedImage>, &[u32])],
     ) -> Result<Self, ForwardError> {
-        let mut batch = Self::default();
+        let mut batch = Self::builder(config);
         for (images, tokens) in samples {
-            batch.push(config, images, tokens)?;
+            batch.push_patched(images, tokens)?;
         }
-        batch.finish();
-        Ok(batch)
+        Ok(batch.build())
+    }
+
+    /// Starts a batch whose samples may share the rows of their pictures, or take them from image prefixes.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiway_model::testing::tiny_config;
+    /// use multiway_model::{EncoderBatch, EncoderSample, ProcessedImage};
+    ///
+    /// # fn main() -> Result<(), multiway_model::ForwardError> {
+    /// let config = tiny_config(); // pictures of 16 patches
+    /// let picture = [ProcessedImage::from_pixels(vec![0.0; 3 * 16 * 16])];
+    /// let mut batch = EncoderBatch::builder(&config);
+    /// let first = batch.push(EncoderSample { images: &picture, tokens: &[5, 6, 1] })?;
+    /// batch.push_shared(first, &[7, 1])?;
+    /// assert_eq!(batch.build().segments().vision_rows, 17);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn builder(config: &ModelConfig) -> EncoderBatchBuilder<'_> {
+        EncoderBatchBuilder::new(config)
     }
 
     /// Tells which rows belong to which sample.
@@ -162,110 +188,4 @@ impl EncoderBatch {
     pub fn segments(&self) -> &Segments {
         &self.segments
     }
-
-    fn push(
-        &mut self,
-        config: &ModelConfig,
-        images: &[PatchedImage],
-        tokens: &[u32],
-    ) -> Result<(), ForwardError> {
-        let sample = self.segments.samples.len();
-        check(config, sample, images, tokens)?;
-        let mut ranges = Vec::with_capacity(images.len());
-        for (image_index, image) in (0..).zip(images) {
-            let start = self.sources.len();
-            self.push_vision_row(0, 0, image_index);
-            for patch in image.patches {
-                let position = index(patch.index + 1);
-                let source = if patch.masked {
-                    1
-                } else {
-                    self.push_pixels(config, image.pixels, patch.index)
-                };
-                self.push_vision_row(source, position, image_index);
-            }
-            ranges.push(start..self.sources.len());
-        }
-        // Text ranges start at zero until `finish` knows how many vision rows there are.
-        let start = self.tokens.len();
-        self.tokens.extend_from_slice(tokens);
-        self.token_positions.extend((0..tokens.len()).map(index));
-        self.segments.samples.push(SampleSegments {
-            images: ranges,
-            text: start..self.tokens.len(),
-        });
-        Ok(())
-    }
-
-    fn push_vision_row(&mut self, source: u32, position: u32, image: u32) {
-        self.sources.push(source);
-        self.positions.push(position);
-        self.image_indices.push(image);
-    }
-
-    /// Copies the pixels of one patch, channel by channel, and returns where its embedding will be found.
-    fn push_pixels(&mut self, config: &ModelConfig, pixels: &[f32], patch: usize) -> u32 {
-        let (size, side) = (config.image_size, config.patch_size);
-        let (top, left) = (patch / config.grid() * side, patch % config.grid() * side);
-        let row = self.pixels.len() / config.patch_values();
-        for channel in 0..3 {
-            for y in top..top + side {
-                let start = (channel * size + y) * size + left;
-                self.pixels.extend_from_slice(&pixels[start..start + side]);
-            }
-        }
-        index(row + 2)
-    }
-
-    fn finish(&mut self) {
-        let vision = self.sources.len();
-        for sample in &mut self.segments.samples {
-            sample.text = sample.text.start + vision..sample.text.end + vision;
-        }
-        self.segments.vision_rows = vision;
-        self.segments.text_rows = self.tokens.len();
-    }
-}
-
-/// Narrows a row number; batches are bounded far below 2^32 rows by what was checked before.
-fn index(value: usize) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-fn check(
-    config: &ModelConfig,
-    sample: usize,
-    images: &[PatchedImage],
-    tokens: &[u32],
-) -> Result<(), ForwardError> {
-    if images.is_empty() && tokens.is_empty() {
-        return Err(ForwardError::EmptySample { sample });
-    }
-    if tokens.len() > config.max_text_length {
-        let (found, limit) = (tokens.len(), config.max_text_length);
-        return Err(ForwardError::TextTooLong { sample, found, limit });
-    }
-    if images.len() > config.max_images {
-        let (found, limit) = (images.len(), config.max_images);
-        return Err(ForwardError::TooManyImages { sample, found, limit });
-    }
-    if let Some(&found) = tokens.iter().find(|t| **t as usize >= config.vocab_size) {
-        return Err(ForwardError::TokenId {
-            found,
-            limit: config.vocab_size,
-        });
-    }
-    let expected = 3 * config.image_size * config.image_size;
-    for (i, image) in images.iter().enumerate() {
-        let outside = image.patches.iter().any(|p| p.index >= config.patches());
-        if image.pixels.len() != expected || outside {
-            return Err(ForwardError::ImageSize {
-                sample,
-                image: i,
-                found: image.pixels.len(),
-                expected,
-            });
-        }
-    }
-    Ok(())
 }

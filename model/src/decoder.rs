@@ -8,12 +8,13 @@ use crate::encoder::{EncoderOutput, Observe, Place};
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::rotary::{Rotary, RotaryTable};
-use crate::layers::Weights;
 use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections, scorings};
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
+use crate::layers::{Weights, own_rows};
 use crate::memory::{KvCache, MemoryLayer, PromptMemory};
+use crate::prefix::with_prefixes;
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -204,7 +205,7 @@ impl Decoder {
             let attended = self_attention(&qkv, &own, &layer.scoring)?; // [N, D]
             x = layer.after_self(&x, &attended)?; // [N, D]
             let q = layer.cross_query(&x)?; // [N, D]
-            let kv = layer.cross.kv.forward(&encoded.hidden)?; // [S, 2D]
+            let kv = layer.cross_keys_values(index, encoded)?; // [N + R, 2D]
             x = layer.after_cross(&x, &cross_attention(&q, &kv, &cross, &layer.cross_scoring)?)?; // [N, D]
             observe(Place::Layer(index), &x)?;
         }
@@ -221,19 +222,23 @@ impl Decoder {
         self.output.forward(&(hidden * self.output_scale)?)
     }
 
+    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of each layer, `[R, 2D]`.
+    pub(crate) fn cross_keys_values(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
+        let layers = self.layers.iter();
+        layers.map(|layer| layer.cross.kv.forward(hidden)).collect()
+    }
+
     pub(crate) fn prompt_memory(
         &self,
         encoded: &EncoderOutput,
     ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
         let samples = &encoded.segments.samples;
         let mut layers: Vec<Vec<MemoryLayer>> = samples.iter().map(|_| Vec::new()).collect();
-        for layer in &self.layers {
-            let kv = layer.cross.kv.forward(&encoded.hidden)?; // [N, 2D]
+        for (index, layer) in self.layers.iter().enumerate() {
+            let kv = layer.cross_keys_values(index, encoded)?; // [N + R, 2D]
             for (sample, memory) in samples.iter().zip(&mut layers) {
-                let parts = sample.all().into_iter().map(|r| kv.narrow(0, r.start, r.len()));
-                let own = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?; // [S, 2D]
                 memory.push(MemoryLayer {
-                    kv: own.force_contiguous()?,
+                    kv: own_rows(&kv, &sample.all())?, // [S, 2D]
                 });
             }
         }
@@ -303,6 +308,12 @@ impl DecoderLayer {
         x + self
             .projections
             .out(&normed(self.self_inner_norm.as_ref(), attended)?, 0)? // [N, D]
+    }
+
+    /// Projects an encoded batch's own rows to keys and values, and puts those that its prefixes keep behind, `[N + R, 2D]`.
+    fn cross_keys_values(&self, layer: usize, encoded: &EncoderOutput) -> Result<Tensor> {
+        let own = encoded.packed()?.map(|rows| self.cross.kv.forward(&rows)); // [N, 2D]
+        with_prefixes(own.transpose()?, &encoded.prefixes, |prefix| prefix.cross(layer))
     }
 
     fn cross_query(&self, x: &Tensor) -> Result<Tensor> {

@@ -2,7 +2,7 @@
 //!
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1; sub-norms as in arXiv 2210.06423.
 
-use crate::attention::{Scoring, self_attention};
+use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
 use crate::batch::{EncoderBatch, SampleSegments, Segments};
 use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
 use crate::decoder::DecoderBatch;
@@ -12,8 +12,9 @@ use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
 use crate::layers::positions::resize_grid;
-use crate::layers::{Weights, by_expert};
+use crate::layers::{Weights, by_expert, own_rows};
 use crate::memory::{KvCache, MemoryLayer, PromptMemory};
+use crate::prefix::{ImagePrefix, with_prefixes};
 use candle_core::{Device, Result, Tensor, bail};
 use std::sync::Arc;
 
@@ -34,12 +35,15 @@ pub(crate) type Observe<'a> = &'a mut dyn FnMut(Place, &Tensor) -> Result<()>;
 /// What the encoder makes of a batch.
 #[derive(Clone, Debug)]
 pub struct EncoderOutput {
-    /// The rows, `[N, D]`, vision first.
+    /// The rows, `[N, D]`, vision first; behind them those of the batch's image prefixes, `[N + R, D]` together.
     pub hidden: Tensor,
     /// Which rows belong to which sample.
     pub segments: Segments,
-    /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them; else none.
+    /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them or they were to be kept; else
+    /// none.
     pub(crate) keys_values: Vec<Tensor>,
+    /// What was known of pictures, in the order of its rows.
+    pub(crate) prefixes: Vec<ImagePrefix>,
 }
 
 impl EncoderOutput {
@@ -59,7 +63,26 @@ impl EncoderOutput {
                 ..self.segments
             },
             keys_values: self.keys_values.clone(),
+            prefixes: self.prefixes.clone(),
         }
+    }
+
+    /// Returns the rows that the batch had of its own, `[N, D]`; none where all were known.
+    pub(crate) fn packed(&self) -> Result<Option<Tensor>> {
+        match self.segments.rows() {
+            0 => Ok(None),
+            rows => self.hidden.narrow(0, 0, rows).map(Some),
+        }
+    }
+
+    /// Returns the image prefix whose first row is `row`.
+    pub(crate) fn known(&self, row: usize) -> Option<&ImagePrefix> {
+        let mut start = self.segments.rows();
+        self.prefixes.iter().find(|prefix| {
+            let found = start == row;
+            start += prefix.rows();
+            found
+        })
     }
 }
 
@@ -135,26 +158,50 @@ impl Encoder {
         })
     }
 
+    /// Encodes a batch; `keep` says that the keys and values of every layer are to be kept.
     pub(crate) fn forward(
         &self,
         batch: &EncoderBatch,
+        keep: bool,
         observe: Observe,
     ) -> std::result::Result<EncoderOutput, ForwardError> {
-        if batch.segments.rows() == 0 {
+        if batch.segments.samples.is_empty() {
             return Err(ForwardError::EmptyBatch);
         }
+        let mut keys_values = Vec::new();
+        let packed = match batch.segments.rows() {
+            // Of pictures alone that are known already there is nothing to compute.
+            0 => None,
+            _ => {
+                let kept = (keep || self.writes).then_some(&mut keys_values);
+                Some(self.run(batch, kept, observe)?) // [N, D]
+            }
+        };
+        Ok(EncoderOutput {
+            hidden: with_prefixes(packed, &batch.prefixes, |prefix| Ok(prefix.hidden()))?, // [N + R, D]
+            segments: batch.segments.clone(),
+            keys_values,
+            prefixes: batch.prefixes.clone(),
+        })
+    }
+
+    /// Runs the layers on the packed rows, `[N, D]`, and puts each one's keys and values `[N, 2D]` into `kept`.
+    fn run(
+        &self,
+        batch: &EncoderBatch,
+        mut kept: Option<&mut Vec<Tensor>>,
+        observe: Observe,
+    ) -> Result<Tensor> {
         let split = batch.segments.vision_rows;
         let plan = Arc::new(batch.segments.plan(self.pattern));
         let mut x = self.embed(batch)?; // [N, D]
         observe(Place::Embedded, &x)?;
-        let mut keys_values = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, split, |qkv| {
-                if self.writes {
-                    let d = qkv.dim(1)? / 3;
-                    keys_values.push(qkv.narrow(1, d, 2 * d)?); // [N, 2D]
+                if let Some(kept) = kept.as_deref_mut() {
+                    kept.push(keys_values(qkv)?); // [N, 2D]
                 }
-                self_attention(qkv, &plan, &layer.scoring)
+                attend(qkv, index, &batch.prefixes, &plan, &layer.scoring)
             })?; // [N, D]
             observe(Place::Layer(index), &x)?;
         }
@@ -163,11 +210,7 @@ impl Encoder {
             None => x,
         };
         observe(Place::Output, &hidden)?;
-        Ok(EncoderOutput {
-            hidden,
-            segments: batch.segments.clone(),
-            keys_values,
-        })
+        Ok(hidden)
     }
 
     /// Keeps what writing behind each sample needs of it: its keys and values.
@@ -177,10 +220,8 @@ impl Encoder {
     ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
         let one = |sample: &SampleSegments| {
             let layer = |kv: &Tensor| {
-                let rows = sample.all().into_iter().map(|r| kv.narrow(0, r.start, r.len()));
-                let kv = Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?; // [S, 2D]
                 Ok(MemoryLayer {
-                    kv: kv.force_contiguous()?,
+                    kv: own_rows(kv, &sample.all())?, // [S, 2D]
                 })
             };
             let layers = encoded.keys_values.iter().map(layer).collect::<Result<_>>()?;
@@ -264,6 +305,28 @@ impl Encoder {
     fn rows(&self, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
         table.index_select(&Tensor::from_slice(rows, rows.len(), &self.device)?, 0)
     }
+}
+
+/// Returns the keys and values `[N, 2D]` of a fused projection `[N, 3D]`.
+fn keys_values(qkv: &Tensor) -> Result<Tensor> {
+    let d = qkv.dim(1)? / 3;
+    qkv.narrow(1, d, 2 * d)
+}
+
+/// Attends from the rows of `qkv` `[N, 3D]` to themselves and, where the batch has any, to those of its prefixes, `[N, D]`.
+fn attend(
+    qkv: &Tensor,
+    layer: usize,
+    prefixes: &[ImagePrefix],
+    plan: &Arc<AttentionPlan>,
+    scoring: &Scoring,
+) -> Result<Tensor> {
+    if prefixes.is_empty() {
+        return self_attention(qkv, plan, scoring);
+    }
+    let q = qkv.narrow(1, 0, qkv.dim(1)? / 3)?; // [N, D]
+    let kv = with_prefixes(Some(keys_values(qkv)?), prefixes, |prefix| prefix.layer(layer))?; // [N + R, 2D]
+    cross_attention(&q, &kv, plan, scoring)
 }
 
 impl VisionEmbedding {

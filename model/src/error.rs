@@ -1,5 +1,7 @@
 //! Errors of running a model.
 
+use crate::config::AttentionPattern;
+
 /// What can go wrong between a batch and its numbers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +73,36 @@ pub enum ForwardError {
         sample: usize,
         /// What the head expects of each sample.
         expected: &'static str,
+    },
+    /// A sample was to share the rows of its pictures in a model whose attention pattern is not `ImagePrefix`.
+    #[error(
+        "sample {sample} cannot share the rows of its images: the model's attention pattern is {pattern:?}; expected {:?}, \
+         under which images do not see the text",
+        AttentionPattern::ImagePrefix
+    )]
+    NotShareable {
+        /// Which sample of the batch.
+        sample: usize,
+        /// The model's pattern.
+        pattern: AttentionPattern,
+    },
+    /// There is nothing to share, or it was not kept.
+    #[error("sample {sample} {problem}")]
+    Prefix {
+        /// Which sample of the batch.
+        sample: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// What is known of a sample's pictures was made by a model of another shape.
+    #[error("the image prefix of sample {sample} has {found}; the model has {expected}")]
+    ForeignPrefix {
+        /// Which sample of the batch.
+        sample: usize,
+        /// The layers that the prefix has.
+        found: String,
+        /// The layers that the model has.
+        expected: String,
     },
     /// Something was asked of a model that it was not made for.
     #[error("the model makes no {0}: it has no head for it")]

@@ -46,9 +46,12 @@ pub mod kernels;
 mod layers;
 mod memory;
 mod model;
+mod prefix;
 pub mod testing;
 
-pub use batch::{EncoderBatch, EncoderSample, Patch, PatchedImage, SampleSegments, Segments};
+pub use batch::{
+    EncoderBatch, EncoderBatchBuilder, EncoderSample, Patch, PatchedImage, SampleSegments, Segments,
+};
 pub use candle_core::{DType, Device, Tensor};
 pub use checkpoint::{Checkpoint, LoadError};
 pub use config::{Activation, AttentionPattern, ConfigError, Family, LayerConfig, ModelConfig, Positions};
@@ -59,3 +62,4 @@ pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
 pub use init::initialise;
 pub use memory::{KvCache, PromptMemory};
 pub use model::Model;
+pub use prefix::ImagePrefix;

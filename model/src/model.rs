@@ -1,6 +1,6 @@
 //! The model: an encoder, a decoder, and the heads that embed and name patches.
 
-use crate::batch::EncoderBatch;
+use crate::batch::{EncoderBatch, check_shareable};
 use crate::checkpoint::{Checkpoint, LoadError};
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, DecoderBatch, TargetBatch};
@@ -9,6 +9,7 @@ use crate::error::ForwardError;
 use crate::heads::Heads;
 use crate::layers::Weights;
 use crate::memory::{KvCache, PromptMemory};
+use crate::prefix::ImagePrefix;
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 
@@ -124,7 +125,7 @@ impl Model {
     /// Encodes a packed batch.
     ///
     /// # Shapes
-    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first.
+    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first; where the batch has image prefixes `[N + R, D]`, theirs last.
     ///
     /// # Errors
     /// [`ForwardError`] where the batch is empty or a tensor operation fails.
@@ -141,7 +142,50 @@ impl Model {
         batch: &EncoderBatch,
         observe: &mut dyn FnMut(Place, &Tensor) -> candle_core::Result<()>,
     ) -> Result<EncoderOutput, ForwardError> {
-        self.encoder.forward(batch, observe)
+        self.encoder.forward(batch, false, observe)
+    }
+
+    /// Encodes a packed batch as [`Model::encode`] does, and keeps every layer's keys and values, `[N, 2D]`, for
+    /// [`Model::image_prefix`].
+    ///
+    /// # Errors
+    /// As [`Model::encode`].
+    pub fn encode_keeping(&self, batch: &EncoderBatch) -> Result<EncoderOutput, ForwardError> {
+        self.encoder.forward(batch, true, &mut |_, _| Ok(()))
+    }
+
+    /// Copies what encoding left behind of a sample's pictures, all of them in their order, for later prompts about them.
+    /// Pictures that were known already give the prefix that they came with.
+    ///
+    /// # Errors
+    /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`; [`ForwardError::Prefix`] where
+    /// there is no such sample, it has no pictures, or the batch was not encoded by [`Model::encode_keeping`].
+    ///
+    /// # Examples
+    /// ```
+    /// use multiway_model::testing::{random_inference_model, tiny_config};
+    /// use multiway_model::{EncoderBatch, EncoderSample, ProcessedImage};
+    ///
+    /// # fn main() -> Result<(), multiway_model::ForwardError> {
+    /// let config = tiny_config(); // pictures of 16 patches
+    /// let model = random_inference_model(&config, 7)?;
+    /// let picture = [ProcessedImage::from_pixels(vec![0.0; 3 * 16 * 16])];
+    /// let batch = EncoderBatch::new(&config, &[EncoderSample { images: &picture, tokens: &[5, 1] }])?;
+    /// let prefix = model.image_prefix(&model.encode_keeping(&batch)?, 0)?;
+    ///
+    /// let mut batch = EncoderBatch::builder(&config);
+    /// batch.push_known(&prefix, &[8, 9, 1])?;
+    /// let encoded = model.encode(&batch.build())?; // three rows are computed, and seventeen known
+    /// assert_eq!(encoded.hidden.dims(), [20, config.hidden_size]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn image_prefix(&self, encoded: &EncoderOutput, sample: usize) -> Result<ImagePrefix, ForwardError> {
+        check_shareable(&self.config, sample)?;
+        ImagePrefix::of(encoded, sample, |hidden| match &self.decoder {
+            Some(decoder) => decoder.cross_keys_values(hidden),
+            None => Ok(Vec::new()),
+        })
     }
 
     /// Computes what decoding needs of each encoded sample, once a request: cross-attention keys and values, or where the

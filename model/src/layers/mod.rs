@@ -10,6 +10,7 @@ use crate::config::ModelConfig;
 use candle_core::{Result, Tensor};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Reads a weight by the name that its file has for it.
 type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
@@ -74,6 +75,16 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// Copies the rows of some ranges, one after another, into memory of their own, so that the rest of `x` can go.
+pub(crate) fn own_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
+    let parts = ranges.iter().map(|range| x.narrow(0, range.start, range.len()));
+    match parts.collect::<Result<Vec<_>>>()?.as_slice() {
+        // A contiguous view counts as contiguous, and `copy` would clone all that it is a view of.
+        [only] => only.force_contiguous(),
+        parts => Tensor::cat(parts, 0),
+    }
+}
+
 /// Applies one function to the first `split` rows and another to the rest: vision and language experts.
 ///
 /// Activations are expert-major, so that an expert is one `narrow`, and a batch of one modality costs none.
@@ -94,5 +105,32 @@ pub(crate) fn by_expert<T>(
             Tensor::cat(&[vision, language], 0)
         }
         _ => candle_core::bail!("expected one or two experts, found {}", experts.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Storage;
+
+    #[test]
+    fn rows_of_their_own_keep_no_others_in_memory() {
+        let x = crate::testing::random(&[10, 6], 1);
+        let whole: Vec<Vec<f32>> = x.to_vec2().unwrap();
+        for (view, from) in [(x.clone(), 0), (x.narrow(1, 2, 4).unwrap(), 2)] {
+            for ranges in [vec![3..5], vec![1..2, 7..10]] {
+                let own = own_rows(&view, &ranges).unwrap();
+                let width = view.dim(1).unwrap();
+                let rows = ranges.iter().flat_map(Clone::clone);
+                let expected: Vec<Vec<f32>> =
+                    rows.map(|row| whole[row][from..from + width].to_vec()).collect();
+                assert_eq!(own.to_vec2::<f32>().unwrap(), expected);
+                let (storage, _) = own.storage_and_layout();
+                let Storage::Cpu(storage) = &*storage else {
+                    panic!("on the CPU")
+                };
+                assert_eq!(storage.as_slice::<f32>().unwrap().len(), own.elem_count());
+            }
+        }
     }
 }

@@ -1,0 +1,196 @@
+//! What encoding pictures leaves behind for every later prompt about them.
+
+use crate::config::ModelConfig;
+use crate::encoder::EncoderOutput;
+use crate::error::ForwardError;
+use crate::layers::own_rows;
+use candle_core::{Result, Tensor, bail};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What the encoder made of one ordered group of pictures; cheap to clone, and shared by every prompt about them.
+///
+/// Where image rows see image rows only ([`AttentionPattern::ImagePrefix`](crate::AttentionPattern::ImagePrefix)), it does
+/// not depend on the text beside the pictures. The pictures of a group see each other, so that it stands for all of them in
+/// their order, and for none of them alone. It belongs to the weights that made it: keep those of two models apart.
+///
+/// # Shapes
+/// For R rows, each picture's class row before its patches: keys and values `[R, 2D]` of each encoder layer, the final
+/// rows `[R, D]`, and cross-attention keys and values `[R, 2D]` of each decoder layer.
+#[derive(Clone, Debug)]
+pub struct ImagePrefix {
+    kept: Arc<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// The rows of each picture, from 0 to R.
+    images: Vec<Range<usize>>,
+    /// `[R, 2D]` for each encoder layer: keys, then values.
+    layers: Vec<Tensor>,
+    /// `[R, D]`, after the last norm.
+    hidden: Tensor,
+    /// `[R, 2D]` for each decoder layer: keys, then values.
+    cross: Vec<Tensor>,
+}
+
+/// How many layers keep keys and values, and how wide a row of them is.
+#[derive(PartialEq)]
+struct Shape {
+    encoder: (usize, usize),
+    decoder: (usize, usize),
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((encoder, width), (decoder, cross)) = (self.encoder, self.decoder);
+        write!(f, "{encoder} encoder layers of width {width}")?;
+        match decoder {
+            0 => write!(f, " and no decoder"),
+            _ => write!(f, " and {decoder} decoder layers of width {cross}"),
+        }
+    }
+}
+
+impl ImagePrefix {
+    /// Copies what belongs to a sample's pictures; `cross` projects final rows `[R, D]` for each decoder layer, `[R, 2D]`.
+    pub(crate) fn of(
+        encoded: &EncoderOutput,
+        sample: usize,
+        cross: impl FnOnce(&Tensor) -> Result<Vec<Tensor>>,
+    ) -> std::result::Result<Self, ForwardError> {
+        let refuse = |problem| Err(ForwardError::Prefix { sample, problem });
+        let Some(segments) = encoded.segments.samples.get(sample) else {
+            return refuse("does not exist");
+        };
+        let (Some(first), Some(last)) = (segments.images.first(), segments.images.last()) else {
+            return refuse("has no images");
+        };
+        let start = first.start;
+        if let Some(known) = encoded.known(start) {
+            return Ok(known.clone());
+        }
+        if encoded.keys_values.is_empty() {
+            return refuse("was encoded without keeping keys and values: use Model::encode_keeping");
+        }
+        let rows = [start..last.end];
+        let own = |x: &Tensor| Ok(own_rows(x, &rows)?.detach());
+        let hidden = own(&encoded.hidden)?; // [R, D]
+        let images = segments
+            .images
+            .iter()
+            .map(|image| image.start - start..image.end - start);
+        let kept = Kept {
+            images: images.collect(),
+            layers: encoded.keys_values.iter().map(own).collect::<Result<_>>()?,
+            cross: cross(&hidden)?.iter().map(Tensor::detach).collect(),
+            hidden,
+        };
+        Ok(Self { kept: Arc::new(kept) })
+    }
+
+    /// Counts the rows of all its pictures, R.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.kept.images.last().map_or(0, |image| image.end)
+    }
+
+    /// Lists the rows of each picture, in the order of the group, from 0 to R.
+    #[must_use]
+    pub fn images(&self) -> &[Range<usize>] {
+        &self.kept.images
+    }
+
+    /// Counts the bytes that it keeps, however many clones of it there are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Kept {
+            layers,
+            hidden,
+            cross,
+            ..
+        } = self.kept.as_ref();
+        let all = layers.iter().chain(cross).chain([hidden]);
+        all.map(|x| x.elem_count() * x.dtype().size_in_bytes()).sum()
+    }
+
+    /// Returns the keys and values of an encoder layer, `[R, 2D]`.
+    pub(crate) fn layer(&self, layer: usize) -> Result<&Tensor> {
+        at(&self.kept.layers, layer, "encoder")
+    }
+
+    /// Returns the cross-attention keys and values of a decoder layer, `[R, 2D]`.
+    pub(crate) fn cross(&self, layer: usize) -> Result<&Tensor> {
+        at(&self.kept.cross, layer, "decoder")
+    }
+
+    /// Returns the final rows, `[R, D]`.
+    pub(crate) fn hidden(&self) -> &Tensor {
+        &self.kept.hidden
+    }
+
+    /// Tells whether two are clones of one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kept, &other.kept)
+    }
+
+    /// Checks that it is made as a model's own would be.
+    pub(crate) fn check(&self, config: &ModelConfig, sample: usize) -> std::result::Result<(), ForwardError> {
+        let (found, expected) = (self.shape(), shape_of(config));
+        if found == expected {
+            return Ok(());
+        }
+        Err(ForwardError::ForeignPrefix {
+            sample,
+            found: found.to_string(),
+            expected: expected.to_string(),
+        })
+    }
+
+    fn shape(&self) -> Shape {
+        let of = |layers: &[Tensor]| {
+            let width = layers
+                .first()
+                .map_or(0, |kv| kv.dims().last().map_or(0, |width| width / 2));
+            (layers.len(), width)
+        };
+        Shape {
+            encoder: of(&self.kept.layers),
+            decoder: of(&self.kept.cross),
+        }
+    }
+}
+
+fn shape_of(config: &ModelConfig) -> Shape {
+    let (encoder, decoder) = (config.encoder(), config.decoder());
+    let decoder_width = match config.decoder_layers {
+        0 => 0,
+        _ => decoder.heads * decoder.head_size,
+    };
+    Shape {
+        encoder: (config.encoder_layers, encoder.heads * encoder.head_size),
+        decoder: (config.decoder_layers, decoder_width),
+    }
+}
+
+fn at<'a>(layers: &'a [Tensor], layer: usize, stack: &str) -> Result<&'a Tensor> {
+    match layers.get(layer) {
+        Some(kv) => Ok(kv),
+        None => bail!(
+            "the image prefix has {} {stack} layers, asked for layer {layer}",
+            layers.len()
+        ),
+    }
+}
+
+/// Puts what prefixes keep behind the rows of a batch, where it has rows of its own.
+pub(crate) fn with_prefixes(
+    own: Option<Tensor>,
+    prefixes: &[ImagePrefix],
+    kept: impl Fn(&ImagePrefix) -> Result<&Tensor>,
+) -> Result<Tensor> {
+    let known = prefixes.iter().map(|prefix| kept(prefix).cloned());
+    let parts = own.into_iter().map(Ok).chain(known);
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0) // [N + R, ..]
+}
