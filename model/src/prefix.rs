@@ -102,6 +102,12 @@ impl ImagePrefix {
         &self.kept.images
     }
 
+    /// Tells whether a clone of it is held elsewhere.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.kept) > 1
+    }
+
     /// Counts the bytes that it keeps, however many clones of it there are.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -1,6 +1,7 @@
 //! What a caller asks for, and the checks that it passes before it may wait for a place.
 
 use crate::constraint::{Compiled, Constraint};
+use crate::engine::Digest;
 use crate::error::RequestError;
 use crate::tokenizer::{TokenId, Tokenizer};
 use multiway_model::{ModelConfig, ProcessedImage};
@@ -255,6 +256,8 @@ pub(crate) struct Prepared {
     pub(crate) sampling: SamplingParams,
     pub(crate) priority: i32,
     pub(crate) timeout: Option<Duration>,
+    /// What tells the pictures from all others, once it was asked for.
+    pub(crate) pictures: Option<Digest>,
     /// The compiled constraint, where the answer is to be written.
     pub(crate) constraint: Option<Arc<Compiled>>,
 }
@@ -315,6 +318,7 @@ impl Prepared {
             sampling: request.sampling,
             priority: request.priority,
             timeout: request.timeout,
+            pictures: None,
             constraint: None,
         })
     }

@@ -121,6 +121,7 @@ async fn load_and_cancel() {
         .queue_capacity(2 * REQUESTS)
         .encode_budget(256)
         .memory_budget(BUDGET)
+        .reuse_budget(100_000)
         .build()
         .unwrap();
     let run = async |seed: u64| {

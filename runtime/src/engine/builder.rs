@@ -43,6 +43,7 @@ pub(super) struct Options {
     pub(super) queue_capacity: usize,
     pub(super) encode_budget: usize,
     pub(super) memory_budget: usize,
+    pub(super) reuse_budget: usize,
     pub(super) replicas: usize,
 }
 
@@ -54,6 +55,7 @@ impl Default for Options {
             queue_capacity: 1024,
             encode_budget: 2048,
             memory_budget: 1 << 30,
+            reuse_budget: 256 << 20,
             replicas: 1,
         }
     }
@@ -122,6 +124,17 @@ impl<'a> EngineBuilder<'a> {
     /// the budget.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.options.memory_budget = bytes;
+        self
+    }
+
+    /// Sets how many bytes are kept of encoded prompts, so that the same need not be encoded again; else 256 MiB, and with 0
+    /// nothing is kept.
+    ///
+    /// The same prompt is encoded once, whoever asks. Where a model's pictures see no text
+    /// ([`AttentionPattern::ImagePrefix`](multiway_model::AttentionPattern::ImagePrefix)), so is each picture, whatever is
+    /// asked about it. Answers are the same bits. What was used longest ago is forgotten first; replicas share the budget.
+    pub fn reuse_budget(mut self, bytes: usize) -> Self {
+        self.options.reuse_budget = bytes;
         self
     }
 
@@ -196,7 +209,8 @@ impl<'a> EngineBuilder<'a> {
             self.options.memory_budget / self.options.replicas,
         )?;
         let forwards = (0..self.options.replicas).map(|_| {
-            let forward = ModelForward::new(Arc::clone(&model), &limits.capacity);
+            let kept = self.options.reuse_budget / self.options.replicas;
+            let forward = ModelForward::new(Arc::clone(&model), &limits.capacity, kept);
             forward.map_err(|source| EngineError::Cache { max_batch, source })
         });
         let forwards = forwards.collect::<Result<Vec<_>, _>>()?;
@@ -244,6 +258,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
         places: Arc::new(Semaphore::new(options.queue_capacity)),
         queue_capacity: options.queue_capacity,
         limits,
+        reuses: options.reuse_budget > 0,
         score_rows: options.max_batch.div_ceil(2),
     };
     Ok(Engine {

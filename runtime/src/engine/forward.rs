@@ -1,13 +1,15 @@
 //! What the engine needs of a model: prompts to what is read off them, rows to logits.
 
-use super::reading::{PromptToRead, Read, Reading, likeliest};
+use super::reading::{Digest, PromptToRead, Read, Reading, likeliest};
+use super::reuse::{Key, Reuse, ReuseCache, Value};
 use crate::scheduler::Resources;
 use crate::stream::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
 use multiway_model::{
-    DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, ForwardError, KvCache, Model, Patch,
-    PatchedImage, SampleSegments, Tensor,
+    AttentionPattern, DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderBatchBuilder, EncoderOutput,
+    EncoderSample, ForwardError, KvCache, Model, ModelConfig, Patch, PatchedImage, SampleSegments, Tensor,
 };
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,6 +32,9 @@ pub(crate) trait Forward {
 
     /// Forgets what a slot holds.
     fn clear(&mut self, slot: usize);
+
+    /// Tells what encoding found that was known.
+    fn reuse(&self) -> Reuse;
 }
 
 /// The model itself.
@@ -37,51 +42,144 @@ pub(crate) struct ModelForward {
     model: Arc<Model>,
     /// None where the model writes no text.
     pub(super) cache: Option<KvCache>,
+    kept: ReuseCache<Key, Value>,
+    reuse: Reuse,
+}
+
+/// Prompts laid out for the encoder.
+struct Packed {
+    batch: EncoderBatch,
+    /// Which samples of the batch are whose.
+    owners: Vec<Range<usize>>,
+    /// Samples whose pictures are to be kept.
+    fresh: Vec<(Digest, usize)>,
 }
 
 impl ModelForward {
-    /// Makes room for what a scheduler gives out.
-    pub(crate) fn new(model: Arc<Model>, capacity: &Resources) -> Result<Self, ForwardError> {
+    /// Makes room for what a scheduler gives out, and for `kept` bytes of what may be needed again.
+    pub(crate) fn new(model: Arc<Model>, capacity: &Resources, kept: usize) -> Result<Self, ForwardError> {
         let cache = model
             .config()
             .writes_text()
             .then(|| KvCache::with_capacity(&model, capacity.slots, capacity.self_tokens))
             .transpose()?;
-        Ok(Self { model, cache })
+        Ok(Self {
+            model,
+            cache,
+            kept: ReuseCache::new(kept),
+            reuse: Reuse::default(),
+        })
     }
 
-    /// Packs prompts, and tells which samples of the batch are whose.
-    fn pack(&self, prompts: &[PromptToRead]) -> Result<(EncoderBatch, Vec<Range<usize>>), ForwardError> {
-        let config = self.model.config();
-        let all = patches(&[], config.patches());
-        let first: Vec<Vec<Patch>> = prompts
-            .iter()
-            .map(|prompt| match prompt.reading {
-                Reading::Codes { hidden, .. } => patches(hidden, config.patches()),
-                _ => all.clone(),
-            })
-            .collect();
-        let (mut samples, mut owners) = (Vec::new(), Vec::new());
-        for (prompt, first) in prompts.iter().zip(&first) {
-            let start = samples.len();
-            let images: Vec<PatchedImage> = prompt
-                .images
-                .iter()
-                .enumerate()
-                .map(|(index, image)| PatchedImage {
-                    pixels: image.pixels(),
-                    patches: if index == 0 { first } else { &all },
-                })
-                .collect();
-            // A head that compares two pictures reads each beside the same text, as a sample of its own.
-            if *prompt.reading == Reading::Classes && config.max_images > 1 {
-                samples.extend(images.into_iter().map(|image| (vec![image], prompt.tokens)));
+    /// Packs prompts. Pictures that are known, or that an earlier prompt shows too, are not encoded again where what is made
+    /// of them does not depend on the text.
+    fn pack(&mut self, prompts: &[PromptToRead]) -> Result<Packed, ForwardError> {
+        let model = Arc::clone(&self.model);
+        let config = model.config();
+        let mut batch = EncoderBatch::builder(config);
+        let (mut owners, mut fresh) = (Vec::new(), Vec::<(Digest, usize)>::new());
+        let mut samples = 0;
+        for prompt in prompts {
+            let start = samples;
+            samples += 1;
+            let shareable = self.shareable(prompt);
+            let known = shareable.and_then(|pictures| self.kept.get(&Key::Pictures(pictures)));
+            let earlier = fresh.iter().find(|(pictures, _)| shareable == Some(*pictures));
+            if let Some(Value::Pictures(prefix)) = known {
+                self.reuse.pictures += 1;
+                batch.push_known(&prefix, prompt.tokens)?;
+            } else if let Some((_, earlier)) = earlier {
+                self.reuse.pictures += 1;
+                batch.push_shared(*earlier, prompt.tokens)?;
+            } else if *prompt.reading == Reading::Classes && config.max_images > 1 {
+                // A head that compares two pictures reads each beside the same text, as a sample of its own.
+                samples = start + prompt.images.len();
+                for image in prompt.images {
+                    batch.push(EncoderSample {
+                        images: std::slice::from_ref(image),
+                        tokens: prompt.tokens,
+                    })?;
+                }
             } else {
-                samples.push((images, prompt.tokens));
+                fresh.extend(shareable.map(|pictures| (pictures, start)));
+                push(&mut batch, config, prompt)?;
             }
-            owners.push(start..samples.len());
+            owners.push(start..samples);
         }
-        Ok((EncoderBatch::with_patches(config, &samples)?, owners))
+        Ok(Packed {
+            batch: batch.build(),
+            owners,
+            fresh,
+        })
+    }
+
+    /// Tells pictures from all others, where what the encoder makes of them can be shared.
+    fn shareable(&self, prompt: &PromptToRead) -> Option<Digest> {
+        let config = self.model.config();
+        let whole = !matches!(prompt.reading, Reading::Codes { .. } | Reading::Classes);
+        let apart = config.attention_pattern == AttentionPattern::ImagePrefix;
+        prompt
+            .pictures
+            .filter(|_| self.kept.is_on() && whole && apart && !prompt.images.is_empty())
+    }
+
+    /// Encodes prompts in one packed batch and reads off each what it asks for.
+    fn encode_all(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError> {
+        let Packed { batch, owners, fresh } = self.pack(prompts)?;
+        let encoded = if fresh.is_empty() {
+            self.model.encode(&batch)? // [N, D]
+        } else {
+            self.model.encode_keeping(&batch)? // [N, D]
+        };
+        let reads = self.read(prompts, &owners, &encoded)?;
+        for (pictures, sample) in fresh {
+            let prefix = Value::Pictures(self.model.image_prefix(&encoded, sample)?);
+            self.kept.insert(Key::Pictures(pictures), prefix);
+        }
+        Ok(reads)
+    }
+
+    fn read(
+        &self,
+        prompts: &[PromptToRead],
+        owners: &[Range<usize>],
+        encoded: &EncoderOutput,
+    ) -> Result<Vec<Read>, ForwardError> {
+        // Of each kind, what all prompts that ask for it want is read at once.
+        let asking = |wanted: &Reading| {
+            let asking = prompts.iter().zip(owners);
+            let samples = asking.filter(|(prompt, _)| prompt.reading == wanted);
+            let samples: Vec<usize> = samples.flat_map(|(_, samples)| samples.clone()).collect();
+            (!samples.is_empty()).then(|| encoded.select(&samples))
+        };
+        let mut memories = match asking(&Reading::Memory) {
+            Some(encoded) => self.model.prompt_memory(&encoded)?.into_iter(),
+            None => Vec::new().into_iter(),
+        };
+        let mut embeddings = match asking(&Reading::Embedding) {
+            Some(encoded) => rows(&self.model.embed(&encoded)?)?.into_iter(), // [B, E]
+            None => Vec::new().into_iter(),
+        };
+        let mut classes = match asking(&Reading::Classes) {
+            Some(encoded) => rows(&self.model.classify(&encoded)?)?.into_iter(), // [B, C]
+            None => Vec::new().into_iter(),
+        };
+        let nothing = || ForwardError::EmptyBatch;
+        let read = |(prompt, samples): (&PromptToRead, &Range<usize>)| {
+            let sample = &encoded.segments.samples[samples.start];
+            match prompt.reading {
+                Reading::Memory => memories.next().map(Read::Memory).ok_or_else(nothing),
+                Reading::Embedding => embeddings.next().map(Read::Embedding).ok_or_else(nothing),
+                Reading::Classes => classes.next().map(Read::Classes).ok_or_else(nothing),
+                Reading::Words {
+                    mask,
+                    count,
+                    vocabulary,
+                } => self.words(encoded, sample, prompt.tokens, (*mask, *count, *vocabulary)),
+                Reading::Codes { hidden, count } => self.codes(encoded, sample, hidden, *count),
+            }
+        };
+        prompts.iter().zip(owners).map(read).collect()
     }
 
     /// Names the words behind the masks of a prompt's text.
@@ -151,43 +249,43 @@ impl ModelForward {
 
 impl Forward for ModelForward {
     fn encode(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError> {
-        let (batch, owners) = self.pack(prompts)?;
-        let encoded = self.model.encode(&batch)?; // [N, D]
-        // Of each kind, what all prompts that ask for it want is read at once.
-        let asking = |wanted: &Reading| {
-            let asking = prompts.iter().zip(&owners);
-            let samples = asking.filter(|(prompt, _)| prompt.reading == wanted);
-            let samples: Vec<usize> = samples.flat_map(|(_, samples)| samples.clone()).collect();
-            (!samples.is_empty()).then(|| encoded.select(&samples))
-        };
-        let mut memories = match asking(&Reading::Memory) {
-            Some(encoded) => self.model.prompt_memory(&encoded)?.into_iter(),
-            None => Vec::new().into_iter(),
-        };
-        let mut embeddings = match asking(&Reading::Embedding) {
-            Some(encoded) => rows(&self.model.embed(&encoded)?)?.into_iter(), // [B, E]
-            None => Vec::new().into_iter(),
-        };
-        let mut classes = match asking(&Reading::Classes) {
-            Some(encoded) => rows(&self.model.classify(&encoded)?)?.into_iter(), // [B, C]
-            None => Vec::new().into_iter(),
-        };
-        let nothing = || ForwardError::EmptyBatch;
-        let read = |(prompt, samples): (&PromptToRead, &Range<usize>)| {
-            let sample = &batch.segments().samples[samples.start];
-            match prompt.reading {
-                Reading::Memory => memories.next().map(Read::Memory).ok_or_else(nothing),
-                Reading::Embedding => embeddings.next().map(Read::Embedding).ok_or_else(nothing),
-                Reading::Classes => classes.next().map(Read::Classes).ok_or_else(nothing),
-                Reading::Words {
-                    mask,
-                    count,
-                    vocabulary,
-                } => self.words(&encoded, sample, prompt.tokens, (*mask, *count, *vocabulary)),
-                Reading::Codes { hidden, count } => self.codes(&encoded, sample, hidden, *count),
+        let keys: Vec<Option<Key>> = prompts
+            .iter()
+            .map(|prompt| Key::prompt(prompt).filter(|_| self.kept.is_on()))
+            .collect();
+        // Each prompt that is new is encoded once; the others are given what was, or will be, read off it.
+        let mut found: HashMap<&Key, Read> = HashMap::new();
+        let mut new: Vec<usize> = Vec::new();
+        for (index, key) in keys.iter().enumerate() {
+            let Some(key) = key else {
+                new.push(index);
+                continue;
+            };
+            if let Some(Value::Read(read)) = self.kept.get(key) {
+                found.insert(key, read);
+            } else if !new.iter().any(|other| keys[*other].as_ref() == Some(key)) {
+                new.push(index);
             }
-        };
-        prompts.iter().zip(&owners).map(read).collect()
+        }
+        self.reuse.prompts += (prompts.len() - new.len()) as u64;
+        let mut alone: HashMap<usize, Read> = HashMap::new();
+        if !new.is_empty() {
+            let unknown: Vec<PromptToRead> = new.iter().map(|index| prompts[*index]).collect();
+            for (index, read) in new.into_iter().zip(self.encode_all(&unknown)?) {
+                match &keys[index] {
+                    Some(key) => {
+                        self.kept.insert(key.clone(), Value::Read(read.clone()));
+                        found.insert(key, read);
+                    }
+                    None => drop(alone.insert(index, read)),
+                }
+            }
+        }
+        let all = keys.iter().enumerate().map(|(index, key)| match key {
+            Some(key) => found.get(key).cloned(),
+            None => alone.remove(&index),
+        });
+        Ok(all.flatten().collect())
     }
 
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
@@ -208,15 +306,45 @@ impl Forward for ModelForward {
             cache.clear(slot);
         }
     }
+
+    fn reuse(&self) -> Reuse {
+        Reuse {
+            bytes: self.kept.bytes(),
+            ..self.reuse
+        }
+    }
 }
 
-/// Lists the patches of a picture, with those that are hidden masked.
-fn patches(hidden: &[usize], patches: usize) -> Vec<Patch> {
-    let patch = |index| Patch {
-        index,
-        masked: hidden.contains(&index),
+/// Packs a prompt with all its pictures; of the first, some patches may be hidden.
+fn push(
+    batch: &mut EncoderBatchBuilder,
+    config: &ModelConfig,
+    prompt: &PromptToRead,
+) -> Result<usize, ForwardError> {
+    let Reading::Codes { hidden, .. } = prompt.reading else {
+        return batch.push(EncoderSample {
+            images: prompt.images,
+            tokens: prompt.tokens,
+        });
     };
-    (0..patches).map(patch).collect()
+    let patches = |hidden: &[usize]| -> Vec<Patch> {
+        let patch = |index| Patch {
+            index,
+            masked: hidden.contains(&index),
+        };
+        (0..config.patches()).map(patch).collect()
+    };
+    let (first, others) = (patches(hidden), patches(&[]));
+    let images: Vec<PatchedImage> = prompt
+        .images
+        .iter()
+        .enumerate()
+        .map(|(index, image)| PatchedImage {
+            pixels: image.pixels(),
+            patches: if index == 0 { &first } else { &others },
+        })
+        .collect();
+    batch.push_patched(&images, prompt.tokens)
 }
 
 fn rows(values: &Tensor) -> Result<Vec<Vec<f32>>, ForwardError> {

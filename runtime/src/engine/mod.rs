@@ -13,6 +13,7 @@ mod labels;
 mod limits;
 mod reading;
 mod replica;
+mod reuse;
 mod samples;
 mod scoring;
 mod search;
@@ -36,7 +37,8 @@ use crate::tokenizer::Tokenizer;
 
 use limits::Limits;
 use multiway_model::{Checkpoint, Model, ModelConfig};
-use reading::Reading;
+pub(crate) use reading::Digest;
+use reading::{Reading, digest};
 use replica::Replica;
 use scoring::Scoring;
 use search::SearchReply;
@@ -86,6 +88,8 @@ struct Shared {
     queue_capacity: usize,
     /// What each replica can hold.
     limits: Limits,
+    /// Whether what is made of prompts is kept.
+    reuses: bool,
     /// How many rows of one score request may be in a step.
     score_rows: usize,
 }
@@ -432,12 +436,14 @@ impl Engine {
     }
 
     fn prepare(&self, request: Request) -> Result<Prepared, RequestError> {
-        Prepared::new(
+        let mut prepared = Prepared::new(
             request,
             self.tokenizer(),
             self.config(),
             self.shared.generation.forced_start,
-        )
+        )?;
+        prepared.pictures = self.shared.reuses.then(|| digest(&prepared.images));
+        Ok(prepared)
     }
 
     fn prepare_generation(&self, request: Request) -> Result<Prepared, RequestError> {

@@ -4,17 +4,35 @@ use crate::sampling::LogNormalizer;
 use crate::stream::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
 use multiway_model::{ProcessedImage, PromptMemory};
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 of some pictures' pixels, in their order.
+pub(crate) type Digest = [u8; 32];
+
+/// Tells pictures from all others, by their content.
+pub(crate) fn digest(images: &[ProcessedImage]) -> Digest {
+    let mut hash = Sha256::new();
+    let mut bytes = Vec::new();
+    for image in images {
+        bytes.clear();
+        bytes.extend(image.pixels().iter().flat_map(|pixel| pixel.to_le_bytes()));
+        hash.update(&bytes);
+    }
+    hash.finalize().into()
+}
 
 /// A prompt to encode, and what is to be read off it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PromptToRead<'a> {
     pub(crate) images: &'a [ProcessedImage],
+    /// What tells the pictures from all others, where what is made of them may be kept.
+    pub(crate) pictures: Option<Digest>,
     pub(crate) tokens: &'a [TokenId],
     pub(crate) reading: &'a Reading,
 }
 
 /// What is to be read off an encoded prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reading {
     /// What decoding needs.
     Memory,
@@ -33,7 +51,7 @@ pub(crate) enum Reading {
 }
 
 /// What was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Read {
     Memory(PromptMemory),
     Embedding(Vec<f32>),

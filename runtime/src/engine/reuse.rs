@@ -1,7 +1,70 @@
 //! What is kept of encoded prompts, so that the same need not be encoded again.
 
+use super::reading::{Digest, PromptToRead, Read, Reading};
+use crate::tokenizer::TokenId;
+use multiway_model::ImagePrefix;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+
+/// What is kept, by what it was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// Some pictures, whatever the text beside them.
+    Pictures(Digest),
+    /// A whole prompt, and what is read off it.
+    Prompt(Digest, Vec<TokenId>, Reading),
+}
+
+impl Key {
+    /// Tells a prompt from all others; nothing where nothing is to be kept of it.
+    pub(super) fn prompt(prompt: &PromptToRead) -> Option<Self> {
+        let pictures = prompt.pictures?;
+        Some(Self::Prompt(
+            pictures,
+            prompt.tokens.to_vec(),
+            prompt.reading.clone(),
+        ))
+    }
+}
+
+/// What is kept.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Pictures(ImagePrefix),
+    Read(Read),
+}
+
+impl Kept for Value {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Pictures(prefix) => prefix.bytes(),
+            Self::Read(Read::Memory(memory)) => memory.bytes(),
+            Self::Read(Read::Embedding(values) | Read::Classes(values)) => size_of_val(values.as_slice()),
+            Self::Read(Read::Words(words)) => words.iter().map(|best| size_of_val(best.as_slice())).sum(),
+            Self::Read(Read::Codes(codes)) => codes.iter().map(|best| size_of_val(best.as_slice())).sum(),
+            Self::Read(Read::NotFinite) => 0,
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        match self {
+            Self::Pictures(prefix) => prefix.is_shared(),
+            Self::Read(Read::Memory(memory)) => memory.is_shared(),
+            Self::Read(_) => false,
+        }
+    }
+}
+
+/// How often something was found, and how much is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reuse {
+    /// Prompts that were not encoded at all.
+    pub(crate) prompts: u64,
+    /// Prompts whose pictures were not encoded.
+    pub(crate) pictures: u64,
+    /// Bytes that are kept.
+    pub(crate) bytes: usize,
+}
 
 /// Something that is worth keeping. Clones share what they hold.
 pub(super) trait Kept: Clone {
@@ -66,7 +129,7 @@ impl<K: Clone + Eq + Hash, V: Kept> ReuseCache<K, V> {
     }
 
     /// Keeps a value, in place of what was used longest ago.
-    pub(super) fn insert(&mut self, key: K, value: &V) {
+    pub(super) fn insert(&mut self, key: K, value: V) {
         self.remove(&key);
         let bytes = value.bytes();
         if !self.make_room(bytes) {
@@ -76,7 +139,7 @@ impl<K: Clone + Eq + Hash, V: Kept> ReuseCache<K, V> {
         self.bytes += bytes;
         self.order.insert(self.uses, key.clone());
         let entry = Entry {
-            value: value.clone(),
+            value,
             bytes,
             used: self.uses,
         };
@@ -133,9 +196,11 @@ mod tests {
     #[test]
     fn what_was_used_longest_ago_makes_room() {
         let mut cache = ReuseCache::new(10);
-        ["a", "b", "c"].map(|key| cache.insert(key, &Arc::new(3)));
+        for key in ["a", "b", "c"] {
+            cache.insert(key, Arc::new(3));
+        }
         assert!(cache.get(&"a").is_some());
-        cache.insert("d", &Arc::new(4));
+        cache.insert("d", Arc::new(4));
         assert!(cache.get(&"b").is_none() && cache.get(&"a").is_some() && cache.get(&"c").is_some());
         assert_eq!(cache.bytes(), 10);
     }
@@ -144,22 +209,22 @@ mod tests {
     fn what_is_in_use_stays_and_what_finds_no_room_is_not_kept() {
         let mut cache = ReuseCache::new(10);
         let used = Arc::new(6);
-        cache.insert("used", &used);
-        cache.insert("free", &Arc::new(4));
-        cache.insert("large", &Arc::new(5));
+        cache.insert("used", Arc::clone(&used));
+        cache.insert("free", Arc::new(4));
+        cache.insert("large", Arc::new(5));
         assert!(cache.get(&"large").is_none());
         assert!(cache.get(&"free").is_some(), "nothing is forgotten in vain");
         drop(used);
-        cache.insert("large", &Arc::new(5));
+        cache.insert("large", Arc::new(5));
         assert!(cache.get(&"large").is_some() && cache.get(&"used").is_none());
-        cache.insert("huge", &Arc::new(11));
+        cache.insert("huge", Arc::new(11));
         assert!(cache.get(&"huge").is_none() && cache.get(&"large").is_some());
     }
 
     #[test]
     fn without_a_budget_nothing_is_kept() {
         let mut cache = ReuseCache::new(0);
-        cache.insert("a", &Arc::new(1));
+        cache.insert("a", Arc::new(1));
         assert!(!cache.is_on() && cache.get(&"a").is_none());
     }
 
@@ -172,7 +237,7 @@ mod tests {
             let mut held = Vec::new();
             for (key, bytes, hold) in events {
                 let value = Arc::new(bytes);
-                cache.insert(key, &value);
+                cache.insert(key, Arc::clone(&value));
                 if hold {
                     held.push(value);
                 } else {

@@ -1,6 +1,7 @@
 //! What an engine has done and is doing.
 
 use super::limits::Limits;
+use super::reuse::Reuse;
 use crate::scheduler::Scheduler;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -19,6 +20,12 @@ pub struct EngineStats {
     pub memory_bytes: usize,
     /// The most that were reserved at a time.
     pub peak_memory_bytes: usize,
+    /// Bytes that are kept of encoded prompts, so that the same need not be encoded again.
+    pub reuse_bytes: usize,
+    /// Prompts that were not encoded, because the same had been.
+    pub reused_prompts: u64,
+    /// Other prompts whose pictures were not encoded, because the same had been.
+    pub reused_pictures: u64,
     /// Requests that were answered.
     pub finished: u64,
     /// Requests whose caller went away.
@@ -44,6 +51,9 @@ impl EngineStats {
             free_slots: self.free_slots + other.free_slots,
             memory_bytes: self.memory_bytes + other.memory_bytes,
             peak_memory_bytes: self.peak_memory_bytes + other.peak_memory_bytes,
+            reuse_bytes: self.reuse_bytes + other.reuse_bytes,
+            reused_prompts: self.reused_prompts + other.reused_prompts,
+            reused_pictures: self.reused_pictures + other.reused_pictures,
             finished: self.finished + other.finished,
             cancelled: self.cancelled + other.cancelled,
             expired: self.expired + other.expired,
@@ -64,6 +74,9 @@ pub(crate) struct Counters {
     free_slots: AtomicUsize,
     memory_bytes: AtomicUsize,
     peak_memory_bytes: AtomicUsize,
+    reuse_bytes: AtomicUsize,
+    reused_prompts: AtomicU64,
+    reused_pictures: AtomicU64,
     /// Requests that were handed over and have not ended.
     unfinished: AtomicUsize,
     finished: AtomicU64,
@@ -84,6 +97,9 @@ impl Counters {
             free_slots: AtomicUsize::new(limits.capacity.slots),
             memory_bytes: AtomicUsize::new(0),
             peak_memory_bytes: AtomicUsize::new(0),
+            reuse_bytes: AtomicUsize::new(0),
+            reused_prompts: AtomicU64::new(0),
+            reused_pictures: AtomicU64::new(0),
             unfinished: AtomicUsize::new(0),
             finished: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
@@ -95,13 +111,16 @@ impl Counters {
         }
     }
 
-    pub(crate) fn set_load(&self, scheduler: &Scheduler) {
+    pub(crate) fn set_load(&self, scheduler: &Scheduler, reuse: Reuse) {
         let (free, bytes) = (scheduler.free(), self.limits.bytes(&scheduler.reserved()));
         self.waiting.store(scheduler.waiting(), Relaxed);
         self.running.store(scheduler.running(), Relaxed);
         self.free_slots.store(free.slots, Relaxed);
         self.memory_bytes.store(bytes, Relaxed);
         self.peak_memory_bytes.fetch_max(bytes, Relaxed);
+        self.reuse_bytes.store(reuse.bytes, Relaxed);
+        self.reused_prompts.store(reuse.prompts, Relaxed);
+        self.reused_pictures.store(reuse.pictures, Relaxed);
     }
 
     /// Counts requests that were handed over and have not ended.
@@ -154,6 +173,9 @@ impl Counters {
             free_slots: self.free_slots.load(Relaxed),
             memory_bytes: self.memory_bytes.load(Relaxed),
             peak_memory_bytes: self.peak_memory_bytes.load(Relaxed),
+            reuse_bytes: self.reuse_bytes.load(Relaxed),
+            reused_prompts: self.reused_prompts.load(Relaxed),
+            reused_pictures: self.reused_pictures.load(Relaxed),
             finished: self.finished.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
             expired: self.expired.load(Relaxed),

@@ -7,6 +7,7 @@ use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
 use super::limits::Limits;
 use super::reading::{PromptToRead, Read};
+use super::reuse::Reuse;
 use super::sequence::Sequence;
 use super::*;
 use crate::error::EngineError;
@@ -96,6 +97,10 @@ impl Forward for Gated {
         }
         self.model.clear(slot);
     }
+
+    fn reuse(&self) -> Reuse {
+        self.model.reuse()
+    }
 }
 
 /// The test's side of the gate.
@@ -139,7 +144,7 @@ fn gated_replicas(replicas: usize, max_batch: usize, queue_capacity: usize) -> (
         let (steps, seen) = channel();
         let (open, permits) = channel();
         let forward = Gated {
-            model: ModelForward::new(Arc::clone(&model), &limits.capacity).unwrap(),
+            model: ModelForward::new(Arc::clone(&model), &limits.capacity, options.reuse_budget).unwrap(),
             steps,
             permits,
             is_broken: false,

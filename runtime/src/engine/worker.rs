@@ -311,6 +311,7 @@ impl<F: Forward> Worker<F> {
         let prompts: Vec<PromptToRead> = jobs
             .map(|job| PromptToRead {
                 images: &job.prepared.images,
+                pictures: job.prepared.pictures,
                 tokens: &job.prepared.tokens,
                 reading: &job.reading,
             })
@@ -518,7 +519,7 @@ impl<F: Forward> Worker<F> {
     }
 
     fn report(&self) {
-        self.counters.set_load(&self.scheduler);
+        self.counters.set_load(&self.scheduler, self.forward.reuse());
     }
 }
 

@@ -270,7 +270,7 @@ fn needle() {
     let model = Arc::new(random_inference_model(&config(), 8).unwrap());
     let (alone, crowds) = engines(|options| {
         engine_of(&model, options, |limits| {
-            ModelForward::new(Arc::clone(&model), &limits.capacity).unwrap()
+            ModelForward::new(Arc::clone(&model), &limits.capacity, 100_000).unwrap()
         })
     });
     let found = find(&alone, &crowds, 204);
@@ -297,7 +297,7 @@ impl Mutant {
                 .map(|(name, tensor)| (name.clone(), turn(name, tensor, 5 * by)))
                 .collect();
             let model = inference_model(&config(), &tensors).unwrap();
-            ModelForward::new(Arc::new(model), capacity).unwrap()
+            ModelForward::new(Arc::new(model), capacity, 0).unwrap()
         });
         Self {
             turned: turned.collect(),
@@ -348,6 +348,10 @@ impl Forward for Mutant {
     fn clear(&mut self, slot: usize) {
         self.turned[0].clear(slot);
     }
+
+    fn reuse(&self) -> Reuse {
+        self.turned[0].reuse()
+    }
 }
 
 #[test]
@@ -364,7 +368,7 @@ fn needle_catches_a_mutant() {
     );
     // The mutant is no other model: what it says alone is what the model says, but for rounding.
     let right = engine_of(&model, Options::default(), |limits| {
-        ModelForward::new(Arc::clone(&model), &limits.capacity).unwrap()
+        ModelForward::new(Arc::clone(&model), &limits.capacity, 100_000).unwrap()
     });
     for seed in 0..5 {
         let [mutant, right] = [&alone, &right].map(|engine| block_on(ask(engine, Mode::Embed, seed)));
