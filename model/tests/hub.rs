@@ -402,6 +402,15 @@ fn what_lies_in_the_cache_unchecked_is_checked_once_and_a_finished_part_is_used(
         server.count("model.safetensors 0-") - server.count("model.safetensors 0-0"),
         bodies
     );
+    // What was checked was removed by hand, and what comes in its place is damaged.
+    std::fs::remove_file(&blob).unwrap();
+    let mut damaged = whole;
+    damaged[100] ^= 1;
+    std::fs::write(blob.with_extension("part"), damaged).unwrap();
+    assert!(matches!(
+        fetch(&server, cache.path()),
+        Err(HubError::Damaged { .. })
+    ));
 }
 
 #[test]

@@ -99,6 +99,8 @@ impl Fetching<'_> {
         let pointer = self.cached.pointer_path(&self.commit).join(file);
         let mark = folder.join(CHECKED).join(&etag);
         if !blob.exists() {
+            // It may have been removed since, by hand or by another tool: what comes now is not what was checked.
+            let _ = fs::remove_file(&mark);
             self.download(file, &url, size, &blob, progress)?;
         }
         if !mark.exists() {
@@ -185,7 +187,11 @@ fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         let name = blob.file_name().unwrap_or_default();
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), pointer)
+        match std::os::unix::fs::symlink(Path::new("../../blobs").join(name), pointer) {
+            // Another process that fetched the same was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        }
     }
     #[cfg(not(unix))]
     {

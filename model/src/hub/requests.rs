@@ -135,7 +135,7 @@ impl Requests {
             .user_agent(concat!("multiway/", env!("CARGO_PKG_VERSION")))
             // Lengths and places are those of the file itself.
             .accept_encoding("identity")
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .redirect_auth_headers(RedirectAuthHeaders::Never)
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_per_read(Some(SILENCE_TIMEOUT))
@@ -151,7 +151,7 @@ impl Requests {
     /// Reads a short document.
     pub(super) fn document(&self, url: &str) -> Result<Vec<u8>, Fault> {
         self.patiently(url, || {
-            let mut response = self.get(url, None, true)?;
+            let mut response = self.get(url, "")?;
             let body = response.body_mut().with_config().limit(MAX_LIST);
             body.read_to_vec().map_err(Fault::of)
         })
@@ -204,16 +204,36 @@ impl Requests {
         }
     }
 
-    /// Sends one request. Where it is redirected to another host, the token is not sent there.
-    fn get(&self, url: &str, range: Option<String>, follow: bool) -> Result<Response<Body>, Fault> {
-        let mut request = self.agent.get(url);
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    /// Asks the hub, also where it sends a request to another of its own addresses, and then whom it names. Only the hub
+    /// is sent the token.
+    fn get(&self, url: &str, range: &str) -> Result<Response<Body>, Fault> {
+        let mut place = url.to_owned();
+        for _ in 0..MAX_MOVES {
+            let response = self.ask(&place, range, true)?;
+            match (
+                moved_within(&place, &response),
+                text(response.headers(), "location"),
+            ) {
+                (Some(moved), _) => place = moved,
+                (None, Some(elsewhere)) if response.status().is_redirection() => {
+                    return self.ask(elsewhere, range, false);
+                }
+                _ => return Ok(response),
+            }
         }
-        if let Some(range) = range {
+        Err(moved_too_often())
+    }
+
+    /// Sends one request: to the hub, with the token and without following it elsewhere; or to anybody.
+    fn ask(&self, url: &str, range: &str, is_hub: bool) -> Result<Response<Body>, Fault> {
+        let mut request = self.agent.get(url);
+        if !range.is_empty() {
             request = request.header(header::RANGE, format!("bytes={range}"));
         }
-        if !follow {
+        if let Some(token) = self.token.as_ref().filter(|_| is_hub) {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if is_hub {
             request = request.config().max_redirects(0).build();
         }
         let response = request.call().map_err(Fault::of)?;
@@ -230,7 +250,7 @@ impl Requests {
     fn announced_once(&self, url: &str) -> Result<Announced, Fault> {
         let mut place = url.to_owned();
         for _ in 0..MAX_MOVES {
-            let response = self.get(&place, Some("0-0".to_owned()), false)?;
+            let response = self.ask(&place, "0-0", true)?;
             if let Some(moved) = moved_within(&place, &response) {
                 place = moved;
                 continue;
@@ -245,14 +265,12 @@ impl Requests {
                 .to_owned();
             let size = match text(headers, "x-linked-size").and_then(|size| size.parse().ok()) {
                 Some(size) => size,
-                None if response.status().is_redirection() => {
-                    total(&self.get(url, Some("0-0".to_owned()), true)?)?
-                }
+                None if response.status().is_redirection() => total(&self.get(url, "0-0")?)?,
                 None => total(&response)?,
             };
             return Ok(Announced { etag, size });
         }
-        Err(Fault::Answer(format!("it was sent elsewhere {MAX_MOVES} times")))
+        Err(moved_too_often())
     }
 
     fn download_once(
@@ -263,17 +281,22 @@ impl Requests {
         tell: &mut dyn FnMut(u64),
     ) -> Result<(), Fault> {
         let mut done = part.seek(SeekFrom::End(0)).map_err(Fault::Disk)?;
-        let response = self.get(url, Some(format!("{done}-")), true)?;
+        let response = self.get(url, &format!("{done}-"))?;
         if response.status() != StatusCode::PARTIAL_CONTENT {
             // It sends the file from its beginning.
             part.set_len(0).map_err(Fault::Disk)?;
             done = part.seek(SeekFrom::Start(0)).map_err(Fault::Disk)?;
         }
         tell(done);
+        // Where nobody says how much comes, the end of it may be the end of the connection.
+        let is_counted = text(response.headers(), "content-length").is_some();
         let mut body = response.into_body().into_reader().take(size.saturating_sub(done));
         let mut piece = vec![0; 1 << 17];
         loop {
             let count = match body.read(&mut piece) {
+                Ok(0) if done < size && !is_counted => {
+                    return Err(Fault::BrokeOff(format!("it ended after {done} of {size} bytes")));
+                }
                 Ok(0) => return part.flush().map_err(Fault::Disk),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -285,6 +308,10 @@ impl Requests {
             tell(done);
         }
     }
+}
+
+fn moved_too_often() -> Fault {
+    Fault::Answer(format!("it was sent elsewhere {MAX_MOVES} times"))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
