@@ -79,7 +79,7 @@ impl ConstrainedAnswer {
             left,
             ends: &self.ends,
         };
-        let choice = self
+        let (choice, _) = self
             .state
             .draw(draw)
             .map_err(|cause| RequestError::Failed { cause })?;

@@ -112,3 +112,30 @@ fn log_probabilities_are_those_among_what_is_allowed() {
     );
     assert!(answer.log_probabilities.iter().all(|p| p.abs() < 1e-6));
 }
+
+#[test]
+fn the_likeliest_in_a_tokens_place_are_those_that_the_constraint_allows() {
+    let choices = ["cat", "dog", "bird"].map(str::to_owned).to_vec();
+    let mut request = Request::new(Prompt::from_text("thing"), Vec::new());
+    request.sampling.constraint = Some(Constraint::Choices(choices));
+    (
+        request.sampling.max_new_tokens,
+        request.sampling.top_log_probabilities,
+    ) = (12, 20);
+    let answer = engine(1).generate_blocking(request).unwrap();
+    assert_eq!(answer.alternatives.len(), answer.tokens.len());
+    let written = answer.tokens.iter().zip(&answer.log_probabilities);
+    for ((token, log_probability), alternatives) in written.zip(&answer.alternatives) {
+        let first = alternatives.first().unwrap();
+        assert_eq!(
+            (first.id, first.log_probability.to_bits()),
+            (*token, log_probability.to_bits())
+        );
+        // There are few, so all of them are listed, and they share the probability among themselves.
+        let total: f32 = alternatives.iter().map(|other| other.log_probability.exp()).sum();
+        assert!(
+            alternatives.len() <= 3 && (total - 1.0).abs() < 1e-4,
+            "{alternatives:?}"
+        );
+    }
+}

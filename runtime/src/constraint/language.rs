@@ -185,12 +185,16 @@ impl Language {
             (Expression::NEVER, _) | (_, Expression::NEVER) => Expression::NEVER,
             (Expression::EMPTY, other) | (other, Expression::EMPTY) => other,
             _ => {
-                // Leaning to the right, so that equal rests are the same expression.
-                if let Node::Concat(first, second) = *self.node(a) {
-                    let rest = self.concat(second, b);
-                    return self.concat(first, rest);
+                // Leaning to the right, so that equal rests are the same expression. What is written can be as long as an
+                // expression, so it is gone through without recursion.
+                let (mut firsts, mut last) = (Vec::new(), a);
+                while let Node::Concat(first, second) = *self.node(last) {
+                    firsts.push(first);
+                    last = second;
                 }
-                self.intern(Node::Concat(a, b))
+                firsts.push(last);
+                let firsts = firsts.into_iter().rev();
+                firsts.fold(b, |rest, first| self.intern(Node::Concat(first, rest)))
             }
         }
     }
@@ -240,15 +244,19 @@ impl Language {
             Node::Never | Node::Empty => Expression::NEVER,
             Node::Bytes(set) if set.contains(byte) => Expression::EMPTY,
             Node::Bytes(_) => Expression::NEVER,
-            Node::Concat(a, b) => {
-                let first = self.derivative(a, byte);
-                let first = self.concat(first, b);
-                let second = if self.is_accepting(a) {
-                    self.derivative(b, byte)
-                } else {
-                    Expression::NEVER
-                };
-                self.or([first, second])
+            Node::Concat(..) => {
+                // The byte may belong to any part before which all others may be empty.
+                let (mut ways, mut rest) = (Vec::new(), expression);
+                while let Node::Concat(first, second) = *self.node(rest) {
+                    let derivative = self.derivative(first, byte);
+                    ways.push(self.concat(derivative, second));
+                    rest = second;
+                    if !self.is_accepting(first) {
+                        rest = Expression::NEVER;
+                    }
+                }
+                ways.push(self.derivative(rest, byte));
+                self.or(ways)
             }
             Node::Or(parts) => {
                 let parts: Vec<Expression> = parts.iter().map(|part| self.derivative(*part, byte)).collect();

@@ -86,7 +86,8 @@ pub enum Constraint {
     /// [`Engine::score`](crate::Engine::score) gives the shares.
     Choices(Vec<String>),
     /// What a regular expression matches as a whole, in the syntax of the crate `regex`: no look-around, no
-    /// back-references, no word boundaries.
+    /// back-references, no word boundaries. Where the tokenizer does not show a space that a text begins with, an expression
+    /// that such a text fits is refused.
     Regex(String),
     /// JSON that a schema describes, without white space.
     ///
@@ -135,7 +136,7 @@ pub(crate) struct Constraints {
     /// Made for the first request that needs it.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, String>>,
     /// The last ones, the latest first: requests of one task have the same.
-    kept: Mutex<VecDeque<(Constraint, Arc<Compiled>)>>,
+    kept: Mutex<VecDeque<(String, Arc<Compiled>)>>,
 }
 
 /// A constraint that answers can start from.
@@ -235,19 +236,22 @@ impl Constraints {
     }
 
     fn compiled(&self, constraint: &Constraint) -> Result<Arc<Compiled>, String> {
-        if let Some(known) = self.known(constraint) {
+        constraint.check_size()?;
+        // As text, where the order of a schema's properties counts.
+        let key = serde_json::to_string(constraint).map_err(|error| error.to_string())?;
+        if let Some(known) = self.known(&key) {
             return Ok(known);
         }
         let compiled = Arc::new(self.compile_new(constraint)?);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.truncate(KEPT - 1);
-        kept.push_front((constraint.clone(), Arc::clone(&compiled)));
+        kept.push_front((key, Arc::clone(&compiled)));
         Ok(compiled)
     }
 
-    fn known(&self, constraint: &Constraint) -> Option<Arc<Compiled>> {
+    fn known(&self, key: &str) -> Option<Arc<Compiled>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = kept.iter().position(|(known, _)| known == constraint)?;
+        let place = kept.iter().position(|(known, _)| known == key)?;
         let entry = kept.remove(place)?;
         let compiled = Arc::clone(&entry.1);
         kept.push_front(entry);
@@ -255,7 +259,6 @@ impl Constraints {
     }
 
     fn compile_new(&self, constraint: &Constraint) -> Result<Compiled, String> {
-        constraint.check_size()?;
         match constraint {
             Constraint::Choices(choices) => {
                 let trie = ChoiceTrie::new(choices, &self.tokenizer, &self.ends)?;
@@ -279,6 +282,11 @@ impl Constraints {
         let hir = regex::parse(pattern)?;
         let mut language = Language::new(self.vocabulary()?.single_bytes());
         let body = language.regex(&hir)?;
+        if vocabulary.drops_leading_space() && language.derivative(body, b' ') != Expression::NEVER {
+            return Err("a text that begins with a space fits it, and this model's vocabulary shows none there; begin it \
+                 with what is no space, such as \\S"
+                .to_owned());
+        }
         let space = if vocabulary.drops_leading_space() {
             " ?"
         } else {

@@ -164,6 +164,16 @@ impl Reader<'_> {
         for (keyword, literal) in [("const", true), ("enum", false)] {
             if let Some(value) = schema.get(keyword) {
                 check_keywords(schema, &[keyword, "type"], place)?;
+                let value = match (schema.get("type"), value) {
+                    (Some(types), Value::Array(values)) if !literal => {
+                        let fitting = values.iter().filter(|value| is_of(value, types));
+                        &Value::Array(fitting.cloned().collect())
+                    }
+                    (Some(types), value) if literal && !is_of(value, types) => {
+                        return place.at("type").wrong("the value of const is of another type");
+                    }
+                    _ => value,
+                };
                 return literals(value, literal, &place.at(keyword));
             }
         }
@@ -388,6 +398,24 @@ fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<
     match number(&bounds, integer) {
         Some(regex) => Ok(Schema::Regex(regex)),
         None => place.wrong("no number lies between these bounds"),
+    }
+}
+
+/// Tells whether a value is of one of the types that `type` names.
+fn is_of(value: &Value, types: &Value) -> bool {
+    let is = |name: &Value| match name.as_str() {
+        Some("integer") => value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        Some("number") => value.is_number(),
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("null") => value.is_null(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        _ => false,
+    };
+    match types {
+        Value::Array(names) => names.iter().any(is),
+        name => is(name),
     }
 }
 

@@ -4,6 +4,7 @@ use super::choices::ChoiceTrie;
 use super::closing::{Closing, Step};
 use crate::generation::Ends;
 use crate::sampling::{Choice, LogNormalizer, Sampler};
+use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
 use llguidance::Matcher;
 use std::sync::Arc;
@@ -63,11 +64,11 @@ impl ConstraintState {
         }
     }
 
-    /// Draws the next token of those that may follow, and follows it.
+    /// Draws the next token of those that may follow, and follows it; with the likeliest of those, as many as were asked for.
     ///
     /// # Errors
     /// Where the logits are no numbers, and where the grammar turns out to be too complex.
-    pub(crate) fn draw(&mut self, draw: Draw<'_>) -> Result<Choice, String> {
+    pub(crate) fn draw(&mut self, draw: Draw<'_>) -> Result<(Choice, Vec<Alternative>), String> {
         let Draw {
             logits,
             processed,
@@ -88,12 +89,15 @@ impl ConstraintState {
             Room::TooLittle(planned) => {
                 let fitting = self.fitting(&allowed, &planned, left, ends);
                 let id = fitting.sample(sampler, step).ok_or_else(broken)?.id;
-                let log_probability = allowed.log_probability(id).ok_or_else(broken)?;
+                // What a penalty had banned is told by the model's own logits.
+                let told = allowed.log_probability(id).filter(|told| told.is_finite());
+                let own = || Allowed::new(allowed.ids.clone(), logits).log_probability(id);
+                let log_probability = told.or_else(own).ok_or_else(broken)?;
                 Choice { id, log_probability }
             }
         };
         self.follow(choice.id, left, ends)?;
-        Ok(choice)
+        Ok((choice, allowed.alternatives(sampler)))
     }
 
     /// Lists the tokens that may follow, in order.
@@ -193,6 +197,16 @@ impl Allowed {
             id: *self.ids.get(choice.id as usize)?,
             ..choice
         })
+    }
+
+    fn alternatives(&self, sampler: &Sampler) -> Vec<Alternative> {
+        let mut alternatives = sampler.alternatives(&self.logits);
+        for alternative in &mut alternatives {
+            if let Some(id) = self.ids.get(alternative.id as usize) {
+                alternative.id = *id;
+            }
+        }
+        alternatives
     }
 
     fn place(&self, id: TokenId) -> Option<usize> {

@@ -70,7 +70,7 @@ fn write(constraints: &Constraints, params: &SamplingParams, seed: u64) -> Resul
             left: params.max_new_tokens - step,
             ends: &constraints.ends,
         };
-        let choice = state.draw(draw)?;
+        let (choice, _) = state.draw(draw)?;
         if constraints.ends.contains(choice.id) {
             return Ok((constraints.tokenizer.decode(&ids), true));
         }
@@ -148,7 +148,7 @@ fn an_answer_may_end_exactly_where_it_is_one() {
                 left: 8 - step,
                 ends: &BYT5.ends,
             };
-            assert_eq!(state.draw(draw).unwrap().id, *id);
+            assert_eq!(state.draw(draw).unwrap().0.id, *id);
         }
         let allowed = state.allowed().unwrap();
         assert_eq!(allowed.contains(&1), ends, "/{pattern}/ after {text}");
@@ -226,7 +226,7 @@ fn penalties_give_way_to_the_constraint() {
         left: 8,
         ends: &BYT5.ends,
     });
-    assert_eq!(choice.unwrap().id, u32::from(b'a') + 3);
+    assert_eq!(choice.unwrap().0.id, u32::from(b'a') + 3);
 }
 
 #[test]
@@ -355,4 +355,66 @@ proptest! {
         let value: Value = serde_json::from_str(&text).unwrap();
         prop_assert!(finished && jsonschema::is_valid(&schema, &value), "{}", text);
     }
+}
+
+/// Tells why a constraint is refused, or nothing.
+fn refused(constraint: Constraint) -> Option<String> {
+    let compiled = OWN.compile(&sampling(constraint, 20));
+    compiled.err().map(|error| error.to_string())
+}
+
+#[test]
+fn long_chains_are_followed_on_a_small_stack() {
+    let patterns = [
+        format!("(?:{}|b)c", "a".repeat(8000)),
+        format!("{}c", "a?".repeat(400)),
+    ];
+    for pattern in patterns {
+        let mut language = Language::new(OWN.vocabulary().unwrap().single_bytes());
+        let small = std::thread::Builder::new().stack_size(1 << 18);
+        let body = language.regex(&regex::parse(&pattern).unwrap()).unwrap();
+        let followed = small.spawn(move || {
+            let after = language.derivative(body, b'a');
+            (
+                language.derivative(after, b'a') != Expression::NEVER,
+                language.derivative(body, b'x'),
+            )
+        });
+        assert_eq!(followed.unwrap().join().unwrap(), (true, Expression::NEVER));
+    }
+}
+
+#[test]
+fn a_text_that_could_begin_with_a_space_that_is_not_shown_is_refused() {
+    for pattern in [".{3}", " cat", "( |a)b", ".*"] {
+        let why = refused(Constraint::Regex(pattern.to_owned()));
+        assert!(
+            why.is_some_and(|why| why.contains("begins with a space")),
+            "{pattern}"
+        );
+    }
+    assert_eq!(refused(Constraint::Regex("\\S.{0,2}".to_owned())), None);
+}
+
+#[test]
+fn literals_are_of_their_type_and_the_order_of_properties_counts() {
+    let words = |schema: Value| {
+        let answers = (0..12).map(|seed| {
+            let params = sampling(Constraint::JsonSchema(schema.clone()), 20);
+            write(&OWN, &params, seed).unwrap().0
+        });
+        answers.collect::<std::collections::BTreeSet<String>>()
+    };
+    let red = words(json!({"type": "string", "enum": ["red", null, 3]}));
+    assert_eq!(red, ["\"red\"".to_owned()].into());
+    assert!(refused(Constraint::JsonSchema(json!({"type": "integer", "const": "x"}))).is_some());
+    let of = |names: [&str; 2]| {
+        let properties: serde_json::Map<_, _> = names
+            .map(|name| (name.to_owned(), json!({"const": 1})))
+            .into_iter()
+            .collect();
+        words(json!({"type": "object", "properties": properties, "required": names}))
+    };
+    assert_eq!(of(["a", "b"]), ["{\"a\":1,\"b\":1}".to_owned()].into());
+    assert_eq!(of(["b", "a"]), ["{\"b\":1,\"a\":1}".to_owned()].into());
 }

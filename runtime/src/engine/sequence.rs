@@ -7,7 +7,7 @@ use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
 use crate::sampling::{Choice, Sampler};
 use crate::stop::StopMatcher;
-use crate::stream::{Ended, Events, FinishReason, Timings, Usage, Written};
+use crate::stream::{Alternative, Ended, Events, FinishReason, Timings, Usage, Written};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
 use std::time::{Duration, Instant};
 
@@ -92,8 +92,7 @@ impl Sequence {
             self.processor.process(&self.inputs, &mut changed);
             &changed
         };
-        let choice = self.choose(logits, processed)?;
-        let alternatives = self.sampler.alternatives(processed);
+        let (choice, alternatives) = self.choose(logits, processed)?;
         self.inputs.push(choice.id);
         let (mut text, reason) = self.read(choice.id);
         if reason.is_some_and(|reason| reason != FinishReason::StopString) {
@@ -114,13 +113,16 @@ impl Sequence {
         Ok(reason)
     }
 
-    /// Draws the next token, of those that the constraint allows where there is one.
-    fn choose(&mut self, logits: &[f32], processed: &[f32]) -> Result<Choice, String> {
+    /// Draws the next token, of those that the constraint allows where there is one, and lists the likeliest in its place.
+    fn choose(&mut self, logits: &[f32], processed: &[f32]) -> Result<(Choice, Vec<Alternative>), String> {
         let step = self.new_tokens();
         match &mut self.constraint {
-            None => self.sampler.sample(processed, step).ok_or_else(|| {
-                "the model's logits are not finite numbers; its weights may be damaged".to_owned()
-            }),
+            None => match self.sampler.sample(processed, step) {
+                Some(choice) => Ok((choice, self.sampler.alternatives(processed))),
+                None => {
+                    Err("the model's logits are not finite numbers; its weights may be damaged".to_owned())
+                }
+            },
             Some(constraint) => constraint.draw(Draw {
                 logits,
                 processed,
@@ -177,9 +179,9 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn since(submitted: Instant) -> Self {
         Self {
-            submitted: Instant::now(),
+            submitted,
             timings: Timings::default(),
         }
     }
