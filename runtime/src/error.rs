@@ -219,11 +219,11 @@ pub enum RequestError {
     },
     /// The request needs more memory than the engine has for all of them.
     #[error(
-        "the request can need {found} bytes for {rows} rows at a time, the engine has {limit} for all requests; ask for fewer new tokens, beams or samples, or raise its memory_budget"
+        "the request can need {found} bytes for what it {what}, the engine has {limit} for that in all; shorten it, ask for fewer new tokens, beams or samples, or raise the engine's memory_budget"
     )]
     TooLarge {
-        /// How many rows it decodes at a time.
-        rows: usize,
+        /// What takes so much: what it `reads` or what it `writes`.
+        what: &'static str,
         /// What it can need, in bytes.
         found: usize,
         /// What there is, in bytes.

@@ -9,7 +9,7 @@ use multiway_prompts::{Prompt, PromptPart};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most bytes of text that a prompt may have; what is longer is refused before it is tokenized.
 pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -33,8 +33,8 @@ pub struct Request {
     /// Requests of a higher priority are admitted first; 0 is usual. A request that many others overtook goes first all the
     /// same.
     pub priority: i32,
-    /// How long the answer may take, from submission to the end; then the request ends with
-    /// [`RequestError::DeadlineExceeded`] before the engine's next step. `None` for ever.
+    /// How long the answer may take, from the call to the end, waiting for a place in the queue included; then the request ends with
+    /// [`RequestError::DeadlineExceeded`] before the engine's next step, or as soon as it has a place. `None` for ever.
     pub timeout: Option<Duration>,
 }
 
@@ -258,6 +258,8 @@ pub(crate) struct Prepared {
     pub(crate) timeout: Option<Duration>,
     /// What tells the pictures from all others, once it was asked for.
     pub(crate) pictures: Option<Digest>,
+    /// When the caller asked.
+    pub(crate) submitted: Instant,
     /// The compiled constraint, where the answer is to be written.
     pub(crate) constraint: Option<Arc<Compiled>>,
 }
@@ -319,6 +321,7 @@ impl Prepared {
             priority: request.priority,
             timeout: request.timeout,
             pictures: None,
+            submitted: Instant::now(),
             constraint: None,
         })
     }

@@ -130,9 +130,10 @@ impl<'a> EngineBuilder<'a> {
     /// Sets how many bytes are kept of encoded prompts, so that the same need not be encoded again; else 256 MiB, and with 0
     /// nothing is kept.
     ///
-    /// The same prompt is encoded once, whoever asks. Where a model's pictures see no text
+    /// The same prompt is encoded once as long as it is kept, whoever asks. Where a model's pictures see no text
     /// ([`AttentionPattern::ImagePrefix`](multiway_model::AttentionPattern::ImagePrefix)), so is each picture, whatever is
-    /// asked about it. Answers are the same bits. What was used longest ago is forgotten first; replicas share the budget.
+    /// asked about it. Answers are the same bits. What was used longest ago is forgotten first; replicas
+    /// divide the budget, and each keeps what it encoded itself.
     pub fn reuse_budget(mut self, bytes: usize) -> Self {
         self.options.reuse_budget = bytes;
         self
@@ -258,7 +259,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
         places: Arc::new(Semaphore::new(options.queue_capacity)),
         queue_capacity: options.queue_capacity,
         limits,
-        reuses: options.reuse_budget > 0,
+        reuses: options.reuse_budget / options.replicas > 0,
         score_rows: options.max_batch.div_ceil(2),
     };
     Ok(Engine {
@@ -276,6 +277,8 @@ fn start_replica<F: Forward + Send + 'static>(
 ) -> Result<Replica, EngineError> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
+        // Expressions of constraints are gone through as deep as they are nested.
+        .stack_size(16 << 20)
         .thread_name(|index| format!("multiway-{index}"))
         .build()
         .map_err(|error| EngineError::Threads(error.to_string()))?;

@@ -9,7 +9,7 @@ use multiway_model::{
     AttentionPattern, DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderBatchBuilder, EncoderOutput,
     EncoderSample, ForwardError, KvCache, Model, ModelConfig, Patch, PatchedImage, SampleSegments, Tensor,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ struct Packed {
     /// Which samples of the batch are whose.
     owners: Vec<Range<usize>>,
     /// Samples whose pictures are to be kept.
-    fresh: Vec<(Digest, usize)>,
+    fresh: HashMap<Digest, usize>,
 }
 
 impl ModelForward {
@@ -77,18 +77,18 @@ impl ModelForward {
         let model = Arc::clone(&self.model);
         let config = model.config();
         let mut batch = EncoderBatch::builder(config);
-        let (mut owners, mut fresh) = (Vec::new(), Vec::<(Digest, usize)>::new());
+        let (mut owners, mut fresh) = (Vec::new(), HashMap::new());
         let mut samples = 0;
         for prompt in prompts {
             let start = samples;
             samples += 1;
             let shareable = self.shareable(prompt);
             let known = shareable.and_then(|pictures| self.kept.get(&Key::Pictures(pictures)));
-            let earlier = fresh.iter().find(|(pictures, _)| shareable == Some(*pictures));
+            let earlier = shareable.and_then(|pictures| fresh.get(&pictures));
             if let Some(Value::Pictures(prefix)) = known {
                 self.reuse.pictures += 1;
                 batch.push_known(&prefix, prompt.tokens)?;
-            } else if let Some((_, earlier)) = earlier {
+            } else if let Some(earlier) = earlier {
                 self.reuse.pictures += 1;
                 batch.push_shared(*earlier, prompt.tokens)?;
             } else if *prompt.reading == Reading::Classes && config.max_images > 1 {
@@ -133,8 +133,11 @@ impl ModelForward {
         };
         let reads = self.read(prompts, &owners, &encoded)?;
         for (pictures, sample) in fresh {
-            let prefix = Value::Pictures(self.model.image_prefix(&encoded, sample)?);
-            self.kept.insert(Key::Pictures(pictures), prefix);
+            match self.model.image_prefix(&encoded, sample) {
+                Ok(prefix) => self.kept.insert(Key::Pictures(pictures), Value::Pictures(prefix)),
+                // The answers are there; only nothing is kept for later ones.
+                Err(error) => tracing::warn!(%error, "a picture's rows cannot be kept"),
+            }
         }
         Ok(reads)
     }
@@ -255,7 +258,7 @@ impl Forward for ModelForward {
             .collect();
         // Each prompt that is new is encoded once; the others are given what was, or will be, read off it.
         let mut found: HashMap<&Key, Read> = HashMap::new();
-        let mut new: Vec<usize> = Vec::new();
+        let (mut new, mut seen): (Vec<usize>, HashSet<&Key>) = Default::default();
         for (index, key) in keys.iter().enumerate() {
             let Some(key) = key else {
                 new.push(index);
@@ -263,7 +266,7 @@ impl Forward for ModelForward {
             };
             if let Some(Value::Read(read)) = self.kept.get(key) {
                 found.insert(key, read);
-            } else if !new.iter().any(|other| keys[*other].as_ref() == Some(key)) {
+            } else if seen.insert(key) {
                 new.push(index);
             }
         }
@@ -274,7 +277,9 @@ impl Forward for ModelForward {
             for (index, read) in new.into_iter().zip(self.encode_all(&unknown)?) {
                 match &keys[index] {
                     Some(key) => {
-                        self.kept.insert(key.clone(), Value::Read(read.clone()));
+                        if !matches!(read, Read::NotFinite) {
+                            self.kept.insert(*key, Value::Read(read.clone()));
+                        }
                         found.insert(key, read);
                     }
                     None => drop(alone.insert(index, read)),

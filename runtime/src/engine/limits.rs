@@ -77,11 +77,24 @@ impl Limits {
         if self.capacity.hold(resources) {
             return Ok(());
         }
+        let reads = resources.memory_tokens > self.capacity.memory_tokens;
+        let bytes = |resources: &Resources| {
+            if reads {
+                resources.memory_tokens * self.memory_row_bytes
+            } else {
+                resources.self_tokens * self.cache_token_bytes
+            }
+        };
         Err(RequestError::TooLarge {
-            rows: resources.slots,
-            found: self.bytes(resources),
-            limit: self.bytes(&self.capacity),
+            what: if reads { "reads" } else { "writes" },
+            found: bytes(resources),
+            limit: bytes(&self.capacity),
         })
+    }
+
+    /// Counts the rows of so many tokens each that fit at a time.
+    pub(super) fn rows(&self, tokens: usize) -> usize {
+        self.capacity.self_tokens / whole_blocks(tokens).max(1)
     }
 }
 

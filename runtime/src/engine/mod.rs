@@ -38,7 +38,7 @@ use crate::tokenizer::Tokenizer;
 use limits::Limits;
 use multiway_model::{Checkpoint, Model, ModelConfig};
 pub(crate) use reading::Digest;
-use reading::{Reading, digest};
+use reading::Reading;
 use replica::Replica;
 use scoring::Scoring;
 use search::SearchReply;
@@ -217,6 +217,13 @@ impl Engine {
                 expected: "0 for a search",
             });
         }
+        if prepared.constraint.is_some() {
+            return Err(RequestError::Parameter {
+                name: "constraint",
+                found: "given".to_owned(),
+                expected: "none for a search",
+            });
+        }
         self.check_beams(beams)?;
         let place = self.place().await?;
         let (reply, answers) = oneshot::channel();
@@ -257,7 +264,10 @@ impl Engine {
         let place = self.place().await?;
         let (reply, answer) = oneshot::channel();
         let (start, prefix) = (self.config().decoder_start_token_id, prepared.start.len() - 1);
+        // Fewer rows give the same scores.
+        let longest = targets.iter().map(Vec::len).max().unwrap_or_default();
         let slots = targets.len().min(self.shared.score_rows);
+        let slots = slots.min(self.shared.limits.rows(longest)).max(1);
         self.submit(
             prepared,
             Work::Score(Scoring::new(start, prefix, targets, reply)),
@@ -436,14 +446,12 @@ impl Engine {
     }
 
     fn prepare(&self, request: Request) -> Result<Prepared, RequestError> {
-        let mut prepared = Prepared::new(
+        Prepared::new(
             request,
             self.tokenizer(),
             self.config(),
             self.shared.generation.forced_start,
-        )?;
-        prepared.pictures = self.shared.reuses.then(|| digest(&prepared.images));
-        Ok(prepared)
+        )
     }
 
     fn prepare_generation(&self, request: Request) -> Result<Prepared, RequestError> {

@@ -32,7 +32,7 @@ pub(crate) struct PromptToRead<'a> {
 }
 
 /// What is to be read off an encoded prompt.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// What decoding needs.
     Memory,

@@ -1,29 +1,33 @@
 //! What is kept of encoded prompts, so that the same need not be encoded again.
 
-use super::reading::{Digest, PromptToRead, Read, Reading};
-use crate::tokenizer::TokenId;
+use super::reading::{Digest, PromptToRead, Read};
 use multiway_model::ImagePrefix;
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
+/// What an entry takes besides what it holds: its key twice, and its place in the tables.
+const ENTRY_BYTES: usize = 256;
+
 /// What is kept, by what it was made of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     /// Some pictures, whatever the text beside them.
     Pictures(Digest),
     /// A whole prompt, and what is read off it.
-    Prompt(Digest, Vec<TokenId>, Reading),
+    Prompt(Digest),
 }
 
 impl Key {
     /// Tells a prompt from all others; nothing where nothing is to be kept of it.
     pub(super) fn prompt(prompt: &PromptToRead) -> Option<Self> {
-        let pictures = prompt.pictures?;
-        Some(Self::Prompt(
-            pictures,
-            prompt.tokens.to_vec(),
-            prompt.reading.clone(),
-        ))
+        let mut hash = Sha256::new();
+        hash.update(prompt.pictures?);
+        hash.update(format!("{:?}", prompt.reading));
+        for token in prompt.tokens {
+            hash.update(token.to_le_bytes());
+        }
+        Some(Self::Prompt(hash.finalize().into()))
     }
 }
 
@@ -131,8 +135,8 @@ impl<K: Clone + Eq + Hash, V: Kept> ReuseCache<K, V> {
     /// Keeps a value, in place of what was used longest ago.
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.remove(&key);
-        let bytes = value.bytes();
-        if !self.make_room(bytes) {
+        let bytes = ENTRY_BYTES + value.bytes();
+        if bytes > self.budget || !self.make_room(bytes) {
             return;
         }
         self.uses += 1;
@@ -182,6 +186,11 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::Arc;
 
+    /// Makes a budget for three entries that hold so many bytes together.
+    fn of(bytes: usize) -> usize {
+        3 * ENTRY_BYTES + bytes
+    }
+
     /// A value of a size.
     impl Kept for Arc<usize> {
         fn bytes(&self) -> usize {
@@ -195,19 +204,19 @@ mod tests {
 
     #[test]
     fn what_was_used_longest_ago_makes_room() {
-        let mut cache = ReuseCache::new(10);
+        let mut cache = ReuseCache::new(of(10));
         for key in ["a", "b", "c"] {
             cache.insert(key, Arc::new(3));
         }
         assert!(cache.get(&"a").is_some());
         cache.insert("d", Arc::new(4));
         assert!(cache.get(&"b").is_none() && cache.get(&"a").is_some() && cache.get(&"c").is_some());
-        assert_eq!(cache.bytes(), 10);
+        assert_eq!(cache.bytes(), of(10));
     }
 
     #[test]
     fn what_is_in_use_stays_and_what_finds_no_room_is_not_kept() {
-        let mut cache = ReuseCache::new(10);
+        let mut cache = ReuseCache::new(of(10) - ENTRY_BYTES);
         let used = Arc::new(6);
         cache.insert("used", Arc::clone(&used));
         cache.insert("free", Arc::new(4));
@@ -217,7 +226,7 @@ mod tests {
         drop(used);
         cache.insert("large", Arc::new(5));
         assert!(cache.get(&"large").is_some() && cache.get(&"used").is_none());
-        cache.insert("huge", Arc::new(11));
+        cache.insert("huge", Arc::new(11 + ENTRY_BYTES));
         assert!(cache.get(&"huge").is_none() && cache.get(&"large").is_some());
     }
 
@@ -233,7 +242,7 @@ mod tests {
         fn bytes_are_those_of_the_entries_and_never_above_the_budget(
             events in prop::collection::vec((0..8_u8, 0..9_usize, any::<bool>()), 0..60),
         ) {
-            let mut cache = ReuseCache::new(20);
+            let mut cache = ReuseCache::new(of(20));
             let mut held = Vec::new();
             for (key, bytes, hold) in events {
                 let value = Arc::new(bytes);
@@ -246,7 +255,8 @@ mod tests {
                 }
                 let kept: usize = cache.entries.values().map(|entry| entry.bytes).sum();
                 prop_assert_eq!(cache.bytes(), kept);
-                prop_assert!(kept <= 20);
+                prop_assert!(kept <= of(20));
+                prop_assert!(kept >= ENTRY_BYTES * cache.entries.len());
                 prop_assert_eq!(cache.order.len(), cache.entries.len());
             }
         }

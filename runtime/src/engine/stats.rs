@@ -18,7 +18,7 @@ pub struct EngineStats {
     pub free_slots: usize,
     /// Bytes that running requests have reserved of the memory budget, for keys and values of what they read and write.
     pub memory_bytes: usize,
-    /// The most that were reserved at a time.
+    /// The most that were reserved at a time; of several replicas the sum of what each had.
     pub peak_memory_bytes: usize,
     /// Bytes that are kept of encoded prompts, so that the same need not be encoded again.
     pub reuse_bytes: usize,

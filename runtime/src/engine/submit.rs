@@ -1,7 +1,7 @@
 //! From a checked request to the thread that answers it.
 
 use super::Engine;
-use super::reading::Reading;
+use super::reading::{Reading, digest};
 use super::replica::Replica;
 use super::search::{Search, SearchReply};
 use super::sequence::{Clock, Sequence};
@@ -107,7 +107,10 @@ impl Engine {
         place: OwnedSemaphorePermit,
     ) -> Result<(), RequestError> {
         self.shared.limits.check(&resources)?;
+        let mut prepared = prepared;
+        prepared.pictures = self.shared.reuses.then(|| digest(&prepared.images));
         let config = self.config();
+        let clock = Clock::since(prepared.submitted);
         let submission = Submission {
             usage: Usage {
                 prompt_tokens: prepared.tokens.len(),
@@ -125,7 +128,7 @@ impl Engine {
             reading,
             work,
             place,
-            clock: Clock::start(),
+            clock,
         };
         self.replica()?.submit(submission)
     }

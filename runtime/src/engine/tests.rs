@@ -422,9 +422,10 @@ fn what_could_never_start_is_refused_and_what_must_wait_for_memory_waits() {
         assert_eq!(answer.wait_blocking().unwrap().tokens, first.tokens);
     }
     let stats = engine.stats();
+    let at_once = engine.shared.limits.rows(most) as u64;
     assert!(
-        stats.rows < 12 * stats.steps,
-        "not all were in one batch: {stats:?}"
+        at_once < 12 && stats.rows <= at_once * stats.steps,
+        "{at_once} fit: {stats:?}"
     );
 }
 

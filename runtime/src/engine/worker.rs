@@ -182,11 +182,13 @@ impl<F: Forward> Worker<F> {
                 self.accept(*submission);
             }
         }
-        for (_, mut job) in std::mem::take(&mut self.jobs) {
+        for (id, mut job) in std::mem::take(&mut self.jobs) {
             job.work.fail(end.clone());
+            self.scheduler.finish(id);
             self.counters.failed();
             self.counters.retired();
         }
+        self.report();
         tracing::debug!("engine stopped");
     }
 
@@ -510,11 +512,11 @@ impl<F: Forward> Worker<F> {
 
     /// Frees everything that a request holds.
     fn retire(&mut self, id: RequestId) {
-        for slot in self.scheduler.finish(id) {
-            self.forward.clear(slot);
-        }
         if self.jobs.remove(&id).is_some() {
             self.counters.retired();
+        }
+        for slot in self.scheduler.finish(id) {
+            self.forward.clear(slot);
         }
     }
 

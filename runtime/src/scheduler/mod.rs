@@ -82,7 +82,7 @@ pub(crate) struct Admission {
     pub(crate) slots: Vec<usize>,
 }
 
-/// The place of a request in the queue: those that were overtaken too often, then by priority, then by age.
+/// The place of a request in the queue: those that were overtaken too often by age, then the others by priority and age.
 type Place = (bool, Reverse<i32>, RequestId);
 
 #[derive(Debug)]
@@ -93,7 +93,11 @@ struct Waiting {
 
 impl Waiting {
     fn place(&self, id: RequestId) -> Place {
-        (self.overtaken < MAX_OVERTAKEN, Reverse(self.demand.priority), id)
+        if self.overtaken < MAX_OVERTAKEN {
+            (true, Reverse(self.demand.priority), id)
+        } else {
+            (false, Reverse(0), id)
+        }
     }
 }
 
@@ -186,11 +190,12 @@ impl Scheduler {
     /// Counts, for all that wait longer than a request that goes before them, that they were overtaken.
     fn overtake(&mut self, by: RequestId) {
         for (id, waiting) in self.waiting.range_mut(..by) {
+            let before = waiting.place(*id);
             waiting.overtaken += 1;
-            if waiting.overtaken == MAX_OVERTAKEN {
-                let (_, priority, id) = waiting.place(*id);
-                self.queue.remove(&(true, priority, id));
-                self.queue.insert((false, priority, id));
+            let after = waiting.place(*id);
+            if after != before {
+                self.queue.remove(&before);
+                self.queue.insert(after);
             }
         }
     }

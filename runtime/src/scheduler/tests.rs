@@ -107,6 +107,26 @@ fn priority_goes_first_but_not_for_ever() {
 }
 
 #[test]
+fn those_that_were_overtaken_too_often_go_by_age_whatever_their_priorities() {
+    let mut scheduler = with_slots(1);
+    let of = |priority| Demand {
+        priority,
+        ..demand(1, 1)
+    };
+    let [low, middle] = [-1, 0].map(|priority| scheduler.submit(of(priority)).unwrap());
+    for _ in 0..MAX_OVERTAKEN {
+        let high = scheduler.submit(of(1)).unwrap();
+        assert_eq!(admitted(&mut scheduler), [high]);
+        scheduler.finish(high);
+    }
+    scheduler.submit(of(1)).unwrap();
+    for next in [low, middle] {
+        assert_eq!(admitted(&mut scheduler), [next]);
+        scheduler.finish(next);
+    }
+}
+
+#[test]
 fn a_cancelled_request_leaves_the_queue() {
     let mut scheduler = with_slots(1);
     let a = scheduler.submit(demand(1, 1)).unwrap();
