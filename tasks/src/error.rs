@@ -139,6 +139,16 @@ pub enum TaskError {
         /// The kind of its answer.
         kind: &'static str,
     },
+    /// The caller wants several answers, or the likeliest tokens, of a task that writes no tokens.
+    #[error(
+        "the task '{task}' answers with {kind}: samples and the likeliest tokens go with tasks that write text"
+    )]
+    NothingDrawn {
+        /// The task.
+        task: String,
+        /// The kind of its answer.
+        kind: &'static str,
+    },
     /// What was written as JSON is none.
     #[error("the task '{task}': the answer is no JSON: {found:?}")]
     NoJson {
@@ -167,7 +177,11 @@ impl TaskError {
         match self {
             TaskError::Request(error) => !matches!(
                 error,
-                RequestError::Overloaded { .. } | RequestError::ShutDown | RequestError::Failed { .. }
+                RequestError::Overloaded { .. }
+                    | RequestError::ShutDown
+                    | RequestError::Failed { .. }
+                    | RequestError::Poisoned { .. }
+                    | RequestError::DeadlineExceeded { .. }
             ),
             TaskError::NotANumber { .. } | TaskError::NoJson { .. } => false,
             _ => true,

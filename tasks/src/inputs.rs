@@ -66,6 +66,16 @@ pub struct SamplingOverrides {
     pub seed: Option<u64>,
 }
 
+impl SamplingOverrides {
+    /// Tells whether more is wanted than one answer.
+    pub(crate) fn draws_several(&self) -> bool {
+        let several = |count: Option<usize>| count.is_some_and(|count| count > 1);
+        several(self.samples)
+            || several(self.best_of)
+            || self.top_log_probabilities.is_some_and(|count| count > 0)
+    }
+}
+
 impl TaskInputs {
     /// Starts without values and pictures.
     pub fn new() -> TaskInputs {

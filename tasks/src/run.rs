@@ -257,15 +257,25 @@ fn json_event(task: &str, event: TaskEvent) -> Result<TaskEvent, TaskError> {
     let TaskEvent::Finished(mut outcome) = event else {
         return Ok(event);
     };
-    if let Answer::Text { text, .. } = outcome.answer {
-        let value = serde_json::from_str(&text).map_err(|source| TaskError::NoJson {
-            task: task.to_owned(),
-            found: text.clone(),
-            source,
-        })?;
-        outcome.answer = Answer::Json { value, text };
+    outcome.answer = json(task, outcome.answer)?;
+    for sample in &mut outcome.samples {
+        sample.answer = json(task, sample.answer.clone())?;
     }
     Ok(TaskEvent::Finished(outcome))
+}
+
+fn json(task: &str, answer: Answer) -> Result<Answer, TaskError> {
+    let Answer::Text { text, .. } = answer else {
+        return Ok(answer);
+    };
+    match serde_json::from_str(&text) {
+        Ok(value) => Ok(Answer::Json { value, text }),
+        Err(source) => Err(TaskError::NoJson {
+            task: task.to_owned(),
+            found: text,
+            source,
+        }),
+    }
 }
 
 /// Turns an answer that comes at once into events: its text, and the end.

@@ -100,13 +100,23 @@ impl Task {
                 sampling.max_new_tokens.min(room)
             };
         }
-        // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
-        let sampling = &mut prepared.request.sampling;
-        sampling.min_new_tokens = sampling.min_new_tokens.min(sampling.max_new_tokens);
+        if inputs.sampling.min_new_tokens.is_none() {
+            // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
+            let sampling = &mut prepared.request.sampling;
+            sampling.min_new_tokens = sampling.min_new_tokens.min(sampling.max_new_tokens);
+        }
         if let Shape::Filled(original) = &prepared.shape
             && engine.config().word_mask().is_some()
         {
             prepared.shape = Shape::Masked(original.clone());
+        }
+        if !matches!(prepared.shape, Shape::Text | Shape::Filled(_) | Shape::Json)
+            && inputs.sampling.draws_several()
+        {
+            return Err(TaskError::NothingDrawn {
+                task: self.name().to_owned(),
+                kind: self.file.output.kind(),
+            });
         }
         Ok(TaskRun::new(engine.clone(), self.name().to_owned(), prepared))
     }

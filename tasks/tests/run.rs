@@ -432,3 +432,45 @@ fn a_schema_that_cannot_be_used_is_the_task_files_fault() {
     assert!(error.is_input());
     insta::assert_snapshot!(error, @"the constraint (JSON schema) cannot be used: #/type: expected null, boolean, integer, number, string, array or object, found 'text'");
 }
+
+#[test]
+fn every_sample_of_json_is_json() {
+    let sampling = SamplingOverrides {
+        samples: Some(3),
+        temperature: Some(1.0),
+        seed: Some(4),
+        ..SamplingOverrides::default()
+    };
+    let schema = "{type: object, properties: {n: {type: integer, minimum: 0, maximum: 99}}, required: [n]}";
+    let outcome = run_file(
+        &format!("output: {{kind: json, schema: {schema}}}"),
+        &TaskInputs::new().with_sampling(sampling),
+    )
+    .unwrap();
+    assert_eq!(outcome.samples.len(), 3);
+    assert_eq!(outcome.samples[0].answer, outcome.answer);
+    assert!(
+        outcome
+            .samples
+            .iter()
+            .all(|sample| sample.answer.json().is_some())
+    );
+}
+
+#[test]
+fn the_callers_minimum_is_checked_and_what_draws_nothing_is_not_sampled() {
+    let minimum = SamplingOverrides {
+        min_new_tokens: Some(9),
+        max_new_tokens: Some(5),
+        ..SamplingOverrides::default()
+    };
+    let inputs = with_image().with_sampling(minimum);
+    insta::assert_snapshot!(answer(&engine(), "caption", &inputs).unwrap_err(), @"sampling parameter 'min_new_tokens' is 9, expected at most max_new_tokens");
+    let sampled = SamplingOverrides {
+        samples: Some(2),
+        temperature: Some(1.0),
+        ..SamplingOverrides::default()
+    };
+    let inputs = TaskInputs::new().with("text", "a cat").with_sampling(sampled);
+    insta::assert_snapshot!(answer(&engine(), "retrieve", &inputs).unwrap_err(), @"the task 'retrieve' answers with embedding: samples and the likeliest tokens go with tasks that write text");
+}

@@ -120,13 +120,29 @@ fn check_schema(raw: RawOutput) -> Result<OutputSpec, Problem> {
         Some(schema) => Err(Problem::new(
             &schema,
             "output.schema",
-            format!("expected a JSON schema, written as YAML, found {}", schema.value),
+            format!(
+                "expected a JSON schema, written as YAML, found {}",
+                kind_of(&schema.value)
+            ),
         )),
         None => Err(Problem::new(
             &raw.kind,
             "output",
             "an output of kind json needs a JSON schema: write `schema: {type: object, properties: ...}`",
         )),
+    }
+}
+
+/// Names the kind of a value that is no object.
+fn kind_of(value: &serde_json::Value) -> &'static str {
+    use serde_json::Value::{Array, Bool, Null, Number, Object, String};
+    match value {
+        Null => "nothing",
+        Bool(_) => "a boolean",
+        Number(_) => "a number",
+        String(_) => "a text",
+        Array(_) => "a list",
+        Object(_) => "an object",
     }
 }
 
