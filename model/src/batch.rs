@@ -80,6 +80,11 @@ impl SampleSegments {
     pub fn rows(&self) -> usize {
         self.all().iter().map(ExactSizeIterator::len).sum()
     }
+
+    /// Returns the rows of all its pictures, which lie together; none where it has no pictures.
+    pub(crate) fn image_rows(&self) -> Option<Range<usize>> {
+        Some(self.images.first()?.start..self.images.last()?.end)
+    }
 }
 
 impl Segments {

@@ -15,7 +15,7 @@ use crate::layers::norm::Norm;
 use crate::layers::{Weights, own_rows};
 use crate::memory::{KvCache, MemoryLayer, PromptMemory};
 use crate::prefix::with_prefixes;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -226,6 +226,17 @@ impl Decoder {
     pub(crate) fn cross_keys_values(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
         let layers = self.layers.iter();
         layers.map(|layer| layer.cross.kv.forward(hidden)).collect()
+    }
+
+    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of one layer, `[R, 2D]`.
+    pub(crate) fn cross_layer(&self, layer: usize, hidden: &Tensor) -> Result<Tensor> {
+        match self.layers.get(layer) {
+            Some(layer) => layer.cross.kv.forward(hidden),
+            None => bail!(
+                "the decoder has {} layers, asked for layer {layer}",
+                self.layers.len()
+            ),
+        }
     }
 
     pub(crate) fn prompt_memory(

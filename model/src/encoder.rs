@@ -2,6 +2,8 @@
 //!
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1; sub-norms as in arXiv 2210.06423.
 
+mod pass;
+
 use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
 use crate::batch::{EncoderBatch, SampleSegments, Segments};
 use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
@@ -16,6 +18,7 @@ use crate::layers::{Weights, by_expert, own_rows};
 use crate::memory::{KvCache, MemoryLayer, PromptMemory};
 use crate::prefix::{ImagePrefix, with_prefixes};
 use candle_core::{Device, Result, Tensor, bail};
+pub(crate) use pass::Pass;
 use std::sync::Arc;
 
 /// A place in a stack whose rows can be looked at.
@@ -165,52 +168,49 @@ impl Encoder {
         keep: bool,
         observe: Observe,
     ) -> std::result::Result<EncoderOutput, ForwardError> {
+        let mut pass = self.begin(batch, keep, observe)?;
+        loop {
+            if let Some(output) = self.advance(&mut pass, batch, usize::MAX, observe)? {
+                return Ok(output);
+            }
+        }
+    }
+
+    /// Begins a batch's way through the layers; there is none where all its rows are known.
+    pub(crate) fn begin(
+        &self,
+        batch: &EncoderBatch,
+        keep: bool,
+        observe: Observe,
+    ) -> std::result::Result<Option<Pass>, ForwardError> {
         if batch.segments.samples.is_empty() {
             return Err(ForwardError::EmptyBatch);
         }
-        let mut keys_values = Vec::new();
-        let packed = match batch.segments.rows() {
-            // Of pictures alone that are known already there is nothing to compute.
-            0 => None,
-            _ => {
-                let kept = (keep || self.writes).then_some(&mut keys_values);
-                Some(self.run(batch, kept, observe)?) // [N, D]
-            }
-        };
-        Ok(EncoderOutput {
-            hidden: with_prefixes(packed, &batch.prefixes, |prefix| Ok(prefix.hidden()))?, // [N + R, D]
-            segments: batch.segments.clone(),
-            keys_values,
-            prefixes: batch.prefixes.clone(),
-        })
+        let pass = |()| Pass::begin(self, batch, keep || self.writes, observe);
+        Ok((batch.segments.rows() > 0).then_some(()).map(pass).transpose()?)
     }
 
-    /// Runs the layers on the packed rows, `[N, D]`, and puts each one's keys and values `[N, 2D]` into `kept`.
-    fn run(
+    /// Does a slice of at most `rows` rows; gives the output with the last.
+    pub(crate) fn advance(
         &self,
+        pass: &mut Option<Pass>,
         batch: &EncoderBatch,
-        mut kept: Option<&mut Vec<Tensor>>,
+        rows: usize,
         observe: Observe,
-    ) -> Result<Tensor> {
-        let split = batch.segments.vision_rows;
-        let plan = Arc::new(batch.segments.plan(self.pattern));
-        let mut x = self.embed(batch)?; // [N, D]
-        observe(Place::Embedded, &x)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, split, |qkv| {
-                if let Some(kept) = kept.as_deref_mut() {
-                    kept.push(keys_values(qkv)?); // [N, 2D]
-                }
-                attend(qkv, index, &batch.prefixes, &plan, &layer.scoring)
-            })?; // [N, D]
-            observe(Place::Layer(index), &x)?;
+    ) -> std::result::Result<Option<EncoderOutput>, ForwardError> {
+        let mut packed = None;
+        if let Some(pass) = pass {
+            packed = pass.advance(self, batch, rows, observe)?; // [N, D]
+            if packed.is_none() {
+                return Ok(None);
+            }
         }
-        let hidden = match &self.norm {
-            Some(norm) => norm.forward(&x, split)?, // [N, D]
-            None => x,
-        };
-        observe(Place::Output, &hidden)?;
-        Ok(hidden)
+        Ok(Some(EncoderOutput {
+            hidden: with_prefixes(packed, &batch.prefixes, |prefix| Ok(prefix.hidden()))?, // [N + R, D]
+            segments: batch.segments.clone(),
+            keys_values: pass.take().map_or_else(Vec::new, Pass::into_kept),
+            prefixes: batch.prefixes.clone(),
+        }))
     }
 
     /// Keeps what writing behind each sample needs of it: its keys and values.
@@ -408,12 +408,22 @@ impl EncoderLayer {
         split: usize,
         attend: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        let qkv = self.project(x, split)?; // [N, 3D]
+        self.finish(x, &attend(&qkv)?, split) // [N, D]
+    }
+
+    /// Makes queries, keys and values, side by side, `[N, 3D]`.
+    fn project(&self, x: &Tensor, split: usize) -> Result<Tensor> {
         let h = self.attention_norm.forward(x, split)?; // [N, D]
-        let qkv = self.projections.qkv(&h, split)?; // [N, 3D]
-        let mut h = attend(&qkv)?; // [N, H Dh]
-        if let Some(norm) = &self.inner_norm {
-            h = norm.forward(&h, split)?; // [N, H Dh]
-        }
+        self.projections.qkv(&h, split) // [N, 3D]
+    }
+
+    /// Does what comes behind attention, which gave `[N, H Dh]` for the rows `x`.
+    fn finish(&self, x: &Tensor, attended: &Tensor, split: usize) -> Result<Tensor> {
+        let h = match &self.inner_norm {
+            Some(norm) => norm.forward(attended, split)?, // [N, H Dh]
+            None => attended.clone(),
+        };
         let x = (x + self.projections.out(&h, split)?)?; // [N, D]
         let h = self.ffn_norm.forward(&x, split)?; // [N, D]
         &x + by_expert(&h, split, &self.experts, FeedForward::forward)? // [N, D]

@@ -38,6 +38,17 @@ pub enum ForwardError {
         /// How many were expected.
         expected: usize,
     },
+    /// A sample was asked for that the batch does not have.
+    #[error("sample {sample} does not exist: the batch has {samples}")]
+    NoSample {
+        /// The sample, from 0.
+        sample: usize,
+        /// How many there are.
+        samples: usize,
+    },
+    /// An encoding was to go on after its end.
+    #[error("the encoding is done, and its result was taken")]
+    EncodingDone,
     /// A sample has neither text nor picture.
     #[error("sample {sample} is empty: expected at least one token or one image")]
     EmptySample {

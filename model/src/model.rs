@@ -118,6 +118,10 @@ impl Model {
         self.dtype
     }
 
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
     pub(crate) fn decoder(&self) -> Result<&Decoder, ForwardError> {
         self.decoder.as_ref().ok_or(ForwardError::NoHead("text"))
     }

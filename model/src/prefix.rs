@@ -64,17 +64,17 @@ impl ImagePrefix {
         let Some(segments) = encoded.segments.samples.get(sample) else {
             return refuse("does not exist");
         };
-        let (Some(first), Some(last)) = (segments.images.first(), segments.images.last()) else {
+        let Some(rows) = segments.image_rows() else {
             return refuse("has no images");
         };
-        let start = first.start;
+        let start = rows.start;
         if let Some(known) = encoded.known(start) {
             return Ok(known.clone());
         }
         if encoded.keys_values.is_empty() {
             return refuse("was encoded without keeping keys and values: use Model::encode_keeping");
         }
-        let rows = [start..last.end];
+        let rows = [rows];
         let own = |x: &Tensor| Ok(own_rows(x, &rows)?.detach());
         let hidden = own(&encoded.hidden)?; // [R, D]
         let images = segments

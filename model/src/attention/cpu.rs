@@ -1,14 +1,16 @@
 //! Ragged attention on the CPU in f32, forward and backward, reading fused projections where they lie.
 //!
-//! Each block is gathered, attended head by head with single-threaded matrix products, and scattered. What a
-//! block gives depends on its own rows alone, so results do not change with what else is in the batch.
+//! Each block's queries are taken in tiles, gathered, attended head by head with single-threaded matrix products, and
+//! scattered. What a tile gives depends on its block's rows alone, so results do not change with what else is in the batch,
+//! nor with how many tiles are done at a time.
 
-use super::{AttentionPlan, Block, Scoring};
+use super::{AttentionPlan, Block, Scoring, Tile};
 use crate::kernels::access::{slice, with_slice};
 use crate::kernels::gemm::{Matrix, MatrixMut, multiply};
 use crate::kernels::simd::{exp, multiversion};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -107,30 +109,57 @@ multiversion! {
     }
 }
 
-/// One block's rows, gathered: `q` is `[Lq, D]`, `k` and `v` are `[Lk, D]`.
-struct Gathered<'a> {
-    q: Vec<f32>,
+/// The keys and values of one block, gathered, `[Lk, D]` each.
+struct KeyRows {
     k: Vec<f32>,
     v: Vec<f32>,
+    rows: usize,
+}
+
+impl KeyRows {
+    fn gather(block: &Block, k: Columns, v: Columns, d: usize) -> Result<Self> {
+        let (queries, rows) = (block.query_rows(), block.key_rows());
+        if rows == 0 || (block.causal && queries > rows) {
+            bail!("attention: {queries} causal query rows and {rows} key rows");
+        }
+        Ok(Self {
+            k: k.gather(&block.keys, d)?,
+            v: v.gather(&block.keys, d)?,
+            rows,
+        })
+    }
+}
+
+/// Some query rows of a block, gathered, `[Lq, D]`, beside all its keys and values.
+struct Gathered<'a> {
+    q: Vec<f32>,
+    k: &'a [f32],
+    v: &'a [f32],
     queries: usize,
     keys: usize,
+    /// The key beside which the first of the queries stands: the block's last query stands at its last key.
+    at: usize,
     d: usize,
     scoring: &'a Scoring,
     causal: bool,
 }
 
 impl<'a> Gathered<'a> {
-    fn new(block: &Block, [q, k, v]: [Columns; 3], d: usize, scoring: &'a Scoring) -> Result<Self> {
-        let (queries, keys) = (block.query_rows(), block.key_rows());
-        if keys == 0 || (block.causal && queries > keys) {
-            bail!("attention: {queries} causal query rows and {keys} key rows");
-        }
+    fn new(
+        block: &Block,
+        tile: &Tile,
+        q: Columns,
+        memory: &'a KeyRows,
+        d: usize,
+        scoring: &'a Scoring,
+    ) -> Result<Self> {
         Ok(Self {
-            q: q.gather(&block.queries, d)?,
-            k: k.gather(&block.keys, d)?,
-            v: v.gather(&block.keys, d)?,
-            queries,
-            keys,
+            q: q.gather(&tile.queries, d)?,
+            k: &memory.k,
+            v: &memory.v,
+            queries: tile.rows(),
+            keys: memory.rows,
+            at: memory.rows.saturating_sub(block.query_rows()) + tile.first,
             d,
             scoring,
             causal: block.causal,
@@ -144,24 +173,18 @@ impl<'a> Gathered<'a> {
     fn weights(&self, head: usize, weights: &mut [f32]) {
         let dh = self.head();
         let q = Matrix::columns(&self.q, self.queries, self.d, head * dh, dh);
-        let k = Matrix::columns(&self.k, self.keys, self.d, head * dh, dh);
+        let k = Matrix::columns(self.k, self.keys, self.d, head * dh, dh);
         multiply(
             &mut MatrixMut::whole(weights, self.queries, self.keys),
             q,
             k.transposed(),
             false,
         );
-        let first = if self.causal {
-            self.keys - self.queries + 1
-        } else {
-            self.keys
-        };
+        let first = if self.causal { self.at + 1 } else { self.keys };
         let mut scale = self.scoring.scale;
         if let Some(bias) = &self.scoring.bias {
-            // The last query stands at the last key.
-            let at = self.keys.saturating_sub(self.queries);
             for (query, row) in weights.chunks_exact_mut(self.keys).enumerate() {
-                for (score, bias) in row.iter_mut().zip(bias.row(head, at + query, self.keys)) {
+                for (score, bias) in row.iter_mut().zip(bias.row(head, self.at + query, self.keys)) {
                     *score = score.mul_add(scale, bias);
                 }
             }
@@ -177,7 +200,7 @@ impl<'a> Gathered<'a> {
         for head in 0..self.scoring.heads {
             self.weights(head, &mut weights);
             let p = Matrix::whole(&weights, self.queries, self.keys);
-            let v = Matrix::columns(&self.v, self.keys, self.d, head * dh, dh);
+            let v = Matrix::columns(self.v, self.keys, self.d, head * dh, dh);
             multiply(
                 &mut MatrixMut::columns(&mut out, self.queries, self.d, head * dh, dh),
                 p,
@@ -199,8 +222,8 @@ impl<'a> Gathered<'a> {
             let at = head * dh;
             self.weights(head, &mut weights);
             let q = Matrix::columns(&self.q, self.queries, d, at, dh);
-            let k = Matrix::columns(&self.k, self.keys, d, at, dh);
-            let v = Matrix::columns(&self.v, self.keys, d, at, dh);
+            let k = Matrix::columns(self.k, self.keys, d, at, dh);
+            let v = Matrix::columns(self.v, self.keys, d, at, dh);
             let go = Matrix::columns(g, self.queries, d, at, dh);
             multiply(
                 &mut MatrixMut::whole(&mut ds, self.queries, self.keys),
@@ -241,39 +264,68 @@ pub(crate) fn attend(
     (n, d): (usize, usize),
     scoring: &Scoring,
 ) -> Result<Vec<f32>> {
-    let heads = scoring.heads;
-    if heads == 0 || !d.is_multiple_of(heads) {
-        bail!("attention: width {d} does not divide into {heads} heads");
-    }
+    let tiles = plan.tiles();
     let mut out = vec![0.0; n * d]; // [N, D]
-    let run = |block: &Block| Ok(Gathered::new(block, qkv, d, scoring)?.forward());
-    let parts: Vec<Result<Vec<f32>>> = if plan.blocks.len() > 1 {
-        plan.blocks.par_iter().map(run).collect()
-    } else {
-        plan.blocks.iter().map(run).collect()
-    };
-    for (block, part) in plan.blocks.iter().zip(parts) {
-        scatter(&part?, &mut out, &block.queries, d, d, 0, false);
+    for (tile, part) in tiles.iter().zip(attend_tiles(qkv, plan, &tiles, d, scoring)?) {
+        scatter(&part, &mut out, &tile.queries, d, d, 0, false);
     }
     Ok(out)
 }
 
+/// Attends from the queries of some tiles of a plan, giving `[Lq, D]` for each.
+pub(crate) fn attend_tiles(
+    [q, k, v]: [Columns; 3],
+    plan: &AttentionPlan,
+    tiles: &[Tile],
+    d: usize,
+    scoring: &Scoring,
+) -> Result<Vec<Vec<f32>>> {
+    let heads = scoring.heads;
+    if heads == 0 || !d.is_multiple_of(heads) {
+        bail!("attention: width {d} does not divide into {heads} heads");
+    }
+    let mut blocks: Vec<usize> = tiles.iter().map(|tile| tile.block).collect();
+    blocks.dedup();
+    let gather = |block: &usize| Ok((*block, KeyRows::gather(&plan.blocks[*block], k, v, d)?));
+    let memories: HashMap<usize, KeyRows> = if blocks.len() > 1 {
+        blocks.par_iter().map(gather).collect::<Result<_>>()?
+    } else {
+        blocks.iter().map(gather).collect::<Result<_>>()?
+    };
+    let run = |tile: &Tile| {
+        let block = &plan.blocks[tile.block];
+        Ok(Gathered::new(block, tile, q, &memories[&tile.block], d, scoring)?.forward())
+    };
+    if tiles.len() > 1 {
+        tiles.par_iter().map(run).collect()
+    } else {
+        tiles.iter().map(run).collect()
+    }
+}
+
 /// Returns each block's gradients of q, k and v for the gradient `g` of the output.
 fn backward(
-    qkv: [Columns; 3],
+    [q, k, v]: [Columns; 3],
     plan: &AttentionPlan,
     d: usize,
     scoring: &Scoring,
     g: Columns,
 ) -> Result<Vec<[Vec<f32>; 3]>> {
-    let run = |block: &Block| {
+    let run = |(index, block): (usize, &Block)| {
         let g = g.gather(&block.queries, d)?;
-        Ok(Gathered::new(block, qkv, d, scoring)?.backward(&g))
+        let memory = KeyRows::gather(block, k, v, d)?;
+        let whole = Tile {
+            block: index,
+            first: 0,
+            queries: block.queries.clone(),
+        };
+        Ok(Gathered::new(block, &whole, q, &memory, d, scoring)?.backward(&g))
     };
-    plan.blocks.par_iter().map(run).collect()
+    plan.blocks.par_iter().enumerate().map(run).collect()
 }
 
-fn thirds(values: &[f32], d: usize) -> [Columns<'_>; 3] {
+/// Sees queries, keys and values side by side, `[N, 3D]`, apart.
+pub(crate) fn thirds(values: &[f32], d: usize) -> [Columns<'_>; 3] {
     [0, 1, 2].map(|i| Columns {
         values,
         width: 3 * d,
@@ -316,21 +368,23 @@ impl CustomOp1 for SelfAttention {
     }
 }
 
-fn query_and_memory<'a>(q: &'a [f32], kv: &'a [f32], d: usize) -> [Columns<'a>; 3] {
-    let memory = |offset| Columns {
+/// Sees keys and values side by side, `[N, 2D]`, apart.
+pub(crate) fn halves(kv: &[f32], d: usize) -> [Columns<'_>; 2] {
+    [0, 1].map(|i| Columns {
         values: kv,
         width: 2 * d,
-        offset,
+        offset: i * d,
+    })
+}
+
+fn query_and_memory<'a>(q: &'a [f32], kv: &'a [f32], d: usize) -> [Columns<'a>; 3] {
+    let [k, v] = halves(kv, d);
+    let q = Columns {
+        values: q,
+        width: d,
+        offset: 0,
     };
-    [
-        Columns {
-            values: q,
-            width: d,
-            offset: 0,
-        },
-        memory(0),
-        memory(d),
-    ]
+    [q, k, v]
 }
 
 impl CustomOp2 for CrossAttention {

@@ -15,7 +15,7 @@ pub(crate) mod cpu;
 pub(crate) mod flash;
 pub(crate) mod reference;
 
-use crate::kernels::access::is_cpu_f32;
+use crate::kernels::access::{is_cpu_f32, with_slice};
 pub(crate) use bias::RelativeBias;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -40,6 +40,25 @@ impl Block {
     }
 }
 
+/// How many query rows of a block are attended at a time: their scores stay in the cache.
+const TILE_ROWS: usize = 64;
+
+/// Neighbouring query rows of a block. Where tiles begin depends on the block alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    /// Which block of the plan.
+    pub(crate) block: usize,
+    /// How many of the block's query rows come before.
+    pub(crate) first: usize,
+    pub(crate) queries: Vec<Range<usize>>,
+}
+
+impl Tile {
+    pub(crate) fn rows(&self) -> usize {
+        self.queries.iter().map(ExactSizeIterator::len).sum()
+    }
+}
+
 /// Says which rows attend to which: each query row stands in exactly one block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttentionPlan {
@@ -56,6 +75,37 @@ impl AttentionPlan {
             });
         }
     }
+
+    /// Cuts the queries of every block into tiles, in the order of the blocks.
+    pub(crate) fn tiles(&self) -> Vec<Tile> {
+        let blocks = self.blocks.iter().enumerate();
+        blocks.flat_map(|(index, block)| tiles(index, block)).collect()
+    }
+}
+
+/// Cuts a block's queries into tiles.
+fn tiles(index: usize, block: &Block) -> Vec<Tile> {
+    let tile = |first| Tile {
+        block: index,
+        first,
+        queries: part(&block.queries, first..first + TILE_ROWS),
+    };
+    (0..block.query_rows()).step_by(TILE_ROWS).map(tile).collect()
+}
+
+/// Returns what of ranges lies in `wanted` when they are laid end to end.
+fn part(ranges: &[Range<usize>], wanted: Range<usize>) -> Vec<Range<usize>> {
+    let mut before = 0;
+    let mut parts = Vec::with_capacity(1);
+    for range in ranges {
+        let (start, end) = (before, before + range.len());
+        let (from, to) = (wanted.start.max(start), wanted.end.min(end));
+        if from < to {
+            parts.push(range.start + from - start..range.start + to - start);
+        }
+        before = end;
+    }
+    parts
 }
 
 /// How queries score keys.
@@ -112,6 +162,34 @@ pub(crate) fn cross_attention(
     }
     let d = kv.dim(1)? / 2;
     composed(q, &kv.narrow(1, 0, d)?, &kv.narrow(1, d, d)?, plan, scoring)
+}
+
+/// Tells whether queries, keys and values side by side, `[N, 3D]`, can be attended tile by tile.
+pub(crate) fn takes_tiles(qkv: &Tensor) -> bool {
+    is_cpu_f32(qkv) && !qkv.track_op()
+}
+
+/// Attends from the queries of some tiles, giving `[Lq, D]` in the order of the tiles: the same bits as attention with the
+/// whole plan. `qkv` `[N, 3D]` has the keys and values too, unless `kv` `[M, 2D]` does.
+pub(crate) fn tiles_attention(
+    qkv: &Tensor,
+    kv: Option<&Tensor>,
+    plan: &AttentionPlan,
+    tiles: &[Tile],
+    scoring: &Scoring,
+) -> Result<Tensor> {
+    let d = qkv.dim(1)? / 3;
+    let parts = with_slice(qkv, |own| match kv {
+        None => cpu::attend_tiles(cpu::thirds(own, d), plan, tiles, d, scoring),
+        Some(kv) => with_slice(kv, |kv| {
+            let [q, ..] = cpu::thirds(own, d);
+            let [k, v] = cpu::halves(kv, d);
+            cpu::attend_tiles([q, k, v], plan, tiles, d, scoring)
+        }),
+    })?;
+    let all = parts.concat();
+    let rows = all.len() / d.max(1);
+    Tensor::from_vec(all, (rows, d), qkv.device()) // [Lq, D]
 }
 
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, scoring: &Scoring) -> Result<Tensor> {

@@ -53,6 +53,52 @@ fn self_attention_equals_the_reference_in_value_and_gradient() {
 }
 
 #[test]
+fn tiles_equal_the_reference_whatever_is_attended_at_a_time() {
+    let (heads, head) = (3, 4);
+    let d = heads * head;
+    let mut scoring = Scoring::scaled(heads, head);
+    scoring.bias = Some(Arc::new(
+        RelativeBias::new(&random(&[8, heads], 8), 90, true).unwrap(),
+    ));
+    // Blocks of no, one and several tiles, one of them over two ranges; some keys come before the first query.
+    let plan = plan(&[
+        (&[0..10, 90..200], &[0..10, 90..200], false),
+        (&[10..90], &[10..90], true),
+        (&[200..204], &[0..10, 200..204], true),
+        (&[204..204], &[0..3], false),
+        (&[204..340], &[0..10, 204..340], true),
+    ]);
+    let qkv = random(&[340, 3 * d], 1);
+    let part = |i| qkv.narrow(1, i * d, d).unwrap();
+    let slow = reference::attend(&part(0), &part(1), &part(2), &plan, &scoring).unwrap();
+    let fast = self_attention(&qkv, &plan, &scoring).unwrap();
+    assert_close("value", &fast, &slow, 1e-5);
+
+    let tiles = plan.tiles();
+    assert_eq!(
+        tiles.iter().map(Tile::rows).collect::<Vec<_>>(),
+        [64, 56, 64, 16, 4, 64, 64, 8]
+    );
+    let order: Vec<usize> = tiles
+        .iter()
+        .flat_map(|tile| tile.queries.clone())
+        .flatten()
+        .collect();
+    let fast: Vec<Vec<f32>> = fast.to_vec2().unwrap();
+    let kv = qkv.narrow(1, d, 2 * d).unwrap().contiguous().unwrap();
+    for (at_a_time, kv) in [(1, None), (3, Some(&kv)), (8, None)] {
+        let parts = tiles
+            .chunks(at_a_time)
+            .map(|tiles| tiles_attention(&qkv, kv, &plan, tiles, &scoring).unwrap());
+        let rows = parts.flat_map(|part| part.to_vec2::<f32>().unwrap());
+        assert!(
+            rows.zip(&order).all(|(found, row)| found == fast[*row]),
+            "{at_a_time} at a time"
+        );
+    }
+}
+
+#[test]
 fn cross_attention_equals_the_reference_in_value_and_gradient() {
     let plan = plan(&[(&[0..2], &[0..3, 8..11], false), (&[2..6], &[3..8], false)]);
     let (heads, d) = (2, 12);

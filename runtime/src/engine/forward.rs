@@ -7,7 +7,8 @@ use crate::stream::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
 use multiway_model::{
     AttentionPattern, DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderBatchBuilder, EncoderOutput,
-    EncoderSample, ForwardError, KvCache, Model, ModelConfig, Patch, PatchedImage, SampleSegments, Tensor,
+    EncoderSample, Encoding, ForwardError, KvCache, Model, ModelConfig, Patch, PatchedImage, PromptMemory,
+    SampleSegments, Tensor, Wanted,
 };
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -21,8 +22,14 @@ type Likeliest = Vec<(u32, f32)>;
 
 /// Runs the model for the engine's thread, and owns the cache.
 pub(crate) trait Forward {
-    /// Encodes prompts in one packed batch and reads off each what it asks for.
-    fn encode(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError>;
+    /// Begins to encode prompts in one packed batch, in place of any that was begun before.
+    fn begin(&mut self, prompts: Vec<PromptToRead>) -> Result<(), ForwardError>;
+
+    /// Goes on with it for a slice of about so many rows; with the last slice comes what was read off each prompt.
+    fn advance(&mut self, rows: usize) -> Result<Option<Vec<Read>>, ForwardError>;
+
+    /// Gives up what was begun.
+    fn abandon(&mut self);
 
     /// Advances each row by one token and returns the logits of all rows, `[B * V]`.
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError>;
@@ -44,15 +51,29 @@ pub(crate) struct ModelForward {
     pub(super) cache: Option<KvCache>,
     kept: ReuseCache<Key, Value>,
     reuse: Reuse,
+    pending: Option<Pending>,
 }
 
-/// Prompts laid out for the encoder.
-struct Packed {
-    batch: EncoderBatch,
+/// Prompts that are being encoded.
+struct Pending {
+    /// What tells each prompt from all others, where what is read off it may be kept.
+    keys: Vec<Option<Key>>,
+    /// What was, or will be, read off them.
+    found: HashMap<Key, Read>,
+    /// The places of the prompts that are encoded; of equal ones one is.
+    new: Vec<usize>,
+    /// None where everything was known.
+    encoding: Option<Underway>,
+}
+
+/// Prompts in the encoder.
+struct Underway {
+    prompts: Vec<PromptToRead>,
+    encoding: Encoding,
     /// Which samples of the batch are whose.
     owners: Vec<Range<usize>>,
-    /// Samples whose pictures are to be kept.
-    fresh: HashMap<Digest, usize>,
+    /// The pictures that are to be kept, in the order of the wanted prefixes.
+    fresh: Vec<Digest>,
 }
 
 impl ModelForward {
@@ -68,46 +89,58 @@ impl ModelForward {
             cache,
             kept: ReuseCache::new(kept),
             reuse: Reuse::default(),
+            pending: None,
         })
     }
 
-    /// Packs prompts. Pictures that are known, or that an earlier prompt shows too, are not encoded again where what is made
+    /// Packs prompts, and begins to encode them. Pictures that are known, or that an earlier prompt shows too, are not encoded again where what is made
     /// of them does not depend on the text.
-    fn pack(&mut self, prompts: &[PromptToRead]) -> Result<Packed, ForwardError> {
+    fn pack(&mut self, mut prompts: Vec<PromptToRead>) -> Result<Underway, ForwardError> {
         let model = Arc::clone(&self.model);
         let config = model.config();
         let mut batch = EncoderBatch::builder(config);
-        let (mut owners, mut fresh) = (Vec::new(), HashMap::new());
+        let (mut owners, mut fresh) = (Vec::new(), Vec::new());
+        let mut wanted = Wanted::default();
         let mut samples = 0;
-        for prompt in prompts {
+        for prompt in &prompts {
             let start = samples;
             samples += 1;
             let shareable = self.shareable(prompt);
             let known = shareable.and_then(|pictures| self.kept.get(&Key::Pictures(pictures)));
-            let earlier = shareable.and_then(|pictures| fresh.get(&pictures));
+            let earlier =
+                shareable.and_then(|pictures| fresh.iter().position(|earlier| *earlier == pictures));
             if let Some(Value::Pictures(prefix)) = known {
                 self.reuse.pictures += 1;
-                batch.push_known(&prefix, prompt.tokens)?;
+                batch.push_known(&prefix, &prompt.tokens)?;
             } else if let Some(earlier) = earlier {
                 self.reuse.pictures += 1;
-                batch.push_shared(*earlier, prompt.tokens)?;
-            } else if *prompt.reading == Reading::Classes && config.max_images > 1 {
+                batch.push_shared(wanted.prefixes[earlier], &prompt.tokens)?;
+            } else if prompt.reading == Reading::Classes && config.max_images > 1 {
                 // A head that compares two pictures reads each beside the same text, as a sample of its own.
                 samples = start + prompt.images.len();
-                for image in prompt.images {
+                for image in &prompt.images {
                     batch.push(EncoderSample {
                         images: std::slice::from_ref(image),
-                        tokens: prompt.tokens,
+                        tokens: &prompt.tokens,
                     })?;
                 }
             } else {
-                fresh.extend(shareable.map(|pictures| (pictures, start)));
+                if let Some(pictures) = shareable {
+                    fresh.push(pictures);
+                    wanted.prefixes.push(start);
+                }
                 push(&mut batch, config, prompt)?;
+            }
+            if prompt.reading == Reading::Memory {
+                wanted.memories.push(start);
             }
             owners.push(start..samples);
         }
-        Ok(Packed {
-            batch: batch.build(),
+        // The batch has the pixels now.
+        prompts.iter_mut().for_each(|prompt| prompt.images = Vec::new());
+        Ok(Underway {
+            prompts,
+            encoding: model.begin_encoding(batch.build(), wanted)?,
             owners,
             fresh,
         })
@@ -123,42 +156,22 @@ impl ModelForward {
             .filter(|_| self.kept.is_on() && whole && apart && !prompt.images.is_empty())
     }
 
-    /// Encodes prompts in one packed batch and reads off each what it asks for.
-    fn encode_all(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError> {
-        let Packed { batch, owners, fresh } = self.pack(prompts)?;
-        let encoded = if fresh.is_empty() {
-            self.model.encode(&batch)? // [N, D]
-        } else {
-            self.model.encode_keeping(&batch)? // [N, D]
-        };
-        let reads = self.read(prompts, &owners, &encoded)?;
-        for (pictures, sample) in fresh {
-            match self.model.image_prefix(&encoded, sample) {
-                Ok(prefix) => self.kept.insert(Key::Pictures(pictures), Value::Pictures(prefix)),
-                // The answers are there; only nothing is kept for later ones.
-                Err(error) => tracing::warn!(%error, "a picture's rows cannot be kept"),
-            }
-        }
-        Ok(reads)
-    }
-
+    /// Reads off each prompt what it asks for.
     fn read(
         &self,
         prompts: &[PromptToRead],
         owners: &[Range<usize>],
         encoded: &EncoderOutput,
+        memories: Vec<PromptMemory>,
     ) -> Result<Vec<Read>, ForwardError> {
         // Of each kind, what all prompts that ask for it want is read at once.
         let asking = |wanted: &Reading| {
             let asking = prompts.iter().zip(owners);
-            let samples = asking.filter(|(prompt, _)| prompt.reading == wanted);
+            let samples = asking.filter(|(prompt, _)| prompt.reading == *wanted);
             let samples: Vec<usize> = samples.flat_map(|(_, samples)| samples.clone()).collect();
             (!samples.is_empty()).then(|| encoded.select(&samples))
         };
-        let mut memories = match asking(&Reading::Memory) {
-            Some(encoded) => self.model.prompt_memory(&encoded)?.into_iter(),
-            None => Vec::new().into_iter(),
-        };
+        let mut memories = memories.into_iter();
         let mut embeddings = match asking(&Reading::Embedding) {
             Some(encoded) => rows(&self.model.embed(&encoded)?)?.into_iter(), // [B, E]
             None => Vec::new().into_iter(),
@@ -170,7 +183,7 @@ impl ModelForward {
         let nothing = || ForwardError::EmptyBatch;
         let read = |(prompt, samples): (&PromptToRead, &Range<usize>)| {
             let sample = &encoded.segments.samples[samples.start];
-            match prompt.reading {
+            match &prompt.reading {
                 Reading::Memory => memories.next().map(Read::Memory).ok_or_else(nothing),
                 Reading::Embedding => embeddings.next().map(Read::Embedding).ok_or_else(nothing),
                 Reading::Classes => classes.next().map(Read::Classes).ok_or_else(nothing),
@@ -178,7 +191,7 @@ impl ModelForward {
                     mask,
                     count,
                     vocabulary,
-                } => self.words(encoded, sample, prompt.tokens, (*mask, *count, *vocabulary)),
+                } => self.words(encoded, sample, &prompt.tokens, (*mask, *count, *vocabulary)),
                 Reading::Codes { hidden, count } => self.codes(encoded, sample, hidden, *count),
             }
         };
@@ -251,46 +264,88 @@ impl ModelForward {
 }
 
 impl Forward for ModelForward {
-    fn encode(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError> {
-        let keys: Vec<Option<Key>> = prompts
-            .iter()
-            .map(|prompt| Key::prompt(prompt).filter(|_| self.kept.is_on()))
-            .collect();
+    fn begin(&mut self, prompts: Vec<PromptToRead>) -> Result<(), ForwardError> {
+        self.pending = None;
+        let key = |prompt: &PromptToRead| Key::prompt(prompt).filter(|_| self.kept.is_on());
+        let keys: Vec<Option<Key>> = prompts.iter().map(key).collect();
         // Each prompt that is new is encoded once; the others are given what was, or will be, read off it.
-        let mut found: HashMap<&Key, Read> = HashMap::new();
-        let (mut new, mut seen): (Vec<usize>, HashSet<&Key>) = Default::default();
-        for (index, key) in keys.iter().enumerate() {
-            let Some(key) = key else {
-                new.push(index);
-                continue;
-            };
-            if let Some(Value::Read(read)) = self.kept.get(key) {
+        let mut found: HashMap<Key, Read> = HashMap::new();
+        let mut seen: HashSet<Key> = HashSet::new();
+        let (mut new, mut unknown) = (Vec::new(), Vec::new());
+        let count = prompts.len();
+        for ((place, prompt), key) in prompts.into_iter().enumerate().zip(&keys) {
+            let kept = key.and_then(|key| Some((key, self.kept.get(&key)?)));
+            if let Some((key, Value::Read(read))) = kept {
                 found.insert(key, read);
-            } else if seen.insert(key) {
-                new.push(index);
+            } else if key.is_none_or(|key| seen.insert(key)) {
+                new.push(place);
+                unknown.push(prompt);
             }
         }
-        self.reuse.prompts += (prompts.len() - new.len()) as u64;
+        self.reuse.prompts += (count - new.len()) as u64;
+        let encoding = (!new.is_empty()).then(|| self.pack(unknown)).transpose()?;
+        self.pending = Some(Pending {
+            keys,
+            found,
+            new,
+            encoding,
+        });
+        Ok(())
+    }
+
+    fn advance(&mut self, rows: usize) -> Result<Option<Vec<Read>>, ForwardError> {
+        let Some(pending) = &mut self.pending else {
+            return Err(ForwardError::EncodingDone);
+        };
+        let mut encoded = None;
+        if let Some(underway) = &mut pending.encoding {
+            encoded = self.model.advance_encoding(&mut underway.encoding, rows)?;
+            if encoded.is_none() {
+                return Ok(None);
+            }
+        }
+        let Some(Pending {
+            keys,
+            mut found,
+            new,
+            encoding,
+        }) = self.pending.take()
+        else {
+            return Ok(None);
+        };
         let mut alone: HashMap<usize, Read> = HashMap::new();
-        if !new.is_empty() {
-            let unknown: Vec<PromptToRead> = new.iter().map(|index| prompts[*index]).collect();
-            for (index, read) in new.into_iter().zip(self.encode_all(&unknown)?) {
-                match &keys[index] {
+        if let Some((underway, encoded)) = encoding.zip(encoded) {
+            let Underway {
+                prompts,
+                owners,
+                fresh,
+                ..
+            } = underway;
+            for (pictures, prefix) in fresh.into_iter().zip(encoded.prefixes) {
+                self.kept.insert(Key::Pictures(pictures), Value::Pictures(prefix));
+            }
+            let reads = self.read(&prompts, &owners, &encoded.output, encoded.memories)?;
+            for (place, read) in new.into_iter().zip(reads) {
+                match keys.get(place).copied().flatten() {
                     Some(key) => {
                         if !matches!(read, Read::NotFinite) {
-                            self.kept.insert(*key, Value::Read(read.clone()));
+                            self.kept.insert(key, Value::Read(read.clone()));
                         }
                         found.insert(key, read);
                     }
-                    None => drop(alone.insert(index, read)),
+                    None => drop(alone.insert(place, read)),
                 }
             }
         }
-        let all = keys.iter().enumerate().map(|(index, key)| match key {
+        let all = keys.iter().enumerate().map(|(place, key)| match key {
             Some(key) => found.get(key).cloned(),
-            None => alone.remove(&index),
+            None => alone.remove(&place),
         });
-        Ok(all.flatten().collect())
+        Ok(Some(all.flatten().collect()))
+    }
+
+    fn abandon(&mut self) {
+        self.pending = None;
     }
 
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
@@ -326,10 +381,10 @@ fn push(
     config: &ModelConfig,
     prompt: &PromptToRead,
 ) -> Result<usize, ForwardError> {
-    let Reading::Codes { hidden, .. } = prompt.reading else {
+    let Reading::Codes { hidden, .. } = &prompt.reading else {
         return batch.push(EncoderSample {
-            images: prompt.images,
-            tokens: prompt.tokens,
+            images: &prompt.images,
+            tokens: &prompt.tokens,
         });
     };
     let patches = |hidden: &[usize]| -> Vec<Patch> {
@@ -349,7 +404,7 @@ fn push(
             patches: if index == 0 { &first } else { &others },
         })
         .collect();
-    batch.push_patched(&images, prompt.tokens)
+    batch.push_patched(&images, &prompt.tokens)
 }
 
 fn rows(values: &Tensor) -> Result<Vec<Vec<f32>>, ForwardError> {

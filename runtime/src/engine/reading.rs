@@ -22,13 +22,13 @@ pub(crate) fn digest(images: &[ProcessedImage]) -> Digest {
 }
 
 /// A prompt to encode, and what is to be read off it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PromptToRead<'a> {
-    pub(crate) images: &'a [ProcessedImage],
+#[derive(Debug)]
+pub(crate) struct PromptToRead {
+    pub(crate) images: Vec<ProcessedImage>,
     /// What tells the pictures from all others, where what is made of them may be kept.
     pub(crate) pictures: Option<Digest>,
-    pub(crate) tokens: &'a [TokenId],
-    pub(crate) reading: &'a Reading,
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) reading: Reading,
 }
 
 /// What is to be read off an encoded prompt.

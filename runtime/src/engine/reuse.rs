@@ -24,7 +24,7 @@ impl Key {
         let mut hash = Sha256::new();
         hash.update(prompt.pictures?);
         hash.update(format!("{:?}", prompt.reading));
-        for token in prompt.tokens {
+        for token in &prompt.tokens {
             hash.update(token.to_le_bytes());
         }
         Some(Self::Prompt(hash.finalize().into()))

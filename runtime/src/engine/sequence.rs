@@ -197,8 +197,8 @@ impl Clock {
         self.timings.queued = self.submitted.elapsed();
     }
 
-    pub(crate) fn encoded(&mut self, since: Instant) {
-        self.timings.encode = since.elapsed();
+    pub(crate) fn encoded(&mut self, busy: Duration) {
+        self.timings.encode = busy;
     }
 
     /// Notes the first token; later calls change nothing.

@@ -1,13 +1,13 @@
 //! The engine under failures, cancellations and full queues, with a model whose steps the test lets through.
 
+mod gate;
 mod needle;
 mod samples;
+mod slices;
 
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
 use super::limits::Limits;
-use super::reading::{PromptToRead, Read};
-use super::reuse::Reuse;
 use super::sequence::Sequence;
 use super::*;
 use crate::error::EngineError;
@@ -15,12 +15,12 @@ use crate::generation::Ends;
 use crate::request::SamplingParams;
 use crate::stream::{FinishReason, StreamEvent, Timings, Usage, Written};
 use crate::tokenizer::sentencepiece_to_json;
+use gate::{Permit, Step, gated, gated_replicas};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{DecoderRow, ForwardError};
 use multiway_prompts::Prompt;
 use std::pin::pin;
 use std::sync::LazyLock;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -33,136 +33,6 @@ fn config() -> ModelConfig {
     let mut config = tiny_config();
     config.vocab_size = TOKENIZER.vocab_size();
     config
-}
-
-/// What a gated step may do.
-#[derive(Clone, Copy, Debug)]
-enum Permit {
-    Run,
-    Fail,
-    Panic,
-    /// Run this one; whatever gives a slot back afterwards panics, outside of any step.
-    Break,
-}
-
-/// A real model whose steps tell the test what they are about to do, and then wait for a permit.
-struct Gated {
-    model: ModelForward,
-    steps: Sender<Step>,
-    permits: Receiver<Permit>,
-    is_broken: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    Encode(usize),
-    /// The slots of the rows.
-    Decode(Vec<usize>),
-}
-
-impl Gated {
-    fn wait(&mut self, step: Step) -> Result<(), ForwardError> {
-        drop(self.steps.send(step));
-        // Without a test to ask, everything may run.
-        match self.permits.recv().unwrap_or(Permit::Run) {
-            Permit::Run => Ok(()),
-            Permit::Fail => Err(ForwardError::EmptyBatch),
-            Permit::Panic => panic!("the kernel tripped"),
-            Permit::Break => {
-                self.is_broken = true;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Forward for Gated {
-    fn encode(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError> {
-        self.wait(Step::Encode(prompts.len()))?;
-        self.model.encode(prompts)
-    }
-
-    fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
-        self.wait(Step::Decode(rows.iter().map(|row| row.slot).collect()))?;
-        self.model.step(rows)
-    }
-
-    fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {
-        self.model.copy(from, to)
-    }
-
-    fn clear(&mut self, slot: usize) {
-        if self.is_broken {
-            panic!("the cache is in disorder");
-        }
-        self.model.clear(slot);
-    }
-
-    fn reuse(&self) -> Reuse {
-        self.model.reuse()
-    }
-}
-
-/// The test's side of the gate.
-struct Gate {
-    steps: Receiver<Step>,
-    permits: Sender<Permit>,
-}
-
-impl Gate {
-    /// Waits until the engine stands before a step.
-    fn seen(&self) -> Step {
-        self.steps.recv().unwrap()
-    }
-
-    fn open(&self, permit: Permit) {
-        self.permits.send(permit).unwrap();
-    }
-
-    fn pass(&self) -> Step {
-        let step = self.seen();
-        self.open(Permit::Run);
-        step
-    }
-}
-
-fn gated(max_batch: usize, queue_capacity: usize) -> (Engine, Gate) {
-    let (engine, mut gates) = gated_replicas(1, max_batch, queue_capacity);
-    (engine, gates.remove(0))
-}
-
-fn gated_replicas(replicas: usize, max_batch: usize, queue_capacity: usize) -> (Engine, Vec<Gate>) {
-    let options = Options {
-        threads: Some(1),
-        max_batch,
-        queue_capacity,
-        ..Options::default()
-    };
-    let model = Arc::new(random_inference_model(&config(), 5).unwrap());
-    let limits = Limits::new(&model, max_batch, options.memory_budget).unwrap();
-    let gated = (0..replicas).map(|_| {
-        let (steps, seen) = channel();
-        let (open, permits) = channel();
-        let forward = Gated {
-            model: ModelForward::new(Arc::clone(&model), &limits.capacity, options.reuse_budget).unwrap(),
-            steps,
-            permits,
-            is_broken: false,
-        };
-        let gate = Gate {
-            steps: seen,
-            permits: open,
-        };
-        (forward, gate)
-    });
-    let (forwards, gates): (Vec<Gated>, Vec<Gate>) = gated.unzip();
-    let known = Known {
-        tokenizer: TOKENIZER.clone(),
-        config: config(),
-        generation: GenerationConfig::of_model(&config()),
-        labels: None,
-    };
-    (start(forwards, known, limits, &options).unwrap(), gates)
 }
 
 fn request(text: &str, max_new_tokens: usize) -> Request {
@@ -502,7 +372,7 @@ fn scores_run_beside_a_stream_without_stopping_it() {
     assert_eq!(block_on(scores).unwrap().len(), 5);
     let mut decodes = gate.steps.try_iter().filter_map(|step| match step {
         Step::Decode(slots) => Some(slots),
-        Step::Encode(_) => None,
+        Step::Encode(_) | Step::Slice => None,
     });
     assert!(
         decodes.by_ref().take(6).all(|slots| slots.first() == Some(&0)),

@@ -16,7 +16,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -119,6 +119,16 @@ struct Job {
     memory: Option<PromptMemory>,
 }
 
+/// The prompts that are being encoded.
+struct Encoding {
+    ids: Vec<RequestId>,
+    /// How long the encoder has worked on them.
+    busy: Duration,
+}
+
+/// How many rows are encoded at a time while texts are being written.
+const SLICE_ROWS: usize = 128;
+
 /// What a request is told whose logits cannot be ranked.
 const NOT_FINITE: &str = "the model's logits are not finite numbers; its weights may be damaged";
 
@@ -135,6 +145,9 @@ pub(crate) struct Worker<F> {
     commands: UnboundedReceiver<Command>,
     scheduler: Scheduler,
     jobs: BTreeMap<RequestId, Job>,
+    encoding: Option<Encoding>,
+    /// How long the last step took.
+    step_time: Duration,
     counters: Arc<Counters>,
     /// How many of the model's logits are in the tokenizer's vocabulary.
     vocabulary: usize,
@@ -156,6 +169,8 @@ impl<F: Forward> Worker<F> {
             commands,
             scheduler,
             jobs: BTreeMap::new(),
+            encoding: None,
+            step_time: Duration::ZERO,
             counters,
             vocabulary,
             started: Instant::now(),
@@ -196,7 +211,9 @@ impl<F: Forward> Worker<F> {
         while self.receive() == Flow::Continue {
             self.reap();
             self.expire();
+            self.abandon();
             self.admit();
+            self.encode();
             self.decode();
             self.report();
         }
@@ -283,9 +300,10 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Starts the requests that fit and encodes their prompts, all in one packed batch.
+    /// Starts the requests that fit, and begins to encode their prompts, all in one packed batch.
     fn admit(&mut self) {
-        let mut admitted = Vec::new();
+        let mut ids = Vec::new();
+        let mut prompts = Vec::new();
         for admission in self.scheduler.admit() {
             let Some(job) = self.jobs.get_mut(&admission.id) else {
                 continue;
@@ -299,43 +317,91 @@ impl<F: Forward> Worker<F> {
                 Work::Samples(samples) => samples.begin(&admission.slots),
                 _ => {}
             }
-            admitted.push(admission.id);
+            ids.push(admission.id);
+            prompts.push(PromptToRead {
+                images: std::mem::take(&mut job.prepared.images),
+                pictures: job.prepared.pictures,
+                tokens: job.prepared.tokens.clone(),
+                reading: job.reading.clone(),
+            });
         }
-        if !admitted.is_empty() {
-            self.report();
-            self.encode(&admitted);
+        if ids.is_empty() {
+            return;
+        }
+        self.report();
+        let since = Instant::now();
+        let forward = &mut self.forward;
+        let begun = guard(|| forward.begin(prompts));
+        self.encoding = Some(Encoding {
+            ids,
+            busy: since.elapsed(),
+        });
+        if let Err(cause) = begun {
+            self.fail_encoding(&cause);
         }
     }
 
-    /// Encodes the prompts of some requests and hands out what was read off them.
-    fn encode(&mut self, ids: &[RequestId]) {
-        let jobs = ids.iter().filter_map(|id| self.jobs.get(id));
-        let prompts: Vec<PromptToRead> = jobs
-            .map(|job| PromptToRead {
-                images: &job.prepared.images,
-                pictures: job.prepared.pictures,
-                tokens: &job.prepared.tokens,
-                reading: &job.reading,
-            })
-            .collect();
-        let _span = tracing::debug_span!("encode", requests = prompts.len()).entered();
+    /// Goes on with encoding for as long as a step takes, so that what is written beside it waits at most about twice as
+    /// long as else; without any, until the encoder has done a part of a layer.
+    fn encode(&mut self) {
+        let Some(encoding) = &mut self.encoding else {
+            return;
+        };
+        let (rows, time) = match self.scheduler.decoding().next() {
+            Some(_) => (SLICE_ROWS, self.step_time),
+            None => (usize::MAX, Duration::ZERO),
+        };
+        let _span = tracing::debug_span!("encode", requests = encoding.ids.len()).entered();
         let since = Instant::now();
         let forward = &mut self.forward;
-        match guard(|| forward.encode(&prompts)) {
-            Ok(reads) if reads.len() != ids.len() => {
-                let cause = format!("{} prompts gave {} results", ids.len(), reads.len());
-                self.fail_all(ids, &cause);
-            }
-            Ok(reads) => {
-                for (id, read) in ids.iter().zip(reads) {
-                    if let Some(job) = self.jobs.get_mut(id) {
-                        job.clock.encoded(since);
-                        job.prepared.images.clear();
-                    }
-                    self.take(*id, read);
+        let slices = || {
+            loop {
+                let read = forward.advance(rows)?;
+                if read.is_some() || since.elapsed() >= time {
+                    return Ok(read);
                 }
             }
-            Err(cause) => self.fail_all(ids, &cause),
+        };
+        let read = guard(slices);
+        encoding.busy += since.elapsed();
+        match read {
+            Ok(None) => {}
+            Ok(Some(reads)) if reads.len() == encoding.ids.len() => self.hand_out(reads),
+            Ok(Some(reads)) => {
+                let cause = format!("{} prompts gave {} results", encoding.ids.len(), reads.len());
+                self.fail_encoding(&cause);
+            }
+            Err(cause) => self.fail_encoding(&cause),
+        }
+    }
+
+    /// Hands what was read off the encoded prompts to those that have not gone meanwhile.
+    fn hand_out(&mut self, reads: Vec<Read>) {
+        let Some(encoding) = self.encoding.take() else {
+            return;
+        };
+        for (id, read) in encoding.ids.into_iter().zip(reads) {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.clock.encoded(encoding.busy);
+            }
+            self.take(id, read);
+        }
+    }
+
+    fn fail_encoding(&mut self, cause: &str) {
+        self.forward.abandon();
+        if let Some(encoding) = self.encoding.take() {
+            self.fail_all(&encoding.ids, cause);
+        }
+    }
+
+    /// Gives up encoding where all have gone that wait for it.
+    fn abandon(&mut self) {
+        let encoding = self.encoding.as_ref();
+        if encoding.is_some_and(|encoding| !encoding.ids.iter().any(|id| self.jobs.contains_key(id))) {
+            tracing::debug!("encoding given up");
+            self.forward.abandon();
+            self.encoding = None;
         }
     }
 
@@ -405,6 +471,7 @@ impl<F: Forward> Worker<F> {
         }
         let _span = tracing::debug_span!("step", rows = rows.len()).entered();
         self.counters.step(rows.len());
+        let since = Instant::now();
         let forward = &mut self.forward;
         match guard(|| forward.step(&rows)) {
             Ok(logits) => {
@@ -423,6 +490,7 @@ impl<F: Forward> Worker<F> {
                 self.fail_all(&ids, &cause);
             }
         }
+        self.step_time = since.elapsed();
     }
 
     /// Hands a step's logits to the request that they belong to.

@@ -22,7 +22,7 @@ impl RequestId {
 pub(crate) enum SequenceStatus {
     /// In the queue.
     Waiting,
-    /// Admitted in this step: its prompt is being encoded.
+    /// Admitted: its prompt is being encoded.
     Encoding,
     /// Its rows are in every step.
     Decoding,
@@ -158,9 +158,12 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Starts as many requests as fit, in order.
+    /// Starts as many requests as fit, in order; none while those that were started last are being encoded.
     pub(crate) fn admit(&mut self) -> Vec<Admission> {
         let mut admitted = Vec::new();
+        if self.running.values().any(|running| !running.encoded) {
+            return admitted;
+        }
         let mut rows = 0_usize;
         while let Some(&(_, _, id)) = self.queue.first() {
             let Some(demand) = self.waiting.get(&id).map(|waiting| waiting.demand) else {

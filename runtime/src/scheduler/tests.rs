@@ -57,8 +57,25 @@ fn a_step_encodes_no_more_than_its_budget_unless_one_request_does() {
     for rows in [6, 4, 1, 50, 2] {
         scheduler.submit(demand(1, rows)).unwrap();
     }
-    let counts: Vec<usize> = (0..4).map(|_| scheduler.admit().len()).collect();
-    assert_eq!(counts, [2, 1, 1, 1]);
+    let next = |_| {
+        let admitted = admitted(&mut scheduler);
+        admitted.iter().for_each(|id| scheduler.encoded(*id));
+        admitted.len()
+    };
+    assert_eq!((0..4).map(next).collect::<Vec<usize>>(), [2, 1, 1, 1]);
+}
+
+#[test]
+fn nobody_starts_until_those_before_are_encoded_or_gone() {
+    let mut scheduler = with_slots(4);
+    let [a, b, c] = [0; 3].map(|_| scheduler.submit(demand(1, 60)).unwrap());
+    assert_eq!(admitted(&mut scheduler), [a]);
+    assert_eq!(admitted(&mut scheduler), []);
+    scheduler.encoded(a);
+    assert_eq!(admitted(&mut scheduler), [b]);
+    assert_eq!(admitted(&mut scheduler), []);
+    scheduler.finish(b);
+    assert_eq!(admitted(&mut scheduler), [c]);
 }
 
 #[test]
@@ -144,8 +161,9 @@ enum Event {
     Cancel(prop::sample::Index),
     /// Time passes.
     Wait(u8),
-    /// The engine makes a step; its encoding or its decoding may fail.
+    /// The engine makes a step; its encoding or its decoding may fail. What it starts is encoded so many steps later.
     Step {
+        encoding_takes: u8,
         encoding_fails: bool,
         decoding_fails: bool,
     },
@@ -182,7 +200,11 @@ fn event() -> impl Strategy<Value = Event> {
         4 => arrival(),
         1 => any::<prop::sample::Index>().prop_map(Event::Cancel),
         1 => (1..10_u8).prop_map(Event::Wait),
-        6 => (fails(), fails()).prop_map(|(encoding_fails, decoding_fails)| Event::Step { encoding_fails, decoding_fails }),
+        6 => (0..3_u8, fails(), fails()).prop_map(|(encoding_takes, encoding_fails, decoding_fails)| Event::Step {
+            encoding_takes,
+            encoding_fails,
+            decoding_fails,
+        }),
     ]
 }
 
@@ -213,6 +235,8 @@ struct Engine {
     known: BTreeMap<RequestId, Known>,
     /// Clients that went away since the last step.
     gone: Vec<RequestId>,
+    /// Requests that are being encoded, and for how many more steps.
+    encoding: (Vec<RequestId>, u8),
 }
 
 impl Engine {
@@ -222,6 +246,7 @@ impl Engine {
             now: Duration::ZERO,
             known: BTreeMap::new(),
             gone: Vec::new(),
+            encoding: (Vec::new(), 0),
         }
     }
 
@@ -245,9 +270,10 @@ impl Engine {
                 Ok(())
             }
             Event::Step {
+                encoding_takes,
                 encoding_fails,
                 decoding_fails,
-            } => self.step(encoding_fails, decoding_fails),
+            } => self.step(encoding_takes, encoding_fails, decoding_fails),
         }
     }
 
@@ -299,7 +325,12 @@ impl Engine {
         Ok(())
     }
 
-    fn step(&mut self, encoding_fails: bool, decoding_fails: bool) -> Result<(), TestCaseError> {
+    fn step(
+        &mut self,
+        encoding_takes: u8,
+        encoding_fails: bool,
+        decoding_fails: bool,
+    ) -> Result<(), TestCaseError> {
         let free_before = self.scheduler.free();
         let mut freed = Resources::default();
         for id in std::mem::take(&mut self.gone) {
@@ -327,9 +358,25 @@ impl Engine {
             self.end(id, End::Expired)?;
         }
         prop_assert!(self.scheduler.expired(self.now).is_empty());
+        self.encode(encoding_takes, encoding_fails)?;
+        self.decode(decoding_fails)
+    }
+
+    fn encode(&mut self, takes: u8, fails: bool) -> Result<(), TestCaseError> {
         let admitted = self.admit()?;
-        for id in admitted {
-            if encoding_fails {
+        let (ids, left) = &mut self.encoding;
+        ids.retain(|id| self.known[id].ends.is_empty());
+        if ids.is_empty() {
+            (*ids, *left) = (admitted, takes);
+        } else {
+            prop_assert!(admitted.is_empty(), "one batch is encoded at a time");
+        }
+        if *left > 0 {
+            *left -= 1;
+            return Ok(());
+        }
+        for id in std::mem::take(ids) {
+            if fails {
                 self.end(id, End::Failed)?;
             } else if self.known[&id].demand.resources.slots == 0 {
                 self.end(id, End::Answered)?;
@@ -337,7 +384,7 @@ impl Engine {
                 self.scheduler.encoded(id);
             }
         }
-        self.decode(decoding_fails)
+        Ok(())
     }
 
     fn admit(&mut self) -> Result<Vec<RequestId>, TestCaseError> {
@@ -424,7 +471,7 @@ impl Engine {
             if self.alive().is_empty() {
                 break;
             }
-            self.step(false, false)?;
+            self.step(0, false, false)?;
             self.check()?;
         }
         prop_assert!(self.alive().is_empty(), "some request never ended");

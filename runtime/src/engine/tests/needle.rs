@@ -1,6 +1,8 @@
 //! One request among random neighbours gives what it gives alone, to the bit; and the test that says so can fail.
 
 use super::*;
+use crate::engine::reading::{PromptToRead, Read};
+use crate::engine::reuse::Reuse;
 use crate::scheduler::Resources;
 use crate::stream::{Generation, Hypothesis, Score};
 use futures_util::future::{FutureExt, LocalBoxFuture, join_all};
@@ -328,8 +330,16 @@ fn turn(name: &str, tensor: &Tensor, by: usize) -> Tensor {
 }
 
 impl Forward for Mutant {
-    fn encode(&mut self, prompts: &[PromptToRead]) -> Result<Vec<Read>, ForwardError> {
-        self.turned[0].encode(prompts)
+    fn begin(&mut self, prompts: Vec<PromptToRead>) -> Result<(), ForwardError> {
+        self.turned[0].begin(prompts)
+    }
+
+    fn advance(&mut self, rows: usize) -> Result<Option<Vec<Read>>, ForwardError> {
+        self.turned[0].advance(rows)
+    }
+
+    fn abandon(&mut self) {
+        self.turned[0].abandon();
     }
 
     fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {

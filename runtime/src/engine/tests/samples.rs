@@ -1,5 +1,6 @@
 //! Groups of samples: what they share, and how they end.
 
+use super::gate::Gate;
 use super::*;
 use crate::engine::samples::Samples;
 use crate::stream::Generation;
@@ -19,7 +20,7 @@ fn group(samples: usize, max_new_tokens: usize, end: f32) -> Request {
 fn slots(step: &Step) -> Vec<usize> {
     match step {
         Step::Decode(slots) => slots.clone(),
-        Step::Encode(_) => panic!("expected a decoding step, found {step:?}"),
+        Step::Encode(_) | Step::Slice => panic!("expected a decoding step, found {step:?}"),
     }
 }
 
@@ -34,6 +35,7 @@ fn decoded(engine: &Engine, gate: Gate, request: Request) -> (Vec<Generation>, V
             assert_eq!(prompts, 1);
             None
         }
+        Step::Slice => None,
     });
     (answers, decoded.collect())
 }
