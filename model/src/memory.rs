@@ -7,9 +7,9 @@ use crate::attention::cpu::{Columns, attend};
 use crate::attention::{AttentionPlan, Scoring, cross_attention};
 use crate::decoder::DecoderRow;
 use crate::kernels::access::{is_cpu_f32, with_slice};
+use crate::kernels::pool;
 pub use cache::KvCache;
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// One decoder layer's cross-attention keys and values of one prompt.
@@ -60,13 +60,11 @@ impl PromptMemory {
         let (b, d) = q.dims2()?;
         if is_cpu_f32(q) {
             let out = with_slice(q, |q| {
-                let one = |(row, q): (&DecoderRow, &[f32])| row.memory.attend_row(layer, q, scoring);
-                let parts: Vec<_> = if b > 4 {
-                    rows.par_iter().zip(q.par_chunks_exact(d)).map(one).collect()
-                } else {
-                    rows.iter().zip(q.chunks_exact(d)).map(one).collect()
-                };
-                parts.into_iter().collect::<Result<Vec<Vec<f32>>>>()
+                let queries: Vec<&[f32]> = q.chunks_exact(d).collect();
+                let one = |at: usize| rows[at].memory.attend_row(layer, queries[at], scoring);
+                pool::map(queries.len().min(rows.len()), one)
+                    .into_iter()
+                    .collect::<Result<Vec<Vec<f32>>>>()
             })?;
             return Tensor::from_vec(out.concat(), (b, d), q.device()); // [B, D]
         }

@@ -7,6 +7,7 @@
 use super::{AttentionPlan, Block, Scoring, Tile};
 use crate::kernels::access::{slice, with_slice};
 use crate::kernels::gemm::{Matrix, MatrixMut, multiply};
+use crate::kernels::pool;
 use crate::kernels::simd::{exp, multiversion};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -286,21 +287,18 @@ pub(crate) fn attend_tiles(
     }
     let mut blocks: Vec<usize> = tiles.iter().map(|tile| tile.block).collect();
     blocks.dedup();
-    let gather = |block: &usize| Ok((*block, KeyRows::gather(&plan.blocks[*block], k, v, d)?));
-    let memories: HashMap<usize, KeyRows> = if blocks.len() > 1 {
-        blocks.par_iter().map(gather).collect::<Result<_>>()?
-    } else {
-        blocks.iter().map(gather).collect::<Result<_>>()?
+    let gather = |at: usize| {
+        let block = blocks[at];
+        Ok((block, KeyRows::gather(&plan.blocks[block], k, v, d)?))
     };
-    let run = |tile: &Tile| {
+    let memories = pool::map(blocks.len(), gather);
+    let memories: HashMap<usize, KeyRows> = memories.into_iter().collect::<Result<_>>()?;
+    let run = |at: usize| {
+        let tile = &tiles[at];
         let block = &plan.blocks[tile.block];
         Ok(Gathered::new(block, tile, q, &memories[&tile.block], d, scoring)?.forward())
     };
-    if tiles.len() > 1 {
-        tiles.par_iter().map(run).collect()
-    } else {
-        tiles.iter().map(run).collect()
-    }
+    pool::map(tiles.len(), run).into_iter().collect()
 }
 
 /// Returns each block's gradients of q, k and v for the gradient `g` of the output.

@@ -9,10 +9,12 @@ pub(crate) mod gemm;
 mod linear;
 mod loss;
 pub(crate) mod norm;
+pub(crate) mod pool;
 pub(crate) mod rotary;
 pub(crate) mod simd;
 
 pub use linear::PackedLinear;
+pub use pool::Pool;
 
 use candle_core::{Result, Tensor};
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use crate::error::EngineError;
 use crate::generation::GenerationConfig;
 use crate::scheduler::Scheduler;
 use crate::tokenizer::Tokenizer;
+use multiway_model::kernels::Pool;
 use multiway_model::{Checkpoint, DType, Device, Model, ModelConfig};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -282,6 +283,7 @@ fn start_replica<F: Forward + Send + 'static>(
         .thread_name(|index| format!("multiway-{index}"))
         .build()
         .map_err(|error| EngineError::Threads(error.to_string()))?;
+    let kernels = Arc::new(Pool::new(threads));
     let counters = Arc::new(counters);
     let poison = Poison::default();
     let (commands, receiver) = unbounded_channel();
@@ -289,7 +291,7 @@ fn start_replica<F: Forward + Send + 'static>(
     let poisoned = Arc::clone(&poison);
     let thread = std::thread::Builder::new()
         .name("multiway-engine".to_owned())
-        .spawn(move || pool.install(|| worker.run(&poisoned)))
+        .spawn(move || pool.install(|| kernels.install(|| worker.run(&poisoned))))
         .map_err(|error| EngineError::Threads(error.to_string()))?;
     Ok(Replica::new(commands, counters, poison, thread))
 }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
+use crate::kernels::pool;
 
 /// Outputs in a panel of packed weights: one AVX-512 register.
 pub(super) const PANEL: usize = 16;
@@ -19,7 +19,7 @@ const BLOCK_ROWS: usize = 96;
 const BLOCK_PANELS: usize = 8;
 
 /// Floating-point operations from which a product is shared out over threads.
-const PARALLEL_FLOPS: usize = 2_000_000;
+const PARALLEL_FLOPS: usize = 200_000;
 
 /// Floating-point operations that a block has, about.
 const BLOCK_FLOPS: usize = 500_000;
@@ -138,10 +138,10 @@ impl Operands<'_> {
             unsafe { self.write_block(rows, panels, output) };
         };
         let flops = 2 * self.rows * self.inputs * self.outputs;
-        if flops < PARALLEL_FLOPS || rayon::current_num_threads() == 1 {
+        if flops < PARALLEL_FLOPS || pool::threads() == 1 {
             (0..grid.blocks()).for_each(write);
         } else {
-            (0..grid.blocks()).into_par_iter().for_each(write);
+            pool::for_each(grid.blocks(), &write);
         }
     }
 

@@ -1,0 +1,438 @@
+//! A thread pool for a hundred tiny jobs per token.
+//!
+//! A decoding step is a chain of products of some ten microseconds each, with a barrier behind every one. A thread that is
+//! woken for each of them comes too late, so the threads of a [`Pool`] watch for the next job for a while before they sleep.
+//! A job is a number of tasks that the threads take one by one; the thread that asks for it works too, so that a pool of one
+//! has no thread of its own, and a job never waits for a thread that the system does not run.
+
+#![expect(
+    unsafe_code,
+    reason = "threads are lent a closure that lives on another thread's stack until the job is done"
+)]
+
+use rayon::prelude::*;
+use std::any::Any;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+/// How long a thread watches for the next job before it sleeps: the longest that the pieces between two products take.
+const WATCH: Duration = Duration::from_micros(50);
+
+/// How often the time is looked at while watching.
+const SPINS: usize = 64;
+
+/// What the threads of a pool are to do, called with the number of a task.
+type Task = dyn Fn(usize) + Sync;
+
+/// Threads that share out jobs of many small tasks.
+///
+/// # Examples
+/// ```
+/// use multiway_model::kernels::Pool;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// let pool = Pool::new(2);
+/// let sum = AtomicUsize::new(0);
+/// pool.run(10, &|task| {
+///     sum.fetch_add(task, Ordering::Relaxed);
+/// });
+/// assert_eq!(sum.into_inner(), 45);
+/// ```
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    thread: Thread,
+    is_asleep: Arc<AtomicBool>,
+    handle: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// The job's number in the upper half, and how many of its tasks nobody has taken in the lower.
+    state: AtomicU64,
+    /// Tasks of the job that are done.
+    done: AtomicUsize,
+    job: Job,
+    /// What the first task that panicked said.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    is_over: AtomicBool,
+    /// Held by the thread whose job it is.
+    turn: Mutex<()>,
+}
+
+/// The closure of the present job.
+struct Job(UnsafeCell<Option<*const Task>>);
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job")
+    }
+}
+
+// SAFETY: it is written only while no task of any job is untaken or undone, and read only by who has taken a task: see
+// `Pool::run` and `Shared::take`.
+unsafe impl Send for Job {}
+// SAFETY: as above.
+unsafe impl Sync for Job {}
+
+thread_local! {
+    /// The pool that jobs of this thread go to.
+    static INSTALLED: RefCell<Option<Arc<Pool>>> = const { RefCell::new(None) };
+    /// Whether this thread is inside a task: what it asks for then it does itself.
+    static IS_IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Pool {
+    /// Starts a pool of `threads` threads, the asking one included; at least one.
+    ///
+    /// Where the system gives fewer threads than asked for, the pool has those.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            job: Job(UnsafeCell::new(None)),
+            panic: Mutex::new(None),
+            is_over: AtomicBool::new(false),
+            turn: Mutex::new(()),
+        });
+        let workers = (1..threads).map_while(|number| Worker::start(number, &shared));
+        Self {
+            workers: workers.collect(),
+            shared,
+        }
+    }
+
+    /// Counts the threads, the asking one included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task` with each number below `tasks`, on all threads, and returns when all calls have.
+    ///
+    /// # Panics
+    /// Where a task panics, with what the first such task said, after all others are done.
+    pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let is_single = self.workers.is_empty() || tasks < 2;
+        let Ok(count) = u32::try_from(tasks) else {
+            return (0..tasks).for_each(task);
+        };
+        if is_single || IS_IN_TASK.get() {
+            return (0..tasks).for_each(task);
+        }
+        let turn = self.shared.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish(count, task);
+        self.wake();
+        self.shared.work();
+        let mut spins = 0_usize;
+        while self.shared.done.load(Ordering::Acquire) < tasks {
+            spin_loop();
+            spins += 1;
+            if spins.is_multiple_of(1 << 12) {
+                // The system has taken another thread off its task: let it run.
+                std::thread::yield_now();
+            }
+        }
+        let mut panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner);
+        let panic = panic.take();
+        drop(turn);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn publish(&self, count: u32, task: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: the lifetime is extended to that of the slot. Whoever reads the slot has taken a task of this job, and
+        // `run` does not return before that task is done.
+        let task: *const Task =
+            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Task>(task) };
+        // SAFETY: the caller has the turn, and the job before is done: nobody has a task, and nobody can take one until the
+        // state below is published.
+        unsafe { *self.shared.job.0.get() = Some(task) };
+        self.shared.done.store(0, Ordering::Relaxed);
+        let number = (self.shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        let state = (number << 32) | u64::from(count);
+        self.shared.state.store(state, Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
+        for worker in &self.workers {
+            if worker.is_asleep.swap(false, Ordering::SeqCst) {
+                worker.thread.unpark();
+            }
+        }
+    }
+
+    /// Calls `f`, in which the kernels share out their work over this pool.
+    pub fn install<R>(self: &Arc<Self>, f: impl FnOnce() -> R) -> R {
+        /// Puts back what was installed before, also where `f` panics.
+        struct Restore(Option<Arc<Pool>>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let before = self.0.take();
+                INSTALLED.with(|installed| *installed.borrow_mut() = before);
+            }
+        }
+        let before = INSTALLED.with(|installed| installed.borrow_mut().replace(Arc::clone(self)));
+        let _restore = Restore(before);
+        f()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        for worker in &mut self.workers {
+            worker.is_asleep.store(false, Ordering::SeqCst);
+            worker.thread.unpark();
+            if let Some(handle) = worker.handle.take() {
+                // Tasks' panics are caught: a worker ends in peace.
+                drop(handle.join());
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn start(number: usize, shared: &Arc<Shared>) -> Option<Self> {
+        let is_asleep = Arc::new(AtomicBool::new(false));
+        let (own, asleep) = (Arc::clone(shared), Arc::clone(&is_asleep));
+        let thread = std::thread::Builder::new().name(format!("multiway-kernels-{number}"));
+        let handle = thread.spawn(move || own.serve(&asleep)).ok()?;
+        Some(Self {
+            thread: handle.thread().clone(),
+            is_asleep,
+            handle: Some(handle),
+        })
+    }
+}
+
+impl Shared {
+    /// Takes a task of the present job, if there is one that nobody has.
+    fn take(&self) -> Option<usize> {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            let left = state & u64::from(u32::MAX);
+            if left == 0 {
+                return None;
+            }
+            // The job's number is part of what is compared: a task of a job that is over cannot be taken.
+            match self
+                .state
+                .compare_exchange_weak(state, state - 1, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return usize::try_from(left - 1).ok(),
+                Err(found) => state = found,
+            }
+        }
+    }
+
+    /// Does tasks until none is left to take.
+    fn work(&self) {
+        IS_IN_TASK.set(true);
+        while let Some(number) = self.take() {
+            // SAFETY: a task of the present job was taken and is not done, so the slot is not written, and what it points to
+            // lives: see `Pool::publish`.
+            let task = unsafe { (*self.job.0.get()).map(|task| &*task) };
+            if let Some(task) = task
+                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(number)))
+            {
+                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert(panic);
+            }
+            self.done.fetch_add(1, Ordering::Release);
+        }
+        IS_IN_TASK.set(false);
+    }
+
+    fn serve(&self, is_asleep: &AtomicBool) {
+        while !self.is_over.load(Ordering::Acquire) {
+            self.work();
+            if self.watch() {
+                continue;
+            }
+            is_asleep.store(true, Ordering::SeqCst);
+            // Whoever publishes looks at the flag afterwards, and this looks at the state after the flag: one of both sees.
+            while is_asleep.load(Ordering::SeqCst)
+                && !self.has_tasks()
+                && !self.is_over.load(Ordering::SeqCst)
+            {
+                std::thread::park();
+            }
+            is_asleep.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Watches for tasks for a while; tells whether some have come.
+    fn watch(&self) -> bool {
+        let since = Instant::now();
+        loop {
+            for _ in 0..SPINS {
+                if self.has_tasks() {
+                    return true;
+                }
+                spin_loop();
+            }
+            if self.is_over.load(Ordering::Acquire) || since.elapsed() > WATCH {
+                return false;
+            }
+        }
+    }
+
+    fn has_tasks(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & u64::from(u32::MAX) > 0
+    }
+}
+
+/// Calls `task` with each number below `tasks`: on the installed pool, else on rayon's.
+pub(crate) fn for_each(tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    let pool = INSTALLED.with(|installed| installed.borrow().clone());
+    match pool {
+        Some(pool) => pool.run(tasks, task),
+        None if tasks < 2 || IS_IN_TASK.get() => (0..tasks).for_each(task),
+        None => (0..tasks).into_par_iter().for_each(task),
+    }
+}
+
+/// Calls `task` with each number below `tasks`, and returns what the calls gave, in order.
+pub(crate) fn map<T: Send>(tasks: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let results: Vec<Mutex<Option<T>>> = (0..tasks).map(|_| Mutex::new(None)).collect();
+    for_each(tasks, &|number| {
+        if let Some(result) = results.get(number) {
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(task(number));
+        }
+    });
+    let all = results.into_iter();
+    all.filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .collect()
+}
+
+/// Counts the threads that work is shared out over.
+pub(crate) fn threads() -> usize {
+    let pool = INSTALLED.with(|installed| installed.borrow().as_ref().map(|pool| pool.threads()));
+    pool.unwrap_or_else(rayon::current_num_threads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_task_is_done_once_by_any_number_of_threads() {
+        for threads in 1..6 {
+            let pool = Pool::new(threads);
+            assert_eq!(pool.threads(), threads);
+            for tasks in [0, 1, 2, 3, 7, 100] {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, &|task| {
+                    counts[task].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn jobs_follow_each_other_by_the_ten_thousand_and_none_sees_another() {
+        let pool = Pool::new(4);
+        for job in 0..if cfg!(miri) { 20 } else { 10_000_usize } {
+            let tasks = job % 5 + 1;
+            let sum = AtomicUsize::new(0);
+            pool.run(tasks, &|task| {
+                sum.fetch_add(job + task, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), tasks * job + tasks * (tasks - 1) / 2);
+        }
+    }
+
+    #[test]
+    fn threads_that_fell_asleep_are_woken() {
+        let pool = Pool::new(2);
+        for _ in 0..3 {
+            std::thread::sleep(20 * WATCH);
+            // Two tasks that wait for each other need two threads.
+            let barrier = std::sync::Barrier::new(2);
+            pool.run(2, &|_| {
+                barrier.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_comes_back_to_who_asked_and_the_pool_goes_on() {
+        let pool = Pool::new(3);
+        let done = AtomicUsize::new(0);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(9, &|task| {
+                assert!(task != 4, "task four tripped");
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }));
+        assert_eq!(
+            *result.unwrap_err().downcast::<&str>().unwrap(),
+            "task four tripped"
+        );
+        assert_eq!(
+            done.load(Ordering::Relaxed),
+            8,
+            "the others are done all the same"
+        );
+        pool.run(9, &|_| {
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(done.into_inner(), 17);
+    }
+
+    #[test]
+    fn a_task_may_ask_for_tasks() {
+        let pool = Arc::new(Pool::new(2));
+        let sum = AtomicUsize::new(0);
+        pool.install(|| {
+            for_each(4, &|_| {
+                for_each(5, &|task| {
+                    sum.fetch_add(task, Ordering::Relaxed);
+                });
+            });
+        });
+        assert_eq!(sum.into_inner(), 40);
+    }
+
+    #[test]
+    fn several_threads_may_ask_one_pool() {
+        let pool = Pool::new(2);
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..if cfg!(miri) { 3 } else { 500 } {
+                        pool.run(3, &|task| {
+                            sum.fetch_add(task, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(sum.into_inner(), if cfg!(miri) { 27 } else { 4_500 });
+    }
+
+    #[test]
+    fn results_are_in_the_order_of_their_tasks() {
+        let pool = Arc::new(Pool::new(3));
+        let squares = pool.install(|| {
+            assert_eq!(threads(), 3);
+            map(20, |task| task * task)
+        });
+        assert_eq!(squares, (0..20).map(|task| task * task).collect::<Vec<_>>());
+    }
+}
