@@ -2,6 +2,8 @@
 //!
 //! Source: an encoder-decoder that writes every answer as text, Chen et al. 2022, PaLI (arXiv 2209.06794).
 
+mod slices;
+
 use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
 use crate::config::{LayerConfig, ModelConfig, Positions};
 use crate::encoder::{EncoderOutput, Observe, Place};

@@ -2,6 +2,8 @@
 
 mod blocks;
 mod cache;
+mod layers;
+mod scratch;
 
 use crate::attention::cpu::{Columns, attend};
 use crate::attention::{AttentionPlan, Scoring, cross_attention};
@@ -10,6 +12,7 @@ use crate::kernels::access::{is_cpu_f32, with_slice};
 use crate::kernels::pool;
 pub use cache::KvCache;
 use candle_core::{Result, Tensor, bail};
+pub(crate) use scratch::Scratch;
 use std::sync::Arc;
 
 /// One decoder layer's cross-attention keys and values of one prompt.
@@ -81,7 +84,7 @@ impl PromptMemory {
         Tensor::cat(&rows.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)
     }
 
-    fn kv(&self, layer: usize) -> Result<&Tensor> {
+    pub(crate) fn kv(&self, layer: usize) -> Result<&Tensor> {
         match self.layers.get(layer) {
             Some(layer) => Ok(&layer.kv),
             None => bail!(

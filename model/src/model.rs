@@ -213,12 +213,50 @@ impl Model {
     /// [`ForwardError::Slot`] where a slot is full, unknown or named twice; [`ForwardError::CacheFull`] where the step needs
     /// more blocks than are free. The cache is unchanged after an error.
     pub fn decode_step(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
+        if self.steps_on_slices() {
+            let mut logits = Vec::new();
+            self.decode_step_into(batch, cache, &mut logits)?;
+            let shape = (batch.rows.len(), logits.len() / batch.rows.len().max(1));
+            return Ok(Tensor::from_vec(logits, shape, &self.device)?); // [B, V]
+        }
         let logits = self.next_logits(batch, cache); // [B, V]
         match &logits {
             Ok(_) => cache.commit(batch),
             Err(_) => cache.retract(batch),
         }
         logits
+    }
+
+    /// Advances each row's sequence by one token, and writes the logits of the next into `logits`: the same numbers as
+    /// [`Model::decode_step`], without a tensor. On a CPU in f32, no memory is asked for once a step as large has been made.
+    ///
+    /// # Shapes
+    /// `logits`: `[B * V]`, rows in the order of the batch.
+    ///
+    /// # Errors
+    /// As [`Model::decode_step`].
+    pub fn decode_step_into(
+        &self,
+        batch: &DecoderBatch,
+        cache: &mut KvCache,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ForwardError> {
+        if !self.steps_on_slices() {
+            let all = self.decode_step(batch, cache)?; // [B, V]
+            *logits = all.flatten_all()?.to_vec1()?;
+            return Ok(());
+        }
+        let step = self.decoder()?.step_on_slices(batch, cache, logits);
+        match &step {
+            Ok(()) => cache.commit(batch),
+            Err(_) => cache.retract(batch),
+        }
+        step
+    }
+
+    /// Tells whether decoding steps work on slices, outside of tensors.
+    pub(crate) fn steps_on_slices(&self) -> bool {
+        self.config.writing_mask().is_none() && self.decoder.as_ref().is_some_and(Decoder::takes_slices)
     }
 
     fn next_logits(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {

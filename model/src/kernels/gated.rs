@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 pub(crate) struct GatedGelu;
 
 multiversion! {
-    fn forward(x: &[f32], y: &mut [f32], f: usize) {
+    pub(crate) fn forward(x: &[f32], y: &mut [f32], f: usize) {
         for (row, out) in x.chunks_exact(2 * f).zip(y.chunks_exact_mut(f)) {
             let (gate, up) = row.split_at(f);
             for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {

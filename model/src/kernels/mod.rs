@@ -4,6 +4,7 @@
 //! tested against it. Kernels that training needs have a backward pass.
 
 pub(crate) mod access;
+pub(crate) mod attend;
 pub(crate) mod gated;
 pub(crate) mod gemm;
 mod linear;

@@ -3,7 +3,7 @@
 //! Source: Zhang and Sennrich 2019 (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * w.
 
 use super::access::{slice, with_slice};
-use super::simd::multiversion;
+use super::simd::{dot, multiversion};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 /// Normalises rows `[N, D]`; the first `split` rows use the first row of the weights `[E, D]`, the others the last.
@@ -21,23 +21,8 @@ fn dimensions(x: &Layout, w: &Layout) -> Result<(usize, usize, usize)> {
     Ok((n, d, experts))
 }
 
-/// Sums products in 16 lanes whose order depends on the length alone.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (a16, a_rest) = a.as_chunks::<16>();
-    let (b16, b_rest) = b.as_chunks::<16>();
-    for (x, y) in a16.iter().zip(b16) {
-        for i in 0..16 {
-            lanes[i] = x[i].mul_add(y[i], lanes[i]);
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f32>() + rest
-}
-
 multiversion! {
-    fn forward(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
+    pub(crate) fn forward(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
         let last = w.len() - d;
         for (n, (row, out)) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
             let scale = if n < split { &w[..d] } else { &w[last..] };

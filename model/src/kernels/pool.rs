@@ -318,6 +318,67 @@ pub(crate) fn map<T: Send>(tasks: usize, task: impl Fn(usize) -> T + Sync) -> Ve
         .collect()
 }
 
+/// Where tasks that may fail leave what went wrong first.
+#[derive(Debug, Default)]
+pub(crate) struct Failure(Mutex<Option<candle_core::Error>>);
+
+impl Failure {
+    pub(crate) fn note(&self, result: candle_core::Result<()>) {
+        if let Err(error) = result {
+            let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(error);
+        }
+    }
+
+    pub(crate) fn result(self) -> candle_core::Result<()> {
+        let first = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        first.map_or(Ok(()), Err)
+    }
+}
+
+/// A slice that tasks write disjoint parts of.
+struct Shares<T>(*mut T, usize);
+
+// SAFETY: `Shares::part` is asked for each part by one task.
+unsafe impl<T: Send> Sync for Shares<T> {}
+
+impl<T> Shares<T> {
+    /// Returns part `index` of `size` numbers; the last may be shorter.
+    ///
+    /// # Safety
+    /// No part is asked for twice while the first one lives.
+    #[expect(clippy::mut_from_ref, reason = "the caller's promise: parts are disjoint")]
+    unsafe fn part(&self, index: usize, size: usize) -> &mut [T] {
+        let start = index.saturating_mul(size).min(self.1);
+        let end = start.saturating_add(size).min(self.1);
+        // SAFETY: start and end lie inside the slice, and the caller promises that nobody else has this part.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), end - start) }
+    }
+}
+
+/// What is done with a part of a slice, and the part of another beside it.
+type ChunkTask<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
+
+/// Calls `task` with each part of `size` numbers of `out`, and the part of `scratch_size` numbers of `scratch` beside it.
+pub(crate) fn for_each_chunk(
+    out: &mut [f32],
+    size: usize,
+    scratch: &mut [f32],
+    scratch_size: usize,
+    task: &ChunkTask,
+) {
+    let tasks = out.len().div_ceil(size.max(1));
+    let (out, scratch) = (
+        Shares(out.as_mut_ptr(), out.len()),
+        Shares(scratch.as_mut_ptr(), scratch.len()),
+    );
+    for_each(tasks, &|index| {
+        // SAFETY: each task is done once, and parts of different numbers are disjoint.
+        let (out, scratch) = unsafe { (out.part(index, size), scratch.part(index, scratch_size)) };
+        task(index, out, scratch);
+    });
+}
+
 /// Counts the threads that work is shared out over.
 pub(crate) fn threads() -> usize {
     let pool = INSTALLED.with(|installed| installed.borrow().as_ref().map(|pool| pool.threads()));

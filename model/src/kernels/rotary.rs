@@ -29,6 +29,38 @@ impl RotaryTable {
         let (cos, sin) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
         Self { cos, sin, half }
     }
+
+    /// Rotates the first `columns` columns of rows `[N, width]` in place, head by head, by each row's position.
+    pub(crate) fn rotate(
+        &self,
+        y: &mut [f32],
+        width: usize,
+        columns: usize,
+        positions: &[u32],
+        inverse: bool,
+    ) -> Result<()> {
+        let half = self.half;
+        if columns > width || !columns.is_multiple_of(2 * half) || positions.len() * width != y.len() {
+            bail!(
+                "rotary: {columns} columns of {width}, {} positions do not fit",
+                positions.len()
+            );
+        }
+        for (row, position) in y.chunks_exact_mut(width).zip(positions) {
+            let at = *position as usize * half;
+            let (Some(cos), Some(sin)) = (self.cos.get(at..at + half), self.sin.get(at..at + half)) else {
+                bail!("rotary: position {position} is beyond the table")
+            };
+            for head in row[..columns].chunks_exact_mut(2 * half) {
+                let (a, b) = head.split_at_mut(half);
+                for (((a, b), c), s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                    let s = if inverse { -s } else { *s };
+                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Rotates the first `columns` columns of rows `[N, W]`, head by head, by each row's position.
@@ -42,34 +74,9 @@ pub(crate) struct Rotary {
 
 impl Rotary {
     fn rotate(&self, x: &[f32], width: usize) -> Result<Vec<f32>> {
-        let half = self.table.half;
         let mut y = x.to_vec();
-        if self.columns > width
-            || !self.columns.is_multiple_of(2 * half)
-            || self.positions.len() * width != y.len()
-        {
-            bail!(
-                "rotary: {} columns of {width}, {} positions do not fit",
-                self.columns,
-                self.positions.len()
-            );
-        }
-        for (row, position) in y.chunks_exact_mut(width).zip(self.positions.iter()) {
-            let at = *position as usize * half;
-            let (Some(cos), Some(sin)) = (
-                self.table.cos.get(at..at + half),
-                self.table.sin.get(at..at + half),
-            ) else {
-                bail!("rotary: position {position} is beyond the table")
-            };
-            for head in row[..self.columns].chunks_exact_mut(2 * half) {
-                let (a, b) = head.split_at_mut(half);
-                for (((a, b), c), s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
-                    let s = if self.inverse { -s } else { *s };
-                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
-                }
-            }
-        }
+        self.table
+            .rotate(&mut y, width, self.columns, &self.positions, self.inverse)?;
         Ok(y)
     }
 }

@@ -39,6 +39,21 @@ macro_rules! multiversion {
 
 pub(crate) use multiversion;
 
+/// Sums products in 16 lanes whose order depends on the length alone.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (a16, a_rest) = a.as_chunks::<16>();
+    let (b16, b_rest) = b.as_chunks::<16>();
+    for (x, y) in a16.iter().zip(b16) {
+        for i in 0..16 {
+            lanes[i] = x[i].mul_add(y[i], lanes[i]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+    lanes.iter().sum::<f32>() + rest
+}
+
 /// Computes e^x to within 2 units in the last place for x in -87..88, flushing smaller x to zero.
 ///
 /// Branch-free, so that loops over it vectorise. Method: range reduction by ln 2 in two parts and a degree-6

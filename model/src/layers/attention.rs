@@ -36,6 +36,14 @@ impl SelfAttentionProjections {
         })
     }
 
+    /// Returns the projections of rows that all have the same set: to queries, keys and values, and back.
+    pub(crate) fn only(&self) -> Option<(&Linear, &Linear)> {
+        match (self.qkv.as_slice(), self.out.as_slice()) {
+            ([qkv], [out]) => Some((qkv, out)),
+            _ => None,
+        }
+    }
+
     /// Projects `[N, D]` to queries, keys and values side by side, `[N, 3D]`.
     pub(crate) fn qkv(&self, x: &Tensor, split: usize) -> Result<Tensor> {
         by_expert(x, split, &self.qkv, Linear::forward)

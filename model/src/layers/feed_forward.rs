@@ -7,7 +7,7 @@ use super::linear::Linear;
 use super::norm::Norm;
 use crate::config::{Activation, LayerConfig};
 use crate::kernels::access::is_cpu_f32;
-use crate::kernels::gated::GatedGelu;
+use crate::kernels::gated::{self, GatedGelu};
 use candle_core::{Result, Tensor};
 
 /// One expert: `[N, D]` to `[N, D]` by way of F.
@@ -37,6 +37,38 @@ impl FeedForward {
             inner_norm: inner_norm.transpose()?,
             down: Linear::load(weights, &[format!("{prefix}.down.weight")])?,
         })
+    }
+
+    /// Tells whether [`FeedForward::forward_into`] can do it.
+    pub(crate) fn takes_slices(&self) -> bool {
+        let activation = matches!(self.activation, Activation::GatedGelu | Activation::Relu);
+        let norm = self.inner_norm.as_ref().is_none_or(Norm::takes_slices);
+        activation && norm && self.input.takes_slices() && self.down.takes_slices()
+    }
+
+    /// Takes rows `[rows, D]` and writes `[rows, D]` into `y`; `wide` and `hidden` are scratch.
+    pub(crate) fn forward_into(
+        &self,
+        x: &[f32],
+        rows: usize,
+        [wide, hidden, y]: [&mut Vec<f32>; 3],
+    ) -> Result<()> {
+        self.input.forward_into(x, rows, wide)?; // [rows, 2F] or [rows, F]
+        match self.activation {
+            Activation::GatedGelu => {
+                hidden.resize(wide.len() / 2, 0.0); // [rows, F]
+                gated::forward(wide, hidden, wide.len() / 2 / rows.max(1));
+            }
+            _ => {
+                hidden.clear();
+                hidden.extend(wide.iter().map(|x| x.max(0.0))); // [rows, F]
+            }
+        }
+        if let Some(norm) = &self.inner_norm {
+            norm.forward_into(hidden, wide)?; // [rows, F]
+            return self.down.forward_into(wide, rows, y); // [rows, D]
+        }
+        self.down.forward_into(hidden, rows, y) // [rows, D]
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -2,7 +2,7 @@
 
 use super::Weights;
 use crate::kernels::PackedLinear;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 /// Multiplies rows `[N, in]` with a weight `[out, in]`, and adds a bias `[out]` where there is one.
 #[derive(Debug)]
@@ -45,6 +45,21 @@ impl Linear {
             Matrix::Plain(parts) => parts.first().map_or(Ok(1), |w| w.dim(1)),
             Matrix::Packed(packed) => Ok(packed.inputs()),
         }
+    }
+
+    /// Tells whether [`Linear::forward_into`] can do it.
+    pub(crate) fn takes_slices(&self) -> bool {
+        matches!(self.matrix, Matrix::Packed(_)) && self.bias.is_empty()
+    }
+
+    /// Multiplies rows `[rows, in]` of a packed layer without a bias, into `y`, `[rows, out]`.
+    pub(crate) fn forward_into(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) -> Result<()> {
+        let Matrix::Packed(packed) = &self.matrix else {
+            bail!("only a packed layer multiplies slices")
+        };
+        // Everything is overwritten: only what is new needs to be set.
+        y.resize(rows * packed.outputs(), 0.0); // [rows, out]
+        packed.forward(x, rows, y)
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

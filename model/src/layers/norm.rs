@@ -3,9 +3,9 @@
 //! Source: Zhang and Sennrich 2019 (arXiv 1910.07467); Ba et al. 2016 (arXiv 1607.06450).
 
 use super::{Weights, by_expert};
-use crate::kernels::access::is_cpu_f32;
-use crate::kernels::norm::RmsNorm as Kernel;
-use candle_core::{DType, Result, Tensor};
+use crate::kernels::access::{is_cpu_f32, with_slice};
+use crate::kernels::norm::{RmsNorm as Kernel, forward};
+use candle_core::{DType, Result, Tensor, bail};
 
 /// Normalises rows and scales them, each expert with its own scale: by their root mean square, or, where there is a
 /// bias to add, by mean and deviation.
@@ -33,6 +33,25 @@ impl Norm {
             scales: stack(names)?,
             biases: stack(&weights.biases(names))?,
             eps,
+        })
+    }
+
+    /// Tells whether [`Norm::forward_into`] can do it.
+    pub(crate) fn takes_slices(&self) -> bool {
+        self.biases.is_empty() && matches!(self.scales.as_slice(), [only] if is_cpu_f32(only))
+    }
+
+    /// Normalises rows `[rows, D]` of one expert by their root mean square, into `y`.
+    pub(crate) fn forward_into(&self, x: &[f32], y: &mut Vec<f32>) -> Result<()> {
+        let [scale] = self.scales.as_slice() else {
+            bail!("only stacked norms take slices")
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "the kernel computes in f32")]
+        let eps = self.eps as f32;
+        y.resize(x.len(), 0.0); // [rows, D]
+        with_slice(scale, |scale| {
+            forward(x, scale, y, scale.len(), x.len(), eps);
+            Ok(())
         })
     }
 

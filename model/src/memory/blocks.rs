@@ -69,15 +69,21 @@ impl Slot {
 
     /// Lists the rows of the first `length` tokens in order; blocks side by side make one range.
     pub(super) fn rows(&self, length: usize) -> Vec<Range<usize>> {
-        let mut ranges: Vec<Range<usize>> = Vec::new();
+        let mut ranges = Vec::new();
+        self.list_rows(length, &mut ranges);
+        ranges
+    }
+
+    /// Adds the rows of the first `length` tokens to a list of ranges.
+    pub(super) fn list_rows(&self, length: usize, ranges: &mut Vec<Range<usize>>) {
+        let before = ranges.len();
         for (block, first) in self.blocks.iter().zip((0..length).step_by(KvCache::BLOCK)) {
             let start = block * KvCache::BLOCK;
             let end = start + (length - first).min(KvCache::BLOCK);
-            match ranges.last_mut() {
+            match ranges.get_mut(before..).and_then(<[_]>::last_mut) {
                 Some(last) if last.end == start => last.end = end,
                 _ => ranges.push(start..end),
             }
         }
-        ranges
     }
 }

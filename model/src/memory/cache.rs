@@ -1,6 +1,8 @@
 //! The cache of written tokens: slots that hold blocks of a common pool.
 
 use super::blocks::{Blocks, Slot};
+use super::layers::{Copied, Layers};
+use super::scratch::Scratch;
 use crate::attention::{AttentionPlan, Scoring, cross_attention};
 use crate::decoder::{DecoderBatch, DecoderRow};
 use crate::error::ForwardError;
@@ -19,12 +21,16 @@ use std::sync::Arc;
 /// Source: the paging of Kwon et al. 2023 (arXiv 2309.06180), section 4.
 #[derive(Debug)]
 pub struct KvCache {
-    /// One tensor per decoder layer, `[blocks * BLOCK, 2D]`: keys, then values.
-    layers: Vec<Tensor>,
+    /// Of each decoder layer, `[blocks * BLOCK, 2D]`: keys, then values.
+    layers: Layers,
     slots: Vec<Slot>,
+    /// Slots that are named in the step that is being reserved.
+    named: Vec<bool>,
     blocks: Blocks,
     max_length: usize,
     token_bytes: usize,
+    /// What a step on slices works in, so that later ones need not ask for memory.
+    scratch: Scratch,
 }
 
 impl KvCache {
@@ -64,12 +70,22 @@ impl KvCache {
         let blocks = tokens.div_ceil(Self::BLOCK);
         let shape = (blocks * Self::BLOCK, 2 * width);
         let zeros = || Tensor::zeros(shape, model.dtype(), model.device());
+        let layers = if model.steps_on_slices() {
+            Layers::Host {
+                width: shape.1,
+                rows: (0..layers).map(|_| vec![0.0; shape.0 * shape.1]).collect(),
+            }
+        } else {
+            Layers::Device((0..layers).map(|_| zeros()).collect::<Result<_>>()?)
+        };
         Ok(Self {
-            layers: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
+            layers,
             slots: vec![Slot::default(); slots],
+            named: vec![false; slots],
             blocks: Blocks::new(blocks),
             max_length,
             token_bytes: model.cache_token_bytes(),
+            scratch: Scratch::default(),
         })
     }
 
@@ -114,8 +130,10 @@ impl KvCache {
     /// Forgets what a slot holds and gives back its blocks.
     pub fn clear(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
-            let old = std::mem::take(slot);
-            self.blocks.give(&old.blocks);
+            self.blocks.give(&slot.blocks);
+            // Its memory stays for the next sequence.
+            slot.blocks.clear();
+            slot.length = 0;
         }
     }
 
@@ -142,7 +160,7 @@ impl KvCache {
             let own = self.blocks.take();
             blocks.extend(own);
             self.slots[to] = Slot { blocks, length: 0 };
-            let written = own.map_or(Ok(()), |own| self.fill(own, &tail));
+            let written = own.map_or(Ok(()), |own| self.layers.copy_in(&tail, own * Self::BLOCK));
             written.inspect_err(|_| self.clear(to))?;
         } else {
             self.slots[to] = Slot { blocks, length: 0 };
@@ -157,20 +175,12 @@ impl KvCache {
     }
 
     /// Copies the rows of a slot's last block out of every layer, each `[rows, 2D]`; none where its blocks are full.
-    fn tail(&self, slot: &Slot) -> Result<Option<Vec<Tensor>>> {
+    fn tail(&self, slot: &Slot) -> Result<Option<Copied>> {
         let rows = slot.length % Self::BLOCK;
         let Some(start) = slot.row(slot.length - rows).filter(|_| rows > 0) else {
             return Ok(None);
         };
-        // Not `copy`, which on the CPU copies the whole pool under the rows.
-        let layer = |layer: &Tensor| layer.narrow(0, start, rows)?.force_contiguous(); // [rows, 2D]
-        self.layers.iter().map(layer).collect::<Result<_>>().map(Some)
-    }
-
-    fn fill(&self, block: usize, tail: &[Tensor]) -> Result<()> {
-        let start = block * Self::BLOCK;
-        let mut layers = self.layers.iter().zip(tail);
-        layers.try_for_each(|(layer, rows)| layer.slice_set(rows, 0, start))
+        self.layers.copy_out(start, rows).map(Some)
     }
 
     fn full(&self) -> ForwardError {
@@ -182,42 +192,54 @@ impl KvCache {
     /// Checks that each slot can take one more token, then gives a block to those that need one, and returns the tokens'
     /// positions. Where an error is returned, nothing was given.
     pub(crate) fn reserve(&mut self, slots: &[usize]) -> std::result::Result<Vec<u32>, ForwardError> {
-        let positions = self.positions(slots)?;
-        let mut wanting = slots.to_vec();
-        wanting.retain(|slot| {
-            let slot = &self.slots[*slot];
-            slot.row(slot.length).is_none()
-        });
-        if wanting.len() > self.blocks.free() {
-            return Err(self.full());
-        }
-        for slot in wanting {
-            let block = self.blocks.take();
-            self.slots[slot].blocks.extend(block);
-        }
+        let mut positions = Vec::with_capacity(slots.len());
+        self.reserve_into(slots.iter().copied(), &mut positions)?;
         Ok(positions)
     }
 
-    fn positions(&self, slots: &[usize]) -> std::result::Result<Vec<u32>, ForwardError> {
-        if slots.is_empty() {
+    /// Reserves as [`KvCache::reserve`] does, and writes the positions into a buffer.
+    pub(crate) fn reserve_into(
+        &mut self,
+        slots: impl Iterator<Item = usize> + Clone,
+        positions: &mut Vec<u32>,
+    ) -> std::result::Result<(), ForwardError> {
+        positions.clear();
+        let named = slots.clone().try_for_each(|slot| self.name(slot, positions));
+        // Those that were named: after an error, the first ones.
+        for slot in slots.clone().take(positions.len()) {
+            self.named[slot] = false;
+        }
+        named?;
+        if positions.is_empty() {
             return Err(ForwardError::EmptyBatch);
         }
-        let mut seen = vec![false; self.slots.len()];
-        let mut positions = Vec::with_capacity(slots.len());
-        for &index in slots {
-            let length = self.slot(index)?.length;
-            let problem = match seen[index] {
-                true => "is named twice in one step",
-                false if length >= self.max_length => "is full",
-                false => {
-                    seen[index] = true;
-                    positions.push(u32::try_from(length).unwrap_or(u32::MAX));
-                    continue;
-                }
-            };
-            return Err(ForwardError::Slot { slot: index, problem });
+        let wants = |held: &Slot| held.row(held.length).is_none();
+        let wanting = slots.clone().filter(|slot| wants(&self.slots[*slot]));
+        if wanting.count() > self.blocks.free() {
+            return Err(self.full());
         }
-        Ok(positions)
+        for slot in slots {
+            if wants(&self.slots[slot]) {
+                let block = self.blocks.take();
+                self.slots[slot].blocks.extend(block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a slot is part of a step, and its next token's position.
+    fn name(&mut self, index: usize, positions: &mut Vec<u32>) -> std::result::Result<(), ForwardError> {
+        let length = self.slot(index)?.length;
+        let problem = match self.named[index] {
+            true => "is named twice in one step",
+            false if length >= self.max_length => "is full",
+            false => {
+                self.named[index] = true;
+                positions.push(u32::try_from(length).unwrap_or(u32::MAX));
+                return Ok(());
+            }
+        };
+        Err(ForwardError::Slot { slot: index, problem })
     }
 
     /// Counts the new token of each slot, after a step went through.
@@ -241,14 +263,40 @@ impl KvCache {
         }
     }
 
-    fn layer(&self, layer: usize) -> Result<&Tensor> {
-        match self.layers.get(layer) {
-            Some(cache) => Ok(cache),
-            None => bail!(
-                "the cache has {} layers, asked for layer {layer}",
-                self.layers.len()
-            ),
+    /// Lends what steps on slices work in; it is to be given back by [`KvCache::return_scratch`].
+    pub(crate) fn take_scratch(&mut self) -> Scratch {
+        std::mem::take(&mut self.scratch)
+    }
+
+    pub(crate) fn return_scratch(&mut self, scratch: Scratch) {
+        self.scratch = scratch;
+    }
+
+    /// Lists the rows of each slot's tokens, one more than it holds included, and where each one's lie in the list.
+    pub(crate) fn list_rows(
+        &self,
+        slots: impl Iterator<Item = usize>,
+        (rows, ends): (&mut Vec<Range<usize>>, &mut Vec<usize>),
+    ) -> Result<()> {
+        rows.clear();
+        ends.clear();
+        for slot in slots {
+            match self
+                .slots
+                .get(slot)
+                .filter(|held| held.row(held.length).is_some())
+            {
+                Some(held) => held.list_rows(held.length + 1, rows),
+                None => bail!("cache slot {slot} has no block for its next token"),
+            }
+            ends.push(rows.len());
         }
+        Ok(())
+    }
+
+    /// Returns a layer's rows, and how long each is, of a cache for steps on slices.
+    pub(crate) fn host(&mut self, layer: usize) -> Result<(&mut [f32], usize)> {
+        self.layers.host(layer)
     }
 
     /// Stores keys and values `[1, 2D]` of a slot's next token and returns the rows of all its tokens, that one included.
@@ -269,7 +317,7 @@ impl KvCache {
         scoring: &Scoring,
     ) -> Result<Tensor> {
         let d = qkv.dim(1)? / 3;
-        let cache = self.layer(layer)?;
+        let cache = self.layers.tensor(layer)?;
         let mut keys = Vec::with_capacity(slots.len());
         for (row, &slot) in slots.iter().enumerate() {
             let kv = qkv.narrow(0, row, 1)?.narrow(1, d, 2 * d)?.contiguous()?; // [1, 2D]
@@ -294,7 +342,7 @@ impl KvCache {
         scoring: &Scoring,
     ) -> Result<Tensor> {
         let d = qkv.dim(1)? / 3;
-        let cache = self.layer(layer)?;
+        let cache = self.layers.tensor(layer)?;
         let mut attended = Vec::with_capacity(rows.len());
         for (index, row) in rows.iter().enumerate() {
             let own = qkv.narrow(0, 2 * index, 2)?; // [2, 3D]

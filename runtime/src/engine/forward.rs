@@ -31,8 +31,8 @@ pub(crate) trait Forward {
     /// Gives up what was begun.
     fn abandon(&mut self);
 
-    /// Advances each row by one token and returns the logits of all rows, `[B * V]`.
-    fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError>;
+    /// Advances each row by one token and writes the logits of all rows, `[B * V]`.
+    fn step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError>;
 
     /// Makes slot `to` continue from what slot `from` holds.
     fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError>;
@@ -348,10 +348,9 @@ impl Forward for ModelForward {
         self.pending = None;
     }
 
-    fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
+    fn step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError> {
         let cache = self.cache.as_mut().ok_or(ForwardError::NoHead("text"))?;
-        let logits = self.model.decode_step(&DecoderBatch { rows }, cache)?; // [B, V]
-        Ok(logits.flatten_all()?.to_vec1()?)
+        self.model.decode_step_into(&DecoderBatch { rows }, cache, logits)
     }
 
     fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {

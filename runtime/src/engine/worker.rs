@@ -148,6 +148,8 @@ pub(crate) struct Worker<F> {
     encoding: Option<Encoding>,
     /// How long the last step took.
     step_time: Duration,
+    /// The logits of the last step, `[B * V]`.
+    logits: Vec<f32>,
     counters: Arc<Counters>,
     /// How many of the model's logits are in the tokenizer's vocabulary.
     vocabulary: usize,
@@ -171,6 +173,7 @@ impl<F: Forward> Worker<F> {
             jobs: BTreeMap::new(),
             encoding: None,
             step_time: Duration::ZERO,
+            logits: Vec::new(),
             counters,
             vocabulary,
             started: Instant::now(),
@@ -473,11 +476,13 @@ impl<F: Forward> Worker<F> {
         self.counters.step(rows.len());
         let since = Instant::now();
         let forward = &mut self.forward;
-        match guard(|| forward.step(&rows)) {
-            Ok(logits) => {
-                let width = logits.len() / rows.len();
+        // The next step writes into the same memory.
+        let mut scores = std::mem::take(&mut self.logits);
+        match guard(|| forward.step(&rows, &mut scores)) {
+            Ok(()) => {
+                let width = scores.len() / rows.len();
                 let vocabulary = self.vocabulary.min(width);
-                let mut logits = logits
+                let mut logits = scores
                     .chunks_exact(width.max(1))
                     .filter_map(|row| row.get(..vocabulary));
                 for (id, count) in owners {
@@ -490,6 +495,7 @@ impl<F: Forward> Worker<F> {
                 self.fail_all(&ids, &cause);
             }
         }
+        self.logits = scores;
         self.step_time = since.elapsed();
     }
 

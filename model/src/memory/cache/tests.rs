@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{random_model, tiny_config};
+use crate::testing::{random_inference_model, random_model, tiny_config};
 use proptest::prelude::*;
 
 const SLOTS: usize = 5;
@@ -34,10 +34,18 @@ fn long_config() -> crate::ModelConfig {
 /// Writes one token, whose keys and values are all `value`.
 fn write(cache: &mut KvCache, slot: usize, value: f32) -> std::result::Result<(), ForwardError> {
     cache.reserve(&[slot])?;
-    for layer in &cache.layers {
-        let width = layer.dim(1).unwrap();
-        let token = Tensor::full(value, (1, width), layer.device()).unwrap();
-        cache.store(layer, &token, slot).unwrap();
+    let held = &cache.slots[slot];
+    let row = held.row(held.length).unwrap();
+    if let Layers::Host { width, rows } = &mut cache.layers {
+        for rows in rows {
+            rows[row * *width..(row + 1) * *width].fill(value);
+        }
+    } else if let Layers::Device(layers) = &cache.layers {
+        for layer in layers {
+            let width = layer.dim(1).unwrap();
+            let token = Tensor::full(value, (1, width), layer.device()).unwrap();
+            cache.store(layer, &token, slot).unwrap();
+        }
     }
     cache.slots[slot].length += 1;
     Ok(())
@@ -46,8 +54,13 @@ fn write(cache: &mut KvCache, slot: usize, value: f32) -> std::result::Result<()
 fn read(cache: &KvCache, slot: usize) -> Vec<f32> {
     let held = &cache.slots[slot];
     let rows = held.rows(held.length).into_iter().flatten();
-    let table: Vec<Vec<f32>> = cache.layers.last().unwrap().to_vec2().unwrap();
-    rows.map(|row| table[row][0]).collect()
+    match &cache.layers {
+        Layers::Host { width, rows: table } => rows.map(|row| table[table.len() - 1][row * width]).collect(),
+        Layers::Device(layers) => {
+            let table: Vec<Vec<f32>> = layers.last().unwrap().to_vec2().unwrap();
+            rows.map(|row| table[row][0]).collect()
+        }
+    }
 }
 
 /// What must hold at any time.
@@ -78,8 +91,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn slots_hold_what_was_written_whatever_is_shared(events in prop::collection::vec(event(), 1..40)) {
-        let model = random_model(&long_config(), 1).unwrap();
+    fn slots_hold_what_was_written_whatever_is_shared(
+        events in prop::collection::vec(event(), 1..40),
+        on_slices in any::<bool>(),
+    ) {
+        let model = if on_slices { random_inference_model } else { random_model };
+        let model = model(&long_config(), 1).unwrap();
+        prop_assert_eq!(model.steps_on_slices(), on_slices);
         let mut cache = KvCache::with_capacity(&model, SLOTS, TOKENS).unwrap();
         let mut held = vec![Vec::new(); SLOTS];
         let mut value = 0.0;

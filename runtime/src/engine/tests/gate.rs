@@ -81,9 +81,9 @@ impl Forward for Gated {
         self.model.abandon();
     }
 
-    fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
+    fn step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError> {
         self.wait(Step::Decode(rows.iter().map(|row| row.slot).collect()))?;
-        self.model.step(rows)
+        self.model.step(rows, logits)
     }
 
     fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {

@@ -342,13 +342,13 @@ impl Forward for Mutant {
         self.turned[0].abandon();
     }
 
-    fn step(&mut self, rows: &[DecoderRow]) -> Result<Vec<f32>, ForwardError> {
+    fn step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError> {
         let by = rows.len() % self.turned.len();
         // The cache goes along with whoever makes the step.
         self.hand_cache(0, by);
-        let logits = self.turned[by].step(rows);
+        let step = self.turned[by].step(rows, logits);
         self.hand_cache(by, 0);
-        logits
+        step
     }
 
     fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {

@@ -1,0 +1,255 @@
+//! A decoding step on slices: what [`Decoder::step`] does, on a CPU in f32, without tensors.
+//!
+//! A step of one row is a hundred products that each read their weights once, and little else; what tensors cost beside them,
+//! in memory asked for and in copies, would be a fifth of it.
+
+use super::{Decoder, DecoderBatch, DecoderLayer, DecoderRow};
+use crate::attention::Scoring;
+use crate::error::ForwardError;
+use crate::kernels::access::{is_cpu_f32, with_slice};
+use crate::kernels::attend::{Bias, Queries, Seen};
+use crate::layers::norm::Norm;
+use crate::memory::{KvCache, PromptMemory, Scratch};
+use candle_core::{Result, bail};
+
+impl Decoder {
+    /// Tells whether [`Decoder::step_on_slices`] can do it.
+    pub(crate) fn takes_slices(&self) -> bool {
+        is_cpu_f32(&self.text_embed)
+            && self.norm.takes_slices()
+            && self.output.takes_slices()
+            && self.layers.iter().all(DecoderLayer::takes_slices)
+    }
+
+    /// Advances each row by one token, and writes the logits of the next, `[B * V]`.
+    pub(crate) fn step_on_slices(
+        &self,
+        batch: &DecoderBatch,
+        cache: &mut KvCache,
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError> {
+        let limit = self.vocab_size;
+        if let Some(row) = batch.rows.iter().find(|row| row.token as usize >= limit) {
+            return Err(ForwardError::TokenId {
+                found: row.token,
+                limit,
+            });
+        }
+        let mut scratch = cache.take_scratch();
+        let step = self.run(batch.rows, cache, &mut scratch, logits);
+        cache.return_scratch(scratch);
+        step
+    }
+
+    fn run(
+        &self,
+        rows: &[DecoderRow],
+        cache: &mut KvCache,
+        scratch: &mut Scratch,
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError> {
+        let slots = || rows.iter().map(|row| row.slot);
+        cache.reserve_into(slots(), &mut scratch.positions)?;
+        cache.list_rows(slots(), (&mut scratch.ranges, &mut scratch.ends))?;
+        self.embed_into(rows, &mut scratch.x)?; // [B, D]
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.self_attend(self, index, rows.len(), cache, scratch)?;
+            layer.cross_attend(index, rows, scratch)?;
+            let Scratch {
+                x,
+                normed,
+                wide,
+                hidden,
+                added,
+                ..
+            } = &mut *scratch;
+            layer.ffn_norm.forward_into(x, normed)?; // [B, D]
+            layer
+                .ffn
+                .forward_into(normed, rows.len(), [wide, hidden, added])?; // [B, D]
+            add(x, added);
+        }
+        let Scratch { x, normed, .. } = scratch;
+        self.norm.forward_into(x, normed)?; // [B, D]
+        if (self.output_scale - 1.0).abs() >= f64::EPSILON {
+            #[expect(clippy::cast_possible_truncation, reason = "the numbers are f32")]
+            let scale = self.output_scale as f32;
+            normed.iter_mut().for_each(|x| *x *= scale);
+        }
+        Ok(self.output.forward_into(normed, rows.len(), logits)?) // [B, V]
+    }
+
+    fn embed_into(&self, rows: &[DecoderRow], x: &mut Vec<f32>) -> Result<()> {
+        #[expect(clippy::cast_possible_truncation, reason = "the numbers are f32")]
+        let scale = self.text_scale as f32;
+        let width = self.text_embed.dim(1)?;
+        x.clear();
+        with_slice(&self.text_embed, |table| {
+            for row in rows {
+                let start = row.token as usize * width;
+                match table.get(start..start + width) {
+                    Some(values) => x.extend(values.iter().map(|value| value * scale)),
+                    None => bail!("token {} has no row", row.token),
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl DecoderLayer {
+    fn takes_slices(&self) -> bool {
+        let norms = [&self.self_norm, &self.cross_norm, &self.ffn_norm];
+        let inner = [&self.self_inner_norm, &self.cross_inner_norm];
+        let linears = [&self.cross.q, &self.cross.out];
+        norms.into_iter().all(Norm::takes_slices)
+            && inner.into_iter().flatten().all(Norm::takes_slices)
+            && linears.into_iter().all(|linear| linear.takes_slices())
+            && self
+                .projections
+                .only()
+                .is_some_and(|(qkv, out)| qkv.takes_slices() && out.takes_slices())
+            && self.ffn.takes_slices()
+    }
+
+    /// Stores the keys and values of the new tokens, and adds what they gather from what was written.
+    fn self_attend(
+        &self,
+        decoder: &Decoder,
+        index: usize,
+        rows: usize,
+        cache: &mut KvCache,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let Scratch {
+            x,
+            normed,
+            wide,
+            hidden,
+            added,
+            scores,
+            positions,
+            ranges,
+            ends,
+        } = scratch;
+        let Some((qkv, out)) = self.projections.only() else {
+            bail!("a decoder has one set of projections")
+        };
+        let d = decoder.inner_size;
+        self.self_norm.forward_into(x, normed)?; // [B, D]
+        qkv.forward_into(normed, rows, wide)?; // [B, 3D]
+        if let Some(table) = &decoder.rotary {
+            table.rotate(wide, 3 * d, 2 * d, positions, false)?;
+        }
+        let (pool, width) = cache.host(index)?;
+        let own = |row: usize| {
+            let start = row.checked_sub(1).and_then(|before| ends.get(before)).copied();
+            ranges.get(start.unwrap_or(0)..ends.get(row).copied()?)
+        };
+        for (row, qkv) in wide.chunks_exact(3 * d).enumerate() {
+            let last = own(row).and_then(<[_]>::last).map_or(0, |range| range.end);
+            match last
+                .checked_sub(1)
+                .and_then(|at| pool.get_mut(at * width..last * width))
+            {
+                Some(place) if width == 2 * d => place.copy_from_slice(&qkv[d..]),
+                _ => bail!("the cache has no row for a new token"),
+            }
+        }
+        let longest = positions
+            .iter()
+            .max()
+            .map_or(0, |position| *position as usize + 1);
+        let pool = &*pool;
+        let seen = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| {
+            let ranges = own(row).unwrap_or_default();
+            see(Seen {
+                rows: pool,
+                width,
+                ranges,
+            })
+        };
+        // The new token is the last that it sees itself.
+        let bias = self.scoring.bias.as_ref().map(|bias| {
+            move |_: usize, head: usize, scores: &mut [f32]| {
+                let at = scores.len().saturating_sub(1);
+                for (score, bias) in scores.iter_mut().zip(bias.row(head, at, at + 1)) {
+                    *score = bias;
+                }
+            }
+        });
+        let bias = bias.as_ref().map(|bias| bias as &Bias);
+        hidden.resize(rows * d, 0.0); // [B, D]
+        queries(wide, 3 * d, d, &self.scoring).attend(longest, scores, hidden, &seen, bias)?;
+        let gathered = inner(self.self_inner_norm.as_ref(), hidden, normed)?; // [B, D]
+        out.forward_into(gathered, rows, added)?; // [B, D]
+        add(x, added);
+        Ok(())
+    }
+
+    /// Adds what the new tokens gather from their prompts.
+    fn cross_attend(&self, index: usize, rows: &[DecoderRow], scratch: &mut Scratch) -> Result<()> {
+        let Scratch {
+            x,
+            normed,
+            wide,
+            hidden,
+            added,
+            scores,
+            ..
+        } = scratch;
+        self.cross_norm.forward_into(x, normed)?; // [B, D]
+        self.cross.q.forward_into(normed, rows.len(), wide)?; // [B, H Dh]
+        let d = wide.len() / rows.len().max(1);
+        let longest = rows
+            .iter()
+            .map(|row| row.memory.length())
+            .max()
+            .unwrap_or_default();
+        let seen = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| {
+            let Some(DecoderRow { memory, .. }) = rows.get(row) else {
+                bail!("a step of {} rows has no row {row}", rows.len())
+            };
+            see_memory(memory, index, see)
+        };
+        hidden.resize(rows.len() * d, 0.0); // [B, H Dh]
+        queries(wide, d, d, &self.cross_scoring).attend(longest, scores, hidden, &seen, None)?;
+        let gathered = inner(self.cross_inner_norm.as_ref(), hidden, normed)?; // [B, H Dh]
+        self.cross.out.forward_into(gathered, rows.len(), added)?; // [B, D]
+        add(x, added);
+        Ok(())
+    }
+}
+
+fn see_memory(memory: &PromptMemory, layer: usize, see: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
+    let kv = memory.kv(layer)?; // [S, 2D]
+    let (count, width) = kv.dims2()?;
+    with_slice(kv, |rows| {
+        see(Seen {
+            rows,
+            width,
+            ranges: std::slice::from_ref(&(0..count)),
+        })
+    })
+}
+
+fn queries<'a>(q: &'a [f32], stride: usize, d: usize, scoring: &Scoring) -> Queries<'a> {
+    Queries {
+        q,
+        stride,
+        heads: scoring.heads,
+        head_size: d / scoring.heads.max(1),
+        scale: scoring.scale,
+    }
+}
+
+fn inner<'a>(norm: Option<&Norm>, x: &'a [f32], normed: &'a mut Vec<f32>) -> Result<&'a [f32]> {
+    match norm {
+        Some(norm) => norm.forward_into(x, normed).map(|()| normed.as_slice()),
+        None => Ok(x),
+    }
+}
+
+fn add(x: &mut [f32], added: &[f32]) {
+    x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
+}
