@@ -66,8 +66,8 @@ pub use multiway_runtime::{
 };
 pub use multiway_tasks::{
     Answer, Choice, ExampleReport, IndexError, PatchAnswer, PictureEntry, PictureIndex, PictureMatch,
-    SamplingOverrides, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome,
-    TaskRun, TaskSample, VisualCode, WrittenToken, metrics,
+    RequestTerms, SamplingOverrides, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary,
+    TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken, metrics,
 };
 
 /// Compiles the README's programs.

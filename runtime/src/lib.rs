@@ -29,6 +29,46 @@
 //! | `stream` | what comes back |
 //! | `handover`, `sync` | how it gets from the engine's thread to the caller |
 //! | [`testing`] | constrained answers without an engine |
+//!
+//! # Watching an engine
+//!
+//! [`Engine::stats`] tells what an engine does and has done. The same and more goes through the facade `metrics` (0.24) to the
+//! recorder that is installed when the engine is built, such as an exporter for Prometheus; without one nothing is
+//! recorded. Numbers of several replicas and engines add up; to tell engines apart, build each under a recorder that adds a
+//! label ([`metrics::with_local_recorder`]).
+//!
+//! | metric | kind | unit | what it tells |
+//! |---|---|---|---|
+//! | `multiway_requests_submitted_total` | counter | count | calls, each of which ends in exactly one of the next five |
+//! | `multiway_requests_refused_total` | counter | count | calls that were not taken: wrong, too large, no place in the queue, or the engine stopped |
+//! | `multiway_requests_finished_total` | counter | count | requests that were answered |
+//! | `multiway_requests_cancelled_total` | counter | count | requests whose caller went away, waiting for a place in the queue included |
+//! | `multiway_requests_expired_total` | counter | count | requests whose time ran out |
+//! | `multiway_requests_failed_total` | counter | count | requests that ended in another error |
+//! | `multiway_prompt_tokens_total` | counter | count | text tokens of the prompts that were admitted |
+//! | `multiway_image_patches_total` | counter | count | image patches of the prompts that were admitted |
+//! | `multiway_new_tokens_total` | counter | count | tokens that the model wrote |
+//! | `multiway_reuse_hits_total` | counter | count | prompts (label `of="prompt"`), or the pictures of other prompts (`of="pictures"`), that were not encoded because the same had been |
+//! | `multiway_reuse_misses_total` | counter | count | those that were looked for and not found, with the same labels |
+//! | `multiway_requests_queued` | gauge | count | requests that wait to be admitted |
+//! | `multiway_requests_running` | gauge | count | requests that are being answered |
+//! | `multiway_rows_running` | gauge | count | rows of the decoder that running requests have reserved |
+//! | `multiway_cross_attention_tokens_reserved` | gauge | count | encoder rows that they have reserved memory for |
+//! | `multiway_self_attention_tokens_reserved` | gauge | count | tokens to be written that they have reserved memory for |
+//! | `multiway_memory_bytes` | gauge | bytes | what they have reserved of the memory budget |
+//! | `multiway_memory_budget_bytes` | gauge | bytes | the most that they can reserve |
+//! | `multiway_reuse_bytes` | gauge | bytes | what is kept of encoded prompts and pictures |
+//! | `multiway_queue_seconds` | histogram | seconds | from a call until its request is admitted, its own preparation not counted |
+//! | `multiway_time_to_first_token_seconds` | histogram | seconds | from a call until its first new token |
+//! | `multiway_time_between_tokens_seconds` | histogram | seconds | between two steps of a request that wrote tokens |
+//! | `multiway_encode_seconds` | histogram | seconds | encoding prompts that were admitted together |
+//! | `multiway_decode_step_seconds` | histogram | seconds | advancing the running rows by one token |
+//! | `multiway_decode_step_rows` | histogram | count | rows of one decoding step |
+//!
+//! For `tracing` there is a span `request` for each call, below the span of its caller, with `id`, `prompt_tokens`,
+//! `image_patches`, `max_new_tokens` and `priority`, and a span `step` for each turn of the engine's thread, with the requests
+//! whose prompts are being `encoded` and the decoder's `rows`; both at the level `debug`. How long the parts of one request took, its caller learns
+//! from [`Timings`].
 
 mod beam;
 mod bounds;

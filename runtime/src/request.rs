@@ -3,13 +3,14 @@
 use crate::constraint::{Compiled, Constraint};
 use crate::engine::Digest;
 use crate::error::RequestError;
+use crate::stream::Timings;
 use crate::tokenizer::{TokenId, Tokenizer};
 use multiway_model::{ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// The most bytes of text that a prompt may have; what is longer is refused before it is tokenized.
 pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -36,6 +37,9 @@ pub struct Request {
     /// How long the answer may take, from the call to the end, waiting for a place in the queue included; then the request ends with
     /// [`RequestError::DeadlineExceeded`] before the engine's next step, or as soon as it has a place. `None` for ever.
     pub timeout: Option<Duration>,
+    /// Where the engine puts how long the parts of the request took: before it answers a call that returns no stream, and of a
+    /// stream, whose last event tells it too, when it ends, whatever the end is. Give each request its own.
+    pub timings: Option<Arc<OnceLock<Timings>>>,
 }
 
 impl Request {
@@ -258,8 +262,6 @@ pub(crate) struct Prepared {
     pub(crate) timeout: Option<Duration>,
     /// What tells the pictures from all others, once it was asked for.
     pub(crate) pictures: Option<Digest>,
-    /// When the caller asked.
-    pub(crate) submitted: Instant,
     /// The compiled constraint, where the answer is to be written.
     pub(crate) constraint: Option<Arc<Compiled>>,
 }
@@ -321,7 +323,6 @@ impl Prepared {
             priority: request.priority,
             timeout: request.timeout,
             pictures: None,
-            submitted: Instant::now(),
             constraint: None,
         })
     }

@@ -117,15 +117,27 @@ pub struct Usage {
 }
 
 /// How long the parts of a request took.
+///
+/// `prepare`, `queued`, `encode`, `decode` and `select` follow each other and do not overlap; what the total has besides
+/// them went by while the engine worked for other requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Timings {
-    /// From submission until it was admitted.
+    /// Checking the request, tokenizing its texts, compiling its constraint, and telling its pictures apart.
+    pub prepare: Duration,
+    /// The rest of the time from the call until it was admitted.
     pub queued: Duration,
     /// Encoding the prompt, together with the prompts that were admitted with it.
     pub encode: Duration,
-    /// From submission until the first new token.
+    /// The decoding steps that its rows were in, together with those of other requests.
+    pub decode: Duration,
+    /// How many decoding steps these were.
+    pub steps: usize,
+    /// Reading the steps' logits: penalties, constraint, drawing the token, and turning it into text.
+    pub select: Duration,
+    /// From the call until the first new token; zero where none was written.
     pub first_token: Duration,
-    /// From submission until the end.
+    /// From the call until the end.
     pub total: Duration,
 }
 

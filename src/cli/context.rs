@@ -6,11 +6,12 @@ use std::path::Path;
 
 #[cfg(feature = "hub")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use multiway::{Checkpoint, Engine, EngineError, ImageProcessor, TaskLibrary};
+use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
 #[cfg(feature = "hub")]
 use multiway::{Hub, HubError, HubName};
 
 use super::GlobalArgs;
+use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome};
 
 /// Holds the options that every verb takes, and opens what they name.
@@ -118,19 +119,8 @@ impl Context {
     }
 
     /// Loads a checkpoint into an engine.
-    pub(crate) fn engine(&self, checkpoint: &Checkpoint) -> Outcome<Engine> {
-        let mut builder = Engine::builder(checkpoint);
-        if let Some(threads) = self.args.threads {
-            builder = builder.threads(threads.into());
-        }
-        builder.build().map_err(|error| match error {
-            EngineError::Load(_)
-            | EngineError::Tokenizer(_)
-            | EngineError::Labels { .. }
-            | EngineError::Generation(_)
-            | EngineError::Option { .. } => Failure::input(error),
-            _ => Failure::runtime(error),
-        })
+    pub(crate) fn engine(&self, checkpoint: &Checkpoint, options: &EngineArgs) -> Outcome<Engine> {
+        options.build(Engine::builder(checkpoint), self.args.threads)
     }
 
     /// Waits for `work` on this thread.

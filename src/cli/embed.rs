@@ -8,6 +8,7 @@ use multiway::{Engine, Task, TaskInputs, TaskLibrary};
 use serde_json::json;
 
 use super::context::{Context, processor};
+use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
 use super::output::{TimingsMs, print_json};
@@ -32,6 +33,9 @@ similarity. Pictures and texts share one space.";
 pub(crate) struct EmbedArgs {
     #[command(flatten)]
     source: SourceArgs,
+
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// A picture or a text.
@@ -95,8 +99,9 @@ pub(crate) fn run(context: &Context, args: EmbedArgs) -> Outcome {
     let library = context.library(&checkpoint)?;
     let task = retrieve_task(&library)?;
     let inputs = args.source.inputs(&processor(&checkpoint))?;
+    let inputs = inputs.with_terms(args.engine.terms());
     task.request(&inputs).map_err(Failure::input)?;
-    let engine = context.engine(&checkpoint)?;
+    let engine = context.engine(&checkpoint, &args.engine)?;
     let load = started.elapsed();
     let outcome = context.block_on(until_interrupted(embed(task, &engine, &inputs)))?;
     print_json(&json!({

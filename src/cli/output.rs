@@ -59,6 +59,6 @@ impl TimingsMs {
 }
 
 /// Rounds to microseconds, so that nobody reads noise.
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -2,23 +2,25 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
 use futures_util::StreamExt;
 use multiway::{
-    Answer, Choice, Constraint, FinishReason, InputValue, PatchAnswer, Task, TaskEvent, TaskInputs,
-    TaskOutcome, TaskRun, Usage, WrittenToken,
+    Answer, Checkpoint, Choice, Constraint, FinishReason, InputValue, PatchAnswer, Task, TaskEvent,
+    TaskInputs, TaskLibrary, TaskOutcome, TaskRun, Usage, WrittenToken,
 };
 use serde::Serialize;
 
 use super::context::{Context, processor};
 use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
+use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
 use super::output::{TimingsMs, note, print_json, print_line, print_piece};
 use super::pictures;
+use super::profile::{Part, Profile, ProfileReport};
 
 /// How many choices are listed for people.
 const SHOWN_CHOICES: usize = 10;
@@ -34,6 +36,7 @@ Examples:
   multiway run caption --image cat.png --temperature 0.8 --min-p 0.05 --samples 3 --best-of 16
   multiway run vqa --image cat.png --set question='how many?' --regex '[0-9]{1,2}'
   multiway run caption --image cat.png --json-schema picture.schema.json
+  multiway run caption --image cat.png --profile
   cat cat.png | multiway run caption --image - --json
   multiway --task-dir my-tasks run my-task --image one.png --image two.png
 
@@ -45,8 +48,9 @@ usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
 with choices [{text, probability}], embedding [..], value (JSON) or
 patches [{row, column, codes [{code, probability}]}] where the task answers so;
 with samples [{text, finish_reason, mean_log_probability}] where several are drawn, and
-tokens [{id, piece, log_probability, alternatives [..]}] with --top-log-probabilities.
-
+tokens [{id, piece, log_probability, alternatives [..]}] with --top-log-probabilities, and
+profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token, first_token_ms}
+with --profile, whose parts add up to the total.
 
 --regex, --json-schema and --choice allow only text of that form, and the answer is always complete:
 a form whose shortest text needs more than --max-new-tokens is refused.";
@@ -69,6 +73,13 @@ pub(crate) struct RunArgs {
     /// Print one line of JSON instead of streaming text
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Tell where the time of the request went: a table on standard error after the answer, or with --json its `profile`
+    #[arg(long)]
+    profile: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
 
     #[command(flatten)]
     decoding: DecodingArgs,
@@ -96,33 +107,53 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 
 /// Runs the verb.
 pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
-    let started = Instant::now();
-    let checkpoint = context.checkpoint()?;
-    let library = context.library(&checkpoint)?;
+    let mut profile = Profile::start();
+    let (checkpoint, library) = profile.time(Part::Open, || open(context))?;
     let task = library.get(&args.task).map_err(Failure::input)?;
-    let mut inputs = values(context, task, &args)?;
-    inputs.images = pictures::open_all(&processor(&checkpoint), &args.images)?;
-    task.request(&inputs).map_err(Failure::input)?;
-    let engine = context.engine(&checkpoint)?;
-    let load = started.elapsed();
-    let run = task.run(&engine, &inputs).map_err(Failure::input)?;
-    let mut line = Line {
-        streams: !args.json,
-        open: false,
-    };
-    let outcome = context.block_on(until_interrupted(answer(run, &mut line)));
-    line.end()?;
-    let outcome = outcome?;
-    match (args.json, outcome.answer.embedding()) {
-        (true, _) => print_json(&Report::new(task, &outcome, load)),
-        (false, Some(vector)) => print_json(&vector),
-        (false, None) if !outcome.answer.patches().is_empty() => print_patches(outcome.answer.patches()),
-        (false, None) => print_rest(context, &outcome),
+    let mut inputs = profile.time(Part::Render, || values(context, task, &args))?;
+    inputs.images = profile.time(Part::Pictures, || {
+        pictures::open_all(&processor(&checkpoint), &args.images)
+    })?;
+    let checked = profile.time(Part::Render, || task.request(&inputs));
+    checked.map_err(Failure::input)?;
+    let engine = profile.time(Part::Load, || context.engine(&checkpoint, &args.engine))?;
+    let load = profile.elapsed();
+    let run = profile.time(Part::Render, || task.run(&engine, &inputs));
+    let run = run.map_err(Failure::input)?;
+    let outcome = profile.time(Part::Answer, || stream(context, run, !args.json))?;
+    if args.json {
+        let profile = args.profile.then(|| profile.report(&outcome));
+        return print_json(&Report::new(task, &outcome, load, profile));
     }
+    profile.time(Part::Answer, || print_rest(context, &outcome))?;
+    if args.profile {
+        profile.report(&outcome).print();
+    }
+    Ok(())
 }
 
-/// Prints what comes after the text.
+fn open(context: &Context) -> Outcome<(Checkpoint, TaskLibrary)> {
+    let checkpoint = context.checkpoint()?;
+    let library = context.library(&checkpoint)?;
+    Ok((checkpoint, library))
+}
+
+/// Waits for the answer, and prints its text as it comes, if it is to be printed.
+fn stream(context: &Context, run: TaskRun, streams: bool) -> Outcome<TaskOutcome> {
+    let mut line = Line { streams, open: false };
+    let outcome = context.block_on(until_interrupted(answer(run, &mut line)));
+    line.end()?;
+    outcome
+}
+
+/// Prints what is no text, and what comes after the text.
 fn print_rest(context: &Context, outcome: &TaskOutcome) -> Outcome {
+    if let Some(vector) = outcome.answer.embedding() {
+        return print_json(&vector);
+    }
+    if !outcome.answer.patches().is_empty() {
+        return print_patches(outcome.answer.patches());
+    }
     print_samples(outcome)?;
     if !context.quiet() {
         print_choices(&outcome.answer);
@@ -134,7 +165,9 @@ fn print_rest(context: &Context, outcome: &TaskOutcome) -> Outcome {
 /// Reads the `--set` values as the task declares them. A list that is set several times has all the items.
 fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs> {
     let overrides = args.decoding.overrides(context.seed())?;
-    let mut inputs = TaskInputs::new().with_sampling(overrides);
+    let mut inputs = TaskInputs::new()
+        .with_sampling(overrides)
+        .with_terms(args.engine.terms());
     inputs.constraint = constraint(args)?;
     for (name, text) in &args.values {
         let value = task.file().parse_input(name, text).map_err(Failure::input)?;
@@ -241,10 +274,17 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a serde_json::Value>,
     timings_ms: TimingsMs,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<ProfileReport>,
 }
 
 impl<'a> Report<'a> {
-    fn new(task: &'a Task, outcome: &'a TaskOutcome, load: Duration) -> Report<'a> {
+    fn new(
+        task: &'a Task,
+        outcome: &'a TaskOutcome,
+        load: Duration,
+        profile: Option<ProfileReport>,
+    ) -> Report<'a> {
         Report {
             task: task.name(),
             text: outcome.answer.text(),
@@ -257,6 +297,7 @@ impl<'a> Report<'a> {
             patches: outcome.answer.patches(),
             value: outcome.answer.json(),
             timings_ms: TimingsMs::new(load, outcome.timings),
+            profile,
         }
     }
 }

@@ -10,14 +10,15 @@ use clap::{Args, Subcommand};
 use futures_util::stream::{self, StreamExt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::{
-    Checkpoint, DType, Device, Engine, ImageProcessor, PictureEntry, PictureIndex, PictureMatch, Task,
-    TaskInputs,
+    Checkpoint, DType, Device, Engine, ImageProcessor, PictureEntry, PictureIndex, PictureMatch,
+    RequestTerms, Task, TaskInputs,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::context::{Context, processor};
 use super::embed::{SourceArgs, embed, retrieve_task, vector};
+use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome};
 use super::interrupt::until_interrupted;
 use super::output::{note, print_json, print_line};
@@ -91,6 +92,9 @@ struct IndexArgs {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +113,9 @@ struct QueryArgs {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 impl SearchArgs {
@@ -157,7 +164,7 @@ fn index(context: &Context, args: &IndexArgs) -> Outcome {
         mut skipped,
     } = find_pictures(&args.folder).map_err(Failure::Input)?;
     let fingerprint = fingerprint(&checkpoint)?;
-    let engine = context.engine(&checkpoint)?;
+    let engine = context.engine(&checkpoint, &args.engine)?;
     let root = absolute(&args.folder)?;
     let known = known_index(&args.out, &root, &fingerprint)?;
     let mut index = PictureIndex::new(root, fingerprint, engine.config().embedding_size);
@@ -166,6 +173,7 @@ fn index(context: &Context, args: &IndexArgs) -> Outcome {
         engine: &engine,
         processor: &processor(&checkpoint),
         folder: &args.folder,
+        terms: args.engine.terms(),
     };
     let bar = progress_bar(context, pictures.len());
     let reused = context.block_on(until_interrupted(async {
@@ -337,6 +345,7 @@ struct Indexing<'a> {
     engine: &'a Engine,
     processor: &'a ImageProcessor,
     folder: &'a Path,
+    terms: RequestTerms,
 }
 
 impl Indexing<'_> {
@@ -392,7 +401,8 @@ impl Indexing<'_> {
         let processor = self.processor.clone();
         let image = tokio::task::spawn_blocking(move || pictures::open_unnamed(&processor, &path)).await;
         let image = image.map_err(Failure::runtime)?.map_err(Failure::input)?;
-        let outcome = embed(self.task, self.engine, &TaskInputs::new().with_image(image)).await?;
+        let inputs = TaskInputs::new().with_image(image).with_terms(self.terms);
+        let outcome = embed(self.task, self.engine, &inputs).await?;
         vector(self.task, &outcome).map(<[f32]>::to_vec)
     }
 }
@@ -443,8 +453,9 @@ fn query(context: &Context, args: QueryArgs) -> Outcome {
         .check_model(&fingerprint(&checkpoint)?)
         .map_err(Failure::input)?;
     let inputs = args.source.inputs(&processor(&checkpoint))?;
+    let inputs = inputs.with_terms(args.engine.terms());
     task.request(&inputs).map_err(Failure::input)?;
-    let engine = context.engine(&checkpoint)?;
+    let engine = context.engine(&checkpoint, &args.engine)?;
     let outcome = context.block_on(until_interrupted(embed(task, &engine, &inputs)))?;
     let mut results = index
         .nearest(vector(task, &outcome)?, args.top)

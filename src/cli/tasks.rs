@@ -7,6 +7,7 @@ use multiway::{Checkpoint, ExampleReport, InputSpec, Task, TaskLibrary};
 use serde_json::{Value, json};
 
 use super::context::{Context, processor};
+use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
 use super::output::{print_json, print_line};
@@ -64,6 +65,8 @@ enum TasksVerb {
         /// Print one line of JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        engine: EngineArgs,
     },
 }
 
@@ -85,7 +88,10 @@ pub(crate) fn run(context: &Context, args: TasksArgs) -> Outcome {
     match args.verb {
         None => list(&library, json),
         Some(TasksVerb::Show { name, .. }) => show(library.get(&name).map_err(Failure::input)?, json),
-        Some(TasksVerb::Check { names, .. }) => check(context, &checkpoint, &library, &names, json),
+        Some(TasksVerb::Check { names, engine, .. }) => {
+            let tasks = chosen(&library, &names)?;
+            check(context, &checkpoint, &engine, tasks, json)
+        }
     }
 }
 
@@ -174,29 +180,32 @@ fn describe_input(spec: &InputSpec) -> String {
     text
 }
 
+/// Finds the tasks of some names, or all.
+fn chosen<'a>(library: &'a TaskLibrary, names: &[String]) -> Outcome<Vec<&'a Task>> {
+    if names.is_empty() {
+        return Ok(library.iter().collect());
+    }
+    let named = names.iter().map(|name| library.get(name));
+    named.map(|task| task.map_err(Failure::input)).collect()
+}
+
 fn check(
     context: &Context,
     checkpoint: &Checkpoint,
-    library: &TaskLibrary,
-    names: &[String],
+    options: &EngineArgs,
+    tasks: Vec<&Task>,
     json: bool,
 ) -> Outcome {
-    let tasks: Vec<&Task> = if names.is_empty() {
-        library.iter().collect()
-    } else {
-        names
-            .iter()
-            .map(|name| library.get(name).map_err(Failure::input))
-            .collect::<Outcome<_>>()?
-    };
-    let engine = context.engine(checkpoint)?;
+    let engine = context.engine(checkpoint, options)?;
     let processor = processor(checkpoint);
     let mut checked = Vec::new();
     for task in tasks {
         let reports = context.block_on(until_interrupted(async {
-            task.check_examples(&engine, |path| Ok(pictures::open_unnamed(&processor, path)?))
-                .await
-                .map_err(task_failure)
+            task.check_examples(&engine, options.terms(), |path| {
+                Ok(pictures::open_unnamed(&processor, path)?)
+            })
+            .await
+            .map_err(task_failure)
         }))?;
         checked.push((task, reports));
     }

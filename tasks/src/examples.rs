@@ -7,7 +7,7 @@ use multiway_prompts::{Example, ExampleInput, InputValue};
 use multiway_runtime::Engine;
 
 use crate::error::TaskError;
-use crate::inputs::TaskInputs;
+use crate::inputs::{RequestTerms, TaskInputs};
 use crate::metrics::exact_match;
 use crate::task::Task;
 
@@ -46,7 +46,8 @@ type PictureError = Box<dyn std::error::Error + Send + Sync>;
 impl Task {
     /// Runs the worked examples of the task file, one after the other.
     ///
-    /// `open` reads a picture and prepares it for the engine's model; the pictures of a task file lie beside it.
+    /// Each request waits on the same `terms`. `open` reads a picture and prepares it for the engine's model; the pictures of
+    /// a task file lie beside it.
     ///
     /// # Errors
     ///
@@ -54,11 +55,12 @@ impl Task {
     pub async fn check_examples(
         &self,
         engine: &Engine,
+        terms: RequestTerms,
         open: impl Fn(&Path) -> Result<ProcessedImage, PictureError>,
     ) -> Result<Vec<ExampleReport>, TaskError> {
         let mut reports = Vec::with_capacity(self.file().examples.len());
         for (index, example) in self.file().examples.iter().enumerate() {
-            let inputs = self.example_inputs(index + 1, example, &open)?;
+            let inputs = self.example_inputs(index + 1, example, &open)?.with_terms(terms);
             let outcome = self.run(engine, &inputs)?.wait().await?;
             reports.push(ExampleReport {
                 number: index + 1,

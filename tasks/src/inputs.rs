@@ -1,6 +1,7 @@
 //! What a caller gives to a task: values by name, and pictures.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use multiway_model::ProcessedImage;
 use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, TaskFile};
@@ -29,6 +30,17 @@ pub struct TaskInputs {
     pub sampling: SamplingOverrides,
     /// The form that the text of the answer must have, instead of what the task file says.
     pub constraint: Option<Constraint>,
+    /// On which terms the request waits.
+    pub terms: RequestTerms,
+}
+
+/// Says on which terms a request waits for its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestTerms {
+    /// Requests of a higher priority are admitted first; 0 is usual.
+    pub priority: i32,
+    /// How long the answer may take; `None` for ever.
+    pub timeout: Option<Duration>,
 }
 
 /// Holds decoding choices that override those of the task file, where they are given.
@@ -100,6 +112,13 @@ impl TaskInputs {
     #[must_use]
     pub fn with_sampling(mut self, sampling: SamplingOverrides) -> TaskInputs {
         self.sampling = sampling;
+        self
+    }
+
+    /// Sets the terms on which the request waits.
+    #[must_use]
+    pub fn with_terms(mut self, terms: RequestTerms) -> TaskInputs {
+        self.terms = terms;
         self
     }
 

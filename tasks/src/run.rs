@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::ready;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use futures_core::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -300,10 +300,10 @@ fn whole_answer(
 async fn choose(
     engine: Engine,
     task: String,
-    request: Request,
+    mut request: Request,
     candidates: Vec<String>,
 ) -> Result<TaskOutcome, TaskError> {
-    let start = Instant::now();
+    let timings = watch(&mut request);
     let mut usage = prompt_usage(&engine, &request);
     let scores = engine.score(request, candidates.clone()).await?;
     if let Some((choice, score)) = candidates
@@ -325,13 +325,13 @@ async fn choose(
         },
         Some(FinishReason::Stop),
         usage,
-        start,
+        &timings,
     ))
 }
 
 /// Names the class that the model's head finds.
-async fn classify(engine: Engine, task: String, request: Request) -> Result<TaskOutcome, TaskError> {
-    let start = Instant::now();
+async fn classify(engine: Engine, task: String, mut request: Request) -> Result<TaskOutcome, TaskError> {
+    let timings = watch(&mut request);
     let usage = prompt_usage(&engine, &request);
     let scores = engine.classify(request).await?;
     if let Some(wrong) = scores.iter().find(|class| !class.score.is_finite()) {
@@ -349,13 +349,13 @@ async fn classify(engine: Engine, task: String, request: Request) -> Result<Task
         },
         Some(FinishReason::Stop),
         usage,
-        start,
+        &timings,
     ))
 }
 
 /// Fills each gap with the likeliest word.
-async fn unmask(engine: Engine, request: Request, original: String) -> Result<TaskOutcome, TaskError> {
-    let start = Instant::now();
+async fn unmask(engine: Engine, mut request: Request, original: String) -> Result<TaskOutcome, TaskError> {
+    let timings = watch(&mut request);
     let usage = prompt_usage(&engine, &request);
     let words = engine.unmask(request, 1).await?;
     let tokenizer = engine.tokenizer();
@@ -369,19 +369,28 @@ async fn unmask(engine: Engine, request: Request, original: String) -> Result<Ta
         Answer::Text { text, spans },
         Some(FinishReason::Stop),
         usage,
-        start,
+        &timings,
     ))
 }
 
-fn at_once(answer: Answer, finish_reason: Option<FinishReason>, usage: Usage, start: Instant) -> TaskOutcome {
+/// Asks the engine how long the parts of a request took.
+fn watch(request: &mut Request) -> Arc<OnceLock<Timings>> {
+    let timings = Arc::new(OnceLock::new());
+    request.timings = Some(Arc::clone(&timings));
+    timings
+}
+
+fn at_once(
+    answer: Answer,
+    finish_reason: Option<FinishReason>,
+    usage: Usage,
+    timings: &OnceLock<Timings>,
+) -> TaskOutcome {
     TaskOutcome {
         answer,
         finish_reason,
         usage,
-        timings: Timings {
-            total: start.elapsed(),
-            ..Timings::default()
-        },
+        timings: timings.get().copied().unwrap_or_default(),
         tokens: Vec::new(),
         samples: Vec::new(),
     }
@@ -395,21 +404,21 @@ fn best(scores: &[Score]) -> Option<&Score> {
         .max_by(|a, b| a.log_probability.total_cmp(&b.log_probability))
 }
 
-async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskError> {
-    let start = Instant::now();
+async fn embed(engine: Engine, mut request: Request) -> Result<TaskOutcome, TaskError> {
+    let timings = watch(&mut request);
     let usage = prompt_usage(&engine, &request);
     let vector = engine.embed(request).await?;
-    Ok(at_once(Answer::Embedding(vector), None, usage, start))
+    Ok(at_once(Answer::Embedding(vector), None, usage, &timings))
 }
 
 /// Hides patches and names what they show.
 async fn uncover(
     engine: Engine,
     task: String,
-    request: Request,
+    mut request: Request,
     hidden: Vec<PatchRange>,
 ) -> Result<TaskOutcome, TaskError> {
-    let start = Instant::now();
+    let timings = watch(&mut request);
     let usage = prompt_usage(&engine, &request);
     let grid = engine.config().grid();
     let hidden = patch_indices(&task, &hidden, grid)?;
@@ -424,7 +433,7 @@ async fn uncover(
         codes: codes.iter().map(code).collect(),
     };
     let patches = hidden.into_iter().zip(codes).map(patch).collect();
-    Ok(at_once(Answer::Patches(patches), None, usage, start))
+    Ok(at_once(Answer::Patches(patches), None, usage, &timings))
 }
 
 /// Lists the patches that some ranges name, each once, row by row.

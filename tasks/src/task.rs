@@ -128,6 +128,8 @@ impl Task {
             prompt: self.file.render(&values)?,
             images: inputs.images.clone(),
             sampling: self.sampling(&inputs.sampling, defaults.clone()),
+            priority: inputs.terms.priority,
+            timeout: inputs.terms.timeout,
             ..Request::default()
         };
         let shape = self.shape(&values)?;

@@ -6,6 +6,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use multiway_model::ProcessedImage;
@@ -13,8 +14,8 @@ use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_prompts::{InputValue, TaskFile};
 use multiway_runtime::{Constraint, Engine, FinishReason, RequestError, Tokenizer, sentencepiece_to_json};
 use multiway_tasks::{
-    Answer, ExampleReport, SamplingOverrides, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary,
-    TaskOutcome,
+    Answer, ExampleReport, RequestTerms, SamplingOverrides, Task, TaskError, TaskEvent, TaskInputs,
+    TaskLibrary, TaskOutcome,
 };
 
 fn engine() -> Engine {
@@ -266,6 +267,33 @@ async fn an_engine_that_was_shut_down_is_no_fault_of_the_input() {
     );
 }
 
+#[test]
+fn a_task_gives_its_request_the_terms_and_returns_its_timings_whatever_it_answers() {
+    let engine = engine();
+    let choose = with_image().with("choices", InputValue::List(vec!["a".to_owned(), "b".to_owned()]));
+    for (task, inputs, is_decoded) in [
+        ("caption", with_image(), true),
+        ("classify", choose, true),
+        ("retrieve", with_image(), false),
+    ] {
+        let timings = answer(&engine, task, &inputs).unwrap().timings;
+        assert!(timings.prepare > Duration::ZERO && timings.encode > Duration::ZERO);
+        assert_eq!(timings.steps > 0, is_decoded, "{task}");
+        assert!(timings.total >= timings.prepare + timings.encode + timings.decode);
+        let after = Duration::from_nanos(1);
+        let hurried = inputs.with_terms(RequestTerms {
+            priority: 1,
+            timeout: Some(after),
+        });
+        let error = answer(&engine, task, &hurried).unwrap_err();
+        let expected = RequestError::DeadlineExceeded { after };
+        assert!(
+            matches!(&error, TaskError::Request(found) if *found == expected),
+            "{task}: {error}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn worked_examples_are_run_with_the_pictures_beside_their_file() {
     let engine = engine();
@@ -277,7 +305,7 @@ async fn worked_examples_are_run_with_the_pictures_beside_their_file() {
     let task = library.get("choose").unwrap();
     let picture = folder.path().join("a.png");
     let reports = task
-        .check_examples(&engine, |path| {
+        .check_examples(&engine, RequestTerms::default(), |path| {
             assert_eq!(path, picture);
             Ok(with_image().images.swap_remove(0))
         })
@@ -290,7 +318,7 @@ async fn worked_examples_are_run_with_the_pictures_beside_their_file() {
     );
 
     let error = task
-        .check_examples(&engine, |_| Err("it is blank".into()))
+        .check_examples(&engine, RequestTerms::default(), |_| Err("it is blank".into()))
         .await
         .unwrap_err();
     assert!(

@@ -3,8 +3,10 @@
 use super::forward::{Forward, ModelForward};
 use super::labels;
 use super::limits::Limits;
+use super::meters::Metrics;
 use super::replica::{Poison, Replica};
 use super::stats::Counters;
+use super::telemetry;
 use super::worker::Worker;
 use super::{Engine, Shared};
 use crate::constraint::Constraints;
@@ -245,12 +247,14 @@ pub(super) fn start<F: Forward + Send + 'static>(
     let threads = options.threads.unwrap_or((cores / forwards.len().max(1)).max(1));
     let constraints = Constraints::new(tokenizer.clone(), generation.ends.clone());
     let vocabulary = tokenizer.vocab_size();
+    let metrics = Arc::new(Metrics::register());
     let replicas = forwards.into_iter().map(|forward| {
         let scheduler = Scheduler::new(limits.capacity, options.encode_budget);
-        let counters = Counters::new(limits);
+        let counters = Counters::new(limits, Arc::clone(&metrics));
         start_replica(forward, scheduler, counters, threads, vocabulary)
     });
     let shared = Shared {
+        metrics: Arc::clone(&metrics),
         replicas: replicas.collect::<Result<_, _>>()?,
         tokenizer,
         config,
@@ -289,9 +293,10 @@ fn start_replica<F: Forward + Send + 'static>(
     let (commands, receiver) = unbounded_channel();
     let worker = Worker::new(forward, receiver, scheduler, Arc::clone(&counters), vocabulary);
     let poisoned = Arc::clone(&poison);
+    let run = telemetry::traced(move || worker.run(&poisoned));
     let thread = std::thread::Builder::new()
         .name("multiway-engine".to_owned())
-        .spawn(move || pool.install(|| kernels.install(|| worker.run(&poisoned))))
+        .spawn(move || pool.install(|| kernels.install(run)))
         .map_err(|error| EngineError::Threads(error.to_string()))?;
     Ok(Replica::new(commands, counters, poison, thread))
 }

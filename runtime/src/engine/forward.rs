@@ -125,6 +125,7 @@ impl ModelForward {
                     })?;
                 }
             } else {
+                self.reuse.missed_pictures += u64::from(shareable.is_some());
                 if let Some(pictures) = shareable {
                     fresh.push(pictures);
                     wanted.prefixes.push(start);
@@ -283,6 +284,7 @@ impl Forward for ModelForward {
             }
         }
         self.reuse.prompts += (count - new.len()) as u64;
+        self.reuse.missed_prompts += seen.len() as u64;
         let encoding = (!new.is_empty()).then(|| self.pack(unknown)).transpose()?;
         self.pending = Some(Pending {
             keys,

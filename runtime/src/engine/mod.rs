@@ -11,6 +11,7 @@ mod builder;
 mod forward;
 mod labels;
 mod limits;
+mod meters;
 mod reading;
 mod replica;
 mod reuse;
@@ -20,6 +21,7 @@ mod search;
 mod sequence;
 mod stats;
 mod submit;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -36,6 +38,7 @@ use crate::stream::{ClassScore, CodeScore, Generation, Hypothesis, Score, TokenS
 use crate::tokenizer::Tokenizer;
 
 use limits::Limits;
+use meters::Metrics;
 use multiway_model::{Checkpoint, Model, ModelConfig};
 pub(crate) use reading::Digest;
 use reading::Reading;
@@ -44,6 +47,7 @@ use scoring::Scoring;
 use search::SearchReply;
 use std::fmt;
 use std::sync::Arc;
+use telemetry::Clock;
 use tokio::sync::{Semaphore, oneshot};
 use worker::Work;
 
@@ -75,6 +79,7 @@ pub struct Engine {
 }
 
 struct Shared {
+    metrics: Arc<Metrics>,
     tokenizer: Tokenizer,
     config: ModelConfig,
     generation: GenerationConfig,
@@ -170,8 +175,9 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] where the request cannot be answered or the engine was shut down.
     pub async fn generate(&self, request: Request) -> Result<TokenStream, RequestError> {
-        let prepared = self.prepare_generation(request)?;
-        let place = self.place().await?;
+        let mut clock = self.clock(&request);
+        let prepared = self.prepare_generation(request, &mut clock)?;
+        let place = self.place(clock).await?;
         self.start_generation(prepared, place)
     }
 
@@ -180,8 +186,9 @@ impl Engine {
     /// # Errors
     /// [`RequestError::Overloaded`] where no place is free; else as [`generate`](Self::generate).
     pub fn try_generate(&self, request: Request) -> Result<TokenStream, RequestError> {
-        let prepared = self.prepare_generation(request)?;
-        let place = self.try_place()?;
+        let mut clock = self.clock(&request);
+        let prepared = self.prepare_generation(request, &mut clock)?;
+        let place = self.try_place(clock)?;
         self.start_generation(prepared, place)
     }
 
@@ -200,7 +207,8 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
     pub async fn search(&self, request: Request) -> Result<Vec<Hypothesis>, RequestError> {
-        let prepared = self.prepare_generation(request)?;
+        let mut clock = self.clock(&request);
+        let prepared = self.prepare_generation(request, &mut clock)?;
         let (beams, temperature) = (prepared.sampling.beams, prepared.sampling.temperature);
         if temperature > 0.0 {
             return Err(RequestError::Parameter {
@@ -225,7 +233,7 @@ impl Engine {
             });
         }
         self.check_beams(beams)?;
-        let place = self.place().await?;
+        let place = self.place(clock).await?;
         let (reply, answers) = oneshot::channel();
         let reply = SearchReply::List(Some(reply));
         self.submit_search(prepared, reply, place)?;
@@ -258,10 +266,11 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
     pub async fn score(&self, request: Request, candidates: Vec<String>) -> Result<Vec<Score>, RequestError> {
+        let mut clock = self.clock(&request);
         self.check_writes()?;
-        let prepared = self.prepare(request)?;
-        let targets = prepared.targets(&candidates, self.tokenizer(), self.config())?;
-        let place = self.place().await?;
+        let prepared = self.prepare(request, &mut clock)?;
+        let targets = clock.prepare(|| prepared.targets(&candidates, self.tokenizer(), self.config()))?;
+        let place = self.place(clock).await?;
         let (reply, answer) = oneshot::channel();
         let (start, prefix) = (self.config().decoder_start_token_id, prepared.start.len() - 1);
         // Fewer rows give the same scores.
@@ -294,8 +303,9 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
     pub async fn embed(&self, request: Request) -> Result<Vec<f32>, RequestError> {
-        let prepared = self.prepare(request)?;
-        let place = self.place().await?;
+        let mut clock = self.clock(&request);
+        let prepared = self.prepare(request, &mut clock)?;
+        let place = self.place(clock).await?;
         let (reply, answer) = oneshot::channel();
         self.submit_reading(prepared, Reading::Embedding, Work::Embed(Some(reply)), place)?;
         answer.await.unwrap_or(Err(RequestError::ShutDown))
@@ -316,13 +326,14 @@ impl Engine {
     /// [`RequestError::NoHead`] and [`RequestError::NoLabels`] where the model cannot say; else as
     /// [`embed`](Self::embed).
     pub async fn classify(&self, request: Request) -> Result<Vec<ClassScore>, RequestError> {
+        let mut clock = self.clock(&request);
         let classes = self.config().classes();
         if classes == 0 {
             return Err(RequestError::NoHead { head: "classes" });
         }
         let labels = self.shared.labels.clone();
         let labels = labels.ok_or(RequestError::NoLabels { classes })?;
-        let prepared = self.prepare(request)?;
+        let prepared = self.prepare(request, &mut clock)?;
         // A head reads as many pictures as the model takes; what does not fit must not reach a batch with others.
         let (found, expected) = (prepared.images.len(), self.config().max_images);
         if found != expected {
@@ -331,7 +342,7 @@ impl Engine {
         if expected > 1 && prepared.tokens.is_empty() {
             return Err(RequestError::HeadText);
         }
-        let place = self.place().await?;
+        let place = self.place(clock).await?;
         let (reply, scores) = oneshot::channel();
         self.submit_reading(prepared, Reading::Classes, Work::Classify(Some(reply)), place)?;
         let scores = scores.await.unwrap_or(Err(RequestError::ShutDown))?;
@@ -358,14 +369,16 @@ impl Engine {
     /// # Errors
     /// [`RequestError::NoHead`] where the model has no head for masked words; else as [`embed`](Self::embed).
     pub async fn unmask(&self, request: Request, count: usize) -> Result<Vec<Vec<WordScore>>, RequestError> {
+        let mut clock = self.clock(&request);
         let Some(mask) = self.config().word_mask() else {
             return Err(RequestError::NoHead { head: "masked words" });
         };
-        let prepared = self.prepare(request)?;
+        let prepared = self.prepare(request, &mut clock)?;
         if !prepared.tokens.contains(&mask) {
+            clock.answered();
             return Ok(Vec::new());
         }
-        let place = self.place().await?;
+        let place = self.place(clock).await?;
         let (reply, words) = oneshot::channel();
         let reading = Reading::Words {
             mask,
@@ -402,12 +415,13 @@ impl Engine {
         hidden: Vec<usize>,
         count: usize,
     ) -> Result<Vec<Vec<CodeScore>>, RequestError> {
+        let mut clock = self.clock(&request);
         if !self.config().names_patches() {
             return Err(RequestError::NoHead {
                 head: "names for hidden patches",
             });
         }
-        let prepared = self.prepare(request)?;
+        let prepared = self.prepare(request, &mut clock)?;
         if prepared.images.is_empty() {
             return Err(RequestError::NothingToHide);
         }
@@ -416,9 +430,10 @@ impl Engine {
             return Err(RequestError::Patch { found, patches });
         }
         if hidden.is_empty() {
+            clock.answered();
             return Ok(Vec::new());
         }
-        let place = self.place().await?;
+        let place = self.place(clock).await?;
         let (reply, codes) = oneshot::channel();
         let reading = Reading::Codes { hidden, count };
         self.submit_reading(prepared, reading, Work::Uncover(Some(reply)), place)?;
@@ -445,20 +460,17 @@ impl Engine {
         Err(RequestError::NoHead { head: "text" })
     }
 
-    fn prepare(&self, request: Request) -> Result<Prepared, RequestError> {
-        Prepared::new(
-            request,
-            self.tokenizer(),
-            self.config(),
-            self.shared.generation.forced_start,
-        )
+    fn prepare(&self, request: Request, clock: &mut Clock) -> Result<Prepared, RequestError> {
+        let start = self.shared.generation.forced_start;
+        clock.prepare(|| Prepared::new(request, self.tokenizer(), self.config(), start))
     }
 
-    fn prepare_generation(&self, request: Request) -> Result<Prepared, RequestError> {
+    fn prepare_generation(&self, request: Request, clock: &mut Clock) -> Result<Prepared, RequestError> {
         self.check_writes()?;
-        let mut prepared = self.prepare(request)?;
+        let mut prepared = self.prepare(request, clock)?;
         prepared.check_new_tokens(self.config())?;
-        prepared.constraint = self.shared.constraints.compile(&prepared.sampling)?;
+        let constraints = &self.shared.constraints;
+        prepared.constraint = clock.prepare(|| constraints.compile(&prepared.sampling))?;
         Ok(prepared)
     }
 }

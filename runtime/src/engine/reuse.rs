@@ -66,6 +66,10 @@ pub(crate) struct Reuse {
     pub(crate) prompts: u64,
     /// Prompts whose pictures were not encoded.
     pub(crate) pictures: u64,
+    /// Prompts that were encoded, and could have been kept from before.
+    pub(crate) missed_prompts: u64,
+    /// Prompts whose pictures were encoded, and could have been kept from before.
+    pub(crate) missed_pictures: u64,
     /// Bytes that are kept.
     pub(crate) bytes: usize,
 }

@@ -22,12 +22,13 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
     pub async fn samples(&self, request: Request) -> Result<Vec<Generation>, RequestError> {
-        let mut prepared = self.prepare_generation(request)?;
+        let mut clock = self.clock(&request);
+        let mut prepared = self.prepare_generation(request, &mut clock)?;
         let drawn = self.check_samples(&prepared.sampling)?;
         // All samples draw from streams of one seed.
         prepared.sampling.seed.get_or_insert_with(fresh_seed);
         let (samples, best_of) = (prepared.sampling.samples, prepared.sampling.best_of);
-        let place = self.place().await?;
+        let place = self.place(clock).await?;
         let (listeners, streams): (Vec<_>, Vec<_>) = (0..drawn).map(|_| TokenStream::open()).unzip();
         let group = Samples::new(
             &prepared,

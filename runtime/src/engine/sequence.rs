@@ -9,7 +9,6 @@ use crate::sampling::{Choice, Sampler};
 use crate::stop::StopMatcher;
 use crate::stream::{Alternative, Ended, Events, FinishReason, Timings, Usage, Written};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
-use std::time::{Duration, Instant};
 
 /// Writes one answer token by token.
 ///
@@ -167,51 +166,6 @@ impl Sequence {
     fn end(&mut self, end: Result<Ended, RequestError>) {
         if let Some(events) = self.events.take() {
             events.finish(end);
-        }
-    }
-}
-
-/// When things happened to a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    submitted: Instant,
-    timings: Timings,
-}
-
-impl Clock {
-    pub(crate) fn since(submitted: Instant) -> Self {
-        Self {
-            submitted,
-            timings: Timings::default(),
-        }
-    }
-
-    /// Tells when the request is to be given up, on a clock that started at `epoch`.
-    pub(crate) fn deadline(&self, epoch: Instant, timeout: Duration) -> Duration {
-        self.submitted
-            .saturating_duration_since(epoch)
-            .saturating_add(timeout)
-    }
-
-    pub(crate) fn admitted(&mut self) {
-        self.timings.queued = self.submitted.elapsed();
-    }
-
-    pub(crate) fn encoded(&mut self, busy: Duration) {
-        self.timings.encode = busy;
-    }
-
-    /// Notes the first token; later calls change nothing.
-    pub(crate) fn token(&mut self) {
-        if self.timings.first_token.is_zero() {
-            self.timings.first_token = self.submitted.elapsed();
-        }
-    }
-
-    pub(crate) fn stop(&self) -> Timings {
-        Timings {
-            total: self.submitted.elapsed(),
-            ..self.timings
         }
     }
 }

@@ -1,10 +1,14 @@
 //! What an engine has done and is doing.
 
 use super::limits::Limits;
+use super::meters::Metrics;
 use super::reuse::Reuse;
 use crate::scheduler::Scheduler;
+use metrics::{Counter, Gauge};
 use serde::Serialize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 /// What an engine is doing, as of its last step, and what it has done since it was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -69,14 +73,19 @@ impl EngineStats {
 #[derive(Debug)]
 pub(crate) struct Counters {
     limits: Limits,
+    metrics: Arc<Metrics>,
     waiting: AtomicUsize,
     running: AtomicUsize,
     free_slots: AtomicUsize,
+    memory_tokens: AtomicUsize,
+    self_tokens: AtomicUsize,
     memory_bytes: AtomicUsize,
     peak_memory_bytes: AtomicUsize,
     reuse_bytes: AtomicUsize,
     reused_prompts: AtomicU64,
     reused_pictures: AtomicU64,
+    missed_prompts: AtomicU64,
+    missed_pictures: AtomicU64,
     /// Requests that were handed over and have not ended.
     unfinished: AtomicUsize,
     finished: AtomicU64,
@@ -89,17 +98,24 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let budget = limits.bytes(&limits.capacity);
+        metrics.memory_budget_bytes.increment(budget as f64);
         Self {
             limits,
+            metrics,
             waiting: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             free_slots: AtomicUsize::new(limits.capacity.slots),
+            memory_tokens: AtomicUsize::new(0),
+            self_tokens: AtomicUsize::new(0),
             memory_bytes: AtomicUsize::new(0),
             peak_memory_bytes: AtomicUsize::new(0),
             reuse_bytes: AtomicUsize::new(0),
             reused_prompts: AtomicU64::new(0),
             reused_pictures: AtomicU64::new(0),
+            missed_prompts: AtomicU64::new(0),
+            missed_pictures: AtomicU64::new(0),
             unfinished: AtomicUsize::new(0),
             finished: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
@@ -112,15 +128,37 @@ impl Counters {
     }
 
     pub(crate) fn set_load(&self, scheduler: &Scheduler, reuse: Reuse) {
-        let (free, bytes) = (scheduler.free(), self.limits.bytes(&scheduler.reserved()));
-        self.waiting.store(scheduler.waiting(), Relaxed);
-        self.running.store(scheduler.running(), Relaxed);
-        self.free_slots.store(free.slots, Relaxed);
-        self.memory_bytes.store(bytes, Relaxed);
+        let metrics = &self.metrics;
+        self.set_reserved(scheduler);
+        set(&self.waiting, scheduler.waiting(), &metrics.queued);
+        set(&self.running, scheduler.running(), &metrics.running);
+        set(&self.reuse_bytes, reuse.bytes, &metrics.reuse_bytes);
+        raise(&self.reused_prompts, reuse.prompts, &metrics.prompt_hits);
+        raise(&self.reused_pictures, reuse.pictures, &metrics.picture_hits);
+        raise(&self.missed_prompts, reuse.missed_prompts, &metrics.prompt_misses);
+        raise(
+            &self.missed_pictures,
+            reuse.missed_pictures,
+            &metrics.picture_misses,
+        );
+    }
+
+    fn set_reserved(&self, scheduler: &Scheduler) {
+        let (metrics, reserved) = (&self.metrics, scheduler.reserved());
+        let (free, bytes) = (scheduler.free().slots, self.limits.bytes(&reserved));
+        shift(&metrics.rows, free, self.free_slots.swap(free, Relaxed));
+        set(
+            &self.memory_tokens,
+            reserved.memory_tokens,
+            &metrics.cross_attention_tokens,
+        );
+        set(
+            &self.self_tokens,
+            reserved.self_tokens,
+            &metrics.self_attention_tokens,
+        );
+        set(&self.memory_bytes, bytes, &metrics.memory_bytes);
         self.peak_memory_bytes.fetch_max(bytes, Relaxed);
-        self.reuse_bytes.store(reuse.bytes, Relaxed);
-        self.reused_prompts.store(reuse.prompts, Relaxed);
-        self.reused_pictures.store(reuse.pictures, Relaxed);
     }
 
     /// Counts requests that were handed over and have not ended.
@@ -143,27 +181,44 @@ impl Counters {
 
     pub(crate) fn expired(&self) {
         self.expired.fetch_add(1, Relaxed);
+        self.metrics.expired.increment(1);
     }
 
     pub(crate) fn finished(&self) {
         self.finished.fetch_add(1, Relaxed);
+        self.metrics.finished.increment(1);
     }
 
     pub(crate) fn cancelled(&self) {
         self.cancelled.fetch_add(1, Relaxed);
+        self.metrics.cancelled.increment(1);
     }
 
     pub(crate) fn failed(&self) {
         self.failed.fetch_add(1, Relaxed);
+        self.metrics.failed.increment(1);
     }
 
+    /// Counts a decoding step of some rows.
     pub(crate) fn step(&self, rows: usize) {
         self.steps.fetch_add(1, Relaxed);
         self.rows.fetch_add(rows as u64, Relaxed);
+        self.metrics.decode_step_rows.record(rows as f64);
+    }
+
+    /// Notes how long a decoding step took.
+    pub(crate) fn stepped(&self, took: Duration) {
+        self.metrics.decode_step_seconds.record(took);
+    }
+
+    /// Notes how long the encoder worked for the prompts that were admitted together.
+    pub(crate) fn encoded(&self, took: Duration) {
+        self.metrics.encode_seconds.record(took);
     }
 
     pub(crate) fn token(&self) {
         self.tokens.fetch_add(1, Relaxed);
+        self.metrics.new_tokens.increment(1);
     }
 
     pub(crate) fn read(&self) -> EngineStats {
@@ -184,5 +239,38 @@ impl Counters {
             rows: self.rows.load(Relaxed),
             tokens: self.tokens.load(Relaxed),
         }
+    }
+}
+
+impl Drop for Counters {
+    /// Takes what this replica held, and could hold, off the gauges.
+    fn drop(&mut self) {
+        let metrics = &self.metrics;
+        let budget = self.limits.bytes(&self.limits.capacity);
+        metrics.memory_budget_bytes.decrement(budget as f64);
+        let free = self.free_slots.load(Relaxed);
+        shift(&metrics.rows, self.limits.capacity.slots, free);
+        set(&self.waiting, 0, &metrics.queued);
+        set(&self.running, 0, &metrics.running);
+        set(&self.memory_tokens, 0, &metrics.cross_attention_tokens);
+        set(&self.self_tokens, 0, &metrics.self_attention_tokens);
+        set(&self.memory_bytes, 0, &metrics.memory_bytes);
+        set(&self.reuse_bytes, 0, &metrics.reuse_bytes);
+    }
+}
+
+/// Stores a value, and moves its gauge by as much as it changed.
+fn set(value: &AtomicUsize, new: usize, gauge: &Gauge) {
+    shift(gauge, value.swap(new, Relaxed), new);
+}
+
+/// Stores a count, and adds to its counter what is new.
+fn raise(count: &AtomicU64, new: u64, counter: &Counter) {
+    counter.increment(new.saturating_sub(count.swap(new, Relaxed)));
+}
+
+fn shift(gauge: &Gauge, from: usize, to: usize) {
+    if to != from {
+        gauge.increment(to as f64 - from as f64);
     }
 }

@@ -4,39 +4,54 @@ use super::Engine;
 use super::reading::{Reading, digest};
 use super::replica::Replica;
 use super::search::{Search, SearchReply};
-use super::sequence::{Clock, Sequence};
+use super::sequence::Sequence;
+use super::telemetry::Clock;
 use super::worker::{Submission, Work};
 use crate::error::RequestError;
-use crate::request::Prepared;
+use crate::request::{Prepared, Request};
 use crate::scheduler::{Demand, Resources};
 use crate::stream::{TokenStream, Usage};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
+/// A call that may enter the queue.
+#[derive(Debug)]
+pub(super) struct Place {
+    permit: OwnedSemaphorePermit,
+    clock: Clock,
+}
+
 impl Engine {
+    /// Starts the clock of a call.
+    pub(super) fn clock(&self, request: &Request) -> Clock {
+        Clock::start(&self.shared.metrics, request)
+    }
+
     /// Waits for a place in the queue.
-    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
-        Arc::clone(&self.shared.places)
-            .acquire_owned()
-            .await
-            .map_err(|_closed| RequestError::ShutDown)
+    pub(super) async fn place(&self, mut clock: Clock) -> Result<Place, RequestError> {
+        clock.wait();
+        let permit = Arc::clone(&self.shared.places).acquire_owned().await;
+        clock.stop_waiting();
+        let permit = permit.map_err(|_closed| RequestError::ShutDown)?;
+        Ok(Place { permit, clock })
     }
 
     /// Takes a place in the queue if there is one.
-    pub(super) fn try_place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
-        let place = Arc::clone(&self.shared.places).try_acquire_owned();
-        place.map_err(|error| match error {
+    pub(super) fn try_place(&self, clock: Clock) -> Result<Place, RequestError> {
+        let permit = Arc::clone(&self.shared.places).try_acquire_owned();
+        let permit = permit.map_err(|error| match error {
             TryAcquireError::NoPermits => RequestError::Overloaded {
                 capacity: self.shared.queue_capacity,
             },
             TryAcquireError::Closed => RequestError::ShutDown,
-        })
+        })?;
+        Ok(Place { permit, clock })
     }
 
     pub(super) fn start_generation(
         &self,
         prepared: Prepared,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<TokenStream, RequestError> {
         let drawn = prepared.sampling.drawn();
         if drawn > 1 {
@@ -59,7 +74,7 @@ impl Engine {
         &self,
         prepared: Prepared,
         reply: SearchReply,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<(), RequestError> {
         let (ends, beams) = (&self.shared.generation.ends, prepared.sampling.beams);
         let search = Search::new(&prepared, self.tokenizer(), self.config(), ends, reply);
@@ -72,7 +87,7 @@ impl Engine {
         prepared: Prepared,
         work: Work,
         rows: usize,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<(), RequestError> {
         // The decoder reads all that it starts with and all that it writes but the last token.
         let tokens = match &work {
@@ -93,7 +108,7 @@ impl Engine {
         prepared: Prepared,
         reading: Reading,
         work: Work,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<(), RequestError> {
         self.send(prepared, reading, work, Resources::default(), place)
     }
@@ -104,13 +119,12 @@ impl Engine {
         reading: Reading,
         work: Work,
         resources: Resources,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<(), RequestError> {
         self.shared.limits.check(&resources)?;
-        let mut prepared = prepared;
-        prepared.pictures = self.shared.reuses.then(|| digest(&prepared.images));
+        let (mut prepared, Place { permit, mut clock }) = (prepared, place);
+        prepared.pictures = clock.prepare(|| self.shared.reuses.then(|| digest(&prepared.images)));
         let config = self.config();
-        let clock = Clock::since(prepared.submitted);
         let submission = Submission {
             usage: Usage {
                 prompt_tokens: prepared.tokens.len(),
@@ -127,7 +141,7 @@ impl Engine {
             prepared,
             reading,
             work,
-            place,
+            place: permit,
             clock,
         };
         self.replica()?.submit(submission)

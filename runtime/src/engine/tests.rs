@@ -4,6 +4,7 @@ mod gate;
 mod needle;
 mod samples;
 mod slices;
+mod telemetry;
 
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};

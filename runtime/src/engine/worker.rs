@@ -5,8 +5,9 @@ use super::reading::{PromptToRead, Read, Reading};
 use super::samples::Samples;
 use super::scoring::{CacheChanges, Scoring};
 use super::search::Search;
-use super::sequence::{Clock, Sequence};
+use super::sequence::Sequence;
 use super::stats::Counters;
+use super::telemetry::{self, Clock};
 use crate::error::RequestError;
 use crate::request::Prepared;
 use crate::scheduler::{Demand, RequestId, Scheduler};
@@ -212,6 +213,7 @@ impl<F: Forward> Worker<F> {
 
     fn turn(&mut self) {
         while self.receive() == Flow::Continue {
+            let _step = telemetry::step_span();
             self.reap();
             self.expire();
             self.abandon();
@@ -254,18 +256,21 @@ impl<F: Forward> Worker<F> {
             demand,
             usage,
             place,
-            clock,
+            mut clock,
         } = submission;
         let deadline = prepared
             .timeout
             .map(|timeout| clock.deadline(self.started, timeout));
-        let Some(id) = self.scheduler.submit(Demand { deadline, ..demand }) else {
+        let id = self.scheduler.submit(Demand { deadline, ..demand });
+        clock.taken(id.map(RequestId::number), usage);
+        let Some(id) = id else {
             // The handles refuse what does not fit.
             let cause = "the request needs more than the engine can hold".to_owned();
             work.fail(RequestError::Failed { cause });
             self.counters.failed();
             return self.counters.retired();
         };
+        let _request = clock.enter();
         tracing::debug!(request = id.number(), ?demand, ?usage, "request accepted");
         let job = Job {
             prepared,
@@ -284,6 +289,7 @@ impl<F: Forward> Worker<F> {
     fn reap(&mut self) {
         let cancelled = self.jobs.iter().filter(|(_, job)| job.work.is_cancelled());
         for id in cancelled.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let _request = self.jobs.get(&id).map(|job| job.clock.enter());
             tracing::debug!(request = id.number(), status = ?self.scheduler.status(id), "request cancelled");
             self.counters.cancelled();
             self.retire(id);
@@ -294,8 +300,10 @@ impl<F: Forward> Worker<F> {
     fn expire(&mut self) {
         for id in self.scheduler.expired(self.started.elapsed()) {
             if let Some(job) = self.jobs.get_mut(&id) {
+                let _request = job.clock.enter();
                 let after = job.prepared.timeout.unwrap_or_default();
                 tracing::debug!(request = id.number(), ?after, "request expired");
+                job.clock.publish();
                 job.work.fail(RequestError::DeadlineExceeded { after });
                 self.counters.expired();
                 self.retire(id);
@@ -312,7 +320,7 @@ impl<F: Forward> Worker<F> {
                 continue;
             };
             job.place = None;
-            job.clock.admitted();
+            job.clock.admitted(job.usage);
             job.slot = admission.slots.first().copied().unwrap_or_default();
             match &mut job.work {
                 Work::Search(search) => search.begin(admission.slots),
@@ -354,6 +362,7 @@ impl<F: Forward> Worker<F> {
             Some(_) => (SLICE_ROWS, self.step_time),
             None => (usize::MAX, Duration::ZERO),
         };
+        tracing::Span::current().record("encoded", encoding.ids.len());
         let _span = tracing::debug_span!("encode", requests = encoding.ids.len()).entered();
         let since = Instant::now();
         let forward = &mut self.forward;
@@ -383,6 +392,7 @@ impl<F: Forward> Worker<F> {
         let Some(encoding) = self.encoding.take() else {
             return;
         };
+        self.counters.encoded(encoding.busy);
         for (id, read) in encoding.ids.into_iter().zip(reads) {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.clock.encoded(encoding.busy);
@@ -411,6 +421,9 @@ impl<F: Forward> Worker<F> {
     /// Hands what was read off a prompt to its request: a memory to go on with, or the answer itself.
     fn take(&mut self, id: RequestId, read: Read) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !matches!(read, Read::Memory(_)) {
+            job.clock.publish();
+        }
         match (&mut job.work, read) {
             (
                 Work::Generate(_) | Work::Samples(_) | Work::Search(_) | Work::Score(_),
@@ -472,13 +485,17 @@ impl<F: Forward> Worker<F> {
         if rows.is_empty() {
             return;
         }
-        let _span = tracing::debug_span!("step", rows = rows.len()).entered();
+        tracing::Span::current().record("rows", rows.len());
+        let _span = tracing::debug_span!("decode", rows = rows.len()).entered();
         self.counters.step(rows.len());
         let since = Instant::now();
         let forward = &mut self.forward;
         // The next step writes into the same memory.
         let mut scores = std::mem::take(&mut self.logits);
-        match guard(|| forward.step(&rows, &mut scores)) {
+        let step = guard(|| forward.step(&rows, &mut scores));
+        let took = since.elapsed();
+        self.counters.stepped(took);
+        match step {
             Ok(()) => {
                 let width = scores.len() / rows.len();
                 let vocabulary = self.vocabulary.min(width);
@@ -487,7 +504,7 @@ impl<F: Forward> Worker<F> {
                     .filter_map(|row| row.get(..vocabulary));
                 for (id, count) in owners {
                     let own: Vec<&[f32]> = logits.by_ref().take(count).collect();
-                    self.advance(id, &own);
+                    self.advance(id, &own, took);
                 }
             }
             Err(cause) => {
@@ -499,9 +516,10 @@ impl<F: Forward> Worker<F> {
         self.step_time = since.elapsed();
     }
 
-    /// Hands a step's logits to the request that they belong to.
-    fn advance(&mut self, id: RequestId, logits: &[&[f32]]) {
+    /// Hands the logits of a step, which took so long, to the request that they belong to.
+    fn advance(&mut self, id: RequestId, logits: &[&[f32]], took: Duration) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.clock.stepped(took);
         let outcome = match &mut job.work {
             Work::Generate(sequence) => {
                 let outcome = sequence.advance(logits.first().copied().unwrap_or_default());
@@ -535,6 +553,7 @@ impl<F: Forward> Worker<F> {
                     }
                     apply(&mut self.forward, &changes).map(|()| {
                         if search.is_done() {
+                            job.clock.publish();
                             search.finish(job.usage, job.clock.stop());
                         }
                         search.is_done()
@@ -545,6 +564,7 @@ impl<F: Forward> Worker<F> {
             Work::Score(scoring) => match scoring.advance(logits) {
                 Ok(changes) => apply(&mut self.forward, &changes).map(|()| {
                     if scoring.is_done() {
+                        job.clock.publish();
                         scoring.finish();
                     }
                     scoring.is_done()
@@ -554,8 +574,9 @@ impl<F: Forward> Worker<F> {
             Work::Embed(_) | Work::Classify(_) | Work::Unmask(_) | Work::Uncover(_) => Ok(true),
         };
         match outcome {
-            Ok(false) => {}
+            Ok(false) => job.clock.selected(),
             Ok(true) => {
+                let _request = job.clock.enter();
                 tracing::debug!(request = id.number(), "request finished");
                 self.counters.finished();
                 self.retire(id);
@@ -578,6 +599,9 @@ impl<F: Forward> Worker<F> {
 
     fn fail(&mut self, id: RequestId, error: RequestError) {
         if let Some(job) = self.jobs.get_mut(&id) {
+            let _request = job.clock.enter();
+            tracing::debug!(request = id.number(), %error, "request failed");
+            job.clock.publish();
             job.work.fail(error);
             self.counters.failed();
             self.retire(id);

@@ -1,0 +1,198 @@
+//! Follows requests: when things happened to them, for their callers, their spans and the metrics.
+
+use super::meters::Metrics;
+use crate::request::Request;
+use crate::stream::{Timings, Usage};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tracing::Span;
+use tracing::dispatcher::{self, Dispatch};
+use tracing::field::Empty;
+use tracing::span::EnteredSpan;
+use tracing::subscriber::NoSubscriber;
+
+/// Follows one request from the call to its end.
+///
+/// Of a call that ends before the engine's thread has taken it, it counts what became of it; later ends are counted by
+/// [`Counters`](super::stats::Counters).
+#[derive(Debug)]
+pub(crate) struct Clock {
+    metrics: Arc<Metrics>,
+    span: Span,
+    stage: Stage,
+    called: Instant,
+    /// When the last token was written.
+    token: Option<Instant>,
+    /// Since when the logits of a step are read.
+    selecting: Option<Instant>,
+    timings: Timings,
+    /// Where the caller wants the timings.
+    report: Option<Arc<OnceLock<Timings>>>,
+}
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It is checked, prepared, and handed over.
+    Preparing,
+    /// It waits for a place in the queue.
+    Waiting,
+    /// The engine's thread has it.
+    Taken,
+}
+
+impl Clock {
+    /// Starts with the call: the request's span is a child of the caller's.
+    pub(super) fn start(metrics: &Arc<Metrics>, request: &Request) -> Self {
+        metrics.submitted.increment(1);
+        let span = tracing::debug_span!(
+            "request",
+            id = Empty,
+            prompt_tokens = Empty,
+            image_patches = Empty,
+            max_new_tokens = request.sampling.max_new_tokens,
+            priority = request.priority,
+        );
+        Self {
+            metrics: Arc::clone(metrics),
+            span,
+            stage: Stage::Preparing,
+            called: Instant::now(),
+            token: None,
+            selecting: None,
+            timings: Timings::default(),
+            report: request.timings.clone(),
+        }
+    }
+
+    /// Enters the request's span.
+    pub(super) fn enter(&self) -> EnteredSpan {
+        self.span.clone().entered()
+    }
+
+    /// Runs a part of the preparation.
+    pub(super) fn prepare<T>(&mut self, part: impl FnOnce() -> T) -> T {
+        let _request = self.enter();
+        let since = Instant::now();
+        let made = part();
+        self.timings.prepare += since.elapsed();
+        made
+    }
+
+    /// Notes that it waits for a place in the queue.
+    pub(super) fn wait(&mut self) {
+        self.stage = Stage::Waiting;
+    }
+
+    /// Notes that it has a place in the queue, or will get none.
+    pub(super) fn stop_waiting(&mut self) {
+        self.stage = Stage::Preparing;
+    }
+
+    /// Counts a request that is answered without the engine's thread.
+    pub(super) fn answered(mut self) {
+        self.stage = Stage::Taken;
+        self.metrics.finished.increment(1);
+    }
+
+    /// Notes that the engine's thread has the request, and how it names it.
+    pub(super) fn taken(&mut self, id: Option<u64>, usage: Usage) {
+        self.stage = Stage::Taken;
+        self.span.record("id", id);
+        self.span.record("prompt_tokens", usage.prompt_tokens);
+        self.span.record("image_patches", usage.image_patches);
+    }
+
+    /// Tells when the request is to be given up, on a clock that started at `epoch`.
+    pub(super) fn deadline(&self, epoch: Instant, timeout: Duration) -> Duration {
+        self.called
+            .saturating_duration_since(epoch)
+            .saturating_add(timeout)
+    }
+
+    pub(super) fn admitted(&mut self, usage: Usage) {
+        let queued = self.called.elapsed().saturating_sub(self.timings.prepare);
+        self.timings.queued = queued;
+        self.metrics.queue_seconds.record(queued);
+        self.metrics.prompt_tokens.increment(usage.prompt_tokens as u64);
+        self.metrics.image_patches.increment(usage.image_patches as u64);
+    }
+
+    /// Notes that its prompt is encoded, and how long the encoder worked for it and those with it.
+    pub(super) fn encoded(&mut self, busy: Duration) {
+        self.timings.encode = busy;
+    }
+
+    /// Notes a decoding step, and that its logits are read from now on.
+    pub(super) fn stepped(&mut self, took: Duration) {
+        self.timings.steps += 1;
+        self.timings.decode += took;
+        self.selecting = Some(Instant::now());
+    }
+
+    /// Notes that a step's logits have been read.
+    pub(super) fn selected(&mut self) {
+        if let Some(since) = self.selecting.take() {
+            self.timings.select += since.elapsed();
+        }
+    }
+
+    /// Notes that a step wrote tokens.
+    pub(super) fn token(&mut self) {
+        self.selected();
+        let now = Instant::now();
+        match self.token.replace(now) {
+            Some(before) => self.metrics.between_tokens_seconds.record(now - before),
+            None => {
+                self.timings.first_token = now - self.called;
+                self.metrics.first_token_seconds.record(self.timings.first_token);
+                tracing::debug!(parent: &self.span, "first token");
+            }
+        }
+    }
+
+    /// Tells how long everything took until now.
+    pub(super) fn stop(&mut self) -> Timings {
+        self.selected();
+        Timings {
+            total: self.called.elapsed(),
+            ..self.timings
+        }
+    }
+
+    /// Puts the timings where the caller wants them; only the first time counts.
+    pub(super) fn publish(&mut self) {
+        if let Some(report) = self.report.take() {
+            let _ = report.set(self.stop());
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.publish();
+        match self.stage {
+            Stage::Preparing => self.metrics.refused.increment(1),
+            Stage::Waiting => self.metrics.cancelled.increment(1),
+            Stage::Taken => {}
+        }
+    }
+}
+
+/// Makes the engine's thread speak to whoever listens to this one: to its own `tracing` subscriber, where it has one.
+pub(super) fn traced(work: impl FnOnce() + Send) -> impl FnOnce() + Send {
+    let dispatch = dispatcher::get_default(Dispatch::clone);
+    move || {
+        // A subscriber of the process that comes later is to be heard too.
+        if dispatch.is::<NoSubscriber>() {
+            work();
+        } else {
+            dispatcher::with_default(&dispatch, work);
+        }
+    }
+}
+
+/// Opens the span of one turn of the engine's thread. Its fields are recorded where they are known.
+pub(super) fn step_span() -> EnteredSpan {
+    tracing::debug_span!("step", encoded = Empty, rows = Empty).entered()
+}
