@@ -4,7 +4,7 @@
 //! (arXiv 1910.10683), section 2.1.
 
 use super::pool;
-use super::simd::{dot, exp, multiversion};
+use super::simd::{dot, exp, multiversion, sum};
 use candle_core::{Result, bail};
 use std::ops::Range;
 
@@ -60,8 +60,7 @@ multiversion! {
         for score in scores.iter_mut() {
             *score = exp(*score - max);
         }
-        let sum = sum(scores);
-        let inverse = 1.0 / sum;
+        let inverse = 1.0 / sum(scores);
         let mut done = 0;
         for columns in out.chunks_mut(64) {
             let first = values + done;
@@ -76,19 +75,6 @@ multiversion! {
             done += columns.len();
         }
     }
-}
-
-/// Sums in 16 lanes whose order depends on the length alone.
-#[inline(always)]
-fn sum(values: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (whole, rest) = values.as_chunks::<16>();
-    for chunk in whole {
-        for i in 0..16 {
-            lanes[i] += chunk[i];
-        }
-    }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
 #[inline(always)]

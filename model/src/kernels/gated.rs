@@ -3,20 +3,61 @@
 //! Source: Shazeer 2020 (arXiv 2002.05202), GEGLU with the tanh form of GELU.
 
 use super::access::{slice, with_slice};
-use super::simd::{gelu, multiversion};
+use super::pool;
+use super::simd::{gelu, gelu_erf, multiversion};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// Multiplies GELU of the first half of each row with the second half.
 pub(crate) struct GatedGelu;
 
 multiversion! {
-    pub(crate) fn forward(x: &[f32], y: &mut [f32], f: usize) {
+    fn forward(x: &[f32], y: &mut [f32], f: usize) {
         for (row, out) in x.chunks_exact(2 * f).zip(y.chunks_exact_mut(f)) {
             let (gate, up) = row.split_at(f);
             for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
                 *o = gelu(*g).0 * u;
             }
         }
+    }
+}
+
+multiversion! {
+    fn gelu_forward(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = gelu_erf(*x);
+        }
+    }
+}
+
+/// Gates rows `[N, 2F]` into `[N, F]`, on several threads where that pays.
+pub(crate) fn gated_gelu(x: &[f32], y: &mut [f32], f: usize) {
+    let rows = pool::share(y.len(), f);
+    pool::for_each_chunk(y, rows * f, &mut [], 0, &|index, y, _| {
+        let start = index * rows * 2 * f;
+        if let Some(x) = x.get(start..start + 2 * y.len()) {
+            forward(x, y, f);
+        }
+    });
+}
+
+/// The exact GELU of each number, without a gradient.
+pub(crate) struct GeluErf;
+
+impl CustomOp1 for GeluErf {
+    fn name(&self) -> &'static str {
+        "gelu-erf"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice(x, layout)?;
+        let mut y = vec![0.0; x.len()];
+        let size = pool::share(y.len(), 1);
+        pool::for_each_chunk(&mut y, size, &mut [], 0, &|index, y, _| {
+            if let Some(x) = x.get(index * size..index * size + y.len()) {
+                gelu_forward(x, y);
+            }
+        });
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 }
 
@@ -50,7 +91,7 @@ impl CustomOp1 for GatedGelu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, f) = half(layout)?;
         let mut y = vec![0.0; n * f]; // [N, F]
-        forward(slice(x, layout)?, &mut y, f);
+        gated_gelu(slice(x, layout)?, &mut y, f);
         Ok((CpuStorage::F32(y), Shape::from((n, f))))
     }
 

@@ -3,7 +3,8 @@
 //! Source: Zhang and Sennrich 2019 (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * w.
 
 use super::access::{slice, with_slice};
-use super::simd::{dot, multiversion};
+use super::pool;
+use super::simd::{dot, multiversion, sum};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 /// Normalises rows `[N, D]`; the first `split` rows use the first row of the weights `[E, D]`, the others the last.
@@ -22,7 +23,7 @@ fn dimensions(x: &Layout, w: &Layout) -> Result<(usize, usize, usize)> {
 }
 
 multiversion! {
-    pub(crate) fn forward(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
+    fn rms(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
         let last = w.len() - d;
         for (n, (row, out)) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
             let scale = if n < split { &w[..d] } else { &w[last..] };
@@ -31,6 +32,74 @@ multiversion! {
                 *o = x * inverse * s;
             }
         }
+    }
+}
+
+multiversion! {
+    fn layer(x: &[f32], w: &[f32], b: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
+        let last = w.len() - d;
+        for (n, (row, out)) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
+            let offset = if n < split { 0 } else { last };
+            let (scale, shift) = (&w[offset..offset + d], &b[offset..offset + d]);
+            let mean = sum(row) / d as f32;
+            for (o, x) in out.iter_mut().zip(row) {
+                *o = x - mean;
+            }
+            let inverse = 1.0 / (dot(out, out) / d as f32 + eps).sqrt();
+            for ((o, s), b) in out.iter_mut().zip(scale).zip(shift) {
+                *o = (*o * inverse).mul_add(*s, *b);
+            }
+        }
+    }
+}
+
+/// Normalises rows `[N, D]` by their root mean square; the first `split` by the first row of `w`, `[E, D]`, the others by the
+/// last. On several threads where that pays.
+pub(crate) fn rms_norm(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
+    let rows = pool::share(y.len(), d);
+    pool::for_each_chunk(y, rows * d, &mut [], 0, &|index, y, _| {
+        let first = index * rows;
+        if let Some(x) = x.get(first * d..first * d + y.len()) {
+            rms(x, w, y, d, split.saturating_sub(first), eps);
+        }
+    });
+}
+
+/// LayerNorm with one scale and shift per expert, without a gradient: weights `[2, E, D]`, scales before shifts.
+///
+/// Source: Ba et al. 2016 (arXiv 1607.06450): y = (x - mean(x)) / sqrt(var(x) + eps) * w + b.
+pub(crate) struct LayerNorm {
+    pub(crate) eps: f32,
+    pub(crate) split: usize,
+}
+
+impl CustomOp2 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer-norm-experts"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (n, d) = lx.shape().dims2()?;
+        let (two, experts, width) = lw.shape().dims3()?;
+        if two != 2 || width != d || experts == 0 || experts > 2 {
+            bail!("layer-norm: expected weights [2, 1 or 2, {d}], found [{two}, {experts}, {width}]");
+        }
+        let (x, (w, b)) = (slice(x, lx)?, slice(w, lw)?.split_at(experts * d));
+        let mut y = vec![0.0; n * d]; // [N, D]
+        let rows = pool::share(y.len(), d);
+        pool::for_each_chunk(&mut y, rows * d, &mut [], 0, &|index, y, _| {
+            let first = index * rows;
+            if let Some(x) = x.get(first * d..first * d + y.len()) {
+                layer(x, w, b, y, d, self.split.saturating_sub(first), self.eps);
+            }
+        });
+        Ok((CpuStorage::F32(y), Shape::from((n, d))))
     }
 }
 
@@ -70,7 +139,7 @@ impl CustomOp2 for RmsNorm {
     ) -> Result<(CpuStorage, Shape)> {
         let (n, d, _) = dimensions(lx, lw)?;
         let mut y = vec![0.0; n * d]; // [N, D]
-        forward(slice(x, lx)?, slice(w, lw)?, &mut y, d, self.split, self.eps);
+        rms_norm(slice(x, lx)?, slice(w, lw)?, &mut y, d, self.split, self.eps);
         Ok((CpuStorage::F32(y), Shape::from((n, d))))
     }
 

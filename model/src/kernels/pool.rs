@@ -26,6 +26,9 @@ const WATCH: Duration = Duration::from_micros(50);
 /// How often the time is looked at while watching.
 const SPINS: usize = 64;
 
+/// From how many numbers on it pays to share out what is done with each.
+const SHARED: usize = 1 << 13;
+
 /// What the threads of a pool are to do, called with the number of a task.
 type Task = dyn Fn(usize) + Sync;
 
@@ -377,6 +380,17 @@ pub(crate) fn for_each_chunk(
         let (out, scratch) = unsafe { (out.part(index, size), scratch.part(index, scratch_size)) };
         task(index, out, scratch);
     });
+}
+
+/// Says into parts of how many rows of `width` numbers a slice is cut: all of it where it is too short to be shared out.
+pub(crate) fn share(length: usize, width: usize) -> usize {
+    let rows = length.div_ceil(width.max(1)).max(1);
+    let threads = threads();
+    if length < SHARED || threads == 1 {
+        return rows;
+    }
+    rows.div_ceil(4 * threads)
+        .max((SHARED / 4).div_ceil(width.max(1)))
 }
 
 /// Counts the threads that work is shared out over.

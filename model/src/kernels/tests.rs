@@ -1,7 +1,7 @@
 //! Every differentiable kernel against the same formula composed of candle's own operations.
 
 use super::*;
-use crate::layers::norm::composed_rms_norm;
+use crate::layers::norm::{composed_layer_norm, composed_rms_norm};
 use crate::testing::{assert_close, random};
 use candle_core::{D, Var};
 
@@ -32,6 +32,63 @@ fn rms_norm_equals_the_composed_form() {
             || composed_rms_norm(&x, &w, split, 1e-6).unwrap(),
         );
     }
+}
+
+/// Rows that are few and rows that are shared out over threads.
+const SIZES: [(usize, usize); 3] = [(7, 24), (5, 33), (130, 200)];
+
+#[test]
+fn layer_norm_equals_the_composed_form_on_any_number_of_threads() {
+    for (n, d) in SIZES {
+        for (experts, split) in [(1, 0), (2, 3), (2, 0), (2, n)] {
+            let x = (random(&[n, d], 1) + 3.0).unwrap();
+            let (w, b) = (random(&[experts, d], 2), random(&[experts, d], 3));
+            let both = Tensor::stack(&[&w, &b], 0).unwrap();
+            let slow = composed_layer_norm(&x, &w, &b, split, 1e-5).unwrap();
+            for threads in 1..4 {
+                let pool = Arc::new(Pool::new(threads));
+                let kernel = norm::LayerNorm { eps: 1e-5, split };
+                let fast = pool.install(|| x.apply_op2_no_bwd(&both, &kernel).unwrap());
+                assert_close("value", &fast, &slow, 2e-5);
+            }
+        }
+    }
+    let wrong = random(&[2, 1, 9], 2);
+    let kernel = norm::LayerNorm { eps: 1e-5, split: 0 };
+    assert!(random(&[4, 8], 1).apply_op2_no_bwd(&wrong, &kernel).is_err());
+}
+
+#[test]
+fn work_that_is_shared_out_over_threads_gives_the_same_bits() {
+    for (n, d) in SIZES {
+        let (x, w) = (random(&[n, 2 * d], 1), random(&[2, 2 * d], 2));
+        let run = |threads| {
+            let pool = Arc::new(Pool::new(threads));
+            let all = pool.install(|| {
+                [
+                    x.apply_op2_no_bwd(
+                        &w,
+                        &norm::RmsNorm {
+                            eps: 1e-6,
+                            split: n / 2,
+                        },
+                    ),
+                    x.apply_op1_no_bwd(&gated::GatedGelu),
+                    x.apply_op1_no_bwd(&gated::GeluErf),
+                ]
+            });
+            all.map(|y| y.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        };
+        let one = run(1);
+        assert!((2..5).all(|threads| run(threads) == one));
+    }
+}
+
+#[test]
+fn gelu_equals_candles() {
+    let x = (random(&[50, 60], 3) * 4.0).unwrap();
+    let fast = x.apply_op1_no_bwd(&gated::GeluErf).unwrap();
+    assert_close("value", &fast, &x.gelu_erf().unwrap(), 1e-6);
 }
 
 #[test]

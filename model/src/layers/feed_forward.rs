@@ -7,7 +7,7 @@ use super::linear::Linear;
 use super::norm::Norm;
 use crate::config::{Activation, LayerConfig};
 use crate::kernels::access::is_cpu_f32;
-use crate::kernels::gated::{self, GatedGelu};
+use crate::kernels::gated::{self, GatedGelu, GeluErf};
 use candle_core::{Result, Tensor};
 
 /// One expert: `[N, D]` to `[N, D]` by way of F.
@@ -57,7 +57,7 @@ impl FeedForward {
         match self.activation {
             Activation::GatedGelu => {
                 hidden.resize(wide.len() / 2, 0.0); // [rows, F]
-                gated::forward(wide, hidden, wide.len() / 2 / rows.max(1));
+                gated::gated_gelu(wide, hidden, wide.len() / 2 / rows.max(1));
             }
             _ => {
                 hidden.clear();
@@ -76,13 +76,20 @@ impl FeedForward {
         let mut hidden = match self.activation {
             Activation::GatedGelu => gated_gelu(&input)?, // [N, F]
             Activation::Relu => input.relu()?,            // [N, F]
-            Activation::Gelu => input.gelu_erf()?,        // [N, F]
+            Activation::Gelu => gelu(&input)?,            // [N, F]
         };
         if let Some(norm) = &self.inner_norm {
             hidden = norm.forward(&hidden, 0)?; // [N, F]
         }
         self.down.forward(&hidden) // [N, D]
     }
+}
+
+fn gelu(x: &Tensor) -> Result<Tensor> {
+    if is_cpu_f32(x) && !x.track_op() {
+        return x.contiguous()?.apply_op1_no_bwd(&GeluErf);
+    }
+    x.gelu_erf() // [N, F]
 }
 
 fn gated_gelu(x: &Tensor) -> Result<Tensor> {

@@ -1,14 +1,15 @@
 //! Linear layers, with a bias or without.
 
 use super::Weights;
-use crate::kernels::PackedLinear;
-use candle_core::{Result, Tensor, bail};
+use crate::kernels::access::with_slice;
+use crate::kernels::{PackedLinear, pool};
+use candle_core::{DType, Result, Tensor, bail};
 
 /// Multiplies rows `[N, in]` with a weight `[out, in]`, and adds a bias `[out]` where there is one.
 #[derive(Debug)]
 pub(crate) struct Linear {
     matrix: Matrix,
-    /// In the parts of the matrix; empty where there is none.
+    /// In the parts of a plain matrix; empty where there is none.
     bias: Vec<Tensor>,
 }
 
@@ -16,22 +17,31 @@ pub(crate) struct Linear {
 enum Matrix {
     /// Differentiable: weights that may be variables, stacked anew at each use so that updates are seen.
     Plain(Vec<Tensor>),
-    /// For inference on the CPU: a row's result is the same bits in any batch.
-    Packed(PackedLinear),
+    /// For inference on the CPU: a row's result is the same bits in any batch. With the bias of all parts, `[out]`, or none.
+    Packed(PackedLinear, Vec<f32>),
 }
 
 impl Linear {
     /// Stacks one or several weights of the same input width, `PREFIX.weight`, into one layer, with the biases beside
     /// them, `PREFIX.bias`. A kernel of a convolution without overlap is a matrix too: its last dimensions are joined.
     pub(crate) fn load(weights: &Weights, names: &[String]) -> Result<Self> {
-        let bias = weights
+        let mut bias = weights
             .biases(names)
             .iter()
             .map(|name| weights.get(name))
             .collect::<Result<Vec<_>>>()?;
         let matrix = if weights.packed {
             let parts = names.iter().map(|name| weights.take(name)?.flatten_from(1));
-            Matrix::Packed(PackedLinear::stacked(&parts.collect::<Result<Vec<_>>>()?)?)
+            let packed = PackedLinear::stacked(&parts.collect::<Result<Vec<_>>>()?)?;
+            let parts = bias
+                .iter()
+                .map(|part| part.to_dtype(DType::F32)?.flatten_all()?.to_vec1());
+            let joined: Vec<f32> = parts.collect::<Result<Vec<_>>>()?.concat(); // [out]
+            if !joined.is_empty() && joined.len() != packed.outputs() {
+                bail!("a bias of {} for {} outputs", joined.len(), packed.outputs());
+            }
+            bias.clear();
+            Matrix::Packed(packed, joined)
         } else {
             let parts = names.iter().map(|name| weights.get(name)?.flatten_from(1));
             Matrix::Plain(parts.collect::<Result<_>>()?)
@@ -43,23 +53,25 @@ impl Linear {
     pub(crate) fn inputs(&self) -> Result<usize> {
         match &self.matrix {
             Matrix::Plain(parts) => parts.first().map_or(Ok(1), |w| w.dim(1)),
-            Matrix::Packed(packed) => Ok(packed.inputs()),
+            Matrix::Packed(packed, _) => Ok(packed.inputs()),
         }
     }
 
     /// Tells whether [`Linear::forward_into`] can do it.
     pub(crate) fn takes_slices(&self) -> bool {
-        matches!(self.matrix, Matrix::Packed(_)) && self.bias.is_empty()
+        matches!(self.matrix, Matrix::Packed(..))
     }
 
-    /// Multiplies rows `[rows, in]` of a packed layer without a bias, into `y`, `[rows, out]`.
+    /// Multiplies rows `[rows, in]` with a packed layer, into `y`, `[rows, out]`.
     pub(crate) fn forward_into(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) -> Result<()> {
-        let Matrix::Packed(packed) = &self.matrix else {
+        let Matrix::Packed(packed, bias) = &self.matrix else {
             bail!("only a packed layer multiplies slices")
         };
         // Everything is overwritten: only what is new needs to be set.
         y.resize(rows * packed.outputs(), 0.0); // [rows, out]
-        packed.forward(x, rows, y)
+        packed.forward(x, rows, y)?;
+        add(y, bias);
+        Ok(())
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -68,7 +80,7 @@ impl Linear {
                 [only] => x.matmul(&only.t()?)?,              // [N, out]
                 _ => x.matmul(&Tensor::cat(parts, 0)?.t()?)?, // [N, out]
             },
-            Matrix::Packed(packed) => packed.apply(x)?, // [N, out]
+            Matrix::Packed(packed, bias) => return apply(packed, bias, x), // [N, out]
         };
         match self.bias.as_slice() {
             [] => Ok(y),
@@ -76,4 +88,29 @@ impl Linear {
             parts => y.broadcast_add(&Tensor::cat(parts, 0)?),
         }
     }
+}
+
+fn apply(packed: &PackedLinear, bias: &[f32], x: &Tensor) -> Result<Tensor> {
+    if bias.is_empty() {
+        return packed.apply(x); // [N, out]
+    }
+    let (rows, _) = x.dims2()?;
+    let mut y = vec![0.0; rows * packed.outputs()];
+    with_slice(x, |x| packed.forward(x, rows, &mut y))?;
+    add(&mut y, bias);
+    Tensor::from_vec(y, (rows, packed.outputs()), x.device()) // [N, out]
+}
+
+/// Adds a bias `[out]` to each row of `y`, on several threads where that pays; an empty one adds nothing.
+fn add(y: &mut [f32], bias: &[f32]) {
+    let width = bias.len();
+    if width == 0 {
+        return;
+    }
+    let rows = pool::share(y.len(), width);
+    pool::for_each_chunk(y, rows * width, &mut [], 0, &|_, y, _| {
+        for row in y.chunks_exact_mut(width) {
+            row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+        }
+    });
 }

@@ -4,7 +4,7 @@
 
 use super::{Weights, by_expert};
 use crate::kernels::access::{is_cpu_f32, with_slice};
-use crate::kernels::norm::{RmsNorm as Kernel, forward};
+use crate::kernels::norm::{LayerNorm, RmsNorm as Kernel, rms_norm};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Normalises rows and scales them, each expert with its own scale: by their root mean square, or, where there is a
@@ -15,6 +15,8 @@ pub(crate) struct Norm {
     scales: Vec<Tensor>,
     /// As the scales; empty for RMSNorm.
     biases: Vec<Tensor>,
+    /// Scales and biases, `[2, E, D]`, where they are stacked.
+    both: Option<Tensor>,
     eps: f64,
 }
 
@@ -29,9 +31,15 @@ impl Norm {
             }
             Ok(rows)
         };
+        let (scales, biases) = (stack(names)?, stack(&weights.biases(names))?);
+        let both = match (scales.as_slice(), biases.as_slice()) {
+            ([scale], [bias]) if weights.packed => Some(Tensor::stack(&[scale, bias], 0)?),
+            _ => None,
+        };
         Ok(Self {
-            scales: stack(names)?,
-            biases: stack(&weights.biases(names))?,
+            scales,
+            biases,
+            both,
             eps,
         })
     }
@@ -50,7 +58,7 @@ impl Norm {
         let eps = self.eps as f32;
         y.resize(x.len(), 0.0); // [rows, D]
         with_slice(scale, |scale| {
-            forward(x, scale, y, scale.len(), x.len(), eps);
+            rms_norm(x, scale, y, scale.len(), x.len(), eps);
             Ok(())
         })
     }
@@ -62,12 +70,18 @@ impl Norm {
             _ => Tensor::cat(parts, 0), // [E, D]
         };
         let weight = whole(&self.scales)?;
+        #[expect(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
+        let eps = self.eps as f32;
+        if let Some(both) = &self.both
+            && is_cpu_f32(x)
+            && !x.track_op()
+        {
+            return x.contiguous()?.apply_op2_no_bwd(both, &LayerNorm { eps, split });
+        }
         if !self.biases.is_empty() {
-            return layer_norm(x, &weight, &whole(&self.biases)?, split, self.eps);
+            return composed_layer_norm(x, &weight, &whole(&self.biases)?, split, self.eps);
         }
         if is_cpu_f32(x) {
-            #[expect(clippy::cast_possible_truncation, reason = "the kernel computes in f32")]
-            let eps = self.eps as f32;
             return x.contiguous()?.apply_op2(&weight, Kernel { eps, split });
         }
         composed_rms_norm(x, &weight, split, self.eps)
@@ -78,8 +92,14 @@ fn experts(rows: &Tensor) -> Result<Vec<Tensor>> {
     (0..rows.dim(0)?).map(|e| rows.narrow(0, e, 1)).collect() // each [1, D]
 }
 
-/// Composed of candle's operations: computed in f32 whatever the storage is.
-fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, split: usize, eps: f64) -> Result<Tensor> {
+/// The specification, composed of candle's operations: computed in f32 whatever the storage is.
+pub(crate) fn composed_layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    split: usize,
+    eps: f64,
+) -> Result<Tensor> {
     let experts: Vec<_> = experts(weight)?.into_iter().zip(experts(bias)?).collect();
     by_expert(x, split, &experts, |(w, b), x| {
         let wide = x.to_dtype(DType::F32)?;
