@@ -118,6 +118,16 @@ fn config(task: &str) -> ModelConfig {
     ModelConfig::from_json(json.as_bytes()).unwrap()
 }
 
+const TASKS: [&str; 7] = [
+    "encoder",
+    "vqa",
+    "nlvr2",
+    "imageclassification",
+    "retrieval",
+    "captioning",
+    "pretraining",
+];
+
 fn tensors(config: &ModelConfig) -> Vec<(String, Tensor)> {
     initialise(config, 5, &Device::Cpu).unwrap()
 }
@@ -145,16 +155,7 @@ fn refusal(file: &[u8]) -> String {
 
 #[test]
 fn a_file_without_config_tells_what_it_is_for_every_task() {
-    let tasks = [
-        "encoder",
-        "vqa",
-        "nlvr2",
-        "imageclassification",
-        "retrieval",
-        "captioning",
-        "pretraining",
-    ];
-    for task in tasks {
+    for task in TASKS {
         let mut config = config(task);
         let tensors = tensors(&config);
         let checkpoint = open(&file(&tensors)).unwrap();
@@ -283,6 +284,24 @@ fn what_is_wrong_with_a_tensor_is_said_by_its_name() {
     )];
     refusals.push(refusal(&file(&other)));
     assert_snapshot!(refusals.join("\n"));
+}
+
+#[test]
+fn a_file_that_lacks_any_one_tensor_is_refused_by_its_name() {
+    let mut models = TASKS.map(config).to_vec();
+    let giant = serde_json::from_str(&config("retrieval").to_json());
+    let mut giant: serde_json::Value = giant.unwrap();
+    giant["shared_attention"] = true.into();
+    giant["fusion_layers"] = 1.into();
+    models.push(ModelConfig::from_json(giant.to_string().as_bytes()).unwrap());
+    for config in models {
+        let all = tensors(&config);
+        for (lacking, _) in &all {
+            let rest: Vec<_> = all.iter().filter(|(name, _)| name != lacking).cloned().collect();
+            let refusal = refusal(&file(&rest));
+            assert!(refusal.contains(&format!("'{lacking}'")), "{lacking}: {refusal}");
+        }
+    }
 }
 
 #[test]

@@ -528,13 +528,17 @@ pub(crate) fn is_unused(name: &str, details: &Beit3Details) -> bool {
 ///
 /// The released files have no configuration beside them. What shapes do not tell is the number of heads: it is taken from
 /// the width as in the released sizes, whose heads are 64 wide, and as in the giant. A model with others needs a
-/// `config.json`.
+/// `config.json`. A part is known by its weight or its bias, so that of a file that lacks one of them it is said which.
 pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String, String> {
     let of = |name: &str| match shape(name) {
         Some(shape) if !shape.is_empty() => Ok(shape),
         _ => Err(format!("it has no tensor '{name}'")),
     };
-    let has = |name: &str| shape(name).is_some();
+    let has = |part: &str| {
+        ["weight", "bias"]
+            .iter()
+            .any(|leaf| shape(&format!("{part}.{leaf}")).is_some())
+    };
     let embed = of("beit3.text_embed.weight")?;
     let [vocab_size, width] = embed.as_slice() else {
         return Err(format!(
@@ -562,24 +566,23 @@ pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String
             "'beit3.encoder.embed_positions.A.weight' has shape {positions:?}, which is no square of patches"
         )
     })?;
-    let network =
-        |layer: usize, branch: &str| has(&format!("beit3.encoder.layers.{layer}.ffn{branch}.fc1.weight"));
+    let network = |layer: usize, branch: &str| has(&format!("beit3.encoder.layers.{layer}.ffn{branch}.fc1"));
     let layers = (0..1024)
         .take_while(|layer| network(*layer, ".A") || network(*layer, ""))
         .count();
     let fusion_layers = (0..layers).filter(|layer| network(*layer, "")).count();
     let first = |name: &str| of(name).map(|shape| shape[0]);
-    let (task, classes) = if has("pooler.dense.weight") {
+    let (task, classes) = if has("pooler.dense") {
         ("vqa", first("head.3.weight")?)
-    } else if has("head.dense1.weight") {
+    } else if has("head.dense1") {
         ("nlvr2", first("head.dense2.weight")?)
-    } else if has("fc_norm.weight") {
+    } else if has("fc_norm") {
         ("imageclassification", first("head.weight")?)
-    } else if has("language_head.weight") {
+    } else if has("language_head") || has("vision_head") {
         ("retrieval", 0)
-    } else if has("mim_head.weight") && has("mlm_head.weight") {
+    } else if has("mim_head") && has("mlm_head") {
         ("pretraining", 0)
-    } else if has("mlm_head.weight") {
+    } else if has("mlm_head") {
         ("captioning", 0)
     } else {
         ("encoder", 0)
@@ -596,9 +599,9 @@ pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String
             "beit3.encoder.layers.0.ffn.A.fc1.weight"
         })?,
         "encoder_layers": layers,
-        "shared_attention": has("beit3.encoder.layers.0.self_attn.q_proj.weight"),
+        "shared_attention": has("beit3.encoder.layers.0.self_attn.q_proj"),
         "fusion_layers": fusion_layers,
-        "normalize_output": has("beit3.encoder.layer_norm.A.weight"),
+        "normalize_output": has("beit3.encoder.layer_norm.A"),
         "max_source_positions": first("beit3.encoder.embed_positions.B.weight")?,
         "vocab_size": vocab_size,
         "img_size": grid.checked_mul(patch).ok_or("its pictures are larger than can be counted")?,
