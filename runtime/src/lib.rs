@@ -25,7 +25,7 @@
 //! | `constraint` | which form an answer must have: choices, a regular expression, a JSON schema, a grammar |
 //! | `logits`, `stop` | what is made likelier, less likely or impossible; where an answer ends |
 //! | `generation` | how a checkpoint wants answers written |
-//! | `beam` | several continuations at a time |
+//! | `beam`, `beam_slots` | several continuations at a time |
 //! | `stream` | what comes back |
 //! | `handover`, `sync` | how it gets from the engine's thread to the caller |
 //! | [`testing`] | constrained answers without an engine |
@@ -71,6 +71,7 @@
 //! from [`Timings`].
 
 mod beam;
+mod beam_slots;
 mod bounds;
 mod constraint;
 mod engine;

@@ -2,6 +2,7 @@
 
 use super::scoring::CacheChanges;
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
+use crate::beam_slots::BeamSlots;
 use crate::error::RequestError;
 use crate::generation::Ends;
 use crate::logits::LogitsProcessor;
@@ -33,9 +34,7 @@ pub(crate) struct Search {
     forced: Vec<TokenId>,
     /// How many of them the decoder has read.
     position: usize,
-    slots: Vec<usize>,
-    /// The slot of each running beam.
-    beam_slots: Vec<usize>,
+    slots: BeamSlots,
     ends: Ends,
     answers: usize,
     stop: Vec<String>,
@@ -71,8 +70,7 @@ impl Search {
             processor: LogitsProcessor::new(sampling, prepared.start.len(), ends.clone()),
             forced: prepared.start.clone(),
             position: 0,
-            slots: Vec::new(),
-            beam_slots: Vec::new(),
+            slots: BeamSlots::default(),
             ends: ends.clone(),
             answers: sampling.answers,
             stop: sampling.stop.clone(),
@@ -85,8 +83,7 @@ impl Search {
 
     /// Starts in the slots that the request was given.
     pub(crate) fn begin(&mut self, slots: Vec<usize>) {
-        self.beam_slots = slots.iter().take(1).copied().collect();
-        self.slots = slots;
+        self.slots = BeamSlots::new(slots);
     }
 
     /// Tells whether nobody waits for the answers any more.
@@ -100,7 +97,7 @@ impl Search {
     /// Lists the rows of the next step: a token and a slot each.
     pub(crate) fn rows(&self) -> Vec<(TokenId, usize)> {
         let forced = self.forced.get(self.position).copied();
-        let beams = self.search.beams().iter().zip(&self.beam_slots);
+        let beams = self.search.beams().iter().zip(self.slots.held());
         let row = |(beam, slot): (&crate::beam::Beam, &usize)| {
             let token = beam.tokens.last().copied().or(forced)?;
             Some((token, *slot))
@@ -136,41 +133,10 @@ impl Search {
             .advance(&rows.ok_or_else(broken)?)
             .ok_or_else(broken)?;
         self.steps += 1;
-        Ok(self.move_to(&parents))
-    }
-
-    /// Gives each new beam a slot: the first that continues a beam keeps its slot, others get a copy of it in a slot
-    /// that no beam needs any more.
-    fn move_to(&mut self, parents: &[usize]) -> CacheChanges {
-        let mut taken = vec![false; self.beam_slots.len()];
-        for parent in parents {
-            if let Some(taken) = taken.get_mut(*parent) {
-                *taken = true;
-            }
-        }
-        let kept: Vec<usize> = self
-            .beam_slots
-            .iter()
-            .zip(&taken)
-            .filter(|(_, taken)| **taken)
-            .map(|(slot, _)| *slot)
-            .collect();
-        let mut free = self.slots.iter().copied().filter(|slot| !kept.contains(slot));
-        let mut changes = CacheChanges::default();
-        let mut slots = Vec::with_capacity(parents.len());
-        for parent in parents {
-            let Some(own) = self.beam_slots.get(*parent).copied() else {
-                continue;
-            };
-            if !slots.contains(&own) {
-                slots.push(own);
-            } else if let Some(slot) = free.next() {
-                changes.copies.push((own, slot));
-                slots.push(slot);
-            }
-        }
-        self.beam_slots = slots;
-        changes
+        Ok(CacheChanges {
+            copies: self.slots.advance(&parents),
+            clears: Vec::new(),
+        })
     }
 
     /// Tells whether the search is over.

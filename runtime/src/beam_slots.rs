@@ -1,0 +1,60 @@
+//! Which cache slots the beams of a search are in.
+
+/// The slots of one search, and which of its running beams is in which.
+#[derive(Debug, Default)]
+pub(crate) struct BeamSlots {
+    all: Vec<usize>,
+    held: Vec<usize>,
+}
+
+impl BeamSlots {
+    /// Starts with one beam in the first of the slots.
+    pub(crate) fn new(all: Vec<usize>) -> Self {
+        let held = all.iter().take(1).copied().collect();
+        Self { all, held }
+    }
+
+    /// Lists the slot of each running beam.
+    pub(crate) fn held(&self) -> &[usize] {
+        &self.held
+    }
+
+    /// Takes which beam each new one continues, and returns the slots to copy, from and to.
+    ///
+    /// The first that continues a beam keeps its slot, others get a copy of it in a slot that no beam needs any more.
+    pub(crate) fn advance(&mut self, parents: &[usize]) -> Vec<(usize, usize)> {
+        let own: Vec<usize> = parents
+            .iter()
+            .filter_map(|parent| self.held.get(*parent).copied())
+            .collect();
+        let mut free = self.all.iter().copied().filter(|slot| !own.contains(slot));
+        let (mut copies, mut held) = (Vec::new(), Vec::with_capacity(own.len()));
+        for slot in &own {
+            if !held.contains(slot) {
+                held.push(*slot);
+            } else if let Some(copy) = free.next() {
+                copies.push((*slot, copy));
+                held.push(copy);
+            }
+        }
+        self.held = held;
+        copies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beam_that_two_continue_is_copied_into_a_slot_that_none_needs() {
+        let mut slots = BeamSlots::new(vec![4, 5, 6]);
+        assert_eq!(slots.held(), [4]);
+        assert_eq!(slots.advance(&[0, 0, 0]), [(4, 5), (4, 6)]);
+        assert_eq!(slots.held(), [4, 5, 6]);
+        assert_eq!(slots.advance(&[2, 0, 2]), [(6, 5)]);
+        assert_eq!(slots.held(), [6, 4, 5]);
+        assert_eq!(slots.advance(&[1]), []);
+        assert_eq!(slots.held(), [4]);
+    }
+}
