@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use multiway_model::{Checkpoint, Device, ModelConfig, initialise};
 
 /// A T5 of some sizes.
-fn t5(width: usize, d_ff: usize, layers: usize, is_v1_1: bool) -> serde_json::Value {
+fn t5(width: usize, heads: usize, d_ff: usize, layers: usize, is_v1_1: bool) -> serde_json::Value {
     serde_json::json!({
         "model_type": "t5", "d_model": width, "d_kv": 64, "d_ff": d_ff, "num_layers": layers, "num_decoder_layers": layers,
-        "num_heads": width / 64, "vocab_size": 32128, "tie_word_embeddings": !is_v1_1,
+        "num_heads": heads, "vocab_size": 32128, "tie_word_embeddings": !is_v1_1,
         "feed_forward_proj": if is_v1_1 { "gated-gelu" } else { "relu" },
     })
 }
@@ -30,13 +30,16 @@ fn beit3(width: usize, layers: usize, image_size: usize) -> serde_json::Value {
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "usage: random_checkpoint t5-base|t5-v1_1-base|beit3-base|t5-tiny|beit3-tiny OUT";
+    let usage = "usage: random_checkpoint \
+                 t5-base|t5-v1_1-small|t5-v1_1-base|beit3-base|beit3-base-480|t5-tiny|beit3-tiny OUT";
     let (shape, out) = arguments.next().zip(arguments.next()).context(usage)?;
     let json = match shape.as_str() {
-        "t5-base" => t5(768, 3072, 12, false),
-        "t5-v1_1-base" => t5(768, 2048, 12, true),
+        "t5-base" => t5(768, 12, 3072, 12, false),
+        "t5-v1_1-small" => t5(512, 6, 1024, 8, true),
+        "t5-v1_1-base" => t5(768, 12, 2048, 12, true),
         "beit3-base" => beit3(768, 12, 224),
-        "t5-tiny" => t5(64, 128, 1, false),
+        "beit3-base-480" => beit3(768, 12, 480),
+        "t5-tiny" => t5(64, 1, 128, 1, false),
         "beit3-tiny" => beit3(64, 1, 32),
         _ => bail!("unknown shape '{shape}'; {usage}"),
     };

@@ -27,6 +27,7 @@
 //! | `hub` (feature `hub`) | checkpoints fetched by name |
 //! | [`image`] | pictures as the encoder takes them |
 //! | [`kernels`] | what makes it fast on a CPU |
+//! | [`measure`] | what a machine can do, and how near to it the kernels come |
 //! | [`testing`] | small random models |
 
 mod attention;
@@ -45,6 +46,7 @@ pub mod image;
 mod init;
 pub mod kernels;
 mod layers;
+pub mod measure;
 mod memory;
 mod model;
 mod prefix;

@@ -28,6 +28,7 @@
 //! | `beam`, `beam_slots` | several continuations at a time |
 //! | `stream` | what comes back |
 //! | `handover`, `sync` | how it gets from the engine's thread to the caller |
+//! | [`measure`] | how fast a model encodes and decodes |
 //! | [`testing`] | constrained answers without an engine |
 //!
 //! # Watching an engine
@@ -79,6 +80,7 @@ mod error;
 mod generation;
 mod handover;
 mod logits;
+pub mod measure;
 mod request;
 mod sampling;
 mod scheduler;

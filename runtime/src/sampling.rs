@@ -153,7 +153,8 @@ pub(crate) fn highest(logits: &[f32], count: usize) -> Vec<usize> {
     order
 }
 
-fn likeliest(logits: &[f32]) -> Option<usize> {
+/// Finds the highest of some logits, of equal ones the first.
+pub(crate) fn likeliest(logits: &[f32]) -> Option<usize> {
     (0..logits.len()).min_by(|a, b| descending(logits, *a, *b))
 }
 

@@ -44,6 +44,11 @@ impl Context {
         self.args.quiet
     }
 
+    /// Returns how many threads compute, where the caller says so.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.args.threads.map(usize::from)
+    }
+
     /// Returns the seed of sampling.
     pub(crate) fn seed(&self) -> Option<u64> {
         self.args.seed

@@ -3,6 +3,7 @@
 //! One file per verb. Results go to standard output, everything else to standard error; the exit codes are those of
 //! [`failure::Failure`].
 
+mod bench;
 mod context;
 mod convert;
 mod decoding;
@@ -43,8 +44,8 @@ Exit codes:
   130  interrupted (Ctrl-C)
 
 Results go to standard output, errors to standard error as `error: ...`.
-With --json, standard output holds exactly one line: the result, or
-{\"error\": {\"kind\", \"message\", \"exit_code\"}}.
+With --json, standard output holds exactly one line: the result (of `bench`, a line for
+each), or {\"error\": {\"kind\", \"message\", \"exit_code\"}}.
 A reader that closes the pipe early (`multiway ... | head -1`) is no error.";
 
 /// Runs image-and-text tasks with one small model: captions, questions, classes, search.
@@ -111,6 +112,8 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     /// Write a checkpoint of any kind as a folder of safetensors
     Convert(convert::ConvertArgs),
+    /// Measure how fast a model encodes, decodes and loads on this machine
+    Bench(bench::BenchArgs),
     /// Make a checkpoint from training data, and score it
     Train(train::TrainArgs),
 }
@@ -125,6 +128,7 @@ impl Verb {
             Verb::Search(args) => args.json(),
             Verb::Inspect(args) => args.json,
             Verb::Convert(args) => args.json,
+            Verb::Bench(args) => args.json(),
             Verb::Train(args) => args.json(),
         }
     }
@@ -137,6 +141,7 @@ impl Verb {
             Verb::Search(args) => search::run(context, args),
             Verb::Inspect(args) => inspect::run(context, args),
             Verb::Convert(args) => convert::run(context, args),
+            Verb::Bench(args) => bench::run(context, args),
             Verb::Train(args) => train::run(context, args),
         }
     }

@@ -1,0 +1,380 @@
+//! Each kernel alone, at the shapes of a model.
+
+use super::{Machine, median, seconds};
+use crate::attention::{AttentionPlan, Scoring, self_attention};
+use crate::config::{Activation, LayerConfig, ModelConfig};
+use crate::decoder::DecoderRow;
+use crate::kernels::PackedLinear;
+use crate::kernels::gated::GatedGelu;
+use crate::kernels::norm::RmsNorm;
+use crate::memory::{MemoryLayer, PromptMemory};
+use candle_core::{Device, Result, Tensor};
+use std::sync::Arc;
+
+/// How much memory the weights of a kernel take in all, in bytes: more than caches hold, so that they come from memory as
+/// they do in a model.
+const ROTATED_BYTES: usize = 256 << 20;
+
+/// The most copies of what comes from memory: below, calls cost more than reading does.
+const MOST_COPIES: usize = 1024;
+
+/// About how many operations a round has at most: where there are more, it is not memory that counts.
+const ROUND_OPERATIONS: f64 = 2e10;
+
+/// How many calls make a round where nothing comes from memory.
+const CACHED_CALLS: usize = 4;
+
+/// How much of a model's work is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// How many prompts are encoded, and how many texts are written, at a time.
+    pub batch: usize,
+    /// How many rows a prompt has, patches of pictures included.
+    pub source: usize,
+    /// How often each kernel is timed; the median counts.
+    pub repeats: usize,
+}
+
+/// How long a kernel takes, and what it must do at least.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct KernelTiming {
+    /// Whether it stands in the encoder or in the decoder.
+    pub stage: &'static str,
+    /// What it is for.
+    pub kernel: &'static str,
+    /// The sizes that matter, rows first.
+    pub shape: Vec<usize>,
+    /// The seconds that a call takes.
+    pub seconds: f64,
+    /// The operations of a call, a multiplication and an addition counting as two.
+    pub operations: f64,
+    /// The bytes that come from memory in a call: weights, keys and values.
+    pub memory_bytes: f64,
+    /// The bytes of activations that go in and out in a call.
+    pub cache_bytes: f64,
+}
+
+impl KernelTiming {
+    /// Returns the share of the roofline: the time that a machine needs at least, by the time that was taken.
+    #[must_use]
+    pub fn share(&self, machine: &Machine) -> f64 {
+        let moving = self.memory_bytes / machine.memory_bytes + self.cache_bytes / machine.cache_bytes;
+        moving.max(self.operations / machine.f32_operations) / self.seconds
+    }
+}
+
+/// Times the kernels of a model's encoder and, where it has one, its decoder, on the threads of the current rayon pool.
+///
+/// # Errors
+/// Where a kernel refuses its shape, or there is no memory.
+pub fn kernels(config: &ModelConfig, work: Workload) -> Result<Vec<KernelTiming>> {
+    let encoder = Stage {
+        name: "encode",
+        width: config.hidden_size,
+        hidden: config.intermediate_size,
+        layer: config.encoder(),
+        rows: work.batch * work.source,
+        work,
+    };
+    let mut timings = encoder.layer()?;
+    timings.push(encoder.self_attention()?);
+    if config.decoder_layers > 0 {
+        let decoder = Stage {
+            name: "decode",
+            layer: config.decoder(),
+            rows: work.batch,
+            ..encoder
+        };
+        let (width, inner) = (decoder.width, decoder.inner());
+        // Of the encoder's rows, but of the decoder's shape: what `Model::prompt_memory` does in each layer.
+        timings.push(encoder.linear("cross_keys_values", width, 2 * inner)?);
+        timings.extend(decoder.layer()?);
+        timings.push(decoder.linear("cross_query", width, inner)?);
+        timings.push(decoder.cross_attention()?);
+        timings.push(decoder.linear("logits", width, config.vocab_size)?);
+    }
+    Ok(timings)
+}
+
+/// One kind of layer, and how many rows go through it.
+#[derive(Clone, Copy)]
+struct Stage {
+    name: &'static str,
+    width: usize,
+    hidden: usize,
+    layer: LayerConfig,
+    rows: usize,
+    work: Workload,
+}
+
+/// What a call does at least.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    operations: f64,
+    memory_numbers: usize,
+    cache_numbers: usize,
+}
+
+impl Stage {
+    /// Returns the width of all heads together.
+    fn inner(&self) -> usize {
+        self.layer.heads * self.layer.head_size
+    }
+
+    /// Times what every layer has.
+    fn layer(&self) -> Result<Vec<KernelTiming>> {
+        let (width, inner, hidden) = (self.width, self.inner(), self.hidden);
+        let gated = self.layer.activation == Activation::GatedGelu;
+        let mut timings = vec![
+            self.norm()?,
+            self.linear("query_key_value", width, 3 * inner)?,
+            self.linear("attention_output", inner, width)?,
+            self.linear("feed_forward_up", width, if gated { 2 * hidden } else { hidden })?,
+        ];
+        if gated {
+            timings.push(self.gated_gelu()?);
+        }
+        timings.push(self.linear("feed_forward_down", hidden, width)?);
+        Ok(timings)
+    }
+
+    fn linear(&self, kernel: &'static str, inputs: usize, outputs: usize) -> Result<KernelTiming> {
+        let numbers = inputs * outputs;
+        let x = self.activations(inputs)?; // [rows, in]
+        let cost = Cost {
+            operations: 2.0 * (self.rows * numbers) as f64,
+            memory_numbers: numbers,
+            cache_numbers: self.rows * (inputs + outputs),
+        };
+        let first = PackedLinear::new(&vec![0.01; numbers], outputs, inputs)?; // [out, in]
+        let copies = vec![first; cost.copies()];
+        let shape = vec![self.rows, inputs, outputs];
+        self.time(kernel, shape, cost, copies.len(), |copy| match copies.get(copy) {
+            Some(linear) => linear.apply(&x), // [rows, out]
+            None => candle_core::bail!("there is no copy {copy} of the weight"),
+        })
+    }
+
+    fn norm(&self) -> Result<KernelTiming> {
+        let x = self.activations(self.width)?; // [rows, D]
+        let scale = Tensor::full(1.0f32, (1, self.width), &Device::Cpu)?; // [1, D]
+        let cost = Cost {
+            operations: 4.0 * (self.rows * self.width) as f64,
+            cache_numbers: 2 * self.rows * self.width,
+            ..Cost::default()
+        };
+        let shape = vec![self.rows, self.width];
+        self.time("rms_norm", shape, cost, CACHED_CALLS, |_| {
+            x.apply_op2_no_bwd(&scale, &RmsNorm { eps: 1e-6, split: 0 }) // [rows, D]
+        })
+    }
+
+    fn gated_gelu(&self) -> Result<KernelTiming> {
+        let x = self.activations(2 * self.hidden)?; // [rows, 2F]
+        let cost = Cost {
+            cache_numbers: 3 * self.rows * self.hidden,
+            ..Cost::default()
+        };
+        let shape = vec![self.rows, self.hidden];
+        self.time("gated_gelu", shape, cost, CACHED_CALLS, |_| {
+            x.apply_op1_no_bwd(&GatedGelu) // [rows, F]
+        })
+    }
+
+    /// Times attention of prompts to themselves.
+    fn self_attention(&self) -> Result<KernelTiming> {
+        let (batch, source, inner) = (self.work.batch, self.work.source, self.inner());
+        let qkv = self.activations(3 * inner)?; // [N, 3D]
+        let mut plan = AttentionPlan::default();
+        for sample in 0..batch {
+            let rows = sample * source..(sample + 1) * source;
+            plan.push(vec![rows.clone()], vec![rows], false);
+        }
+        let plan = Arc::new(plan);
+        let cost = Cost {
+            operations: 4.0 * (batch * source * source * inner) as f64,
+            cache_numbers: 4 * self.rows * inner,
+            ..Cost::default()
+        };
+        let shape = vec![batch, source, self.layer.heads, self.layer.head_size];
+        self.time("self_attention", shape, cost, CACHED_CALLS, |_| {
+            self_attention(&qkv, &plan, &self.scoring()) // [N, D]
+        })
+    }
+
+    /// Times attention of written tokens to their prompts.
+    fn cross_attention(&self) -> Result<KernelTiming> {
+        let (batch, source, inner) = (self.work.batch, self.work.source, self.inner());
+        let cost = Cost {
+            operations: 4.0 * (batch * source * inner) as f64,
+            memory_numbers: batch * source * 2 * inner,
+            cache_numbers: 2 * self.rows * inner,
+        };
+        let layers = cost.copies();
+        let memories = (0..batch).map(|_| {
+            let layer = |_| {
+                Ok(MemoryLayer {
+                    kv: Tensor::full(0.01f32, (source, 2 * inner), &Device::Cpu)?.force_contiguous()?, // [S, 2D]
+                })
+            };
+            let layers = (0..layers).map(layer).collect::<Result<_>>()?;
+            Ok(PromptMemory::new(layers, source))
+        });
+        let memories: Vec<PromptMemory> = memories.collect::<Result<_>>()?;
+        let row = |(slot, memory)| DecoderRow {
+            token: 0,
+            slot,
+            memory,
+        };
+        let rows: Vec<DecoderRow> = memories.iter().enumerate().map(row).collect();
+        let q = self.activations(inner)?; // [B, D]
+        let shape = vec![batch, source, self.layer.heads, self.layer.head_size];
+        self.time("cross_attention", shape, cost, layers, |layer| {
+            PromptMemory::attend(&rows, layer, &q, &self.scoring()) // [B, D]
+        })
+    }
+
+    fn scoring(&self) -> Scoring {
+        Scoring::scaled(self.layer.heads, self.layer.head_size)
+    }
+
+    fn activations(&self, width: usize) -> Result<Tensor> {
+        Tensor::full(0.5f32, (self.rows, width), &Device::Cpu)?.force_contiguous()
+    }
+
+    /// Calls `call` with each of `copies` in turn, once to warm up and then `repeats` times, and takes the median.
+    fn time(
+        &self,
+        kernel: &'static str,
+        shape: Vec<usize>,
+        cost: Cost,
+        copies: usize,
+        call: impl Fn(usize) -> Result<Tensor>,
+    ) -> Result<KernelTiming> {
+        let round = || {
+            let mut outcome = Ok(());
+            let taken = seconds(|| outcome = (0..copies).try_for_each(|copy| call(copy).map(drop)));
+            outcome.map(|()| taken / copies as f64)
+        };
+        round()?;
+        let rounds = (0..self.work.repeats).map(|_| round());
+        let number = size_of::<f32>() as f64;
+        Ok(KernelTiming {
+            stage: self.name,
+            kernel,
+            shape,
+            seconds: median(rounds.collect::<Result<_>>()?),
+            operations: cost.operations,
+            memory_bytes: cost.memory_numbers as f64 * number,
+            cache_bytes: cost.cache_numbers as f64 * number,
+        })
+    }
+}
+
+impl Cost {
+    /// Tells how many copies of what comes from memory no cache holds, unless operations take the time.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of calls, which is small and positive"
+    )]
+    fn copies(&self) -> usize {
+        let uncached = ROTATED_BYTES.div_ceil(self.memory_numbers.max(1) * size_of::<f32>());
+        let affordable = (ROUND_OPERATIONS / self.operations.max(1.0)) as usize;
+        uncached.min(affordable).clamp(1, MOST_COPIES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tiny_config;
+
+    const WORK: Workload = Workload {
+        batch: 2,
+        source: 5,
+        repeats: 1,
+    };
+
+    fn machine() -> Machine {
+        Machine {
+            threads: 1,
+            memory_bytes: 100.0,
+            cache_bytes: 1000.0,
+            f32_operations: 10_000.0,
+            bf16_operations: None,
+            int8_operations: None,
+        }
+    }
+
+    #[test]
+    fn every_kernel_of_both_stages_is_timed_at_its_shape() {
+        let timings = kernels(&tiny_config(), WORK).unwrap();
+        let find = |stage, kernel| {
+            let found = timings
+                .iter()
+                .find(|timing| (timing.stage, timing.kernel) == (stage, kernel));
+            found.unwrap_or_else(|| panic!("{stage} {kernel}"))
+        };
+        assert_eq!(find("encode", "query_key_value").shape, [10, 32, 96]);
+        assert_eq!(find("encode", "cross_keys_values").shape, [10, 32, 64]);
+        assert_eq!(find("encode", "self_attention").shape, [2, 5, 4, 8]);
+        assert_eq!(find("decode", "feed_forward_up").shape, [2, 32, 96]);
+        assert_eq!(find("decode", "cross_attention").shape, [2, 5, 2, 16]);
+        let logits = find("decode", "logits");
+        assert_eq!(logits.shape, [2, 32, 120]);
+        assert!(logits.memory_bytes.total_cmp(&(4.0 * 32.0 * 120.0)).is_eq());
+        assert!(logits.operations.total_cmp(&(2.0 * 2.0 * 32.0 * 120.0)).is_eq());
+        assert!(timings.iter().all(|timing| timing.seconds > 0.0));
+    }
+
+    #[test]
+    fn a_model_without_decoder_has_no_decoding_kernels() {
+        let config = ModelConfig {
+            decoder_layers: 0,
+            ..tiny_config()
+        };
+        let timings = kernels(&config, WORK).unwrap();
+        assert!(!timings.is_empty() && timings.iter().all(|timing| timing.stage == "encode"));
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_ceiling_that_is_reached_first() {
+        let timing = KernelTiming {
+            stage: "decode",
+            kernel: "logits",
+            shape: vec![1],
+            seconds: 4.0,
+            operations: 10_000.0,
+            memory_bytes: 100.0,
+            cache_bytes: 1000.0,
+        };
+        // Memory takes one second and the caches another, operations one second: two of four.
+        assert!((timing.share(&machine()) - 0.5).abs() < 1e-9);
+        let many = KernelTiming {
+            operations: 30_000.0,
+            ..timing
+        };
+        assert!((many.share(&machine()) - 0.75).abs() < 1e-9);
+    }
+
+    #[test]
+    fn weights_rotate_unless_operations_take_the_time() {
+        let weights = 1 << 20;
+        let few = Cost {
+            operations: 2e6,
+            memory_numbers: weights,
+            cache_numbers: 0,
+        };
+        assert_eq!(few.copies(), 64);
+        assert_eq!(
+            Cost {
+                operations: 1e12,
+                ..few
+            }
+            .copies(),
+            1
+        );
+    }
+}

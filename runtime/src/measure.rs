@@ -1,0 +1,434 @@
+//! How fast a model encodes and decodes, without an engine around it.
+//!
+//! Prompts are random ids, as many as are asked for; answers have exactly the length that is asked for, since the tokens that
+//! would end them are never taken. Everything happens on the calling thread and on its rayon pool.
+
+use crate::beam::{BeamParams, BeamSearch, Rules};
+use crate::beam_slots::BeamSlots;
+use crate::generation::Ends;
+use crate::request::EarlyStopping;
+use crate::sampling::{LogNormalizer, likeliest};
+use crate::tokenizer::TokenId;
+use multiway_model::measure::median;
+use multiway_model::{
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, ForwardError, KvCache, Model, ModelConfig,
+    ProcessedImage, PromptMemory,
+};
+use std::time::Instant;
+
+/// Random ids are below this: checkpoints of T5 have rows without a token above.
+const ID_LIMIT: usize = 32_000;
+
+/// Random ids are not below this: there the special tokens are.
+const FIRST_ID: usize = 5;
+
+/// How many tokens are written before anything is timed.
+const WARM_TOKENS: usize = 4;
+
+/// What goes wrong in a measurement.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// The model refused a case, or failed.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The model gave no logit that is a number.
+    #[error("no next token is possible: the model's logits are not finite numbers")]
+    NotFinite,
+}
+
+/// One case: how much is encoded, and how much is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// How many prompts.
+    pub batch: usize,
+    /// How many text tokens each has.
+    pub source_length: usize,
+    /// How many pictures each has, of the size that the model takes.
+    pub pictures: usize,
+    /// How many continuations of each answer are followed; one takes the likeliest token.
+    pub beams: usize,
+    /// How many tokens each answer has.
+    pub new_tokens: usize,
+    /// How often the case is run; medians count.
+    pub repeats: usize,
+    /// What the random prompts depend on.
+    pub seed: u64,
+}
+
+/// What decoding took, and what it gave.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Decoded {
+    /// The median of the seconds that encoding the batch took, its memories included.
+    pub encode_seconds: f64,
+    /// The median of the seconds that writing all answers took.
+    pub decode_seconds: f64,
+    /// The tokens of each answer, of several beams those of the best.
+    pub tokens: Vec<Vec<TokenId>>,
+}
+
+impl Case {
+    /// Makes the prompts' ids: SplitMix64 from the seed on, each number taken modulo the ids that are in use.
+    ///
+    /// Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators" (OOPSLA 2014).
+    #[must_use]
+    pub fn prompts(&self, config: &ModelConfig) -> Vec<Vec<TokenId>> {
+        let mut random = SplitMix(self.seed);
+        let limit = config.vocab_size.min(ID_LIMIT);
+        let first = FIRST_ID.min(limit.saturating_sub(1));
+        let mut id = || {
+            let place = random.next() % ((limit - first).max(1) as u64);
+            TokenId::try_from(first as u64 + place).unwrap_or_default()
+        };
+        (0..self.batch)
+            .map(|_| (0..self.source_length).map(|_| id()).collect())
+            .collect()
+    }
+
+    fn encoder_batch(&self, config: &ModelConfig) -> Result<EncoderBatch, ForwardError> {
+        let mut random = SplitMix(!self.seed);
+        let mut picture = || {
+            let values = 3 * config.image_size * config.image_size;
+            ProcessedImage::from_pixels((0..values).map(|_| random.pixel()).collect())
+        };
+        let images: Vec<Vec<ProcessedImage>> = (0..self.batch)
+            .map(|_| (0..self.pictures).map(|_| picture()).collect())
+            .collect();
+        let prompts = self.prompts(config);
+        let samples = images.iter().zip(&prompts);
+        let samples = samples.map(|(images, tokens)| EncoderSample { images, tokens });
+        EncoderBatch::new(config, &samples.collect::<Vec<_>>())
+    }
+}
+
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Makes a number from -1 to 1.
+    fn pixel(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// Times encoding a case's prompts, with what decoding needs of them where the model writes text: the median of the seconds.
+///
+/// # Errors
+/// [`MeasureError`] where the model does not take such a case.
+pub fn encoding(model: &Model, case: &Case) -> Result<f64, MeasureError> {
+    let batch = case.encoder_batch(model.config())?;
+    encode(model, &batch)?;
+    let times = (0..case.repeats).map(|_| {
+        let start = Instant::now();
+        encode(model, &batch)?;
+        Ok(start.elapsed().as_secs_f64())
+    });
+    Ok(median(times.collect::<Result<_, ForwardError>>()?))
+}
+
+/// Times encoding a case's prompts and writing its answers.
+///
+/// # Errors
+/// [`MeasureError`] where the model does not take such a case, or writes no text.
+pub fn decoding(model: &Model, case: &Case) -> Result<Decoded, MeasureError> {
+    // First, so that a model that writes nothing says so.
+    let mut cache = KvCache::new(model, case.batch * case.beams, case.new_tokens)?;
+    let batch = case.encoder_batch(model.config())?;
+    let mut run = |new_tokens| -> Result<(f64, f64, Vec<Vec<TokenId>>), MeasureError> {
+        let start = Instant::now();
+        let memories = encode(model, &batch)?;
+        let encoded = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let tokens = write(model, &memories, &mut cache, case.beams, new_tokens)?;
+        let written = start.elapsed().as_secs_f64();
+        (0..cache.slots()).for_each(|slot| cache.clear(slot));
+        Ok((encoded, written, tokens))
+    };
+    run(WARM_TOKENS.min(case.new_tokens))?;
+    let (mut encode_times, mut decode_times, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..case.repeats {
+        let (encoded, written, tokens) = run(case.new_tokens)?;
+        encode_times.push(encoded);
+        decode_times.push(written);
+        answers = tokens;
+    }
+    Ok(Decoded {
+        encode_seconds: median(encode_times),
+        decode_seconds: median(decode_times),
+        tokens: answers,
+    })
+}
+
+/// Encodes a case's prompts, and where the model writes text, writes the first token of each answer: what a model that was
+/// just loaded does first.
+///
+/// # Errors
+/// [`MeasureError`] where the model does not take such a case.
+pub fn first_token(model: &Model, case: &Case) -> Result<Vec<Vec<TokenId>>, MeasureError> {
+    let memories = encode(model, &case.encoder_batch(model.config())?)?;
+    if !model.config().writes_text() {
+        return Ok(Vec::new());
+    }
+    let mut cache = KvCache::new(model, case.batch * case.beams, 1)?;
+    write(model, &memories, &mut cache, case.beams, 1)
+}
+
+fn encode(model: &Model, batch: &EncoderBatch) -> Result<Vec<PromptMemory>, ForwardError> {
+    let encoded = model.encode(batch)?;
+    if model.config().writes_text() {
+        model.prompt_memory(&encoded)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn write(
+    model: &Model,
+    memories: &[PromptMemory],
+    cache: &mut KvCache,
+    beams: usize,
+    new_tokens: usize,
+) -> Result<Vec<Vec<TokenId>>, MeasureError> {
+    if beams == 1 {
+        write_likeliest(model, memories, cache, new_tokens)
+    } else {
+        search(model, memories, cache, beams, new_tokens)
+    }
+}
+
+/// Writes the likeliest token of each answer, again and again.
+fn write_likeliest(
+    model: &Model,
+    memories: &[PromptMemory],
+    cache: &mut KvCache,
+    new_tokens: usize,
+) -> Result<Vec<Vec<TokenId>>, MeasureError> {
+    let start = model.config().decoder_start_token_id;
+    let mut answers = vec![Vec::with_capacity(new_tokens); memories.len()];
+    for _ in 0..new_tokens {
+        let last = |answer: &Vec<TokenId>| answer.last().copied().unwrap_or(start);
+        let rows = memories.iter().zip(&answers).enumerate();
+        let rows = rows.map(|(slot, (memory, answer))| DecoderRow {
+            token: last(answer),
+            slot,
+            memory,
+        });
+        let logits = step(model, &rows.collect::<Vec<_>>(), cache)?; // [B][V]
+        for (answer, row) in answers.iter_mut().zip(&logits) {
+            let token = likeliest(row).ok_or(MeasureError::NotFinite)?;
+            answer.push(TokenId::try_from(token).unwrap_or_default());
+        }
+    }
+    Ok(answers)
+}
+
+/// Searches for the best of each answer with several beams, as the engine does, and returns it.
+fn search(
+    model: &Model,
+    memories: &[PromptMemory],
+    cache: &mut KvCache,
+    beams: usize,
+    new_tokens: usize,
+) -> Result<Vec<Vec<TokenId>>, MeasureError> {
+    let config = model.config();
+    let params = BeamParams {
+        rules: Rules::Transformers,
+        answers: 1,
+        width: beams,
+        length_penalty: 1.0,
+        early_stopping: EarlyStopping::WhenNoBetter,
+        max_new_tokens: new_tokens,
+        ends: Ends::one(config.eos_token_id),
+    };
+    let mut searches: Vec<(BeamSearch, BeamSlots)> = (0..memories.len())
+        .map(|answer| {
+            let slots = (answer * beams..(answer + 1) * beams).collect();
+            (BeamSearch::new(params.clone()), BeamSlots::new(slots))
+        })
+        .collect();
+    for _ in 0..new_tokens {
+        let mut rows = Vec::with_capacity(memories.len() * beams);
+        for ((search, slots), memory) in searches.iter().zip(memories) {
+            rows.extend(search.beams().iter().zip(slots.held()).map(|(beam, slot)| {
+                DecoderRow {
+                    token: beam
+                        .tokens
+                        .last()
+                        .copied()
+                        .unwrap_or(config.decoder_start_token_id),
+                    slot: *slot,
+                    memory,
+                }
+            }));
+        }
+        let mut logits = step(model, &rows, cache)?.into_iter(); // [B * beams][V]
+        for (search, slots) in &mut searches {
+            let rows = logits.by_ref().take(search.beams().len());
+            let rows = rows.map(|row| Some(LogNormalizer::of(&row)?.log_probabilities(&row)));
+            let rows = rows.collect::<Option<Vec<_>>>().ok_or(MeasureError::NotFinite)?;
+            let parents = search.advance(&rows).ok_or(MeasureError::NotFinite)?;
+            for (from, to) in slots.advance(&parents) {
+                cache.copy(from, to)?;
+            }
+        }
+    }
+    let best = searches.iter().map(|(search, _)| search.finished().first());
+    let tokens = best.map(|answer| answer.map(|answer| answer.tokens.clone()));
+    Ok(tokens.map(Option::unwrap_or_default).collect())
+}
+
+/// Advances rows by one token, and returns the logits of each, with that of the closing token out of reach.
+fn step(model: &Model, rows: &[DecoderRow], cache: &mut KvCache) -> Result<Vec<Vec<f32>>, ForwardError> {
+    let mut logits = model
+        .decode_step(&DecoderBatch { rows }, cache)?
+        .to_vec2::<f32>()?; // [B][V]
+    for row in &mut logits {
+        if let Some(end) = row.get_mut(model.config().eos_token_id as usize) {
+            *end = f32::NEG_INFINITY;
+        }
+    }
+    Ok(logits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multiway_model::testing::{random_inference_model, tiny_config};
+
+    const CASE: Case = Case {
+        batch: 3,
+        source_length: 7,
+        pictures: 1,
+        beams: 1,
+        new_tokens: 9,
+        repeats: 2,
+        seed: 5,
+    };
+
+    fn model() -> Model {
+        random_inference_model(&tiny_config(), 3).unwrap()
+    }
+
+    #[test]
+    fn prompts_depend_on_the_seed_alone_and_hold_no_special_token() {
+        let config = tiny_config();
+        let prompts = CASE.prompts(&config);
+        assert_eq!(prompts, CASE.prompts(&config));
+        assert_ne!(prompts, Case { seed: 6, ..CASE }.prompts(&config));
+        assert_eq!(prompts.len(), 3);
+        let ids = prompts.iter().flatten();
+        assert!(ids.clone().all(|id| (5..120).contains(id)) && ids.count() == 21);
+        assert_eq!(
+            SplitMix(0).next(),
+            0xe220_a839_7b1d_cdaf,
+            "the generator's published first number"
+        );
+    }
+
+    #[test]
+    fn answers_have_the_length_that_was_asked_for_and_no_end() {
+        let model = model();
+        for beams in [1, 3] {
+            let decoded = decoding(&model, &Case { beams, ..CASE }).unwrap();
+            assert!(decoded.encode_seconds > 0.0 && decoded.decode_seconds > 0.0);
+            assert_eq!(decoded.tokens.len(), 3);
+            for answer in &decoded.tokens {
+                assert_eq!(answer.len(), 9);
+                assert!(!answer.contains(&model.config().eos_token_id));
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_token_is_that_of_the_whole_answer() {
+        let model = model();
+        let first = first_token(&model, &CASE).unwrap();
+        let whole = decoding(&model, &CASE).unwrap().tokens;
+        for (first, whole) in first.iter().zip(&whole) {
+            assert_eq!(first[..], whole[..1]);
+        }
+        assert_eq!(first.len(), 3);
+    }
+
+    #[test]
+    fn an_answer_does_not_depend_on_the_batch() {
+        let model = model();
+        for beams in [1, 3] {
+            let case = Case { beams, ..CASE };
+            let all = decoding(&model, &case).unwrap().tokens;
+            let one = decoding(&model, &Case { batch: 1, ..case }).unwrap().tokens;
+            // The first prompt is the same; the pictures are, too.
+            assert_eq!(all[0], one[0]);
+        }
+    }
+
+    #[test]
+    fn several_beams_find_an_answer_that_is_at_least_as_likely() {
+        let model = model();
+        let case = Case { batch: 1, ..CASE };
+        let batch = case.encoder_batch(model.config()).unwrap();
+        let memories = encode(&model, &batch).unwrap();
+        let likelihood = |tokens: &[TokenId]| {
+            let mut cache = KvCache::new(&model, 1, 9).unwrap();
+            let mut last = model.config().decoder_start_token_id;
+            let mut sum = 0.0;
+            for token in tokens {
+                let rows = [DecoderRow {
+                    token: last,
+                    slot: 0,
+                    memory: &memories[0],
+                }];
+                let row = step(&model, &rows, &mut cache).unwrap().remove(0);
+                sum += LogNormalizer::of(&row).unwrap().log_probabilities(&row)[*token as usize];
+                last = *token;
+            }
+            sum
+        };
+        let greedy = decoding(&model, &case).unwrap().tokens.remove(0);
+        let wide = decoding(&model, &Case { beams: 8, ..case })
+            .unwrap()
+            .tokens
+            .remove(0);
+        assert!(likelihood(&wide) >= likelihood(&greedy));
+    }
+
+    #[test]
+    fn a_case_that_the_model_does_not_take_is_refused() {
+        let model = model();
+        let told = |case| decoding(&model, &case).unwrap_err().to_string();
+        assert!(
+            told(Case {
+                new_tokens: 99,
+                ..CASE
+            })
+            .contains("at most 24")
+        );
+        assert!(
+            told(Case {
+                source_length: 99,
+                ..CASE
+            })
+            .contains("at most 40")
+        );
+        assert!(told(Case { pictures: 4, ..CASE }).contains("at most 3"));
+        let empty = Case {
+            pictures: 0,
+            source_length: 0,
+            ..CASE
+        };
+        assert!(
+            encoding(&model, &empty)
+                .unwrap_err()
+                .to_string()
+                .contains("is empty")
+        );
+    }
+}

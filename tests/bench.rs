@@ -1,0 +1,329 @@
+//! `multiway bench`: what its lines hold, and what it refuses. How fast anything is stays out of here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
+
+mod common;
+
+use common::{Ended, Place};
+use insta::assert_snapshot;
+use multiway_model::{Checkpoint, Device, ModelConfig, initialise};
+use serde_json::{Value, json};
+
+/// What every line of a case holds, in this order.
+const CASE_FIELDS: [&str; 12] = [
+    "engine",
+    "dtype",
+    "model",
+    "threads",
+    "batch",
+    "src",
+    "pictures",
+    "beam",
+    "new_tokens",
+    "encode_ms",
+    "decode_tokens_per_s",
+    "rss_mb",
+];
+
+/// Writes a small checkpoint with random weights into `place`, without a tokenizer.
+fn checkpoint(place: &Place, name: &str, config: &Value) {
+    let config = ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
+    let tensors = initialise(&config, 1, &Device::Cpu)
+        .unwrap()
+        .into_iter()
+        .collect();
+    Checkpoint::save(place.path(name), &config, &tensors, &[]).unwrap();
+}
+
+fn t5(place: &Place) {
+    let config = json!({
+        "model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 4,
+        "vocab_size": 96, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu",
+    });
+    checkpoint(place, "t5", &config);
+}
+
+fn beit3(place: &Place) {
+    let config = json!({
+        "model_type": "beit3", "task": "vqa", "num_classes": 7, "encoder_embed_dim": 32, "encoder_attention_heads": 4,
+        "encoder_ffn_embed_dim": 48, "encoder_layers": 1, "normalize_output": false, "max_source_positions": 64,
+        "vocab_size": 96, "img_size": 32, "patch_size": 16,
+    });
+    checkpoint(place, "beit3", &config);
+}
+
+/// Runs `multiway bench` and reads its lines.
+fn lines(place: &Place, args: &str) -> Vec<Value> {
+    let ended = run(place, args);
+    assert_eq!(ended.code, Some(0), "{}", ended.told());
+    let lines = ended.stdout.lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn run(place: &Place, args: &str) -> Ended {
+    let args: Vec<&str> = ["bench"].into_iter().chain(args.split_whitespace()).collect();
+    place.run(&args)
+}
+
+fn keys(line: &Value) -> Vec<&str> {
+    line.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn is_positive(value: &Value) -> bool {
+    value.as_f64().is_some_and(|number| number > 0.0)
+}
+
+#[test]
+fn decoding_prints_the_fixed_fields_of_a_case() {
+    let place = Place::new();
+    t5(&place);
+    let args = "decode --checkpoint t5 --dtype f32 --threads 2 --batch 8 --source-length 5 --new-tokens 6 --beams 1 \
+                --repeats 3 --json";
+    let [line] = lines(&place, args).try_into().unwrap();
+    assert_eq!(keys(&line), CASE_FIELDS);
+    let fixed = [
+        "engine",
+        "dtype",
+        "model",
+        "threads",
+        "batch",
+        "src",
+        "pictures",
+        "beam",
+        "new_tokens",
+    ];
+    assert_eq!(
+        fixed.map(|field| line[field].clone()),
+        [
+            json!("multiway"),
+            json!("f32"),
+            json!("t5"),
+            json!(2),
+            json!(8),
+            json!(5),
+            json!(0),
+            json!(1),
+            json!(6)
+        ]
+    );
+    assert!(
+        ["encode_ms", "decode_tokens_per_s"]
+            .iter()
+            .all(|field| is_positive(&line[field]))
+    );
+    assert!(line["rss_mb"].is_null() || is_positive(&line["rss_mb"]));
+}
+
+#[test]
+fn lists_make_a_case_of_each_value_with_each_other() {
+    let place = Place::new();
+    t5(&place);
+    let args = "decode --checkpoint t5 --batch 1,2 --source-length 4,6 --beams 1,3 --new-tokens 2 --repeats 1 --json";
+    let cases = lines(&place, args);
+    let found: Vec<_> = cases
+        .iter()
+        .map(|line| [&line["batch"], &line["src"], &line["beam"]].map(|value| value.as_u64().unwrap()))
+        .collect();
+    let expected = [
+        [1, 4, 1],
+        [1, 4, 3],
+        [1, 6, 1],
+        [1, 6, 3],
+        [2, 4, 1],
+        [2, 4, 3],
+        [2, 6, 1],
+        [2, 6, 3],
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_same_seed_writes_the_same_tokens_on_any_number_of_threads() {
+    let place = Place::new();
+    t5(&place);
+    let tokens = |options: &str| {
+        let args = format!(
+            "decode --checkpoint t5 --batch 2 --new-tokens 5 --repeats 1 --json --show-tokens {options}"
+        );
+        lines(&place, &args)[0]["tokens"].clone()
+    };
+    let first = tokens("--seed 3 --threads 1");
+    assert_eq!(first.as_array().unwrap().len(), 2);
+    assert!(
+        first
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|answer| answer.as_array().unwrap().len() == 5)
+    );
+    assert_eq!(first, tokens("--seed 3 --threads 2"));
+}
+
+#[test]
+fn encoding_takes_pictures_where_the_model_sees_them() {
+    let place = Place::new();
+    beit3(&place);
+    let [both] = lines(
+        &place,
+        "encode --checkpoint beit3 --source-length 6 --repeats 1 --json",
+    )
+    .try_into()
+    .unwrap();
+    assert_eq!(keys(&both), CASE_FIELDS);
+    assert_eq!((&both["pictures"], &both["src"]), (&json!(1), &json!(6)));
+    assert!(is_positive(&both["encode_ms"]));
+    assert!(
+        ["beam", "new_tokens", "decode_tokens_per_s"]
+            .iter()
+            .all(|field| both[field].is_null())
+    );
+    let [picture] = lines(
+        &place,
+        "encode --checkpoint beit3 --source-length 0 --repeats 1 --json",
+    )
+    .try_into()
+    .unwrap();
+    assert_eq!(picture["src"], 0);
+    let [text] = lines(
+        &place,
+        "encode --checkpoint beit3 --pictures 0 --repeats 1 --source-length 9 --json",
+    )
+    .try_into()
+    .unwrap();
+    assert_eq!(text["pictures"], 0);
+}
+
+#[test]
+fn loading_is_timed_up_to_the_first_token() {
+    let place = Place::new();
+    t5(&place);
+    beit3(&place);
+    for model in ["t5", "beit3"] {
+        let [line] = lines(
+            &place,
+            &format!("load --checkpoint {model} --source-length 8 --json"),
+        )
+        .try_into()
+        .unwrap();
+        let fields = [
+            "engine",
+            "dtype",
+            "model",
+            "threads",
+            "src",
+            "pictures",
+            "load_s",
+            "first_token_s",
+            "rss_mb",
+        ];
+        assert_eq!(keys(&line), fields);
+        assert!(line["first_token_s"].as_f64().unwrap() > line["load_s"].as_f64().unwrap());
+    }
+}
+
+#[test]
+fn each_kernel_has_a_line_and_with_the_roofline_a_share() {
+    let place = Place::new();
+    t5(&place);
+    let kernels = lines(
+        &place,
+        "kernels --checkpoint t5 --batch 2 --source-length 4 --repeats 1 --json",
+    );
+    let fields = [
+        "engine", "dtype", "model", "threads", "batch", "src", "stage", "kernel", "shape", "us", "gflop_s",
+        "gb_s",
+    ];
+    assert!(kernels.iter().all(|line| keys(line) == fields));
+    let shape = |stage: &str, kernel: &str| {
+        let found = kernels
+            .iter()
+            .find(|line| line["stage"] == stage && line["kernel"] == kernel);
+        found.unwrap_or_else(|| panic!("{stage} {kernel}"))["shape"].clone()
+    };
+    assert_eq!(shape("encode", "query_key_value"), "8x32x96");
+    assert_eq!(shape("decode", "feed_forward_up"), "2x32x96");
+    assert_eq!(shape("decode", "logits"), "2x32x96");
+    assert_eq!(shape("decode", "cross_attention"), "2x4x4x8");
+
+    let roofline = lines(
+        &place,
+        "roofline --checkpoint t5 --batch 2 --source-length 4 --repeats 1 --json",
+    );
+    let machine = [
+        "engine",
+        "threads",
+        "memory_gb_s",
+        "cache_gb_s",
+        "f32_gflop_s",
+        "bf16_gflop_s",
+        "int8_gop_s",
+    ];
+    assert_eq!(keys(&roofline[0]), machine);
+    assert!(machine[1..5].iter().all(|field| is_positive(&roofline[0][field])));
+    assert_eq!(roofline.len(), 1 + kernels.len());
+    assert!(roofline[1..].iter().all(|line| is_positive(&line["share"])));
+    assert_eq!(lines(&place, "roofline --machine --json").len(), 1);
+}
+
+#[test]
+fn a_table_has_a_row_for_each_case_under_the_names_of_its_columns() {
+    let place = Place::new();
+    t5(&place);
+    let ended = run(
+        &place,
+        "decode --checkpoint t5 --batch 1,2 --new-tokens 2 --repeats 1 --quiet",
+    );
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<&str>> = ended
+        .stdout
+        .lines()
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0], CASE_FIELDS);
+    assert!(rows.iter().all(|row| row.len() == CASE_FIELDS.len()));
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_and_told() {
+    let place = Place::new();
+    t5(&place);
+    beit3(&place);
+    let refusal = |args: &str| {
+        let ended = run(&place, args);
+        assert_eq!(
+            (ended.code, ended.stdout.as_str()),
+            (Some(2), ""),
+            "{}",
+            ended.told()
+        );
+        ended.stderr
+    };
+    assert_snapshot!("no_batch", refusal("decode --batch 1,0"));
+    assert_snapshot!("list_with_a_word", refusal("encode --source-length 64,long"));
+    assert_snapshot!("other_dtype", refusal("decode --dtype int4"));
+    assert_snapshot!("dtype_to_come", refusal("decode --checkpoint t5 --dtype int8"));
+    assert_snapshot!("no_words", refusal("decode --checkpoint beit3 --repeats 1"));
+    assert_snapshot!(
+        "pictures_for_a_text_model",
+        refusal("encode --checkpoint t5 --pictures 1")
+    );
+    assert_snapshot!(
+        "source_too_long",
+        refusal("encode --checkpoint beit3 --source-length 100")
+    );
+    assert_snapshot!(
+        "nothing_to_encode",
+        refusal("encode --checkpoint t5 --source-length 0")
+    );
+    assert_snapshot!(
+        "tokens_in_a_table",
+        refusal("decode --checkpoint t5 --show-tokens")
+    );
+    let missing = run(&place, "encode --checkpoint nowhere.safetensors --json");
+    assert_eq!(missing.code, Some(2));
+    assert_eq!(missing.json()["error"]["kind"], "input");
+}
