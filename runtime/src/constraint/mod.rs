@@ -7,6 +7,7 @@
 
 mod choices;
 mod closing;
+mod compiled;
 mod grammar;
 mod language;
 mod numbers;
@@ -18,6 +19,7 @@ mod state;
 mod tests;
 mod vocabulary;
 
+pub(crate) use compiled::Compiled;
 pub(crate) use state::{ConstraintState, Draw};
 
 use crate::error::RequestError;
@@ -26,8 +28,8 @@ use crate::request::SamplingParams;
 use crate::tokenizer::Tokenizer;
 use choices::ChoiceTrie;
 use closing::Closing;
+use compiled::CompiledGrammar;
 use language::{Expression, Language};
-use llguidance::Matcher;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use schema::Schema;
 use serde::{Deserialize, Serialize};
@@ -139,48 +141,6 @@ pub(crate) struct Constraints {
     kept: Mutex<VecDeque<(String, Arc<Compiled>)>>,
 }
 
-/// A constraint that answers can start from.
-pub(crate) struct Compiled(Form);
-
-enum Form {
-    Choices(Arc<ChoiceTrie>),
-    Grammar(Box<CompiledGrammar>),
-}
-
-struct CompiledGrammar {
-    /// Answers start from clones, which share what they find out about the grammar.
-    matcher: Mutex<Matcher>,
-    closing: Option<Closing>,
-}
-
-impl std::fmt::Debug for Compiled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compiled").finish_non_exhaustive()
-    }
-}
-
-impl Compiled {
-    /// Starts an answer.
-    pub(crate) fn start(&self) -> ConstraintState {
-        match &self.0 {
-            Form::Choices(trie) => ConstraintState::choices(Arc::clone(trie)),
-            Form::Grammar(grammar) => {
-                let CompiledGrammar { matcher, closing } = grammar.as_ref();
-                let matcher = matcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                ConstraintState::grammar(matcher, closing.clone())
-            }
-        }
-    }
-
-    /// Counts the tokens without which no answer is certain to be complete, the end included.
-    fn needed(&self) -> usize {
-        match &self.0 {
-            Form::Choices(trie) => trie.longest(),
-            Form::Grammar(grammar) => grammar.closing.as_ref().map_or(1, Closing::needed),
-        }
-    }
-}
-
 impl Constraints {
     pub(crate) fn new(tokenizer: Tokenizer, ends: Ends) -> Self {
         Self {
@@ -252,9 +212,9 @@ impl Constraints {
     fn known(&self, key: &str) -> Option<Arc<Compiled>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let place = kept.iter().position(|(known, _)| known == key)?;
-        let entry = kept.remove(place)?;
-        let compiled = Arc::clone(&entry.1);
-        kept.push_front(entry);
+        let (key, known) = kept.remove(place)?;
+        let compiled = known.renewed().map_or(known, Arc::new);
+        kept.push_front((key, Arc::clone(&compiled)));
         Some(compiled)
     }
 
@@ -262,7 +222,7 @@ impl Constraints {
         match constraint {
             Constraint::Choices(choices) => {
                 let trie = ChoiceTrie::new(choices, &self.tokenizer, &self.ends)?;
-                Ok(Compiled(Form::Choices(Arc::new(trie))))
+                Ok(Compiled::choices(trie))
             }
             Constraint::Regex(pattern) => with_stack(|| self.regex(pattern)),
             Constraint::JsonSchema(schema) => with_stack(|| self.json_schema(schema)),
@@ -343,19 +303,8 @@ impl Constraints {
             Closing::new(language, start, Arc::clone(vocabulary))
         });
         let closing = closing.transpose()?;
-        let parser = vocabulary
-            .factory()
-            .create_parser(grammar)
-            .map_err(|error| first_lines(&error.to_string()))?;
-        let mut matcher = Matcher::new(Ok(parser));
-        // What is wrong may show only once the grammar is used.
-        matcher
-            .compute_mask_or_eos()
-            .map_err(|error| first_lines(&error.to_string()))?;
-        Ok(Compiled(Form::Grammar(Box::new(CompiledGrammar {
-            matcher: Mutex::new(matcher),
-            closing,
-        }))))
+        let grammar = CompiledGrammar::new(vocabulary, grammar, closing)?;
+        Ok(Compiled::grammar(grammar))
     }
 }
 

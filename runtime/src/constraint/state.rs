@@ -2,6 +2,7 @@
 
 use super::choices::ChoiceTrie;
 use super::closing::{Closing, Step};
+use super::compiled::CompiledGrammar;
 use crate::generation::Ends;
 use crate::sampling::{Choice, LogNormalizer, Sampler};
 use crate::stream::Alternative;
@@ -23,9 +24,45 @@ enum Form {
         place: usize,
     },
     Grammar {
-        matcher: Box<Matcher>,
+        follower: Box<Follower>,
         closing: Option<Box<Closing>>,
     },
+}
+
+/// Follows a grammar.
+struct Follower {
+    matcher: Matcher,
+    written: Vec<TokenId>,
+    /// Whose lexer it shares with other answers; nothing once it has its own.
+    origin: Option<Arc<CompiledGrammar>>,
+}
+
+impl Follower {
+    /// Asks the matcher. Where that fails, another answer may have used up the lexer that they share: then it is asked
+    /// again with a lexer of its own.
+    fn ask<T>(&mut self, ask: impl Fn(&mut Matcher) -> Result<T, String>) -> Result<T, String> {
+        match ask(&mut self.matcher) {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                let origin = self.origin.take().ok_or_else(|| too_complex(&error))?;
+                self.matcher = origin
+                    .resume(&self.written)
+                    .map_err(|error| too_complex(&error))?;
+                ask(&mut self.matcher).map_err(|error| too_complex(&error))
+            }
+        }
+    }
+
+    fn allowed(&mut self) -> Result<Vec<TokenId>, String> {
+        let mask = self.ask(|matcher| matcher.compute_mask_or_eos().map_err(|error| error.to_string()))?;
+        Ok(mask.iter().collect())
+    }
+
+    fn follow(&mut self, id: TokenId) -> Result<(), String> {
+        self.ask(|matcher| matcher.consume_token(id).map_err(|error| error.to_string()))?;
+        self.written.push(id);
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for ConstraintState {
@@ -55,10 +92,16 @@ impl ConstraintState {
         }
     }
 
-    pub(super) fn grammar(matcher: Matcher, closing: Option<Closing>) -> Self {
+    pub(super) fn grammar(origin: Arc<CompiledGrammar>) -> Self {
+        let (matcher, closing) = origin.start();
+        let follower = Follower {
+            matcher,
+            written: Vec::new(),
+            origin: Some(origin),
+        };
         Self {
             form: Form::Grammar {
-                matcher: Box::new(matcher),
+                follower: Box::new(follower),
                 closing: closing.map(Box::new),
             },
         }
@@ -108,12 +151,7 @@ impl ConstraintState {
                 ids.sort_unstable();
                 Ok(ids)
             }
-            Form::Grammar { matcher, .. } => {
-                let mask = matcher
-                    .compute_mask_or_eos()
-                    .map_err(|error| too_complex(&error.to_string()))?;
-                Ok(mask.iter().collect())
-            }
+            Form::Grammar { follower, .. } => follower.allowed(),
         }
     }
 
@@ -159,10 +197,8 @@ impl ConstraintState {
                     return Err("the answer ended before it was complete".to_owned());
                 }
             }
-            Form::Grammar { matcher, closing } => {
-                matcher
-                    .consume_token(id)
-                    .map_err(|error| too_complex(&error.to_string()))?;
+            Form::Grammar { follower, closing } => {
+                follower.follow(id)?;
                 if let Some(closing) = closing {
                     let step: Option<Step> = closing.after(id, left.saturating_sub(1));
                     let step =

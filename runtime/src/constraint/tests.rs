@@ -339,6 +339,59 @@ fn hostile_constraints_are_answered_quickly_and_without_panics() {
     }
 }
 
+/// Makes a grammar in which an answer that begins with `z` uses up what a step of the lexer may cost, since what follows
+/// depends on each of the last hundred letters; other answers need next to nothing.
+fn greedy() -> Constraint {
+    let far = (b'a'..=b'y').map(|letter| format!("{}[a-z]{{{letter}}}", char::from(letter)));
+    let far: Vec<String> = far.collect();
+    Constraint::Lark(format!("start: /x{{3}}|z[a-z]*({})/", far.join("|")))
+}
+
+/// Writes the tokens of a text.
+fn write_text(constraints: &Constraints, state: &mut ConstraintState, text: &str) -> Result<(), String> {
+    let params = SamplingParams::default();
+    let mut sampler = Sampler::new(&params);
+    for (step, byte) in text.char_indices().map(|(at, c)| (at, c.to_string())) {
+        let bytes = constraints.vocabulary().unwrap().cut(byte.as_bytes()).unwrap();
+        for id in bytes {
+            let mut logits = vec![0.0; constraints.tokenizer.vocab_size()];
+            logits[id as usize] = 9.0;
+            let draw = Draw {
+                logits: &logits,
+                processed: &logits,
+                sampler: &mut sampler,
+                step,
+                left: 900,
+                ends: &constraints.ends,
+            };
+            state.draw(draw)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_answer_that_uses_up_the_lexer_fails_alone() {
+    let json = sentencepiece_to_json(include_bytes!("../../tests/fixtures/tokenizer.model")).unwrap();
+    let fresh = constraints(Tokenizer::from_json(&json).unwrap());
+    let params = sampling(greedy(), 900);
+    let start = || fresh.compile(&params).unwrap().unwrap().start();
+    let (mut beside, mut unstarted) = (start(), start());
+    write_text(&fresh, &mut beside, "x").unwrap();
+    // Every order of a and b in what was read last is a state of its own.
+    let letters: Vec<char> = ('a'..='z').collect();
+    let letter = |n: u32| letters[(n.wrapping_mul(2_654_435_761) >> 16) as usize % 26];
+    let text: String = (0..400).map(letter).collect();
+    let failure = write_text(&fresh, &mut start(), &format!("z{text}")).unwrap_err();
+    assert!(failure.contains("cannot be followed further"), "{failure}");
+    write_text(&fresh, &mut beside, "xx").unwrap();
+    write_text(&fresh, &mut unstarted, "xxx").unwrap();
+    write_text(&fresh, &mut start(), "xxx").unwrap();
+    let ends =
+        |state: &mut ConstraintState| state.allowed().unwrap() == fresh.ends.iter().collect::<Vec<_>>();
+    assert!(ends(&mut beside) && ends(&mut unstarted));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

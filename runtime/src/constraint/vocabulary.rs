@@ -11,6 +11,9 @@ use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTr
 /// The longest token that may be written under a constraint; what is longer is a run of spaces or the like.
 const MAX_TOKEN_BYTES: usize = 128;
 
+/// The most states of a lexer.
+pub(super) const MAX_LEXER_STATES: usize = 50_000;
+
 /// Limits of grammars: what one may cost to compile, and a step to compute.
 fn limits() -> ParserLimits {
     ParserLimits {
@@ -18,7 +21,7 @@ fn limits() -> ParserLimits {
         initial_lexer_fuel: 300_000,
         step_lexer_fuel: 100_000,
         step_max_items: 20_000,
-        max_lexer_states: 50_000,
+        max_lexer_states: MAX_LEXER_STATES,
         max_grammar_size: 50_000,
         precompute_large_lexemes: false,
         verbose_errors: false,
