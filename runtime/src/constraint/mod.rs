@@ -254,6 +254,7 @@ impl Constraints {
         };
         // Anchors at the ends are understood, but not within a group.
         let (body_hir, _) = regex::without_anchors(&hir);
+        let body_hir = regex::without_captures(&body_hir);
         let grammar = TopLevelGrammar::from_regex(&format!("{space}(?:{body_hir})"));
         self.grammar(grammar, Some((language, body)))
     }

@@ -4,6 +4,12 @@
 pub(super) const MAX_DIGITS: usize = 15;
 /// The most digits behind the point.
 const MAX_FRACTION: usize = 6;
+/// The most digits behind the point of a number between open bounds: one more than bounds have.
+const MAX_SCALE: u32 = 7;
+/// The number behind the largest one.
+const LIMIT: i128 = 10_i128.pow(15);
+/// The number behind the largest one with a fraction: all digits, less those behind the point.
+const FRACTION_LIMIT: i128 = 10_i128.pow(9);
 
 /// A number, exactly: `value / 10^scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +80,8 @@ impl Bounds {
 /// Makes an expression for the numbers between bounds, or nothing where there are none.
 ///
 /// Whole bounds allow whole numbers and fractions of up to six digits; with other or exclusive bounds, all numbers have
-/// as many digits behind the point as the finest bound, at least two.
+/// as many digits behind the point as the finest bound, at least two; more where none lies between the bounds, and fewer
+/// where there are too many in front of it.
 pub(super) fn number(bounds: &Bounds, integer: bool) -> Option<String> {
     let exclusive = bounds.exclusive_minimum.is_some() || bounds.exclusive_maximum.is_some();
     let finest = bounds.all().map(|bound| bound.scale).max().unwrap_or(0);
@@ -84,23 +91,27 @@ pub(super) fn number(bounds: &Bounds, integer: bool) -> Option<String> {
     if finest == 0 && !exclusive {
         return general(bounds);
     }
-    let scale = finest.max(2);
-    let (lowest, highest) = bounds.units(scale, 10_i128.pow(15) - 1);
-    signed(lowest, highest, scale as usize)
+    let usual = finest.max(2);
+    let mut scales = (usual..=MAX_SCALE).chain((finest..usual).rev());
+    scales.find_map(|scale| {
+        let (lowest, highest) = bounds.units(scale, LIMIT - 1);
+        signed(lowest, highest, scale as usize)
+    })
 }
 
 /// Whole numbers; bounds with fractions are rounded towards each other.
 fn whole(bounds: &Bounds, finest: u32) -> Option<String> {
     let unit = 10_i128.pow(finest);
-    let (lowest, highest) = bounds.units(finest, (10_i128.pow(15) - 1) * unit);
+    let (lowest, highest) = bounds.units(finest, (LIMIT - 1) * unit);
     let lowest = -(-lowest).div_euclid(unit);
     signed(lowest, highest.div_euclid(unit), 0)
 }
 
-/// Whole numbers, and fractions between them.
+/// Whole numbers, and fractions between them as far as their digits go.
 fn general(bounds: &Bounds) -> Option<String> {
-    let (lowest, highest) = bounds.units(0, 10_i128.pow(9) - 1);
+    let (lowest, highest) = bounds.units(0, LIMIT - 1);
     let mut options = vec![signed(lowest, highest, 0)?];
+    let (lowest, highest) = (lowest.max(-FRACTION_LIMIT), highest.min(FRACTION_LIMIT));
     let fraction = format!(r"\.[0-9]{{1,{MAX_FRACTION}}}");
     if highest > 0 {
         options.extend(digits(lowest.max(0), highest - 1, 0).map(|whole| format!("{whole}{fraction}")));
@@ -231,6 +242,50 @@ mod tests {
                 && !matches(&any, "1.")
                 && !matches(&any, "01")
         );
+    }
+
+    #[test]
+    fn bounds_beyond_a_thousand_million_leave_whole_numbers() {
+        let bounds = Bounds {
+            minimum: decimal("2000000000"),
+            ..Bounds::default()
+        };
+        let large = number(&bounds, false).unwrap();
+        assert!(matches(&large, "2000000000") && matches(&large, "999999999999999"));
+        assert!(!matches(&large, "1999999999") && !matches(&large, "5") && !matches(&large, "5.5"));
+        let any = number(&Bounds::default(), false).unwrap();
+        assert!(
+            matches(&any, "-1000000000") && matches(&any, "999999999.5") && !matches(&any, "1000000000.5")
+        );
+        let bounds = Bounds {
+            exclusive_minimum: decimal("100000000000000"),
+            ..Bounds::default()
+        };
+        let open = number(&bounds, false).unwrap();
+        assert!(matches(&open, "100000000000001") && !matches(&open, "100000000000000"));
+    }
+
+    #[test]
+    fn narrow_open_bounds_are_given_more_digits() {
+        let open = |low: &str, high: &str| {
+            let bounds = Bounds {
+                exclusive_minimum: decimal(low),
+                exclusive_maximum: decimal(high),
+                ..Bounds::default()
+            };
+            number(&bounds, false)
+        };
+        let narrow = open("0.5", "0.51").unwrap();
+        assert!(matches(&narrow, "0.501") && matches(&narrow, "0.509"));
+        assert!(!matches(&narrow, "0.500") && !matches(&narrow, "0.510") && !matches(&narrow, "0.51"));
+        assert!(matches(&open("0", "0.000001").unwrap(), "0.0000009"));
+        assert!(matches(&open("-0.000001", "0").unwrap(), "-0.0000001"));
+        assert_eq!(
+            open("123456789.123456", "123456789.123457"),
+            None,
+            "it would have 16 digits"
+        );
+        assert_eq!(open("0.5", "0.5"), None);
     }
 
     #[test]

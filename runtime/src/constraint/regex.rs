@@ -2,7 +2,7 @@
 
 use super::language::{ByteSet, Expression, Language};
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind, Look};
+use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind, Look, Repetition};
 use regex_syntax::utf8::{Utf8Sequence, Utf8Sequences};
 
 /// The deepest nesting of groups.
@@ -105,6 +105,21 @@ fn look_name(look: Look) -> &'static str {
         Look::Start | Look::StartLF | Look::StartCRLF => "`^` inside of the expression",
         Look::End | Look::EndLF | Look::EndCRLF => "`$` inside of the expression",
         _ => "a word boundary",
+    }
+}
+
+/// Takes the groups' names and numbers away: to the grammar library some names mean more than a group.
+pub(super) fn without_captures(hir: &Hir) -> Hir {
+    let all = |parts: &[Hir]| parts.iter().map(without_captures).collect();
+    match hir.kind() {
+        HirKind::Capture(capture) => without_captures(&capture.sub),
+        HirKind::Repetition(repetition) => Hir::repetition(Repetition {
+            sub: Box::new(without_captures(&repetition.sub)),
+            ..repetition.clone()
+        }),
+        HirKind::Concat(parts) => Hir::concat(all(parts)),
+        HirKind::Alternation(parts) => Hir::alternation(all(parts)),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => hir.clone(),
     }
 }
 

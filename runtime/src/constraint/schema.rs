@@ -2,9 +2,9 @@
 //!
 //! Only keywords whose every answer can be completed in time are known; others are refused by name rather than ignored.
 //! What is read may be narrower than the schema: an answer has no white space, names properties in the order of the
-//! schema and no others, and its numbers have at most [`MAX_DIGITS`](super::numbers::MAX_DIGITS) digits.
+//! schema and no others, and its numbers have at most [`MAX_DIGITS`] digits.
 
-use super::numbers::{Bounds, Decimal, number};
+use super::numbers::{Bounds, Decimal, MAX_DIGITS, number};
 use serde_json::{Map, Value};
 
 /// The deepest nesting of schemas.
@@ -384,7 +384,7 @@ fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<
         match decimal {
             Some(decimal) => Ok(Some(decimal)),
             None => place.at(keyword).wrong(format_args!(
-                "expected a number of at most 15 digits, 6 of them behind the point, found {}",
+                "expected a number of at most {MAX_DIGITS} digits, 6 of them behind the point, found {}",
                 short(value)
             )),
         }
@@ -397,7 +397,10 @@ fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<
     };
     match number(&bounds, integer) {
         Some(regex) => Ok(Schema::Regex(regex)),
-        None => place.wrong("no number lies between these bounds"),
+        None => place.wrong(format_args!(
+            "no {} of at most {MAX_DIGITS} digits lies between these bounds",
+            if integer { "whole number" } else { "number" }
+        )),
     }
 }
 

@@ -109,6 +109,22 @@ fn a_regular_expression_is_about_the_text_that_is_shown() {
 }
 
 #[test]
+fn a_groups_name_means_nothing() {
+    for name in ["stop", "word"] {
+        let pattern = format!("c(?P<{name}>a(?<inner>t)){{1,2}}(?P<last>s)?");
+        let params = sampling(Constraint::Regex(pattern), 12);
+        let mut seen: Vec<String> = (0..60)
+            .map(|seed| write(&BYT5, &params, seed).unwrap().0)
+            .collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen, ["cat", "catat", "catats", "cats"]);
+    }
+    let params = sampling(Constraint::Regex("(?P<stop>cat)".to_owned()), 12);
+    assert_eq!(write(&BYT5, &params, 0), Ok(("cat".to_owned(), true)));
+}
+
+#[test]
 fn the_first_word_may_be_written_with_its_space_or_without() {
     let compiled = OWN
         .compile(&sampling(Constraint::Regex("cat|dog".to_owned()), 8))
