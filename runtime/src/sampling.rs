@@ -3,7 +3,7 @@
 use crate::request::SamplingParams;
 use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
-use crate::truncation::Truncation;
+use crate::truncation::{Candidate, Truncation};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::cmp::Ordering;
@@ -59,11 +59,11 @@ impl Sampler {
         let id = if self.temperature > 0.0 {
             self.draw(logits, step)
         } else {
-            likeliest(logits)
+            likeliest(logits).and_then(|id| TokenId::try_from(id).ok())
         }?;
         Some(Choice {
-            id: TokenId::try_from(id).ok()?,
-            log_probability: normalizer.log_probability(logits, id)?,
+            id,
+            log_probability: normalizer.log_probability(logits, id as usize)?,
         })
     }
 
@@ -89,36 +89,25 @@ impl Sampler {
         highest(logits, count).iter().filter_map(alternative).collect()
     }
 
-    fn draw(&mut self, logits: &[f32], step: usize) -> Option<usize> {
-        let (order, weights) = self.weights(logits)?;
-        let total: f64 = weights.iter().sum();
+    fn draw(&mut self, logits: &[f32], step: usize) -> Option<TokenId> {
+        let candidates = self.candidates(logits);
+        let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
         let mut target = self.uniform(step) * total;
-        for (id, weight) in order.iter().zip(&weights) {
-            target -= weight;
-            if target < 0.0 {
-                return Some(*id);
-            }
-        }
+        let drawn = candidates.iter().find(|candidate| {
+            target -= candidate.weight;
+            target < 0.0
+        });
         // Rounding can leave a little over; it belongs to the last token that can be drawn at all.
-        order
-            .iter()
-            .zip(&weights)
-            .rfind(|(_, weight)| **weight > 0.0)
-            .map(|(id, _)| *id)
+        let last = || candidates.iter().rfind(|candidate| candidate.weight > 0.0);
+        drawn.or_else(last).map(|candidate| candidate.id)
     }
 
-    /// Lists ids and their probabilities up to a common factor, the likeliest first; what is not to be drawn has 0, or no
-    /// probability at all.
-    fn weights(&self, logits: &[f32]) -> Option<(Vec<usize>, Vec<f64>)> {
-        let order = self.truncation.candidates(logits);
-        let highest = order.first().and_then(|id| logits.get(*id)).copied()?;
-        let weight = |id: &usize| {
-            let logit = logits.get(*id).copied().unwrap_or(f32::NEG_INFINITY);
-            (f64::from(logit - highest) / f64::from(self.temperature)).exp()
-        };
-        let mut weights: Vec<f64> = order.iter().map(weight).collect();
-        self.truncation.truncate(&mut weights);
-        Some((order, weights))
+    /// Lists the tokens that are drawn from.
+    fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let temperature = f64::from(self.temperature);
+        let weight = |logit: f32| (f64::from(logit - highest) / temperature).exp();
+        self.truncation.candidates(logits, weight)
     }
 
     /// Draws the step's number from 0 to 1.
@@ -129,33 +118,33 @@ impl Sampler {
     }
 }
 
-/// Orders ids by their logits, the highest first; equal ones by id, and what is not a number last.
-fn descending(logits: &[f32], a: usize, b: usize) -> Ordering {
-    let logit = |id: usize| {
-        logits
-            .get(id)
-            .copied()
-            .filter(|x| !x.is_nan())
-            .unwrap_or(f32::NEG_INFINITY)
-    };
-    logit(b).total_cmp(&logit(a)).then(a.cmp(&b))
+/// Orders logits, the highest first, and what is not a number last.
+pub(crate) fn descending(a: f32, b: f32) -> Ordering {
+    let number = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
+    number(b).total_cmp(&number(a))
+}
+
+/// Orders ids by their logits, the highest first; equal ones by id.
+fn by_logit(logits: &[f32], a: usize, b: usize) -> Ordering {
+    let logit = |id: usize| logits.get(id).copied().unwrap_or(f32::NEG_INFINITY);
+    descending(logit(a), logit(b)).then(a.cmp(&b))
 }
 
 /// Lists the ids of the `count` highest logits, the highest first.
 pub(crate) fn highest(logits: &[f32], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
-    let by_logit = |a: &usize, b: &usize| descending(logits, *a, *b);
+    let order_of = |a: &usize, b: &usize| by_logit(logits, *a, *b);
     if count < order.len() {
-        order.select_nth_unstable_by(count, by_logit);
+        order.select_nth_unstable_by(count, order_of);
         order.truncate(count);
     }
-    order.sort_unstable_by(by_logit);
+    order.sort_unstable_by(order_of);
     order
 }
 
 /// Finds the highest of some logits, of equal ones the first.
 pub(crate) fn likeliest(logits: &[f32]) -> Option<usize> {
-    (0..logits.len()).min_by(|a, b| descending(logits, *a, *b))
+    (0..logits.len()).min_by(|a, b| by_logit(logits, *a, *b))
 }
 
 /// The logarithm of the sum of exponentials, which turns logits into log-probabilities.
@@ -338,9 +327,9 @@ mod tests {
         let recorded: Vec<Recorded> = serde_json::from_str(recorded).unwrap();
         assert_eq!(recorded.len(), 64);
         for Recorded { logits, params, kept } in recorded {
-            let (order, weights) = Sampler::new(&params).weights(&logits).unwrap();
-            let left = order.iter().zip(weights).filter(|(_, weight)| *weight > 0.0);
-            let mut left: Vec<usize> = left.map(|(id, _)| *id).collect();
+            let candidates = Sampler::new(&params).candidates(&logits);
+            let left = candidates.iter().filter(|candidate| candidate.weight > 0.0);
+            let mut left: Vec<usize> = left.map(|candidate| candidate.id as usize).collect();
             left.sort_unstable();
             assert_eq!(left, kept, "{params:?} of {logits:?}");
         }

@@ -1,4 +1,4 @@
-//! Constrained answers without an engine, for tests and benches.
+//! Constrained answers and draws without an engine, for tests and benches.
 
 use crate::constraint::{ConstraintState, Constraints, Draw};
 use crate::error::RequestError;
@@ -89,5 +89,22 @@ impl ConstrainedAnswer {
             return Ok(None);
         }
         Ok(Some(choice.id))
+    }
+}
+
+/// Draws tokens from logits that the caller makes.
+#[derive(Debug)]
+pub struct Draws(Sampler);
+
+impl Draws {
+    /// Draws as the parameters say.
+    #[must_use]
+    pub fn new(sampling: &SamplingParams) -> Self {
+        Self(Sampler::new(sampling))
+    }
+
+    /// Draws the token of a step from logits `[V]`; nothing where they are no numbers.
+    pub fn draw(&mut self, logits: &[f32], step: usize) -> Option<TokenId> {
+        self.0.sample(logits, step).map(|choice| choice.id)
     }
 }

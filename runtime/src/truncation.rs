@@ -5,7 +5,12 @@
 //! typical, token always stays.
 
 use crate::request::SamplingParams;
-use crate::sampling::highest;
+use crate::sampling::{descending, highest};
+use crate::tokenizer::TokenId;
+use std::cmp::Ordering;
+
+/// How many are put into order at first where nobody knows how many will be needed.
+const FIRST_IN_ORDER: usize = 64;
 
 /// Cuts off the tokens that are not to be drawn.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +19,15 @@ pub(crate) struct Truncation {
     top_p: f64,
     min_p: f64,
     typical_p: f64,
+}
+
+/// A token that may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) id: TokenId,
+    pub(crate) logit: f32,
+    /// Its probability, up to a factor that all have in common.
+    pub(crate) weight: f64,
 }
 
 impl Truncation {
@@ -26,72 +40,125 @@ impl Truncation {
         }
     }
 
-    /// Lists the ids of the `top_k` highest logits, the highest first.
-    pub(crate) fn candidates(&self, logits: &[f32]) -> Vec<usize> {
-        highest(logits, self.top_k)
+    /// Lists the tokens that are to be drawn from: the likeliest first where `top_k` or `top_p` needs them in order, else
+    /// by id.
+    ///
+    /// `weight` tells the weight of a logit.
+    pub(crate) fn candidates(&self, logits: &[f32], weight: impl Fn(f32) -> f64) -> Vec<Candidate> {
+        let candidate = |(id, logit): (TokenId, f32)| Candidate {
+            id,
+            logit,
+            weight: weight(logit),
+        };
+        let mut candidates: Vec<Candidate> = if self.top_k < logits.len() {
+            let first = highest(logits, self.top_k).into_iter();
+            let known = |id: usize| Some((TokenId::try_from(id).ok()?, *logits.get(id)?));
+            first.filter_map(known).map(candidate).collect()
+        } else {
+            (0..).zip(logits.iter().copied()).map(candidate).collect()
+        };
+        self.truncate(&mut candidates);
+        candidates
     }
 
-    /// Cuts off the end of the candidates' weights, and sets to 0 the weights of those that are not typical.
-    ///
-    /// The weights are the candidates' probabilities, the highest first, up to a common factor.
-    pub(crate) fn truncate(&self, weights: &mut Vec<f64>) {
-        weights.truncate(nucleus(weights, self.top_p));
-        weights.truncate(plausible(weights, self.min_p));
-        keep_typical(weights, self.typical_p);
+    fn truncate(&self, candidates: &mut Vec<Candidate>) {
+        keep_nucleus(candidates, self.top_p);
+        keep_plausible(candidates, self.min_p);
+        keep_typical(candidates, self.typical_p);
     }
 }
 
-/// Counts the likeliest tokens that together reach a share of the total weight.
+/// Keeps the likeliest tokens that together reach a share of the total weight, and puts them into order.
 ///
 /// Source: Holtzman et al. 2020, nucleus sampling (arXiv 1904.09751), section 3.1.
-fn nucleus(weights: &[f64], share: f64) -> usize {
-    if share >= 1.0 {
-        return weights.len();
-    }
-    let needed = share * weights.iter().sum::<f64>();
-    let mut sum = 0.0;
-    let reached = weights.iter().position(|weight| {
-        sum += weight;
-        sum >= needed
-    });
-    reached.map_or(weights.len(), |last| last + 1)
-}
-
-/// Counts the tokens that have at least a share of the likeliest one's weight.
-///
-/// Source: Nguyen et al. 2024, min-p sampling (arXiv 2407.01082), section 3.
-fn plausible(weights: &[f64], share: f64) -> usize {
-    let least = weights.first().map_or(0.0, |highest| share * highest);
-    weights.partition_point(|weight| *weight >= least)
-}
-
-/// Sets to 0 all but the tokens whose information is nearest to the entropy, and which together reach a share of the
-/// total weight. Of tokens that are equally near, all stay or none.
-///
-/// Source: Meister et al. 2023, locally typical sampling (arXiv 2202.00666), section 4.
-fn keep_typical(weights: &mut [f64], share: f64) {
+fn keep_nucleus(candidates: &mut Vec<Candidate>, share: f64) {
     if share >= 1.0 {
         return;
     }
-    let total: f64 = weights.iter().sum();
-    let information = |weight: f64| -(weight / total).ln();
-    let possible = weights.iter().filter(|weight| **weight > 0.0);
-    let entropy: f64 = possible.map(|weight| weight / total * information(*weight)).sum();
-    let distance = |weight: f64| (information(weight) - entropy).abs();
-    let mut nearest_first = weights.to_vec();
-    nearest_first.sort_by(|a, b| distance(*a).total_cmp(&distance(*b)));
-    let mut sum = 0.0;
-    let last = nearest_first.iter().find(|weight| {
-        sum += **weight;
-        sum >= share * total
-    });
-    // Rounding can keep the sum of all below the share; then all stay.
-    let furthest = last.map_or(f64::INFINITY, |weight| distance(*weight));
-    for weight in weights {
-        if distance(*weight) > furthest {
-            *weight = 0.0;
-        }
+    let likelier = |a: &Candidate, b: &Candidate| descending(a.logit, b.logit).then(a.id.cmp(&b.id));
+    let needed = share * total(candidates);
+    keep_first(candidates, needed, likelier, |candidate| candidate.weight);
+}
+
+/// Keeps the tokens that have at least a share of the likeliest one's weight.
+///
+/// Source: Nguyen et al. 2024, min-p sampling (arXiv 2407.01082), section 3.
+fn keep_plausible(candidates: &mut Vec<Candidate>, share: f64) {
+    if share <= 0.0 {
+        return;
     }
+    let weights = candidates.iter().map(|candidate| candidate.weight);
+    let least = share * weights.fold(0.0, f64::max);
+    candidates.retain(|candidate| candidate.weight >= least);
+}
+
+/// Keeps the tokens whose information is nearest to the entropy, and which together reach a share of the total weight. Of
+/// tokens that are equally near, all stay or none.
+///
+/// Source: Meister et al. 2023, locally typical sampling (arXiv 2202.00666), section 4.
+fn keep_typical(candidates: &mut Vec<Candidate>, share: f64) {
+    if share >= 1.0 {
+        return;
+    }
+    let total = total(candidates);
+    let weights = candidates.iter().map(|candidate| candidate.weight);
+    let informed: Vec<(f64, f64)> = weights.map(|weight| (-(weight / total).ln(), weight)).collect();
+    let possible = informed.iter().filter(|(_, weight)| *weight > 0.0);
+    let entropy: f64 = possible
+        .map(|(information, weight)| weight / total * information)
+        .sum();
+    let distance = |information: f64| (information - entropy).abs();
+    let mut nearest = informed.clone();
+    let nearer = |a: &(f64, f64), b: &(f64, f64)| distance(a.0).total_cmp(&distance(b.0));
+    // Rounding can keep the sum of all below the share; then all stay.
+    let furthest = if keep_first(&mut nearest, share * total, nearer, |(_, weight)| *weight) {
+        nearest
+            .last()
+            .map_or(0.0, |(information, _)| distance(*information))
+    } else {
+        f64::INFINITY
+    };
+    let mut informed = informed.into_iter();
+    candidates.retain(|_| {
+        let own = informed.next();
+        own.is_some_and(|(information, _)| distance(information) <= furthest)
+    });
+}
+
+fn total(candidates: &[Candidate]) -> f64 {
+    candidates.iter().map(|candidate| candidate.weight).sum()
+}
+
+/// Puts as many items into order as together reach a weight, the first in the order first, and drops the rest. Tells whether
+/// the weight was reached; all items stay where not.
+///
+/// Few are mostly enough, so more and more are put into order until they are.
+fn keep_first<T>(
+    items: &mut Vec<T>,
+    needed: f64,
+    order: impl Fn(&T, &T) -> Ordering + Copy,
+    weight: impl Fn(&T) -> f64,
+) -> bool {
+    let (mut done, mut count, mut sum) = (0, FIRST_IN_ORDER, 0.0);
+    while let Some(rest) = items.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let next = if count < rest.len() {
+            rest.select_nth_unstable_by(count, order).0
+        } else {
+            rest
+        };
+        next.sort_unstable_by(order);
+        let reached = next.iter().position(|item| {
+            sum += weight(item);
+            sum >= needed
+        });
+        if let Some(last) = reached {
+            items.truncate(done + last + 1);
+            return true;
+        }
+        done += next.len();
+        count *= 8;
+    }
+    false
 }
 
 #[cfg(test)]
@@ -103,12 +170,23 @@ mod tests {
     fn left(change: impl FnOnce(&mut SamplingParams), weights: &[f64]) -> Vec<usize> {
         let mut params = SamplingParams::default();
         change(&mut params);
-        let mut kept = weights.to_vec();
+        // The order is that of the weights.
+        let mut kept: Vec<Candidate> = (0_u16..)
+            .zip(weights)
+            .map(|(id, weight)| Candidate {
+                id: id.into(),
+                logit: -f32::from(id),
+                weight: *weight,
+            })
+            .collect();
         Truncation::new(&params).truncate(&mut kept);
-        for (kept, weight) in kept.iter().zip(weights) {
-            assert!(*kept == 0.0 || kept.to_bits() == weight.to_bits());
+        for Candidate { id, weight, .. } in &kept {
+            assert_eq!(weight.to_bits(), weights[*id as usize].to_bits());
         }
-        (0..kept.len()).filter(|i| kept[*i] > 0.0).collect()
+        let possible = kept.iter().filter(|candidate| candidate.weight > 0.0);
+        let mut kept: Vec<usize> = possible.map(|candidate| candidate.id as usize).collect();
+        kept.sort_unstable();
+        kept
     }
 
     /// Probabilities of 1/2, 1/4, 1/8 and 1/8: information of 1, 2, 3 and 3 bits, entropy of 1.75 bits.
@@ -157,6 +235,23 @@ mod tests {
         let all = |p: &mut SamplingParams| (p.top_p, p.min_p, p.typical_p) = (0.9, 0.5, 0.7);
         // 7/8 < 0.9 keeps all, half of the highest keeps two, and 2/3 of the weight are not enough.
         assert_eq!(left(all, &HALVES), [0, 1]);
+    }
+
+    #[test]
+    fn what_is_put_into_order_piece_by_piece_is_what_a_sort_puts_there() {
+        let items: Vec<u32> = (0..5000)
+            .map(|n: u32| n.wrapping_mul(2_654_435_761) % 1009)
+            .collect();
+        let mut sorted = items.clone();
+        sorted.sort_unstable();
+        for count in [1_u16, 63, 64, 65, 576, 577, 4999, 5000] {
+            let mut kept = items.clone();
+            assert!(keep_first(&mut kept, f64::from(count) - 0.5, Ord::cmp, |_| 1.0));
+            assert_eq!(kept, sorted[..usize::from(count)]);
+        }
+        let mut all = items.clone();
+        assert!(!keep_first(&mut all, 5001.0, Ord::cmp, |_| 1.0));
+        assert_eq!(all, sorted);
     }
 
     fn softmax(logits: &[f64]) -> Vec<f64> {
