@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Knows, wherever an answer is, tokens that complete it.
+///
+/// Clones share the language as it was compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Closing {
     language: Language,
@@ -16,6 +18,8 @@ pub(super) struct Closing {
     vocabulary: Arc<Vocabulary>,
     /// The tokens that complete what may follow; nothing where they are too many.
     completions: HashMap<Expression, Option<Vec<TokenId>>>,
+    /// How many tokens the completions have, all together.
+    completion_tokens: usize,
 }
 
 /// Where a token leads to.
@@ -27,6 +31,8 @@ pub(super) struct Step {
 
 /// The longest completion, in bytes; a token is at least one.
 const MAX_COMPLETION_BYTES: usize = 1 << 15;
+/// How many bytes an answer may find out about its language before it forgets what it does not need.
+pub(super) const MAX_OWN_BYTES: usize = 1 << 20;
 
 impl Closing {
     /// Finds the shortest answer of a language.
@@ -45,11 +51,12 @@ impl Closing {
             .cut(&text)
             .map_err(|character| format!("this model's vocabulary cannot spell {character:?}"))?;
         Ok(Self {
-            language,
+            language: language.share(),
             state: start,
             plan,
             vocabulary,
             completions: HashMap::new(),
+            completion_tokens: 0,
         })
     }
 
@@ -83,6 +90,19 @@ impl Closing {
     pub(super) fn take(&mut self, step: Step) {
         self.state = step.state;
         self.plan = step.plan;
+        if self.own_bytes() > MAX_OWN_BYTES {
+            self.state = self.language.keep_only(self.state);
+            self.completions = HashMap::new();
+            self.completion_tokens = 0;
+        }
+    }
+
+    /// Estimates the bytes of what this answer found out.
+    fn own_bytes(&self) -> usize {
+        let completion = 2 * size_of::<(Expression, Option<Vec<TokenId>>)>();
+        self.language.own_bytes()
+            + self.completions.len() * completion
+            + self.completion_tokens * size_of::<TokenId>()
     }
 
     fn completion(&mut self, state: Expression) -> Option<Vec<TokenId>> {
@@ -90,11 +110,14 @@ impl Closing {
             language,
             vocabulary,
             completions,
+            completion_tokens,
             ..
         } = self;
         let found = completions.entry(state).or_insert_with(|| {
             let text = language.completion(state, MAX_COMPLETION_BYTES)?;
-            vocabulary.cut(&text).ok()
+            let tokens = vocabulary.cut(&text).ok()?;
+            *completion_tokens += tokens.len();
+            Some(tokens)
         });
         found.clone()
     }

@@ -6,7 +6,8 @@
 //!
 //! Source: Owens, Reppy and Turon 2009, "Regular-expression derivatives re-examined", section 3.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// The most expressions that one answer may lead to; a language that needs more is refused or its answer fails.
 const MAX_NODES: usize = 1 << 18;
@@ -69,6 +70,28 @@ enum Node {
     Repeat(Expression, u32, Option<u32>),
 }
 
+impl Node {
+    /// Lists what it is made of.
+    fn parts(&self) -> Vec<Expression> {
+        match self {
+            Self::Never | Self::Empty | Self::Bytes(_) => Vec::new(),
+            Self::Concat(a, b) => vec![*a, *b],
+            Self::Or(parts) => parts.to_vec(),
+            Self::Repeat(part, ..) => vec![*part],
+        }
+    }
+
+    /// Gives its parts new names, whose order must be the same.
+    fn renamed(self, name: impl Fn(Expression) -> Expression) -> Self {
+        match self {
+            Self::Concat(a, b) => Self::Concat(name(a), name(b)),
+            Self::Or(parts) => Self::Or(parts.iter().copied().map(name).collect()),
+            Self::Repeat(part, least, most) => Self::Repeat(name(part), least, most),
+            Self::Never | Self::Empty | Self::Bytes(_) => self,
+        }
+    }
+}
+
 /// What is known of an expression from its parts.
 #[derive(Clone, Debug)]
 struct Facts {
@@ -78,12 +101,34 @@ struct Facts {
     shortest: u32,
 }
 
-/// Expressions that share their parts, and the derivatives that were taken.
-#[derive(Clone, Debug)]
-pub(super) struct Language {
+/// Expressions, and the derivatives that were taken.
+#[derive(Clone, Debug, Default)]
+struct Nodes {
     facts: Vec<Facts>,
     known: HashMap<Node, Expression>,
     derivatives: HashMap<(Expression, u8), Expression>,
+    /// How many parts the alternatives have, all together.
+    parts: usize,
+}
+
+impl Nodes {
+    /// Estimates the bytes that they take; a table of hashes is up to twice as large as what is in it.
+    fn bytes(&self) -> usize {
+        let node = size_of::<Facts>() + 2 * size_of::<(Node, Expression)>();
+        let derivative = 2 * size_of::<((Expression, u8), Expression)>();
+        self.facts.len() * node
+            + self.derivatives.len() * derivative
+            + 2 * self.parts * size_of::<Expression>()
+    }
+}
+
+/// Expressions that share their parts.
+///
+/// A clone shares what was there when [`share`](Self::share) was called, and adds its own.
+#[derive(Clone, Debug)]
+pub(super) struct Language {
+    common: Arc<Nodes>,
+    own: Nodes,
     /// The bytes that can be written on their own; completions prefer them.
     writable: ByteSet,
 }
@@ -91,9 +136,8 @@ pub(super) struct Language {
 impl Language {
     pub(super) fn new(writable: ByteSet) -> Self {
         let mut language = Self {
-            facts: Vec::new(),
-            known: HashMap::new(),
-            derivatives: HashMap::new(),
+            common: Arc::default(),
+            own: Nodes::default(),
             writable,
         };
         language.intern(Node::Never);
@@ -101,25 +145,87 @@ impl Language {
         language
     }
 
+    /// Makes what is known so far common to all clones.
+    pub(super) fn share(self) -> Self {
+        let mut common = Arc::unwrap_or_clone(self.common);
+        common.facts.extend(self.own.facts);
+        common.known.extend(self.own.known);
+        common.derivatives.extend(self.own.derivatives);
+        common.parts += self.own.parts;
+        Self {
+            common: Arc::new(common),
+            own: Nodes::default(),
+            writable: self.writable,
+        }
+    }
+
+    /// Forgets what was added since, except for what an expression is made of, and returns that expression's new name.
+    ///
+    /// Which of several shortest completions is found stays the same: names keep their order.
+    pub(super) fn keep_only(&mut self, expression: Expression) -> Expression {
+        let old = std::mem::take(&mut self.own);
+        let added = |part: Expression| {
+            let place = (part.0 as usize).checked_sub(self.common.facts.len())?;
+            old.facts.get(place)
+        };
+        let (mut needed, mut unseen) = (BTreeSet::new(), vec![expression]);
+        while let Some(part) = unseen.pop() {
+            if let Some(facts) = added(part)
+                && needed.insert(part)
+            {
+                unseen.extend(facts.node.parts());
+            }
+        }
+        let nodes: Vec<(Expression, Node)> = needed
+            .into_iter()
+            .filter_map(|part| Some((part, added(part)?.node.clone())))
+            .collect();
+        let mut names = HashMap::new();
+        // Parts have lower names than what is made of them.
+        for (part, node) in nodes {
+            let node = node.renamed(|old| names.get(&old).copied().unwrap_or(old));
+            names.insert(part, self.intern(node));
+        }
+        names.get(&expression).copied().unwrap_or(expression)
+    }
+
     /// Tells whether more expressions were made than one answer may need.
     pub(super) fn is_too_large(&self) -> bool {
-        self.facts.len() > MAX_NODES
+        self.common.facts.len() + self.own.facts.len() > MAX_NODES
+    }
+
+    /// Estimates the bytes of what was added.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.own.bytes()
     }
 
     fn intern(&mut self, node: Node) -> Expression {
-        if let Some(known) = self.known.get(&node) {
+        let known = self.common.known.get(&node).or_else(|| self.own.known.get(&node));
+        if let Some(known) = known {
             return *known;
         }
         let (is_accepting, shortest) = self.measure(&node);
+        let place = self.common.facts.len() + self.own.facts.len();
         // `is_too_large` is asked long before ids run out.
-        let expression = Expression(u32::try_from(self.facts.len()).unwrap_or(u32::MAX));
-        self.facts.push(Facts {
+        let expression = Expression(u32::try_from(place).unwrap_or(u32::MAX));
+        if let Node::Or(parts) = &node {
+            self.own.parts += parts.len();
+        }
+        self.own.facts.push(Facts {
             node: node.clone(),
             is_accepting,
             shortest,
         });
-        self.known.insert(node, expression);
+        self.own.known.insert(node, expression);
         expression
+    }
+
+    fn facts(&self, expression: Expression) -> Option<&Facts> {
+        let place = expression.0 as usize;
+        match place.checked_sub(self.common.facts.len()) {
+            None => self.common.facts.get(place),
+            Some(place) => self.own.facts.get(place),
+        }
     }
 
     fn measure(&self, node: &Node) -> (bool, u32) {
@@ -147,19 +253,16 @@ impl Language {
     }
 
     fn node(&self, expression: Expression) -> &Node {
-        let facts = self.facts.get(expression.0 as usize);
-        facts.map_or(&Node::Never, |facts| &facts.node)
+        self.facts(expression).map_or(&Node::Never, |facts| &facts.node)
     }
 
     /// Tells whether nothing more has to be written.
     pub(super) fn is_accepting(&self, expression: Expression) -> bool {
-        let facts = self.facts.get(expression.0 as usize);
-        facts.is_some_and(|facts| facts.is_accepting)
+        self.facts(expression).is_some_and(|facts| facts.is_accepting)
     }
 
     fn shortest(&self, expression: Expression) -> u32 {
-        let facts = self.facts.get(expression.0 as usize);
-        facts.map_or(u32::MAX, |facts| facts.shortest)
+        self.facts(expression).map_or(u32::MAX, |facts| facts.shortest)
     }
 
     /// Matches one of a set of bytes.
@@ -237,7 +340,8 @@ impl Language {
     /// Returns what may follow once `byte` was written.
     pub(super) fn derivative(&mut self, expression: Expression, byte: u8) -> Expression {
         let key = (expression, byte);
-        if let Some(known) = self.derivatives.get(&key) {
+        let known = self.common.derivatives.get(&key);
+        if let Some(known) = known.or_else(|| self.own.derivatives.get(&key)) {
             return *known;
         }
         let derivative = match self.node(expression).clone() {
@@ -272,7 +376,7 @@ impl Language {
                 self.concat(first, rest)
             }
         };
-        self.derivatives.insert(key, derivative);
+        self.own.derivatives.insert(key, derivative);
         derivative
     }
 
@@ -369,6 +473,37 @@ mod tests {
             );
         }
         assert_eq!(language.completion(start, 2), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_changes_no_answer() {
+        let mut language = Language::new(ByteSet::default());
+        let start = example(&mut language);
+        let mut kept = language.share();
+        let mut forgetful = kept.clone();
+        let (mut state, mut other) = (start, start);
+        for byte in *b"abcabz" {
+            state = kept.derivative(state, byte);
+            other = forgetful.derivative(other, byte);
+            other = forgetful.keep_only(other);
+            assert_eq!(kept.completion(state, 99), forgetful.completion(other, 99));
+            assert_eq!(kept.is_accepting(state), forgetful.is_accepting(other));
+        }
+        assert!(kept.is_accepting(state) && forgetful.own_bytes() < kept.own_bytes());
+        assert_eq!(forgetful.own_bytes(), 0, "the end was known from the start");
+    }
+
+    #[test]
+    fn a_clone_shares_what_was_known_and_adds_its_own() {
+        let mut language = Language::new(ByteSet::default());
+        let start = example(&mut language);
+        let language = language.share();
+        let (mut one, mut other) = (language.clone(), language.clone());
+        assert!(Arc::ptr_eq(&one.common, &other.common) && one.own_bytes() == 0);
+        one.read(start, b"ab").unwrap();
+        assert!(one.own_bytes() > 0 && other.own_bytes() == 0);
+        let end = other.read(start, b"ccx").unwrap();
+        assert!(other.is_accepting(end));
     }
 
     #[test]
