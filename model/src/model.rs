@@ -7,11 +7,30 @@ use crate::decoder::{Decoder, DecoderBatch, TargetBatch};
 use crate::encoder::{Encoder, EncoderOutput, Place};
 use crate::error::ForwardError;
 use crate::heads::Heads;
+use crate::kernels::WeightType;
 use crate::layers::Weights;
 use crate::memory::{KvCache, PromptMemory};
 use crate::prefix::ImagePrefix;
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
+
+/// How a checkpoint's weights are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The number type of all weights but those of [`weights`](Self::weights), and of what is computed; else f32.
+    pub dtype: DType,
+    /// How the weights of linear layers are stored; else as f32. The others need the CPU, and f32 for the rest.
+    pub weights: WeightType,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            dtype: DType::F32,
+            weights: WeightType::F32,
+        }
+    }
+}
 
 /// An image-and-text-to-text encoder-decoder. Holds weights only, and can be shared between threads.
 #[derive(Debug)]
@@ -33,8 +52,37 @@ impl Model {
     /// # Errors
     /// [`LoadError`] where a tensor cannot be read.
     pub fn load(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Result<Self, LoadError> {
-        let config = checkpoint.config();
-        let packed = matches!(device, Device::Cpu) && dtype == DType::F32;
+        let options = LoadOptions {
+            dtype,
+            ..LoadOptions::default()
+        };
+        Self::load_with(checkpoint, device, &options)
+    }
+
+    /// Loads a checkpoint's weights onto a device, with the linear layers' weights in the form that the options name.
+    ///
+    /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a linear layer;
+    /// where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a number.
+    ///
+    /// # Errors
+    /// [`LoadError::Weights`] where the options do not go together; [`LoadError`] where a tensor cannot be read, or is too
+    /// wide for 8-bit weights.
+    pub fn load_with(
+        checkpoint: &Checkpoint,
+        device: &Device,
+        options: &LoadOptions,
+    ) -> Result<Self, LoadError> {
+        let (config, LoadOptions { dtype, weights }) = (checkpoint.config(), *options);
+        let packs = matches!(device, Device::Cpu) && dtype == DType::F32;
+        if !packs && weights != WeightType::F32 {
+            let device = format!("{:?}", device.location());
+            return Err(LoadError::Weights {
+                weights,
+                device,
+                dtype,
+            });
+        }
+        let packed = packs.then_some(weights);
         let read = |stored: &str| {
             let tensor = checkpoint.load_tensor(stored, device, dtype);
             tensor.map_err(candle_core::Error::wrap)
@@ -64,21 +112,22 @@ impl Model {
                 return Err(candle_core::Error::msg(message).into());
             }
         }
-        Self::of_tensors(config, tensors, false)
+        Self::of_tensors(config, tensors, None)
     }
 
     /// Builds a model on given tensors with its linear layers packed, as [`Model::load`] does on the CPU.
     pub(crate) fn packed(
         config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
+        weights: WeightType,
     ) -> Result<Self, ForwardError> {
-        Self::of_tensors(config, tensors, true)
+        Self::of_tensors(config, tensors, Some(weights))
     }
 
     fn of_tensors(
         config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
-        packed: bool,
+        packed: Option<WeightType>,
     ) -> Result<Self, ForwardError> {
         let read = |stored: &str| match tensors.get(stored) {
             Some(tensor) => Ok(tensor.clone()),

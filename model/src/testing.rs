@@ -3,6 +3,7 @@
 use crate::config::{AttentionPattern, Family, ModelConfig};
 use crate::error::ForwardError;
 use crate::init::initialise;
+use crate::kernels::WeightType;
 use crate::model::Model;
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
@@ -67,7 +68,20 @@ pub fn inference_model(
     config: &ModelConfig,
     tensors: &HashMap<String, Tensor>,
 ) -> Result<Model, ForwardError> {
-    Model::packed(config, tensors)
+    Model::packed(config, tensors, WeightType::F32)
+}
+
+/// Builds the same model as [`random_inference_model`] with the weights of its linear layers in another form.
+///
+/// # Errors
+/// Where a tensor cannot be made.
+pub fn random_quantized_model(
+    config: &ModelConfig,
+    seed: u64,
+    weights: WeightType,
+) -> Result<Model, ForwardError> {
+    let tensors = initialise(config, seed, &Device::Cpu)?.into_iter().collect();
+    Model::packed(config, &tensors, weights)
 }
 
 #[cfg(test)]

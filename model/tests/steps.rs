@@ -1,9 +1,10 @@
 //! Decoding steps on slices: the numbers of steps on tensors, and no memory asked for once they are warm.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use multiway_model::testing::{random_inference_model, random_model, tiny_config};
+use multiway_model::testing::{random_inference_model, random_model, random_quantized_model, tiny_config};
 use multiway_model::{
     DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig, PromptMemory,
+    WeightType,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -133,8 +134,11 @@ fn both_ways_of_asking_for_a_step_give_the_same_bits() {
 
 #[test]
 fn a_warm_step_asks_for_no_memory() {
-    for config in configs() {
-        let model = random_inference_model(&config, 5).unwrap();
+    for (config, weights) in configs()
+        .iter()
+        .flat_map(|config| WeightType::ALL.map(|weights| (config, weights)))
+    {
+        let model = random_quantized_model(config, 5, weights).unwrap();
         let memories = memories(&model);
         let mut cache = KvCache::new(&model, 3, 20).unwrap();
         let mut logits = Vec::new();
@@ -152,6 +156,6 @@ fn a_warm_step_asks_for_no_memory() {
         };
         let (cold, warm) = (write(), write());
         assert!(cold[0] > 0, "the first step makes room");
-        assert_eq!(warm, [0; 20]);
+        assert_eq!(warm, [0; 20], "{weights}");
     }
 }

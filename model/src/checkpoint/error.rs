@@ -5,6 +5,7 @@ use std::{fmt, io};
 use candle_core::DType;
 
 use crate::config::ConfigError;
+use crate::kernels::WeightType;
 
 /// Errors of opening a checkpoint and reading from it.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,16 @@ pub enum LoadError {
         file: String,
         /// The files that are there.
         found: String,
+    },
+    /// Weights were asked for in a form that only the CPU's linear layers have, with `f32` for the rest.
+    #[error("{weights} weights need the CPU and f32 for the rest, found {device} and {dtype:?}")]
+    Weights {
+        /// The form that was asked for.
+        weights: WeightType,
+        /// The device that was asked for.
+        device: String,
+        /// The number type that was asked for.
+        dtype: DType,
     },
     /// A file or folder cannot be read.
     #[error("cannot read '{file}': {source}")]

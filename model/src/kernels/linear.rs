@@ -1,42 +1,138 @@
-//! A linear layer whose rows do not influence each other, not even in the last bit.
+//! Linear layers whose rows do not influence each other, not even in the last bit.
 //!
 //! A general matrix multiplication picks its algorithm by the number of rows, and different algorithms sum in
 //! different orders; so a request's numbers would depend on the requests that happen to share its batch.
-//! [`PackedLinear`] fixes the order instead. Each output element is, by definition,
+//! [`PackedLinear`] fixes the order instead. Of weights in `f32`, each output element is, by definition,
 //!
 //! ```text
 //! acc = 0;  for k in 0..in { acc = fma(x[row, k], weight[output, k], acc) };  y[row, output] = acc
 //! ```
 //!
 //! with one rounding per step, whatever the number of rows, the position of the row, the instruction set and the
-//! number of threads. Vector lanes run over outputs, never over `k`, so that no sum is ever split.
+//! number of threads. Vector lanes run over outputs, never over `k`, so that no sum is ever split. Weights in `bf16`
+//! are rounded to it and then summed in the same way (`bfloat`); in 8 bits, sums are exact (`int8`).
 //!
-//! The weight is stored as panels of [`PANEL`] outputs, `[out / PANEL, in, PANEL]`, zero-padded: one step of `k` is
-//! one contiguous vector load per panel. A tile of rows by panels lives in registers.
+//! The weight is stored as panels of `PANEL` outputs, `[out / PANEL, lines, PANEL]`, zero-padded. A line is 64 bytes and
+//! has of each output one `f32`, two `bf16` or four 8-bit weights of neighbouring inputs. A tile of rows by panels lives
+//! in registers.
+//!
+//! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, and for 8 bits AVX-512-VNNI, AVX-VNNI and AVX2.
+//! Elsewhere a portable form runs, which the compiler vectorises; NEON has no form of its own yet.
 //!
 //! Source: the register-tile scheme of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication"
 //! (ACM TOMS 34(3), 2008), section 4, without its blocking of `k`.
 
+mod bfloat;
+mod int8;
+mod kernel;
+mod product;
+mod single;
 #[cfg(test)]
 mod tests;
-mod tile;
+
+use std::fmt;
 
 use super::access::with_slice;
 use candle_core::{DType, Device, Result, Tensor, bail};
+use kernel::{Kernel, Line, PANEL};
+use product::Operands;
 use rayon::prelude::*;
-use tile::{Isa, Operands, PANEL};
 
 /// From how many values on packing is worth several threads.
 const PARALLEL_PACK: usize = 1 << 18;
 
-/// Multiplies rows by a fixed `f32` weight on the CPU, each row giving the same bits alone or in any batch.
+/// How the weights of a linear layer are stored on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WeightType {
+    /// As they are, in 32 bits.
+    #[default]
+    F32,
+    /// Rounded to the nearest `bf16`, in 16 bits; activations and sums stay `f32`.
+    Bf16,
+    /// In 8 bits with a scale per output; activations in 8 bits with a scale per row; sums are exact.
+    Int8,
+}
+
+impl WeightType {
+    /// Every weight type, the largest first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+
+    /// Returns the name, as `--dtype` of the command line takes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Lists the kernels that this machine can run, the fastest first.
+    fn kernels(self) -> impl Iterator<Item = &'static Kernel> {
+        let all = match self {
+            Self::F32 => single::KERNELS,
+            Self::Bf16 => bfloat::KERNELS,
+            Self::Int8 => int8::KERNELS,
+        };
+        all.iter().copied().filter(|kernel| (kernel.detected)())
+    }
+
+    /// Finds the fastest kernel of this machine.
+    fn kernel(self) -> &'static Kernel {
+        let portable = match self {
+            Self::F32 => &single::portable::KERNEL,
+            Self::Bf16 => &bfloat::portable::KERNEL,
+            Self::Int8 => &int8::portable::KERNEL,
+        };
+        self.kernels().next().unwrap_or(portable)
+    }
+
+    /// Turns a row of weights into a word for each line of its panel.
+    fn encode(self, row: &[f32]) -> Vec<u32> {
+        match self {
+            Self::F32 => single::encode(row),
+            Self::Bf16 => bfloat::encode(row),
+            Self::Int8 => int8::encode(row),
+        }
+    }
+
+    /// Puts the word of one output into a line.
+    fn place(self, line: &mut Line, lane: usize, word: u32) {
+        match self {
+            Self::F32 | Self::Int8 => {
+                if let Some(slot) = line.0.get_mut(lane) {
+                    *slot = word;
+                }
+            }
+            Self::Bf16 => bfloat::place(line, lane, word),
+        }
+    }
+
+    /// Counts the words of a row of `inputs` activations, less the head.
+    fn depth(self, inputs: usize) -> usize {
+        match self {
+            Self::F32 | Self::Bf16 => inputs,
+            Self::Int8 => inputs.div_ceil(4),
+        }
+    }
+}
+
+impl fmt::Display for WeightType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Multiplies rows by a fixed weight on the CPU, each row giving the same bits alone or in any batch.
 ///
 /// # Examples
 /// ```
-/// use multiway_model::kernels::PackedLinear;
+/// use multiway_model::kernels::{PackedLinear, WeightType};
 ///
 /// # fn main() -> candle_core::Result<()> {
-/// let linear = PackedLinear::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3, 2)?; // [out, in]
+/// let weight = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]; // [out, in]
+/// let linear = PackedLinear::new(&weight, 3, 2, WeightType::F32)?;
 /// let mut y = [0.0; 3]; // [rows, out]
 /// linear.forward(&[1.0, 10.0], 1, &mut y)?;
 /// assert_eq!(y, [21.0, 43.0, 65.0]);
@@ -45,21 +141,21 @@ const PARALLEL_PACK: usize = 1 << 18;
 /// ```
 #[derive(Clone)]
 pub struct PackedLinear {
-    panels: Vec<f32>, // [ceil(out / PANEL), in, PANEL]
+    panels: Vec<Line>, // [ceil(out / PANEL), lines]
     outputs: usize,
     inputs: usize,
-    isa: Isa,
+    weights: WeightType,
+    kernel: &'static Kernel,
 }
 
-impl std::fmt::Debug for PackedLinear {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            outputs, inputs, isa, ..
-        } = self;
-        write!(
-            f,
-            "PackedLinear {{ outputs: {outputs}, inputs: {inputs}, isa: {isa:?} }}"
-        )
+impl fmt::Debug for PackedLinear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackedLinear")
+            .field("outputs", &self.outputs)
+            .field("inputs", &self.inputs)
+            .field("weights", &self.weights)
+            .field("kernel", &self.kernel)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,42 +163,44 @@ impl PackedLinear {
     /// Packs a weight of shape `[outputs, inputs]`, row-major as checkpoints store it.
     ///
     /// # Errors
-    /// When `weight` does not hold `outputs * inputs` values.
-    pub fn new(weight: &[f32], outputs: usize, inputs: usize) -> Result<Self> {
+    /// When `weight` does not hold `outputs * inputs` values; of 8-bit weights, when there are more than 65536 inputs.
+    pub fn new(weight: &[f32], outputs: usize, inputs: usize, weights: WeightType) -> Result<Self> {
         if outputs.checked_mul(inputs) != Some(weight.len()) {
             bail!(
                 "a linear weight of [{outputs}, {inputs}] needs as many values, found {}",
                 weight.len()
             );
         }
-        let mut packed = Self::empty(outputs, inputs);
+        let mut packed = Self::empty(outputs, inputs, weights)?;
         packed.pack(weight, 0);
         Ok(packed)
     }
 
-    /// Packs a weight tensor of shape `[outputs, inputs]`, converted to `f32` on the CPU.
+    /// Packs a weight tensor of shape `[outputs, inputs]`, read as `f32` on the CPU.
     ///
     /// # Errors
-    /// When the tensor has another rank or cannot be read.
-    pub fn from_tensor(weight: &Tensor) -> Result<Self> {
-        Self::stacked(std::slice::from_ref(weight))
+    /// When the tensor has another rank or cannot be read; of 8-bit weights, when there are more than 65536 inputs.
+    pub fn from_tensor(weight: &Tensor, weights: WeightType) -> Result<Self> {
+        Self::stacked(std::slice::from_ref(weight), weights)
     }
 
-    /// Packs weights of the same `inputs`, `[outputs, inputs]` each, one below the other.
+    /// Packs weight tensors of the same `inputs`, `[outputs, inputs]` each, one below the other.
     ///
     /// # Errors
-    /// When a tensor has another rank or width, or cannot be read.
-    pub fn stacked(weights: &[Tensor]) -> Result<Self> {
-        let shapes = weights.iter().map(Tensor::dims2).collect::<Result<Vec<_>>>()?;
+    /// When a tensor has another rank or width, or cannot be read; of 8-bit weights, when there are more than 65536
+    /// inputs.
+    pub fn stacked(tensors: &[Tensor], weights: WeightType) -> Result<Self> {
+        let shapes = tensors.iter().map(Tensor::dims2).collect::<Result<Vec<_>>>()?;
         let inputs = shapes.first().map_or(0, |(_, inputs)| *inputs);
         if let Some((_, found)) = shapes.iter().find(|(_, width)| *width != inputs) {
             bail!("weights of {inputs} and of {found} inputs cannot be stacked");
         }
-        let mut packed = Self::empty(shapes.iter().map(|(outputs, _)| outputs).sum(), inputs);
+        let outputs = shapes.iter().map(|(outputs, _)| outputs).sum();
+        let mut packed = Self::empty(outputs, inputs, weights)?;
         let mut first = 0;
-        for (weight, (outputs, _)) in weights.iter().zip(shapes) {
-            let weight = weight.to_device(&Device::Cpu)?.to_dtype(DType::F32)?; // [out, in]
-            with_slice(&weight, |values| {
+        for (tensor, (outputs, _)) in tensors.iter().zip(shapes) {
+            let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?; // [out, in]
+            with_slice(&tensor, |values| {
                 packed.pack(values, first);
                 Ok(())
             })?;
@@ -111,46 +209,51 @@ impl PackedLinear {
         Ok(packed)
     }
 
-    fn empty(outputs: usize, inputs: usize) -> Self {
-        Self {
-            panels: vec![0.0; outputs.div_ceil(PANEL) * inputs * PANEL], // [out / PANEL, in, PANEL]
+    fn empty(outputs: usize, inputs: usize, weights: WeightType) -> Result<Self> {
+        if weights == WeightType::Int8 && inputs > int8::MAX_INPUTS {
+            bail!(
+                "a linear layer of {inputs} inputs is too wide for int8 weights: expected at most {}",
+                int8::MAX_INPUTS
+            );
+        }
+        let kernel = weights.kernel();
+        let lines = kernel.format.lines(weights.depth(inputs));
+        Ok(Self {
+            panels: vec![Line([0; PANEL]); outputs.div_ceil(PANEL) * lines], // [out / PANEL, lines]
             outputs,
             inputs,
-            isa: Isa::detect(),
-        }
+            weights,
+            kernel,
+        })
     }
 
     /// Puts rows `[.., inputs]` into their places, the first of them at output `first`.
     fn pack(&mut self, rows: &[f32], first: usize) {
-        let inputs = self.inputs;
+        let (inputs, weights) = (self.inputs, self.weights);
+        let lines = self.kernel.format.lines(weights.depth(inputs));
         if inputs == 0 || rows.is_empty() {
             return;
         }
         let last = first + rows.len() / inputs;
         let touched = first / PANEL..last.div_ceil(PANEL);
-        let whole = touched.start * inputs * PANEL..touched.end * inputs * PANEL;
+        let whole = touched.start * lines..touched.end * lines;
         let Some(panels) = self.panels.get_mut(whole) else {
             return;
         };
-        let fill = |(panel, values): (usize, &mut [f32])| {
+        let fill = |(panel, lines): (usize, &mut [Line])| {
             let start = (touched.start + panel) * PANEL;
-            for lane in 0..PANEL {
-                let output = start + lane;
-                if (first..last).contains(&output) {
-                    let row = rows.chunks_exact(inputs).nth(output - first).unwrap_or_default();
-                    for (slot, value) in values.iter_mut().skip(lane).step_by(PANEL).zip(row) {
-                        *slot = *value;
-                    }
+            for output in start.max(first)..(start + PANEL).min(last) {
+                let row = rows.chunks_exact(inputs).nth(output - first);
+                let words = weights.encode(row.unwrap_or_default());
+                for (line, word) in lines.iter_mut().zip(words) {
+                    weights.place(line, output - start, word);
                 }
             }
         };
         if rows.len() < PARALLEL_PACK {
-            panels.chunks_exact_mut(inputs * PANEL).enumerate().for_each(fill);
+            panels.chunks_exact_mut(lines).enumerate().for_each(fill);
         } else {
-            panels
-                .par_chunks_exact_mut(inputs * PANEL)
-                .enumerate()
-                .for_each(fill);
+            panels.par_chunks_exact_mut(lines).enumerate().for_each(fill);
         }
     }
 
@@ -166,7 +269,21 @@ impl PackedLinear {
         self.inputs
     }
 
-    /// Computes `y = x W^T`, on the current rayon pool when the work is large.
+    /// How the weights are stored.
+    #[must_use]
+    pub fn weights(&self) -> WeightType {
+        self.weights
+    }
+
+    /// Counts the bytes that the weights take, padding and scales included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.panels.len() * size_of::<Line>()
+    }
+
+    /// Computes `y = x W^T`, on several threads when the work is large.
+    ///
+    /// With 8-bit weights, a row with a NaN or an infinity gives nothing but NaN.
     ///
     /// # Shapes
     /// `x`: `[rows, inputs]`; `y`: `[rows, outputs]`, overwritten.
@@ -187,15 +304,21 @@ impl PackedLinear {
                 y.len()
             );
         }
-        Operands {
-            isa: self.isa,
-            x,
-            panels: &self.panels,
-            rows,
-            inputs,
-            outputs,
+        let mut multiply = |x: &[u32]| {
+            Operands {
+                kernel: self.kernel,
+                x,
+                panels: &self.panels,
+                rows,
+                depth: self.weights.depth(inputs),
+                outputs,
+            }
+            .multiply_into(y);
+        };
+        match self.weights {
+            WeightType::F32 | WeightType::Bf16 => multiply(bytemuck::cast_slice(x)),
+            WeightType::Int8 => int8::with_quantised(x, rows, inputs, multiply),
         }
-        .multiply_into(y);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ pub(crate) mod pool;
 pub(crate) mod rotary;
 pub(crate) mod simd;
 
-pub use linear::PackedLinear;
+pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
 
 use candle_core::{Result, Tensor};

@@ -30,9 +30,10 @@ impl Linear {
             .iter()
             .map(|name| weights.get(name))
             .collect::<Result<Vec<_>>>()?;
-        let matrix = if weights.packed {
+        let matrix = if let Some(kind) = weights.packed {
             let parts = names.iter().map(|name| weights.take(name)?.flatten_from(1));
-            let packed = PackedLinear::stacked(&parts.collect::<Result<Vec<_>>>()?)?;
+            let packed = PackedLinear::stacked(&parts.collect::<Result<Vec<_>>>()?, kind)
+                .map_err(|error| error.context(names.join(", ")))?;
             let parts = bias
                 .iter()
                 .map(|part| part.to_dtype(DType::F32)?.flatten_all()?.to_vec1());

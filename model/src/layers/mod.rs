@@ -7,6 +7,7 @@ pub(crate) mod norm;
 pub(crate) mod positions;
 
 use crate::config::ModelConfig;
+use crate::kernels::WeightType;
 use candle_core::{Result, Tensor};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,14 +23,14 @@ pub(crate) struct Weights<'a> {
     read: Box<Read<'a>>,
     /// Those that stay as they are: several layers may share one.
     kept: RefCell<HashMap<String, Tensor>>,
-    /// Packs linear layers for inference on the CPU; packed layers have no gradient.
-    pub(crate) packed: bool,
+    /// Packs linear layers for inference on the CPU, in this form; packed layers have no gradient.
+    pub(crate) packed: Option<WeightType>,
 }
 
 impl<'a> Weights<'a> {
     pub(crate) fn new(
         config: &ModelConfig,
-        packed: bool,
+        packed: Option<WeightType>,
         read: impl Fn(&str) -> Result<Tensor> + 'a,
     ) -> Self {
         let all = config.weights().into_iter();

@@ -26,14 +26,14 @@ impl Norm {
         let stack = |names: &[String]| -> Result<Vec<Tensor>> {
             let rows = names.iter().map(|name| weights.get(name)?.unsqueeze(0));
             let rows = rows.collect::<Result<Vec<_>>>()?; // each [1, D]
-            if weights.packed && !rows.is_empty() {
+            if weights.packed.is_some() && !rows.is_empty() {
                 return Ok(vec![Tensor::cat(&rows, 0)?]); // [E, D]
             }
             Ok(rows)
         };
         let (scales, biases) = (stack(names)?, stack(&weights.biases(names))?);
         let both = match (scales.as_slice(), biases.as_slice()) {
-            ([scale], [bias]) if weights.packed => Some(Tensor::stack(&[scale, bias], 0)?),
+            ([scale], [bias]) if weights.packed.is_some() => Some(Tensor::stack(&[scale, bias], 0)?),
             _ => None,
         };
         Ok(Self {
