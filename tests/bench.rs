@@ -305,7 +305,6 @@ fn what_cannot_be_measured_is_refused_and_told() {
     assert_snapshot!("no_batch", refusal("decode --batch 1,0"));
     assert_snapshot!("list_with_a_word", refusal("encode --source-length 64,long"));
     assert_snapshot!("other_dtype", refusal("decode --dtype int4"));
-    assert_snapshot!("dtype_to_come", refusal("decode --checkpoint t5 --dtype int8"));
     assert_snapshot!("no_words", refusal("decode --checkpoint beit3 --repeats 1"));
     assert_snapshot!(
         "pictures_for_a_text_model",

@@ -213,6 +213,7 @@ fn write_likeliest(
 ) -> Result<Vec<Vec<TokenId>>, MeasureError> {
     let start = model.config().decoder_start_token_id;
     let mut answers = vec![Vec::with_capacity(new_tokens); memories.len()];
+    let mut logits = Vec::new();
     for _ in 0..new_tokens {
         let last = |answer: &Vec<TokenId>| answer.last().copied().unwrap_or(start);
         let rows = memories.iter().zip(&answers).enumerate();
@@ -221,8 +222,9 @@ fn write_likeliest(
             slot,
             memory,
         });
-        let logits = step(model, &rows.collect::<Vec<_>>(), cache)?; // [B][V]
-        for (answer, row) in answers.iter_mut().zip(&logits) {
+        let rows: Vec<_> = rows.collect();
+        let logits = step(model, &rows, cache, &mut logits)?; // [B][V]
+        for (answer, row) in answers.iter_mut().zip(logits) {
             let token = likeliest(row).ok_or(MeasureError::NotFinite)?;
             answer.push(TokenId::try_from(token).unwrap_or_default());
         }
@@ -254,6 +256,7 @@ fn search(
             (BeamSearch::new(params.clone()), BeamSlots::new(slots))
         })
         .collect();
+    let mut logits = Vec::new();
     for _ in 0..new_tokens {
         let mut rows = Vec::with_capacity(memories.len() * beams);
         for ((search, slots), memory) in searches.iter().zip(memories) {
@@ -269,10 +272,10 @@ fn search(
                 }
             }));
         }
-        let mut logits = step(model, &rows, cache)?.into_iter(); // [B * beams][V]
+        let mut logits = step(model, &rows, cache, &mut logits)?; // [B * beams][V]
         for (search, slots) in &mut searches {
             let rows = logits.by_ref().take(search.beams().len());
-            let rows = rows.map(|row| Some(LogNormalizer::of(&row)?.log_probabilities(&row)));
+            let rows = rows.map(|row| Some(LogNormalizer::of(row)?.log_probabilities(row)));
             let rows = rows.collect::<Option<Vec<_>>>().ok_or(MeasureError::NotFinite)?;
             let parents = search.advance(&rows).ok_or(MeasureError::NotFinite)?;
             for (from, to) in slots.advance(&parents) {
@@ -286,16 +289,20 @@ fn search(
 }
 
 /// Advances rows by one token, and returns the logits of each, with that of the closing token out of reach.
-fn step(model: &Model, rows: &[DecoderRow], cache: &mut KvCache) -> Result<Vec<Vec<f32>>, ForwardError> {
-    let mut logits = model
-        .decode_step(&DecoderBatch { rows }, cache)?
-        .to_vec2::<f32>()?; // [B][V]
-    for row in &mut logits {
+fn step<'a>(
+    model: &Model,
+    rows: &[DecoderRow],
+    cache: &mut KvCache,
+    logits: &'a mut Vec<f32>,
+) -> Result<std::slice::ChunksExact<'a, f32>, ForwardError> {
+    model.decode_step_into(&DecoderBatch { rows }, cache, logits)?; // [B * V]
+    let width = (logits.len() / rows.len().max(1)).max(1);
+    for row in logits.chunks_exact_mut(width) {
         if let Some(end) = row.get_mut(model.config().eos_token_id as usize) {
             *end = f32::NEG_INFINITY;
         }
     }
-    Ok(logits)
+    Ok(logits.chunks_exact(width))
 }
 
 #[cfg(test)]
@@ -386,8 +393,12 @@ mod tests {
                     slot: 0,
                     memory: &memories[0],
                 }];
-                let row = step(&model, &rows, &mut cache).unwrap().remove(0);
-                sum += LogNormalizer::of(&row).unwrap().log_probabilities(&row)[*token as usize];
+                let mut logits = Vec::new();
+                let row = step(&model, &rows, &mut cache, &mut logits)
+                    .unwrap()
+                    .next()
+                    .unwrap();
+                sum += LogNormalizer::of(row).unwrap().log_probabilities(row)[*token as usize];
                 last = *token;
             }
             sum

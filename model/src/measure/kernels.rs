@@ -4,9 +4,9 @@ use super::{Machine, median, seconds};
 use crate::attention::{AttentionPlan, Scoring, self_attention};
 use crate::config::{Activation, LayerConfig, ModelConfig};
 use crate::decoder::DecoderRow;
-use crate::kernels::PackedLinear;
 use crate::kernels::gated::GatedGelu;
 use crate::kernels::norm::RmsNorm;
+use crate::kernels::{PackedLinear, WeightType};
 use crate::memory::{MemoryLayer, PromptMemory};
 use candle_core::{Device, Result, Tensor};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct Workload {
     pub batch: usize,
     /// How many rows a prompt has, patches of pictures included.
     pub source: usize,
+    /// What the weights of linear layers are kept in.
+    pub weights: WeightType,
     /// How often each kernel is timed; the median counts.
     pub repeats: usize,
 }
@@ -49,6 +51,8 @@ pub struct KernelTiming {
     pub seconds: f64,
     /// The operations of a call, a multiplication and an addition counting as two.
     pub operations: f64,
+    /// Whether they are those of 8-bit numbers.
+    pub is_int8: bool,
     /// The bytes that come from memory in a call: weights, keys and values.
     pub memory_bytes: f64,
     /// The bytes of activations that go in and out in a call.
@@ -60,11 +64,15 @@ impl KernelTiming {
     #[must_use]
     pub fn share(&self, machine: &Machine) -> f64 {
         let moving = self.memory_bytes / machine.memory_bytes + self.cache_bytes / machine.cache_bytes;
-        moving.max(self.operations / machine.f32_operations) / self.seconds
+        let peak = match machine.int8_operations {
+            Some(peak) if self.is_int8 => peak,
+            _ => machine.f32_operations,
+        };
+        moving.max(self.operations / peak) / self.seconds
     }
 }
 
-/// Times the kernels of a model's encoder and, where it has one, its decoder, on the threads of the current rayon pool.
+/// Times the kernels of a model's encoder and, where it has one, its decoder, on the threads of the installed [`Pool`](crate::kernels::Pool).
 ///
 /// # Errors
 /// Where a kernel refuses its shape, or there is no memory.
@@ -112,7 +120,8 @@ struct Stage {
 #[derive(Clone, Copy, Default)]
 struct Cost {
     operations: f64,
-    memory_numbers: usize,
+    is_int8: bool,
+    memory_bytes: usize,
     cache_numbers: usize,
 }
 
@@ -142,12 +151,14 @@ impl Stage {
     fn linear(&self, kernel: &'static str, inputs: usize, outputs: usize) -> Result<KernelTiming> {
         let numbers = inputs * outputs;
         let x = self.activations(inputs)?; // [rows, in]
+        let weights = self.work.weights;
+        let first = PackedLinear::new(&vec![0.01; numbers], outputs, inputs, weights)?; // [out, in]
         let cost = Cost {
             operations: 2.0 * (self.rows * numbers) as f64,
-            memory_numbers: numbers,
+            is_int8: weights == WeightType::Int8,
+            memory_bytes: first.bytes(),
             cache_numbers: self.rows * (inputs + outputs),
         };
-        let first = PackedLinear::new(&vec![0.01; numbers], outputs, inputs)?; // [out, in]
         let copies = vec![first; cost.copies()];
         let shape = vec![self.rows, inputs, outputs];
         self.time(kernel, shape, cost, copies.len(), |copy| match copies.get(copy) {
@@ -208,7 +219,8 @@ impl Stage {
         let (batch, source, inner) = (self.work.batch, self.work.source, self.inner());
         let cost = Cost {
             operations: 4.0 * (batch * source * inner) as f64,
-            memory_numbers: batch * source * 2 * inner,
+            is_int8: false,
+            memory_bytes: batch * source * 2 * inner * size_of::<f32>(),
             cache_numbers: 2 * self.rows * inner,
         };
         let layers = cost.copies();
@@ -266,7 +278,8 @@ impl Stage {
             shape,
             seconds: median(rounds.collect::<Result<_>>()?),
             operations: cost.operations,
-            memory_bytes: cost.memory_numbers as f64 * number,
+            is_int8: cost.is_int8,
+            memory_bytes: cost.memory_bytes as f64,
             cache_bytes: cost.cache_numbers as f64 * number,
         })
     }
@@ -280,7 +293,7 @@ impl Cost {
         reason = "a count of calls, which is small and positive"
     )]
     fn copies(&self) -> usize {
-        let uncached = ROTATED_BYTES.div_ceil(self.memory_numbers.max(1) * size_of::<f32>());
+        let uncached = ROTATED_BYTES.div_ceil(self.memory_bytes.max(1));
         let affordable = (ROUND_OPERATIONS / self.operations.max(1.0)) as usize;
         uncached.min(affordable).clamp(1, MOST_COPIES)
     }
@@ -294,6 +307,7 @@ mod tests {
     const WORK: Workload = Workload {
         batch: 2,
         source: 5,
+        weights: WeightType::F32,
         repeats: 1,
     };
 
@@ -347,6 +361,7 @@ mod tests {
             shape: vec![1],
             seconds: 4.0,
             operations: 10_000.0,
+            is_int8: false,
             memory_bytes: 100.0,
             cache_bytes: 1000.0,
         };
@@ -364,7 +379,8 @@ mod tests {
         let weights = 1 << 20;
         let few = Cost {
             operations: 2e6,
-            memory_numbers: weights,
+            is_int8: false,
+            memory_bytes: 4 * weights,
             cache_numbers: 0,
         };
         assert_eq!(few.copies(), 64);

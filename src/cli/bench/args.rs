@@ -1,13 +1,11 @@
 //! What can be measured, and how it is said.
 
-use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use multiway::DType;
 use multiway_model::ModelConfig;
+use multiway_model::kernels::WeightType;
 use multiway_runtime::measure::Case;
 
 use super::pictures;
-use crate::cli::failure::{Failure, Outcome};
 
 /// The largest value of a number that memory grows with.
 const MAX_COUNT: usize = 1 << 16;
@@ -41,14 +39,12 @@ impl Dtype {
         }
     }
 
-    /// Says how a model is loaded so.
-    pub(super) fn loading(self) -> Outcome<DType> {
+    /// Says what the weights of linear layers are kept in.
+    pub(super) fn weights(self) -> WeightType {
         match self {
-            Dtype::F32 => Ok(DType::F32),
-            Dtype::Bf16 | Dtype::Int8 => Err(Failure::Input(anyhow!(
-                "--dtype {}: this build computes with weights in f32 only; leave --dtype out",
-                self.name()
-            ))),
+            Dtype::F32 => WeightType::F32,
+            Dtype::Bf16 => WeightType::Bf16,
+            Dtype::Int8 => WeightType::Int8,
         }
     }
 }

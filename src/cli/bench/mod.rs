@@ -4,13 +4,15 @@ mod args;
 mod report;
 mod roofline;
 
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::Checkpoint;
-use multiway_model::{ForwardError, Model, ModelConfig};
+use multiway_model::kernels::Pool;
+use multiway_model::{ForwardError, LoadOptions, Model, ModelConfig};
 use multiway_runtime::measure::{self, Case, MeasureError};
 use serde_json::{Value, json};
 
@@ -135,13 +137,16 @@ pub(crate) fn run(context: &Context, args: BenchArgs) -> Outcome {
     let cores = || available_parallelism().map_or(1, usize::from);
     let threads = context.threads().unwrap_or_else(cores);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(Failure::runtime)?.install(|| match args.verb {
+    let kernels = Arc::new(Pool::new(threads));
+    let measure = || match args.verb {
         BenchVerb::Encode(args) => encode(context, &args),
         BenchVerb::Decode(args) => decode(context, &args),
         BenchVerb::Load(args) => load(context, &args),
         BenchVerb::Kernels(args) => roofline::kernels(context, &args),
         BenchVerb::Roofline(args) => roofline::run(context, &args),
-    })
+    };
+    pool.map_err(Failure::runtime)?
+        .install(|| kernels.install(measure))
 }
 
 fn encode(context: &Context, args: &CaseArgs) -> Outcome {
@@ -225,10 +230,13 @@ struct Subject {
 
 impl Subject {
     fn load(context: &Context, dtype: Dtype) -> Outcome<Subject> {
-        // Before the checkpoint: an option that is refused needs no file.
-        let loading = dtype.loading()?;
         let checkpoint = context.checkpoint()?;
-        let model = Model::load(&checkpoint, &multiway::Device::Cpu, loading).map_err(Failure::input)?;
+        let options = LoadOptions {
+            weights: dtype.weights(),
+            ..LoadOptions::default()
+        };
+        let model =
+            Model::load_with(&checkpoint, &multiway::Device::Cpu, &options).map_err(Failure::input)?;
         let name = name(&checkpoint);
         Ok(Subject { model, name, dtype })
     }

@@ -106,7 +106,6 @@ pub(super) fn kernels(context: &Context, args: &KernelsArgs) -> Outcome {
 /// Runs `multiway bench roofline`.
 pub(super) fn run(context: &Context, args: &RooflineArgs) -> Outcome {
     let json = args.kernels.common.json;
-    args.kernels.common.dtype.loading()?;
     let machine = Machine::measure();
     Report::new(json, MACHINE_COLUMNS).print(&told(&machine))?;
     if args.machine {
@@ -128,7 +127,6 @@ fn each_kernel(
     args: &KernelsArgs,
     mut print: impl FnMut(Value, &KernelTiming) -> Outcome,
 ) -> Outcome {
-    args.common.dtype.loading()?;
     let checkpoint = context.checkpoint()?;
     let config = checkpoint.config();
     for &batch in &args.batch {
@@ -136,6 +134,7 @@ fn each_kernel(
             let work = Workload {
                 batch,
                 source: source_length + picture_rows(config, pictures(config, args.pictures)),
+                weights: args.common.dtype.weights(),
                 repeats: args.repeats,
             };
             for timing in time_kernels(config, work).map_err(Failure::runtime)? {
