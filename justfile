@@ -45,6 +45,10 @@ bench-start RUNS="9":
 bench-load RUNS="5":
     scripts/bench_load.sh {{RUNS}}
 
+# Compares this build with other engines on this machine, for hours; `just compare --quick` shows that it runs
+compare *ARGS:
+    benches/compare/run.sh {{ARGS}}
+
 # Fuzzes what reads files, TARGET being checkpoint, pth or tokenizer; needs `cargo install cargo-fuzz`
 fuzz TARGET="pth" SECONDS="600":
     RUSTC_BOOTSTRAP=1 cargo fuzz run {{TARGET}} -- -max_total_time={{SECONDS}} -rss_limit_mb=2048 -timeout=20

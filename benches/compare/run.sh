@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Compares this build with other engines on this machine, and writes benches/compare/RESULTS.md.
+#
+#   benches/compare/run.sh [--quick] [--models NAME..] [--engines NAME..] [--threads N=2] [--rounds N=3]
+#
+# Everything that it makes or fetches lies in target/compare: random checkpoints of real shapes, a virtual environment with the
+# peers from PyPI, and a program around candle-transformers. It takes some hours and 15 GB of disk; --quick takes minutes, runs few
+# cases once, on two models, and writes target/compare/QUICK.md instead. Needs python3 with venv, and an idle machine.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+cd "$here/../.."
+
+work="${MULTIWAY_COMPARE_DIR:-$PWD/target/compare}"
+built="${CARGO_TARGET_DIR:-target}/release"
+python="$work/venv/bin/python"
+candle="$work/candle/release/candle-peer"
+models=()
+all_models=(t5-v1_1-base t5-v1_1-small beit3-base beit3-base-480)
+out=benches/compare/RESULTS.md
+rest=()
+
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --help | -h)
+            sed -n '2,8s/^# \{0,1\}//p' "$here/run.sh"
+            exit 0
+            ;;
+        --quick)
+            all_models=(t5-v1_1-small beit3-base)
+            out="$work/QUICK.md"
+            rest+=(--quick --rounds 1)
+            shift
+            ;;
+        --models)
+            shift
+            while [[ $# -gt 0 && $1 != --* ]]; do
+                models+=("$1")
+                shift
+            done
+            ;;
+        --engines | --threads | --rounds | --seed)
+            rest+=("$1")
+            shift
+            while [[ $# -gt 0 && $1 != --* ]]; do
+                rest+=("$1")
+                shift
+            done
+            ;;
+        *)
+            printf "compare: unknown option '%s'; --help lists them\n" "$1" >&2
+            exit 2
+            ;;
+    esac
+done
+[[ ${#models[@]} -gt 0 ]] || models=("${all_models[@]}")
+
+say() { printf 'compare: %s\n' "$*" >&2; }
+
+install_peers() {
+    local wanted=(benches/compare/requirements{,-no-deps,-onnx}.txt)
+    local mark="$work/venv/installed"
+    if [[ -f $mark ]] && cat "${wanted[@]}" | cmp -s - "$mark"; then
+        return
+    fi
+    say "installing the peers"
+    [[ -x $python ]] || python3 -m venv "$work/venv"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "${wanted[0]}"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "${wanted[1]}"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "${wanted[2]}" \
+        || say "ONNX Runtime does not install here: it is left out"
+    cat "${wanted[@]}" > "$mark"
+}
+
+# Makes a random checkpoint, and what the peers read of it, unless both are there.
+make_model() {
+    local name="$1"
+    if [[ ! -d $work/checkpoints/$name ]]; then
+        say "making $name"
+        rm -rf "$work/checkpoints/$name.part"
+        "$built/examples/random_checkpoint" "$name" "$work/checkpoints/$name.part"
+        mv "$work/checkpoints/$name.part" "$work/checkpoints/$name"
+    fi
+    if [[ ! -d $work/peers/$name ]]; then
+        say "converting $name for the peers"
+        "$python" benches/compare/prepare.py "$work/checkpoints/$name" "$work/peers/$name"
+    fi
+    if [[ $name == t5-* && ! -f $work/peers/$name/q8_0.gguf ]]; then
+        "$candle" quantise --checkpoint "$work/peers/$name"
+    fi
+}
+
+mkdir -p "$work/checkpoints" "$work/peers"
+say "building"
+cargo build --release --bin multiway --example random_checkpoint
+cargo build --release --manifest-path benches/compare/candle/Cargo.toml --target-dir "$work/candle"
+install_peers
+for model in "${models[@]}"; do
+    make_model "$model"
+done
+"$python" benches/compare/compare.py --multiway "$built/multiway" --candle "$candle" \
+    --work "$work" --out "$out" --models "${models[@]}" "${rest[@]}"
