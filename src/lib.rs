@@ -52,7 +52,7 @@ pub use multiway_model::checkpoint::{Conversion, ConvertError, TensorEntry};
 pub use multiway_model::hub::{Download, Hub, HubError, HubName};
 pub use multiway_model::{
     Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, ModelConfig,
-    ProcessedImage,
+    ProcessedImage, WeightType,
 };
 pub use multiway_prompts::{
     InputKind, InputSpec, InputValue, Inputs, OutputSpec, PatchRange, Prompt, PromptError, PromptPart,
