@@ -46,6 +46,23 @@ fn an_answer_does_not_depend_on_the_engines_options() {
 }
 
 #[test]
+fn a_model_with_narrow_weights_captions_pictures() {
+    let place = place();
+    let plain = caption(&place, &[]);
+    for dtype in ["f32", "bf16", "int8"] {
+        let ended = caption(&place, &["--dtype", dtype]);
+        assert_eq!(ended.code, Some(0), "{}", ended.told());
+        // The embedded weights are stored in bf16, so that keeping them so changes nothing.
+        assert!(
+            dtype == "int8" || ended.stdout == plain.stdout,
+            "{}",
+            ended.told()
+        );
+        assert!(ended.stdout.chars().any(char::is_alphabetic), "{}", ended.told());
+    }
+}
+
+#[test]
 fn options_that_cannot_be_say_what_was_expected_and_found() {
     let place = place();
     let told = |options: &[&str]| {
@@ -57,6 +74,7 @@ fn options_that_cannot_be_say_what_was_expected_and_found() {
         told(&["--memory-budget", "much"]),
         told(&["--reuse-budget", "-1"]),
         told(&["--replicas", "0"]),
+        told(&["--dtype", "int4"]),
         told(&["--priority", "high"]),
         told(&["--timeout", "30"]),
         told(&["--timeout", "0s"]),
