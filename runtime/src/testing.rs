@@ -30,6 +30,7 @@ impl ConstraintCompiler {
     /// # Errors
     /// As [`Engine::generate`](crate::Engine::generate) where the constraint cannot be used.
     pub fn start(&self, sampling: &SamplingParams) -> Result<Option<ConstrainedAnswer>, RequestError> {
+        self.constraints.check(sampling)?;
         let compiled = self.constraints.compile(sampling)?;
         Ok(compiled.map(|compiled| ConstrainedAnswer {
             state: compiled.start(),

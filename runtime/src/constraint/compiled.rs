@@ -56,13 +56,11 @@ impl Compiled {
         }
     }
 
-    /// Makes what further answers start from, where answers have used this one up.
-    pub(super) fn renewed(&self) -> Option<Self> {
+    /// Tells whether answers have used it up, so that no others are to start from it.
+    pub(super) fn is_worn(&self) -> bool {
         match &self.0 {
-            Form::Grammar(grammar) if grammar.is_worn() => {
-                Some(Self(Form::Grammar(Arc::new(grammar.renewed()))))
-            }
-            _ => None,
+            Form::Choices(_) => false,
+            Form::Grammar(grammar) => grammar.is_worn.load(Ordering::Relaxed),
         }
     }
 }
@@ -72,10 +70,10 @@ impl Compiled {
 /// The library's lexer finds its states while answers are written. All answers share one, so that the next finds them;
 /// but one answer can use up what a lexer may have, and then it fails for all. So one that was never used is kept.
 pub(super) struct CompiledGrammar {
-    pristine: Arc<Mutex<TokenParser>>,
+    pristine: Mutex<TokenParser>,
     shared: Mutex<Shared>,
-    /// Whether the shared lexer has failed.
-    is_spoiled: AtomicBool,
+    /// Whether the shared lexer has failed, or has so much that it soon will.
+    is_worn: AtomicBool,
     closing: Option<Closing>,
 }
 
@@ -100,30 +98,22 @@ impl CompiledGrammar {
             .factory()
             .create_parser(grammar)
             .map_err(|error| first_lines(&error.to_string()))?;
-        let mut shared = Shared::of(&pristine);
+        let lexer = pristine.deep_clone();
+        let mut shared = Shared {
+            matcher: Matcher::new(Ok(lexer.clone())),
+            lexer,
+        };
         // What is wrong may show only once the grammar is used.
         shared
             .matcher
             .compute_mask_or_eos()
             .map_err(|error| first_lines(&error.to_string()))?;
         Ok(Self {
-            pristine: Arc::new(Mutex::new(pristine)),
+            pristine: Mutex::new(pristine),
             shared: Mutex::new(shared),
-            is_spoiled: AtomicBool::new(false),
+            is_worn: AtomicBool::new(false),
             closing,
         })
-    }
-
-    fn renewed(&self) -> Self {
-        let mut shared = Shared::of(&self.pristine.lock().unwrap_or_else(PoisonError::into_inner));
-        // Answers start with this mask; where it fails, so do they, as the first one would have.
-        let _ = shared.matcher.compute_mask_or_eos();
-        Self {
-            pristine: Arc::clone(&self.pristine),
-            shared: Mutex::new(shared),
-            is_spoiled: AtomicBool::new(false),
-            closing: self.closing.clone(),
-        }
     }
 
     /// Starts an answer.
@@ -137,7 +127,7 @@ impl CompiledGrammar {
     /// # Errors
     /// What the grammar library says.
     pub(super) fn resume(&self, written: &[TokenId]) -> Result<Matcher, String> {
-        self.is_spoiled.store(true, Ordering::Relaxed);
+        self.is_worn.store(true, Ordering::Relaxed);
         let pristine = self.pristine.lock().unwrap_or_else(PoisonError::into_inner);
         let mut matcher = Matcher::new(Ok(pristine.deep_clone()));
         drop(pristine);
@@ -150,26 +140,14 @@ impl CompiledGrammar {
         Ok(matcher)
     }
 
-    /// Tells whether the shared lexer has failed, or has so much that it soon will.
-    fn is_worn(&self) -> bool {
-        if self.is_spoiled.load(Ordering::Relaxed) {
-            return true;
-        }
+    /// Notes how much answers have made of the shared lexer. Waits while a mask is computed with it.
+    pub(super) fn note_wear(&self) {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         // The library panics on the lexer of an answer in which it panicked.
         let stats = catch_unwind(AssertUnwindSafe(|| shared.lexer.parser.lexer_stats()));
-        stats.map_or(true, |stats| {
+        let is_worn = stats.map_or(true, |stats| {
             stats.error || stats.num_states > MAX_LEXER_STATES / 2 || stats.num_bytes > WORN_BYTES
-        })
-    }
-}
-
-impl Shared {
-    fn of(pristine: &TokenParser) -> Self {
-        let lexer = pristine.deep_clone();
-        Self {
-            matcher: Matcher::new(Ok(lexer.clone())),
-            lexer,
-        }
+        });
+        self.is_worn.fetch_or(is_worn, Ordering::Relaxed);
     }
 }

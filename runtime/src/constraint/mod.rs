@@ -1,6 +1,6 @@
 //! Answers that must have a form: one of a closed set, a regular expression, a JSON schema, a grammar.
 //!
-//! A constraint is compiled where the request is made, never on the engine's thread. There it is a [`ConstraintState`]
+//! A constraint is compiled beside the request's caller, never on the engine's thread. There it is a [`ConstraintState`]
 //! of one answer: at each step it says which tokens may follow, all others are banned, and the end is allowed exactly
 //! where the text so far is an answer. What is constrained is the text as it is shown: of a vocabulary whose first words
 //! begin with a space that is not shown, both spellings of the first word may be written.
@@ -8,6 +8,7 @@
 mod choices;
 mod closing;
 mod compiled;
+mod compiling;
 mod grammar;
 mod language;
 mod numbers;
@@ -29,6 +30,7 @@ use crate::tokenizer::Tokenizer;
 use choices::ChoiceTrie;
 use closing::Closing;
 use compiled::CompiledGrammar;
+use compiling::{Compiling, with_stack};
 use language::{Expression, Language};
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use schema::Schema;
@@ -44,8 +46,6 @@ const MAX_SCHEMA_BYTES: usize = 1 << 16;
 const MAX_SOURCE_BYTES: usize = 1 << 14;
 /// The deepest nesting of brackets in a grammar.
 const MAX_GRAMMAR_NESTING: usize = 64;
-/// The stack of a thread that compiles; memory is taken only as far as it is used.
-const COMPILE_STACK_BYTES: usize = 128 << 20;
 /// How many compiled constraints an engine keeps.
 const KEPT: usize = 32;
 
@@ -115,6 +115,18 @@ impl Constraint {
         }
     }
 
+    fn refused(&self, problem: String) -> RequestError {
+        RequestError::Constraint {
+            kind: self.kind(),
+            problem,
+        }
+    }
+
+    /// Names the constraint: as text, where the order of a schema's properties counts.
+    fn key(&self) -> Result<String, String> {
+        serde_json::to_string(self).map_err(|error| error.to_string())
+    }
+
     /// Refuses what is too long to be looked at.
     fn check_size(&self) -> Result<(), String> {
         let (found, limit) = match self {
@@ -139,6 +151,7 @@ pub(crate) struct Constraints {
     vocabulary: OnceLock<Result<Arc<Vocabulary>, String>>,
     /// The last ones, the latest first: requests of one task have the same.
     kept: Mutex<VecDeque<(String, Arc<Compiled>)>>,
+    compiling: Compiling,
 }
 
 impl Constraints {
@@ -148,13 +161,14 @@ impl Constraints {
             ends,
             vocabulary: OnceLock::new(),
             kept: Mutex::new(VecDeque::new()),
+            compiling: Compiling::new(),
         }
     }
 
-    /// Compiles the constraint of a request, if it has one, and checks what else the request asks for.
-    pub(crate) fn compile(&self, sampling: &SamplingParams) -> Result<Option<Arc<Compiled>>, RequestError> {
+    /// Checks what else a request asks for that has a constraint, and how long that is.
+    pub(crate) fn check(&self, sampling: &SamplingParams) -> Result<(), RequestError> {
         let Some(constraint) = &sampling.constraint else {
-            return Ok(None);
+            return Ok(());
         };
         let wrong = |name, found: String, expected| {
             Err(RequestError::Parameter {
@@ -174,60 +188,88 @@ impl Constraints {
             let found = format!("{:?}", sampling.stop);
             return wrong("stop", found, "no stop strings where the answer is constrained");
         }
-        let compiled = self
-            .compiled(constraint)
-            .map_err(|problem| RequestError::Constraint {
-                kind: constraint.kind(),
-                problem,
-            })?;
-        let (found, limit) = (compiled.needed(), sampling.max_new_tokens);
-        if found > limit {
-            return Err(RequestError::ConstraintTooLong {
-                kind: constraint.kind(),
-                which: match constraint {
-                    Constraint::Choices(_) => "longest",
-                    _ => "shortest",
-                },
-                found,
-                limit,
-            });
-        }
+        constraint
+            .check_size()
+            .map_err(|problem| constraint.refused(problem))
+    }
+
+    /// Compiles the constraint of a request that was [checked](Self::check), if it has one, while the caller's thread waits.
+    pub(crate) fn compile(&self, sampling: &SamplingParams) -> Result<Option<Arc<Compiled>>, RequestError> {
+        let Some(constraint) = &sampling.constraint else {
+            return Ok(None);
+        };
+        let compiled = constraint.key().and_then(|key| match self.known(&key) {
+            Some(known) => Ok(known),
+            None => with_stack(|| self.compile_new(key, constraint)),
+        });
+        let compiled = compiled.map_err(|problem| constraint.refused(problem))?;
+        check_room(constraint, &compiled, sampling)?;
         Ok(Some(compiled))
     }
 
-    fn compiled(&self, constraint: &Constraint) -> Result<Arc<Compiled>, String> {
-        constraint.check_size()?;
-        // As text, where the order of a schema's properties counts.
-        let key = serde_json::to_string(constraint).map_err(|error| error.to_string())?;
+    /// Compiles the constraint of a request that was [checked](Self::check), if it has one, on a thread beside the caller's.
+    pub(crate) async fn compile_beside(
+        self: &Arc<Self>,
+        sampling: &SamplingParams,
+    ) -> Result<Option<Arc<Compiled>>, RequestError> {
+        let Some(constraint) = &sampling.constraint else {
+            return Ok(None);
+        };
+        let compiled = self.compiled_beside(constraint).await;
+        let compiled = compiled.map_err(|problem| constraint.refused(problem))?;
+        check_room(constraint, &compiled, sampling)?;
+        Ok(Some(compiled))
+    }
+
+    async fn compiled_beside(self: &Arc<Self>, constraint: &Constraint) -> Result<Arc<Compiled>, String> {
+        let key = constraint.key()?;
         if let Some(known) = self.known(&key) {
             return Ok(known);
         }
-        let compiled = Arc::new(self.compile_new(constraint)?);
+        let (constraints, constraint) = (Arc::clone(self), constraint.clone());
+        // Somebody else may have compiled the same since.
+        let compile = move || match constraints.known(&key) {
+            Some(known) => Ok(known),
+            None => constraints.compile_new(key, &constraint),
+        };
+        self.compiling.run(compile).await
+    }
+
+    /// Waits until nothing is compiled any more.
+    pub(crate) async fn idle(&self) {
+        self.compiling.idle().await;
+    }
+
+    /// Takes all turns to compile beside callers, so that these wait.
+    #[cfg(test)]
+    pub(crate) fn take_turns(&self) -> tokio::sync::OwnedSemaphorePermit {
+        self.compiling.take_turns()
+    }
+
+    /// Finds what was compiled before and can still be used.
+    fn known(&self, key: &str) -> Option<Arc<Compiled>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = kept.iter().position(|(known, _)| known == key)?;
+        let entry = kept.remove(place).filter(|(_, known)| !known.is_worn())?;
+        let compiled = Arc::clone(&entry.1);
+        kept.push_front(entry);
+        Some(compiled)
+    }
+
+    /// Compiles what is not known, or not fit for use, and keeps it.
+    fn compile_new(&self, key: String, constraint: &Constraint) -> Result<Arc<Compiled>, String> {
+        let compiled = Arc::new(match constraint {
+            Constraint::Choices(choices) => {
+                Compiled::choices(ChoiceTrie::new(choices, &self.tokenizer, &self.ends)?)
+            }
+            Constraint::Regex(pattern) => self.regex(pattern)?,
+            Constraint::JsonSchema(schema) => self.json_schema(schema)?,
+            Constraint::Lark(grammar) => self.lark(grammar)?,
+        });
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.truncate(KEPT - 1);
         kept.push_front((key, Arc::clone(&compiled)));
         Ok(compiled)
-    }
-
-    fn known(&self, key: &str) -> Option<Arc<Compiled>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = kept.iter().position(|(known, _)| known == key)?;
-        let (key, known) = kept.remove(place)?;
-        let compiled = known.renewed().map_or(known, Arc::new);
-        kept.push_front((key, Arc::clone(&compiled)));
-        Some(compiled)
-    }
-
-    fn compile_new(&self, constraint: &Constraint) -> Result<Compiled, String> {
-        match constraint {
-            Constraint::Choices(choices) => {
-                let trie = ChoiceTrie::new(choices, &self.tokenizer, &self.ends)?;
-                Ok(Compiled::choices(trie))
-            }
-            Constraint::Regex(pattern) => with_stack(|| self.regex(pattern)),
-            Constraint::JsonSchema(schema) => with_stack(|| self.json_schema(schema)),
-            Constraint::Lark(grammar) => with_stack(|| self.lark(grammar)),
-        }
     }
 
     fn vocabulary(&self) -> Result<&Arc<Vocabulary>, String> {
@@ -309,18 +351,24 @@ impl Constraints {
     }
 }
 
-/// Compiles on a thread of its own, whose stack is large enough for rules that refer to each other in one long chain: the
-/// grammar library follows them by recursion.
-fn with_stack<T: Send>(compile: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("multiway-grammar".to_owned())
-            .stack_size(COMPILE_STACK_BYTES)
-            .spawn_scoped(scope, compile)
-            .map_err(|error| format!("no thread to compile it on: {error}"))?;
-        thread
-            .join()
-            .unwrap_or_else(|_panic| Err("the grammar library failed on it".to_owned()))
+/// Checks that answers can be complete in time.
+fn check_room(
+    constraint: &Constraint,
+    compiled: &Compiled,
+    sampling: &SamplingParams,
+) -> Result<(), RequestError> {
+    let (found, limit) = (compiled.needed(), sampling.max_new_tokens);
+    if found <= limit {
+        return Ok(());
+    }
+    Err(RequestError::ConstraintTooLong {
+        kind: constraint.kind(),
+        which: match constraint {
+            Constraint::Choices(_) => "longest",
+            _ => "shortest",
+        },
+        found,
+        limit,
     })
 }
 

@@ -29,6 +29,9 @@ enum Form {
     },
 }
 
+/// After how many tokens it is noted what an answer has made of the lexer.
+const NOTED_EVERY: usize = 16;
+
 /// Follows a grammar.
 struct Follower {
     matcher: Matcher,
@@ -61,7 +64,22 @@ impl Follower {
     fn follow(&mut self, id: TokenId) -> Result<(), String> {
         self.ask(|matcher| matcher.consume_token(id).map_err(|error| error.to_string()))?;
         self.written.push(id);
+        if self.written.len().is_multiple_of(NOTED_EVERY) {
+            self.note_wear();
+        }
         Ok(())
+    }
+
+    fn note_wear(&self) {
+        if let Some(origin) = &self.origin {
+            origin.note_wear();
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.note_wear();
     }
 }
 

@@ -38,6 +38,12 @@ fn sampling(constraint: Constraint, max_new_tokens: usize) -> SamplingParams {
     }
 }
 
+/// Checks and compiles a constraint.
+fn compile(constraints: &Constraints, params: &SamplingParams) -> Result<Arc<Compiled>, RequestError> {
+    constraints.check(params)?;
+    Ok(constraints.compile(params)?.unwrap())
+}
+
 /// Spreads numbers between -4 and 4, so that any token may be drawn.
 fn logits(seed: u64, step: usize, count: usize) -> Vec<f32> {
     let mut state = seed ^ (step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -80,10 +86,7 @@ fn write(constraints: &Constraints, params: &SamplingParams, seed: u64) -> Resul
 }
 
 fn refusal(constraint: Constraint) -> String {
-    OWN.compile(&sampling(constraint, 32))
-        .map(|_| ())
-        .unwrap_err()
-        .to_string()
+    compile(&OWN, &sampling(constraint, 32)).unwrap_err().to_string()
 }
 
 #[test]
@@ -289,12 +292,12 @@ fn a_constraint_goes_with_one_beam_and_no_stop_strings() {
         temperature: 0.0,
         ..sampling(constraint.clone(), 9)
     };
-    insta::assert_snapshot!(OWN.compile(&beams).map(|_| ()).unwrap_err(), @"sampling parameter 'beams' is 2, expected 1 where the answer is constrained");
+    insta::assert_snapshot!(compile(&OWN, &beams).unwrap_err(), @"sampling parameter 'beams' is 2, expected 1 where the answer is constrained");
     let stop = SamplingParams {
         stop: vec!["x".to_owned()],
         ..sampling(constraint, 9)
     };
-    insta::assert_snapshot!(OWN.compile(&stop).map(|_| ()).unwrap_err(), @r#"sampling parameter 'stop' is ["x"], expected no stop strings where the answer is constrained"#);
+    insta::assert_snapshot!(compile(&OWN, &stop).unwrap_err(), @r#"sampling parameter 'stop' is ["x"], expected no stop strings where the answer is constrained"#);
 }
 
 #[test]
@@ -347,7 +350,7 @@ fn hostile_constraints_are_answered_quickly_and_without_panics() {
     for constraint in hostile {
         let params = sampling(constraint, 20);
         // Refused or not: an answer that can be started can be written to its end or limit.
-        if let Ok(Some(compiled)) = OWN.compile(&params) {
+        if let Ok(compiled) = compile(&OWN, &params) {
             drop(compiled);
             let written = std::panic::catch_unwind(|| write(&OWN, &params, 3));
             assert!(written.is_ok(), "{:.80}", format!("{:?}", params.constraint));
@@ -391,10 +394,9 @@ fn an_answer_that_uses_up_the_lexer_fails_alone() {
     let json = sentencepiece_to_json(include_bytes!("../../tests/fixtures/tokenizer.model")).unwrap();
     let fresh = constraints(Tokenizer::from_json(&json).unwrap());
     let params = sampling(greedy(), 900);
-    let start = || fresh.compile(&params).unwrap().unwrap().start();
+    let start = || compile(&fresh, &params).unwrap().start();
     let (mut beside, mut unstarted) = (start(), start());
     write_text(&fresh, &mut beside, "x").unwrap();
-    // Every order of a and b in what was read last is a state of its own.
     let letters: Vec<char> = ('a'..='z').collect();
     let letter = |n: u32| letters[(n.wrapping_mul(2_654_435_761) >> 16) as usize % 26];
     let text: String = (0..400).map(letter).collect();
@@ -428,7 +430,7 @@ proptest! {
 
 /// Tells why a constraint is refused, or nothing.
 fn refused(constraint: Constraint) -> Option<String> {
-    let compiled = OWN.compile(&sampling(constraint, 20));
+    let compiled = compile(&OWN, &sampling(constraint, 20));
     compiled.err().map(|error| error.to_string())
 }
 

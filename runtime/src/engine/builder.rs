@@ -269,7 +269,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
         tokenizer,
         config,
         generation,
-        constraints,
+        constraints: Arc::new(constraints),
         labels: labels.map(Arc::new),
         places: Arc::new(Semaphore::new(options.queue_capacity)),
         queue_capacity: options.queue_capacity,

@@ -83,7 +83,7 @@ struct Shared {
     tokenizer: Tokenizer,
     config: ModelConfig,
     generation: GenerationConfig,
-    constraints: Constraints,
+    constraints: Arc<Constraints>,
     /// The names of the head's classes, where the model has such a head and the checkpoint names them.
     labels: Option<Arc<Vec<String>>>,
     /// The threads that share the weights; at least one.
@@ -108,13 +108,15 @@ impl fmt::Debug for Engine {
 }
 
 impl Drop for Shared {
-    /// Stops the threads before their next step and waits for them, so that no work goes on behind the caller's back.
+    /// Stops the threads before their next step and waits for them, so that no work goes on behind the caller's back; and for
+    /// constraints that are being compiled.
     fn drop(&mut self) {
         self.places.close();
         self.replicas
             .iter()
             .for_each(|replica| replica.shutdown(Shutdown::Abort));
         self.replicas.iter_mut().for_each(Replica::join);
+        block_on(self.constraints.idle());
     }
 }
 
@@ -176,19 +178,24 @@ impl Engine {
     /// [`RequestError`] where the request cannot be answered or the engine was shut down.
     pub async fn generate(&self, request: Request) -> Result<TokenStream, RequestError> {
         let mut clock = self.clock(&request);
-        let prepared = self.prepare_generation(request, &mut clock)?;
-        let place = self.place(clock).await?;
+        let mut prepared = self.prepare_generation(request, &mut clock)?;
+        let mut place = self.place(clock).await?;
+        self.compile_beside(&mut prepared, &mut place).await?;
         self.start_generation(prepared, place)
     }
 
     /// Writes an answer, token by token, or says at once that the engine is overloaded.
     ///
+    /// A constraint that is new to the engine is compiled while the caller's thread waits, which takes milliseconds;
+    /// [`generate`](Self::generate) compiles it on a thread of its own.
+    ///
     /// # Errors
     /// [`RequestError::Overloaded`] where no place is free; else as [`generate`](Self::generate).
     pub fn try_generate(&self, request: Request) -> Result<TokenStream, RequestError> {
         let mut clock = self.clock(&request);
-        let prepared = self.prepare_generation(request, &mut clock)?;
-        let place = self.try_place(clock)?;
+        let mut prepared = self.prepare_generation(request, &mut clock)?;
+        let mut place = self.try_place(clock)?;
+        self.compile(&mut prepared, &mut place)?;
         self.start_generation(prepared, place)
     }
 
@@ -225,7 +232,7 @@ impl Engine {
                 expected: "0 for a search",
             });
         }
-        if prepared.constraint.is_some() {
+        if prepared.sampling.constraint.is_some() {
             return Err(RequestError::Parameter {
                 name: "constraint",
                 found: "given".to_owned(),
@@ -467,10 +474,9 @@ impl Engine {
 
     fn prepare_generation(&self, request: Request, clock: &mut Clock) -> Result<Prepared, RequestError> {
         self.check_writes()?;
-        let mut prepared = self.prepare(request, clock)?;
+        let prepared = self.prepare(request, clock)?;
         prepared.check_new_tokens(self.config())?;
-        let constraints = &self.shared.constraints;
-        prepared.constraint = clock.prepare(|| constraints.compile(&prepared.sampling))?;
+        self.shared.constraints.check(&prepared.sampling)?;
         Ok(prepared)
     }
 }

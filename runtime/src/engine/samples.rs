@@ -28,7 +28,8 @@ impl Engine {
         // All samples draw from streams of one seed.
         prepared.sampling.seed.get_or_insert_with(fresh_seed);
         let (samples, best_of) = (prepared.sampling.samples, prepared.sampling.best_of);
-        let place = self.place(clock).await?;
+        let mut place = self.place(clock).await?;
+        self.compile_beside(&mut prepared, &mut place).await?;
         let (listeners, streams): (Vec<_>, Vec<_>) = (0..drawn).map(|_| TokenStream::open()).unzip();
         let group = Samples::new(
             &prepared,

@@ -12,6 +12,7 @@ use crate::request::{Prepared, Request};
 use crate::scheduler::{Demand, Resources};
 use crate::stream::{TokenStream, Usage};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
 /// A call that may enter the queue.
@@ -46,6 +47,27 @@ impl Engine {
             TryAcquireError::Closed => RequestError::ShutDown,
         })?;
         Ok(Place { permit, clock })
+    }
+
+    /// Compiles the constraint of a request, if it has one, while the caller's thread waits.
+    pub(super) fn compile(&self, prepared: &mut Prepared, place: &mut Place) -> Result<(), RequestError> {
+        let constraints = &self.shared.constraints;
+        let compile = || constraints.compile(&prepared.sampling);
+        prepared.constraint = place.clock.prepare(compile)?;
+        Ok(())
+    }
+
+    /// Compiles the constraint of a request, if it has one, on a thread beside the caller's.
+    pub(super) async fn compile_beside(
+        &self,
+        prepared: &mut Prepared,
+        place: &mut Place,
+    ) -> Result<(), RequestError> {
+        let since = Instant::now();
+        let compiled = self.shared.constraints.compile_beside(&prepared.sampling).await;
+        place.clock.prepared(since.elapsed());
+        prepared.constraint = compiled?;
+        Ok(())
     }
 
     pub(super) fn start_generation(

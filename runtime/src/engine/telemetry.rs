@@ -79,6 +79,11 @@ impl Clock {
         made
     }
 
+    /// Notes that a part of the preparation was done elsewhere.
+    pub(super) fn prepared(&mut self, took: Duration) {
+        self.timings.prepare += took;
+    }
+
     /// Notes that it waits for a place in the queue.
     pub(super) fn wait(&mut self) {
         self.stage = Stage::Waiting;

@@ -11,6 +11,7 @@ use super::forward::{Forward, ModelForward};
 use super::limits::Limits;
 use super::sequence::Sequence;
 use super::*;
+use crate::constraint::Constraint;
 use crate::error::EngineError;
 use crate::generation::Ends;
 use crate::request::SamplingParams;
@@ -65,6 +66,53 @@ fn a_full_queue_is_overloaded_at_once_and_waiting_for_a_place_works() {
     assert_eq!(waiting.wait_blocking().unwrap().tokens.len(), 2);
     let patient = block_on(patient).unwrap();
     assert_eq!(patient.wait_blocking().unwrap().tokens.len(), 2);
+}
+
+fn constrained(pattern: &str) -> Request {
+    let mut request = request("a", 9);
+    request.sampling.constraint = Some(Constraint::Regex(pattern.to_owned()));
+    request
+}
+
+#[test]
+fn a_constraint_is_compiled_beside_its_caller_who_has_a_place_and_leaves_it_by_leaving() {
+    let (engine, gate) = gated(1, 1);
+    drop(gate);
+    let turns = engine.shared.constraints.take_turns();
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let mut compiling = pin!(engine.generate(constrained("[a-z]{2}")));
+        assert!(compiling.as_mut().poll(&mut context).is_pending());
+        let error = engine.try_generate(request("b", 2)).unwrap_err();
+        assert_eq!(error, RequestError::Overloaded { capacity: 1 });
+    }
+    let other = engine.try_generate(request("b", 2)).unwrap();
+    assert_eq!(other.wait_blocking().unwrap().tokens.len(), 2);
+    let mut compiling = pin!(engine.generate(constrained("[a-z]{2}")));
+    assert!(compiling.as_mut().poll(&mut context).is_pending());
+    drop(turns);
+    let answer = block_on(compiling).unwrap().wait_blocking().unwrap();
+    assert_eq!(answer.text.len(), 2);
+    // What is known needs no turn.
+    let _turns = engine.shared.constraints.take_turns();
+    let mut known = pin!(engine.generate(constrained("[a-z]{2}")));
+    assert!(known.as_mut().poll(&mut context).is_ready());
+}
+
+#[test]
+fn nothing_is_compiled_for_a_request_that_has_no_place() {
+    let (engine, gate) = gated(1, 1);
+    let _running = engine.try_generate(request("a", 2)).unwrap();
+    assert_eq!(gate.seen(), Step::Encode(1));
+    let _waiting = engine.try_generate(request("b", 2)).unwrap();
+    let error = engine.try_generate(constrained("(")).unwrap_err();
+    assert_eq!(error, RequestError::Overloaded { capacity: 1 });
+    let mut patient = pin!(engine.generate(constrained("(")));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(patient.as_mut().poll(&mut context).is_pending());
+    drop(gate);
+    let error = block_on(patient).unwrap_err();
+    assert!(matches!(error, RequestError::Constraint { .. }), "{error}");
 }
 
 #[test]
