@@ -14,6 +14,9 @@ use crate::prefix::ImagePrefix;
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 
+/// From how many numbers on a tensor's pages in the file are given back as soon as it is read.
+const LARGE: usize = 1 << 20;
+
 /// How a checkpoint's weights are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -84,8 +87,14 @@ impl Model {
         }
         let packed = packs.then_some(weights);
         let read = |stored: &str| {
-            let tensor = checkpoint.load_tensor(stored, device, dtype);
-            tensor.map_err(candle_core::Error::wrap)
+            let tensor = checkpoint
+                .load_tensor(stored, device, dtype)
+                .map_err(candle_core::Error::wrap)?;
+            if tensor.elem_count() >= LARGE {
+                // It has been copied: its pages need not stay beside the copy while the others are read.
+                checkpoint.release();
+            }
+            Ok(tensor)
         };
         let model = Self::assemble(config, &Weights::new(config, packed, read))?;
         // What was read has been copied; the file's pages need not stay in memory beside it.
