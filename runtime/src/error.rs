@@ -26,7 +26,7 @@ pub enum EngineError {
     Generation(String),
     /// The memory that running requests may keep is too little for the model.
     #[error(
-        "memory_budget is {found} bytes for each replica, but a request of usual length keeps {needed} bytes with this model"
+        "memory_budget is {found} bytes for each replica, but a request of usual length needs {needed} bytes with this model"
     )]
     MemoryBudget {
         /// The budget of one replica, in bytes.

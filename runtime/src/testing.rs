@@ -7,6 +7,9 @@ use crate::request::SamplingParams;
 use crate::sampling::Sampler;
 use crate::tokenizer::{TokenId, Tokenizer};
 
+/// How many bytes of compiled constraints are kept.
+const KEPT_BYTES: usize = 64 << 20;
+
 /// Compiles constraints for a vocabulary.
 #[derive(Debug)]
 pub struct ConstraintCompiler {
@@ -20,9 +23,15 @@ impl ConstraintCompiler {
     pub fn new(tokenizer: Tokenizer, end: TokenId) -> Self {
         let ends = Ends::one(end);
         Self {
-            constraints: Constraints::new(tokenizer, ends.clone()),
+            constraints: Constraints::new(tokenizer, ends.clone(), KEPT_BYTES),
             ends,
         }
+    }
+
+    /// Estimates the bytes of the compiled constraints that are kept.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.constraints.kept_bytes()
     }
 
     /// Starts an answer; nothing where the parameters have no constraint.

@@ -14,8 +14,8 @@ use super::failure::{Failure, Outcome};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Engine options")]
 pub(crate) struct EngineArgs {
-    /// Keep at most so many bytes of running requests, such as 512MiB or 2GB: what they read and wrote, the weights not
-    /// counted. Those that do not fit wait; one that could never fit is refused [default: 1GiB]
+    /// Keep at most so many bytes of running requests, such as 512MiB or 2GB: what they read and wrote, and what their
+    /// constraints take, the weights not counted. Those that do not fit wait; one that could never fit is refused [default: 1GiB]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     memory_budget: Option<usize>,
 
@@ -71,7 +71,7 @@ impl EngineArgs {
         }
         builder.build().map_err(|error| match error {
             EngineError::MemoryBudget { found, needed } => Failure::Input(anyhow!(
-                "--memory-budget: expected at least {}, what a request of usual length keeps with this model, for each \
+                "--memory-budget: expected at least {}, what a request of usual length needs with this model, for each \
                  replica; found {}",
                 size(needed * replicas),
                 size(found * replicas),

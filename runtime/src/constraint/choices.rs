@@ -5,6 +5,9 @@ use crate::request::{MAX_CANDIDATES, MAX_TEXT_BYTES};
 use crate::tokenizer::{TokenId, Tokenizer};
 use std::collections::BTreeMap;
 
+/// The bytes of a map's smallest piece, which has room for eleven entries.
+const MAP_BYTES: usize = 11 * (size_of::<TokenId>() + size_of::<usize>()) + 32;
+
 /// The tokens of all answers; what they have in common is there once.
 #[derive(Debug)]
 pub(super) struct ChoiceTrie {
@@ -69,6 +72,11 @@ impl ChoiceTrie {
             node.is_end = true;
         }
         self.longest = self.longest.max(tokens.len() + 1);
+    }
+
+    /// Estimates the bytes that it takes: of each node itself, and of the map that leads on.
+    pub(super) fn bytes(&self) -> usize {
+        self.nodes.len() * (2 * size_of::<Node>() + MAP_BYTES)
     }
 
     pub(super) fn longest(&self) -> usize {

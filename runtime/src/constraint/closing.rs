@@ -97,6 +97,11 @@ impl Closing {
         }
     }
 
+    /// Estimates the bytes that all answers share.
+    pub(super) fn common_bytes(&self) -> usize {
+        self.language.common_bytes()
+    }
+
     /// Estimates the bytes of what this answer found out.
     fn own_bytes(&self) -> usize {
         let completion = 2 * size_of::<(Expression, Option<Vec<TokenId>>)>();

@@ -1,7 +1,7 @@
 //! A constraint that answers can start from.
 
 use super::choices::ChoiceTrie;
-use super::closing::Closing;
+use super::closing::{Closing, MAX_OWN_BYTES};
 use super::first_lines;
 use super::state::ConstraintState;
 use super::vocabulary::{MAX_LEXER_STATES, Vocabulary};
@@ -9,11 +9,19 @@ use crate::tokenizer::TokenId;
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, TokenParser};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many tokens of an answer are followed anew before the library's allowance is renewed, which a mask does.
 const REPLAYED_AT_ONCE: usize = 32;
+/// How many bytes a running answer is taken to need: what it finds out about its language, and where it is in the grammar.
+pub(crate) const ANSWER_BYTES: usize = MAX_OWN_BYTES + (1 << 18);
+/// The bytes of a grammar besides those of its lexer that the library counts, as measured.
+const GRAMMAR_BYTES: usize = 1 << 18;
+/// How many bytes are added for each byte of its source, as measured.
+const SOURCE_FACTOR: usize = 16;
+/// How many times as many bytes a lexer takes as the library counts, as measured.
+const LEXER_FACTOR: usize = 3;
 /// The most bytes of a lexer that further answers start from.
 const WORN_BYTES: usize = 16 << 20;
 
@@ -56,6 +64,22 @@ impl Compiled {
         }
     }
 
+    /// Estimates the bytes that it takes, with what answers have found out so far.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.0 {
+            Form::Choices(trie) => trie.bytes(),
+            Form::Grammar(grammar) => grammar.bytes(),
+        }
+    }
+
+    /// Estimates the bytes that an answer keeps while it runs.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Choices(_) => 0,
+            Form::Grammar(_) => ANSWER_BYTES,
+        }
+    }
+
     /// Tells whether answers have used it up, so that no others are to start from it.
     pub(super) fn is_worn(&self) -> bool {
         match &self.0 {
@@ -74,6 +98,10 @@ pub(super) struct CompiledGrammar {
     shared: Mutex<Shared>,
     /// Whether the shared lexer has failed, or has so much that it soon will.
     is_worn: AtomicBool,
+    /// The bytes of all but the shared lexer and the language.
+    fixed_bytes: usize,
+    /// What the library counts of the shared lexer.
+    shared_bytes: AtomicUsize,
     closing: Option<Closing>,
 }
 
@@ -94,10 +122,12 @@ impl CompiledGrammar {
         grammar: TopLevelGrammar,
         closing: Option<Closing>,
     ) -> Result<Self, String> {
+        let source = serde_json::to_string(&grammar).map_err(|error| error.to_string())?;
         let pristine = vocabulary
             .factory()
             .create_parser(grammar)
             .map_err(|error| first_lines(&error.to_string()))?;
+        let pristine_bytes = pristine.parser.lexer_stats().num_bytes;
         let lexer = pristine.deep_clone();
         let mut shared = Shared {
             matcher: Matcher::new(Ok(lexer.clone())),
@@ -108,7 +138,10 @@ impl CompiledGrammar {
             .matcher
             .compute_mask_or_eos()
             .map_err(|error| first_lines(&error.to_string()))?;
+        let shared_bytes = shared.lexer.parser.lexer_stats().num_bytes;
         Ok(Self {
+            fixed_bytes: GRAMMAR_BYTES + SOURCE_FACTOR * source.len() + LEXER_FACTOR * pristine_bytes,
+            shared_bytes: AtomicUsize::new(shared_bytes),
             pristine: Mutex::new(pristine),
             shared: Mutex::new(shared),
             is_worn: AtomicBool::new(false),
@@ -140,12 +173,19 @@ impl CompiledGrammar {
         Ok(matcher)
     }
 
+    fn bytes(&self) -> usize {
+        let lexer = self.shared_bytes.load(Ordering::Relaxed);
+        let closing = self.closing.as_ref().map_or(0, Closing::common_bytes);
+        self.fixed_bytes + LEXER_FACTOR * lexer + closing
+    }
+
     /// Notes how much answers have made of the shared lexer. Waits while a mask is computed with it.
     pub(super) fn note_wear(&self) {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         // The library panics on the lexer of an answer in which it panicked.
         let stats = catch_unwind(AssertUnwindSafe(|| shared.lexer.parser.lexer_stats()));
         let is_worn = stats.map_or(true, |stats| {
+            self.shared_bytes.store(stats.num_bytes, Ordering::Relaxed);
             stats.error || stats.num_states > MAX_LEXER_STATES / 2 || stats.num_bytes > WORN_BYTES
         });
         self.is_worn.fetch_or(is_worn, Ordering::Relaxed);

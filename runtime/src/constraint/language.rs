@@ -194,6 +194,11 @@ impl Language {
         self.common.facts.len() + self.own.facts.len() > MAX_NODES
     }
 
+    /// Estimates the bytes of what all clones share.
+    pub(super) fn common_bytes(&self) -> usize {
+        self.common.bytes()
+    }
+
     /// Estimates the bytes of what was added.
     pub(super) fn own_bytes(&self) -> usize {
         self.own.bytes()

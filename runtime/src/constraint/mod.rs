@@ -10,6 +10,7 @@ mod closing;
 mod compiled;
 mod compiling;
 mod grammar;
+mod kept;
 mod language;
 mod numbers;
 mod pattern;
@@ -20,7 +21,7 @@ mod state;
 mod tests;
 mod vocabulary;
 
-pub(crate) use compiled::Compiled;
+pub(crate) use compiled::{ANSWER_BYTES, Compiled};
 pub(crate) use state::{ConstraintState, Draw};
 
 use crate::error::RequestError;
@@ -31,13 +32,13 @@ use choices::ChoiceTrie;
 use closing::Closing;
 use compiled::CompiledGrammar;
 use compiling::{Compiling, with_stack};
+use kept::Kept;
 use language::{Expression, Language};
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use schema::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vocabulary::Vocabulary;
 
 /// The most bytes of a schema.
@@ -46,8 +47,6 @@ const MAX_SCHEMA_BYTES: usize = 1 << 16;
 const MAX_SOURCE_BYTES: usize = 1 << 14;
 /// The deepest nesting of brackets in a grammar.
 const MAX_GRAMMAR_NESTING: usize = 64;
-/// How many compiled constraints an engine keeps.
-const KEPT: usize = 32;
 
 /// What form an answer must have.
 ///
@@ -149,18 +148,18 @@ pub(crate) struct Constraints {
     ends: Ends,
     /// Made for the first request that needs it.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, String>>,
-    /// The last ones, the latest first: requests of one task have the same.
-    kept: Mutex<VecDeque<(String, Arc<Compiled>)>>,
+    kept: Mutex<Kept>,
     compiling: Compiling,
 }
 
 impl Constraints {
-    pub(crate) fn new(tokenizer: Tokenizer, ends: Ends) -> Self {
+    /// Makes a compiler that keeps up to `kept_bytes` of what it compiled.
+    pub(crate) fn new(tokenizer: Tokenizer, ends: Ends, kept_bytes: usize) -> Self {
         Self {
             tokenizer,
             ends,
             vocabulary: OnceLock::new(),
-            kept: Mutex::new(VecDeque::new()),
+            kept: Mutex::new(Kept::new(kept_bytes)),
             compiling: Compiling::new(),
         }
     }
@@ -248,12 +247,7 @@ impl Constraints {
 
     /// Finds what was compiled before and can still be used.
     fn known(&self, key: &str) -> Option<Arc<Compiled>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = kept.iter().position(|(known, _)| known == key)?;
-        let entry = kept.remove(place).filter(|(_, known)| !known.is_worn())?;
-        let compiled = Arc::clone(&entry.1);
-        kept.push_front(entry);
-        Some(compiled)
+        self.kept().find(key)
     }
 
     /// Compiles what is not known, or not fit for use, and keeps it.
@@ -266,10 +260,17 @@ impl Constraints {
             Constraint::JsonSchema(schema) => self.json_schema(schema)?,
             Constraint::Lark(grammar) => self.lark(grammar)?,
         });
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.truncate(KEPT - 1);
-        kept.push_front((key, Arc::clone(&compiled)));
+        self.kept().put(key, &compiled);
         Ok(compiled)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Estimates the bytes of the compiled constraints that are kept.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept().bytes()
     }
 
     fn vocabulary(&self) -> Result<&Arc<Vocabulary>, String> {

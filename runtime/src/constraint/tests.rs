@@ -25,7 +25,7 @@ static BYT5: LazyLock<Constraints> = LazyLock::new(|| constraints(Tokenizer::byt
 
 fn constraints(tokenizer: Tokenizer) -> Constraints {
     let end = Ends::one(tokenizer.special("</s>").unwrap());
-    Constraints::new(tokenizer, end)
+    Constraints::new(tokenizer, end, 64 << 20)
 }
 
 fn sampling(constraint: Constraint, max_new_tokens: usize) -> SamplingParams {
@@ -426,6 +426,40 @@ proptest! {
         let value: Value = serde_json::from_str(&text).unwrap();
         prop_assert!(finished && jsonschema::is_valid(&schema, &value), "{}", text);
     }
+}
+
+#[test]
+fn compiled_constraints_are_kept_within_a_budget_of_bytes() {
+    let words = |n: usize| sampling(Constraint::Regex(format!("[a-z]{{{n}}}")), 40);
+    let large = (0..200).map(|n| format!("thing {n}")).collect();
+    let large = sampling(Constraint::Choices(large), 40);
+    let one = {
+        compile(&OWN, &words(7)).unwrap();
+        OWN.known(&words(7).constraint.unwrap().key().unwrap())
+            .unwrap()
+            .bytes()
+    };
+    let end = OWN.ends.clone();
+    let small = Constraints::new(OWN.tokenizer.clone(), end, 3 * one);
+    for n in 1..9 {
+        assert_eq!(write(&small, &words(n), 1).unwrap().0.len(), n);
+        // What answers found out counts when the constraint is asked for again.
+        compile(&small, &words(n)).unwrap();
+        assert!(
+            (1..=3 * one).contains(&small.kept_bytes()),
+            "{}",
+            small.kept_bytes()
+        );
+    }
+    let is_kept = |params: &SamplingParams| {
+        small
+            .known(&params.constraint.as_ref().unwrap().key().unwrap())
+            .is_some()
+    };
+    assert!(is_kept(&words(8)) && is_kept(&words(7)) && !is_kept(&words(1)));
+    let none = Constraints::new(OWN.tokenizer.clone(), OWN.ends.clone(), 1000);
+    assert!(write(&none, &large, 1).unwrap().0.starts_with("thing "));
+    assert_eq!(none.kept_bytes(), 0, "it alone has more bytes");
 }
 
 /// Tells why a constraint is refused, or nothing.

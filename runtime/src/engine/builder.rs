@@ -2,7 +2,7 @@
 
 use super::forward::{Forward, ModelForward};
 use super::labels;
-use super::limits::Limits;
+use super::limits::{Limits, kept_constraints};
 use super::meters::Metrics;
 use super::replica::{Poison, Replica};
 use super::stats::Counters;
@@ -120,7 +120,11 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Sets how many bytes the running requests may keep together, keys and values of what they read and wrote; else 1 GiB.
+    /// Sets how many bytes the running requests may keep together, keys and values of what they read and wrote, and what
+    /// following their constraints takes; else 1 GiB.
+    ///
+    /// Of constraints, the bytes are estimates: up to an eighth of the budget for running answers, 1.25 MiB each, and a sixteenth
+    /// for compiled ones that are kept for further answers.
     ///
     /// A request starts once all that it can need at most is free, and then keeps it to its end, so that none is ever thrown
     /// out. One that could never start is refused. The weights, and what a step computes with, come on top; replicas share
@@ -255,7 +259,11 @@ pub(super) fn start<F: Forward + Send + 'static>(
     } = known;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or((cores / forwards.len().max(1)).max(1));
-    let constraints = Constraints::new(tokenizer.clone(), generation.ends.clone());
+    let constraints = Constraints::new(
+        tokenizer.clone(),
+        generation.ends.clone(),
+        kept_constraints(options.memory_budget),
+    );
     let vocabulary = tokenizer.vocab_size();
     let metrics = Arc::new(Metrics::register());
     let replicas = forwards.into_iter().map(|forward| {

@@ -1,5 +1,6 @@
 //! How much an engine holds at a time: what a budget in bytes makes of the model's sizes.
 
+use crate::constraint::ANSWER_BYTES;
 use crate::error::{EngineError, RequestError};
 use crate::scheduler::Resources;
 use multiway_model::{KvCache, Model, ModelConfig};
@@ -20,8 +21,9 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Divides a budget: up to half of it goes to what is written, the rest to what was read, and no more to either than
-    /// `max_batch` of the longest requests could use.
+    /// Divides a budget: up to an eighth goes to following constraints, a sixteenth to [those that are kept](kept_constraints);
+    /// of the rest up to half to what is written, and what is left to what was read. None gets more than `max_batch` of the
+    /// longest requests could use.
     pub(super) fn new(model: &Model, max_batch: usize, memory_budget: usize) -> Result<Self, EngineError> {
         let config = model.config();
         if !config.writes_text() {
@@ -37,9 +39,11 @@ impl Limits {
         }
         let (row, token) = (model.memory_row_bytes(), model.cache_token_bytes());
         let longest = whole_blocks(config.max_target_length);
-        let written = (max_batch * longest).min(memory_budget / 2 / token.max(1));
+        let constraint_bytes = (max_batch * ANSWER_BYTES).min(memory_budget / 8);
+        let tensors = memory_budget - constraint_bytes - kept_constraints(memory_budget);
+        let written = (max_batch * longest).min(tensors / 2 / token.max(1));
         let self_tokens = written / KvCache::BLOCK * KvCache::BLOCK;
-        let left = memory_budget.saturating_sub(self_tokens * token);
+        let left = tensors.saturating_sub(self_tokens * token);
         let memory_tokens = (max_batch * longest_prompt(config)).min(left / row.max(1));
         let (prompt, answer) = (
             longest_prompt(config).min(USUAL_PROMPT),
@@ -48,7 +52,8 @@ impl Limits {
         if self_tokens < answer || memory_tokens < prompt {
             return Err(EngineError::MemoryBudget {
                 found: memory_budget,
-                needed: 2 * (answer * token).max(prompt * row),
+                // Thirteen sixteenths are left at least.
+                needed: (2 * (answer * token).max(prompt * row) * 16).div_ceil(13) + 16,
             });
         }
         Ok(Self {
@@ -56,6 +61,7 @@ impl Limits {
                 slots: max_batch,
                 memory_tokens,
                 self_tokens,
+                constraint_bytes,
             },
             memory_row_bytes: row,
             cache_token_bytes: token,
@@ -69,7 +75,9 @@ impl Limits {
 
     /// Tells how many bytes some resources take.
     pub(super) fn bytes(&self, resources: &Resources) -> usize {
-        resources.memory_tokens * self.memory_row_bytes + resources.self_tokens * self.cache_token_bytes
+        let tensors =
+            resources.memory_tokens * self.memory_row_bytes + resources.self_tokens * self.cache_token_bytes;
+        tensors + resources.constraint_bytes
     }
 
     /// Refuses what would wait for ever.
@@ -96,6 +104,11 @@ impl Limits {
     pub(super) fn rows(&self, tokens: usize) -> usize {
         self.capacity.self_tokens / whole_blocks(tokens).max(1)
     }
+}
+
+/// Tells how many bytes of a budget go to compiled constraints that are kept for further answers.
+pub(super) fn kept_constraints(memory_budget: usize) -> usize {
+    memory_budget / 16
 }
 
 fn whole_blocks(tokens: usize) -> usize {

@@ -116,8 +116,12 @@ impl Engine {
             Work::Score(scoring) => scoring.longest(),
             _ => prepared.start.len() + prepared.sampling.max_new_tokens - 1,
         };
+        let constraint = prepared.constraint.as_ref();
+        let constraint_bytes = constraint.map_or(0, |compiled| rows * compiled.answer_bytes());
         let resources = Resources {
             slots: rows,
+            // One request can always run.
+            constraint_bytes: constraint_bytes.min(self.shared.limits.capacity.constraint_bytes),
             memory_tokens: prepared.encoder_rows(self.config()),
             self_tokens: rows * self.shared.limits.whole_blocks(tokens),
         };

@@ -8,10 +8,10 @@ mod telemetry;
 
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
-use super::limits::Limits;
+use super::limits::{Limits, kept_constraints};
 use super::sequence::Sequence;
 use super::*;
-use crate::constraint::Constraint;
+use crate::constraint::{ANSWER_BYTES, Constraint};
 use crate::error::EngineError;
 use crate::generation::Ends;
 use crate::request::SamplingParams;
@@ -97,6 +97,29 @@ fn a_constraint_is_compiled_beside_its_caller_who_has_a_place_and_leaves_it_by_l
     let _turns = engine.shared.constraints.take_turns();
     let mut known = pin!(engine.generate(constrained("[a-z]{2}")));
     assert!(known.as_mut().poll(&mut context).is_ready());
+}
+
+#[test]
+fn a_running_constraint_is_in_the_account_of_the_memory() {
+    let (engine, gate) = gated(2, 8);
+    let bytes = |request: Request| {
+        let answer = engine.try_generate(request).unwrap();
+        assert_eq!(gate.pass(), Step::Encode(1));
+        assert!(matches!(gate.seen(), Step::Decode(_)));
+        let bytes = engine.stats().memory_bytes;
+        drop(answer);
+        gate.open(Permit::Run);
+        bytes
+    };
+    let (free, constrained) = (bytes(request("a", 9)), bytes(constrained("[a-z]{2}")));
+    assert_eq!(constrained - free, ANSWER_BYTES);
+    let limits = engine.shared.limits;
+    assert_eq!(limits.capacity.constraint_bytes, 2 * ANSWER_BYTES);
+    let model = random_inference_model(&config(), 5).unwrap();
+    for budget in [1 << 20, 5_000_000, 1 << 26] {
+        let limits = Limits::new(&model, 32, budget).unwrap();
+        assert!(limits.bytes(&limits.capacity) + kept_constraints(budget) <= budget);
+    }
 }
 
 #[test]

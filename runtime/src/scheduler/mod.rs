@@ -39,6 +39,8 @@ pub(crate) struct Resources {
     pub(crate) memory_tokens: usize,
     /// Tokens whose keys and values are kept for self-attention: rows times the most that each may write.
     pub(crate) self_tokens: usize,
+    /// Bytes that following the answers' constraints takes.
+    pub(crate) constraint_bytes: usize,
 }
 
 impl Resources {
@@ -47,18 +49,21 @@ impl Resources {
         other.slots <= self.slots
             && other.memory_tokens <= self.memory_tokens
             && other.self_tokens <= self.self_tokens
+            && other.constraint_bytes <= self.constraint_bytes
     }
 
     fn take(&mut self, other: &Resources) {
         self.slots -= other.slots;
         self.memory_tokens -= other.memory_tokens;
         self.self_tokens -= other.self_tokens;
+        self.constraint_bytes -= other.constraint_bytes;
     }
 
     fn give(&mut self, other: &Resources) {
         self.slots += other.slots;
         self.memory_tokens += other.memory_tokens;
         self.self_tokens += other.self_tokens;
+        self.constraint_bytes += other.constraint_bytes;
     }
 }
 

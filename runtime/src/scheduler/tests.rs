@@ -8,6 +8,7 @@ const CAPACITY: Resources = Resources {
     slots: 6,
     memory_tokens: 120,
     self_tokens: 90,
+    constraint_bytes: 70,
 };
 const ENCODE_BUDGET: usize = 40;
 
@@ -86,6 +87,7 @@ fn memory_is_reserved_as_well_as_slots() {
             slots: 1,
             memory_tokens,
             self_tokens,
+            ..Resources::default()
         },
         ..Demand::default()
     };
@@ -282,6 +284,11 @@ impl Engine {
             slots: arrival.rows,
             memory_tokens: if arrival.rows > 0 { arrival.encoder_rows } else { 0 },
             self_tokens: arrival.rows * arrival.new_tokens,
+            constraint_bytes: if arrival.priority > 0 {
+                10 * arrival.rows
+            } else {
+                0
+            },
         };
         let deadline = arrival
             .patience

@@ -1,0 +1,63 @@
+//! Compiled constraints that further answers may start from.
+
+use super::compiled::Compiled;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// How many are kept at most.
+const MOST: usize = 32;
+
+/// Keeps compiled constraints within a budget of bytes: requests of one task have the same.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The one used last is the first.
+    entries: VecDeque<(String, Arc<Compiled>)>,
+    budget: usize,
+}
+
+impl Kept {
+    pub(super) fn new(budget: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            budget,
+        }
+    }
+
+    /// Finds what can still be used.
+    pub(super) fn find(&mut self, key: &str) -> Option<Arc<Compiled>> {
+        let place = self.entries.iter().position(|(known, _)| known == key)?;
+        let entry = self.entries.remove(place).filter(|(_, known)| !known.is_worn())?;
+        let compiled = Arc::clone(&entry.1);
+        self.entries.push_front(entry);
+        // Answers have made it larger since.
+        self.forget();
+        Some(compiled)
+    }
+
+    /// Keeps what is not known yet.
+    pub(super) fn put(&mut self, key: String, compiled: &Arc<Compiled>) {
+        self.entries.push_front((key, Arc::clone(compiled)));
+        self.forget();
+    }
+
+    /// Estimates the bytes of all.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.iter().map(bytes).sum()
+    }
+
+    /// Forgets what was used longest ago, as far as there are too many.
+    fn forget(&mut self) {
+        self.entries.truncate(MOST);
+        let mut bytes = self.bytes();
+        while bytes > self.budget {
+            let Some(last) = self.entries.pop_back() else {
+                break;
+            };
+            bytes = bytes.saturating_sub(self::bytes(&last));
+        }
+    }
+}
+
+fn bytes((key, compiled): &(String, Arc<Compiled>)) -> usize {
+    key.len() + compiled.bytes()
+}
