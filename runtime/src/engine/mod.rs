@@ -111,10 +111,10 @@ impl Drop for Shared {
     /// Stops the threads before their next step and waits for them, so that no work goes on behind the caller's back; and for
     /// constraints that are being compiled.
     fn drop(&mut self) {
-        self.places.close();
         self.replicas
             .iter()
             .for_each(|replica| replica.shutdown(Shutdown::Abort));
+        self.places.close();
         self.replicas.iter_mut().for_each(Replica::join);
         block_on(self.constraints.idle());
     }

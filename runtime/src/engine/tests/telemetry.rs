@@ -360,7 +360,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
 }
 
 /// Runs something in the span of a caller, with an engine that holds two sequences.
+/// A second subscriber that lives as long as the tests. Where there is only one, `tracing` asks the thread that comes to a
+/// span first whether anybody wants it, and another test's thread would say no for all.
+static SECOND: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+
 fn traced<T>(capture: &Capture, work: impl FnOnce(&Engine, Gate) -> T) {
+    LazyLock::force(&SECOND);
     let subscriber = tracing_subscriber::registry().with(capture.clone());
     tracing::subscriber::with_default(subscriber, || {
         let (engine, gate) = gated(2, 8);
