@@ -5,11 +5,10 @@ mod cache;
 mod layers;
 mod scratch;
 
-use crate::attention::cpu::{Columns, attend};
 use crate::attention::{AttentionPlan, Scoring, cross_attention};
 use crate::decoder::DecoderRow;
-use crate::kernels::access::{is_cpu_f32, with_slice};
-use crate::kernels::pool;
+use crate::kernels::access::with_slice;
+use crate::kernels::attend::{Queries, Seen};
 pub use cache::KvCache;
 use candle_core::{Result, Tensor, bail};
 pub(crate) use scratch::Scratch;
@@ -58,19 +57,36 @@ impl PromptMemory {
             .sum()
     }
 
+    /// Attends from each row of `q` `[B, D]` to its own memory, and writes `[B, D]`; `scores` is scratch. On a CPU in f32.
+    pub(crate) fn attend_into(
+        rows: &[DecoderRow],
+        layer: usize,
+        q: &[f32],
+        scoring: &Scoring,
+        (scores, out): (&mut Vec<f32>, &mut [f32]),
+    ) -> Result<()> {
+        let d = q.len() / rows.len().max(1);
+        let longest = rows.iter().map(|row| row.memory.length).max().unwrap_or_default();
+        let look = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| match rows.get(row) {
+            Some(DecoderRow { memory, .. }) => memory.show(layer, see),
+            None => bail!("a step of {} rows has no row {row}", rows.len()),
+        };
+        Queries::new(q, d, d, scoring).attend(longest, scores, out, &look, None)
+    }
+
+    /// Shows a layer's keys and values, all of which a query sees.
+    fn show(&self, layer: usize, see: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
+        let kv = self.kv(layer)?; // [S, 2D]
+        let (count, width) = kv.dims2()?;
+        with_slice(kv, |rows| {
+            let all = 0..count;
+            let ranges = std::slice::from_ref(&all);
+            see(Seen { rows, width, ranges })
+        })
+    }
+
     /// Attends from each row of `q` `[B, D]` to its own memory.
     pub(crate) fn attend(rows: &[DecoderRow], layer: usize, q: &Tensor, scoring: &Scoring) -> Result<Tensor> {
-        let (b, d) = q.dims2()?;
-        if is_cpu_f32(q) {
-            let out = with_slice(q, |q| {
-                let queries: Vec<&[f32]> = q.chunks_exact(d).collect();
-                let one = |at: usize| rows[at].memory.attend_row(layer, queries[at], scoring);
-                pool::map(queries.len().min(rows.len()), one)
-                    .into_iter()
-                    .collect::<Result<Vec<Vec<f32>>>>()
-            })?;
-            return Tensor::from_vec(out.concat(), (b, d), q.device()); // [B, D]
-        }
         let one = |(i, row): (usize, &DecoderRow)| {
             let mut plan = AttentionPlan::default();
             plan.push(vec![0..1], vec![0..row.memory.length], false);
@@ -84,7 +100,7 @@ impl PromptMemory {
         Tensor::cat(&rows.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)
     }
 
-    pub(crate) fn kv(&self, layer: usize) -> Result<&Tensor> {
+    fn kv(&self, layer: usize) -> Result<&Tensor> {
         match self.layers.get(layer) {
             Some(layer) => Ok(&layer.kv),
             None => bail!(
@@ -92,32 +108,5 @@ impl PromptMemory {
                 self.layers.len()
             ),
         }
-    }
-
-    fn attend_row(&self, layer: usize, q: &[f32], scoring: &Scoring) -> Result<Vec<f32>> {
-        let d = q.len();
-        let mut plan = AttentionPlan::default();
-        plan.push(vec![0..1], vec![0..self.length], false);
-        with_slice(self.kv(layer)?, |kv| {
-            let memory = |offset| Columns {
-                values: kv,
-                width: 2 * d,
-                offset,
-            };
-            attend(
-                [
-                    Columns {
-                        values: q,
-                        width: d,
-                        offset: 0,
-                    },
-                    memory(0),
-                    memory(d),
-                ],
-                &plan,
-                (1, d),
-                scoring,
-            )
-        })
     }
 }

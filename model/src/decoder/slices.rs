@@ -4,7 +4,6 @@
 //! in memory asked for and in copies, would be a fifth of it.
 
 use super::{Decoder, DecoderBatch, DecoderLayer, DecoderRow};
-use crate::attention::Scoring;
 use crate::error::ForwardError;
 use crate::kernels::access::{is_cpu_f32, with_slice};
 use crate::kernels::attend::{Bias, Queries, Seen};
@@ -180,7 +179,7 @@ impl DecoderLayer {
         });
         let bias = bias.as_ref().map(|bias| bias as &Bias);
         hidden.resize(rows * d, 0.0); // [B, D]
-        queries(wide, 3 * d, d, &self.scoring).attend(longest, scores, hidden, &seen, bias)?;
+        Queries::new(wide, 3 * d, d, &self.scoring).attend(longest, scores, hidden, &seen, bias)?;
         let gathered = inner(self.self_inner_norm.as_ref(), hidden, normed)?; // [B, D]
         out.forward_into(gathered, rows, added)?; // [B, D]
         add(x, added);
@@ -201,45 +200,12 @@ impl DecoderLayer {
         self.cross_norm.forward_into(x, normed)?; // [B, D]
         self.cross.q.forward_into(normed, rows.len(), wide)?; // [B, H Dh]
         let d = wide.len() / rows.len().max(1);
-        let longest = rows
-            .iter()
-            .map(|row| row.memory.length())
-            .max()
-            .unwrap_or_default();
-        let seen = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| {
-            let Some(DecoderRow { memory, .. }) = rows.get(row) else {
-                bail!("a step of {} rows has no row {row}", rows.len())
-            };
-            see_memory(memory, index, see)
-        };
         hidden.resize(rows.len() * d, 0.0); // [B, H Dh]
-        queries(wide, d, d, &self.cross_scoring).attend(longest, scores, hidden, &seen, None)?;
+        PromptMemory::attend_into(rows, index, wide, &self.cross_scoring, (scores, hidden))?;
         let gathered = inner(self.cross_inner_norm.as_ref(), hidden, normed)?; // [B, H Dh]
         self.cross.out.forward_into(gathered, rows.len(), added)?; // [B, D]
         add(x, added);
         Ok(())
-    }
-}
-
-fn see_memory(memory: &PromptMemory, layer: usize, see: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
-    let kv = memory.kv(layer)?; // [S, 2D]
-    let (count, width) = kv.dims2()?;
-    with_slice(kv, |rows| {
-        see(Seen {
-            rows,
-            width,
-            ranges: std::slice::from_ref(&(0..count)),
-        })
-    })
-}
-
-fn queries<'a>(q: &'a [f32], stride: usize, d: usize, scoring: &Scoring) -> Queries<'a> {
-    Queries {
-        q,
-        stride,
-        heads: scoring.heads,
-        head_size: d / scoring.heads.max(1),
-        scale: scoring.scale,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::pool;
 use super::simd::{dot, exp, multiversion, sum};
+use crate::attention::Scoring;
 use candle_core::{Result, bail};
 use std::ops::Range;
 
@@ -127,14 +128,25 @@ pub(crate) type Bias<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 /// Attends from queries to what each sees.
 pub(crate) struct Queries<'a> {
     /// `[B, stride]`, the query in the first H Dh columns.
-    pub(crate) q: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) heads: usize,
-    pub(crate) head_size: usize,
-    pub(crate) scale: f32,
+    q: &'a [f32],
+    stride: usize,
+    heads: usize,
+    head_size: usize,
+    scale: f32,
 }
 
-impl Queries<'_> {
+impl<'a> Queries<'a> {
+    /// Takes queries of `d` numbers each from the first columns of rows that are `stride` long.
+    pub(crate) fn new(q: &'a [f32], stride: usize, d: usize, scoring: &Scoring) -> Self {
+        Self {
+            q,
+            stride,
+            heads: scoring.heads,
+            head_size: d / scoring.heads.max(1),
+            scale: scoring.scale,
+        }
+    }
+
     /// Writes what the queries gather, `[B, H Dh]`. `look` shows what a query sees: keys `[.., H Dh]`, then values. What a query gathers depends on nothing but what it sees.
     ///
     /// `longest` is the most keys that a query sees, and `scores` is scratch.
@@ -199,7 +211,7 @@ impl Queries<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::{AttentionPlan, RelativeBias, Scoring, reference};
+    use crate::attention::{AttentionPlan, RelativeBias, reference};
     use crate::testing::{assert_close, random};
     use candle_core::Tensor;
     use std::sync::Arc;
@@ -216,13 +228,8 @@ mod tests {
     fn attend(q: &[f32], kv: &[f32], scoring: &Scoring, dh: usize) -> Result<Vec<f32>> {
         let width = 2 * scoring.heads * dh;
         let ranges = ranges();
-        let queries = Queries {
-            q,
-            stride: 3 * scoring.heads * dh,
-            heads: scoring.heads,
-            head_size: dh,
-            scale: scoring.scale,
-        };
+        let d = scoring.heads * dh;
+        let queries = Queries::new(q, 3 * d, d, scoring);
         let bias = scoring.bias.clone().map(|bias| {
             move |_: usize, head: usize, scores: &mut [f32]| {
                 let at = scores.len() - 1;

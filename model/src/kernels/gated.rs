@@ -31,9 +31,8 @@ multiversion! {
 
 /// Gates rows `[N, 2F]` into `[N, F]`, on several threads where that pays.
 pub(crate) fn gated_gelu(x: &[f32], y: &mut [f32], f: usize) {
-    let rows = pool::share(y.len(), f);
-    pool::for_each_chunk(y, rows * f, &mut [], 0, &|index, y, _| {
-        let start = index * rows * 2 * f;
+    pool::for_each_rows(y, f, &|first, y| {
+        let start = first * 2 * f;
         if let Some(x) = x.get(start..start + 2 * y.len()) {
             forward(x, y, f);
         }
@@ -51,9 +50,8 @@ impl CustomOp1 for GeluErf {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice(x, layout)?;
         let mut y = vec![0.0; x.len()];
-        let size = pool::share(y.len(), 1);
-        pool::for_each_chunk(&mut y, size, &mut [], 0, &|index, y, _| {
-            if let Some(x) = x.get(index * size..index * size + y.len()) {
+        pool::for_each_rows(&mut y, 1, &|first, y| {
+            if let Some(x) = x.get(first..first + y.len()) {
                 gelu_forward(x, y);
             }
         });

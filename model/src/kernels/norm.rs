@@ -56,9 +56,7 @@ multiversion! {
 /// Normalises rows `[N, D]` by their root mean square; the first `split` by the first row of `w`, `[E, D]`, the others by the
 /// last. On several threads where that pays.
 pub(crate) fn rms_norm(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
-    let rows = pool::share(y.len(), d);
-    pool::for_each_chunk(y, rows * d, &mut [], 0, &|index, y, _| {
-        let first = index * rows;
+    pool::for_each_rows(y, d, &|first, y| {
         if let Some(x) = x.get(first * d..first * d + y.len()) {
             rms(x, w, y, d, split.saturating_sub(first), eps);
         }
@@ -92,9 +90,7 @@ impl CustomOp2 for LayerNorm {
         }
         let (x, (w, b)) = (slice(x, lx)?, slice(w, lw)?.split_at(experts * d));
         let mut y = vec![0.0; n * d]; // [N, D]
-        let rows = pool::share(y.len(), d);
-        pool::for_each_chunk(&mut y, rows * d, &mut [], 0, &|index, y, _| {
-            let first = index * rows;
+        pool::for_each_rows(&mut y, d, &|first, y| {
             if let Some(x) = x.get(first * d..first * d + y.len()) {
                 layer(x, w, b, y, d, self.split.saturating_sub(first), self.eps);
             }

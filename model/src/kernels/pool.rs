@@ -252,7 +252,12 @@ impl Shared {
                 && let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(number)))
             {
                 let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
-                first.get_or_insert(panic);
+                if first.is_none() {
+                    *first = Some(panic);
+                } else {
+                    // Dropping it could panic in turn, and leave the job undone for ever.
+                    std::mem::forget(panic);
+                }
             }
             self.done.fetch_add(1, Ordering::Release);
         }
@@ -382,15 +387,20 @@ pub(crate) fn for_each_chunk(
     });
 }
 
-/// Says into parts of how many rows of `width` numbers a slice is cut: all of it where it is too short to be shared out.
-pub(crate) fn share(length: usize, width: usize) -> usize {
-    let rows = length.div_ceil(width.max(1)).max(1);
+/// Calls `task` with parts of the rows of `out`, `width` numbers each, and the number of each part's first row: one part where
+/// the slice is too short to be shared out.
+pub(crate) fn for_each_rows(out: &mut [f32], width: usize, task: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    let width = width.max(1);
     let threads = threads();
-    if length < SHARED || threads == 1 {
-        return rows;
-    }
-    rows.div_ceil(4 * threads)
-        .max((SHARED / 4).div_ceil(width.max(1)))
+    let all = out.len().div_ceil(width).max(1);
+    let rows = if out.len() < SHARED || threads == 1 {
+        all
+    } else {
+        all.div_ceil(4 * threads).max((SHARED / 4).div_ceil(width))
+    };
+    for_each_chunk(out, rows * width, &mut [], 0, &|index, part, _| {
+        task(index * rows, part)
+    });
 }
 
 /// Counts the threads that work is shared out over.

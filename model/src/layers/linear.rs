@@ -108,8 +108,7 @@ fn add(y: &mut [f32], bias: &[f32]) {
     if width == 0 {
         return;
     }
-    let rows = pool::share(y.len(), width);
-    pool::for_each_chunk(y, rows * width, &mut [], 0, &|_, y, _| {
+    pool::for_each_rows(y, width, &|_, y| {
         for row in y.chunks_exact_mut(width) {
             row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
         }

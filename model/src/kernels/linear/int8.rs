@@ -78,10 +78,9 @@ pub(super) fn with_quantised<T>(x: &[f32], rows: usize, inputs: usize, f: impl F
     let width = row_words(inputs);
     let mut words = SCRATCH.take();
     words.resize(rows * width, 0.0); // [rows, 1 + ceil(in / 4)]
-    let chunk = pool::share(x.len(), inputs).max(1);
-    pool::for_each_chunk(&mut words, chunk * width, &mut [], 0, &|index, words, _| {
+    pool::for_each_rows(&mut words, width, &|first, words| {
         for (row, words) in words.chunks_exact_mut(width).enumerate() {
-            let start = (index * chunk + row) * inputs;
+            let start = (first + row) * inputs;
             let x = x.get(start..start + inputs).unwrap_or_default();
             quantise(x, bytemuck::cast_slice_mut(words));
         }
