@@ -34,10 +34,14 @@ impl Kept {
         Some(compiled)
     }
 
-    /// Keeps what is not known yet.
-    pub(super) fn put(&mut self, key: String, compiled: &Arc<Compiled>) {
-        self.entries.push_front((key, Arc::clone(compiled)));
+    /// Keeps what is not known yet, and returns it; or what another request has compiled meanwhile.
+    pub(super) fn put(&mut self, key: String, compiled: Arc<Compiled>) -> Arc<Compiled> {
+        if let Some(known) = self.find(&key) {
+            return known;
+        }
+        self.entries.push_front((key, Arc::clone(&compiled)));
         self.forget();
+        compiled
     }
 
     /// Estimates the bytes of all.

@@ -252,16 +252,15 @@ impl Constraints {
 
     /// Compiles what is not known, or not fit for use, and keeps it.
     fn compile_new(&self, key: String, constraint: &Constraint) -> Result<Arc<Compiled>, String> {
-        let compiled = Arc::new(match constraint {
+        let compiled = match constraint {
             Constraint::Choices(choices) => {
                 Compiled::choices(ChoiceTrie::new(choices, &self.tokenizer, &self.ends)?)
             }
             Constraint::Regex(pattern) => self.regex(pattern)?,
             Constraint::JsonSchema(schema) => self.json_schema(schema)?,
             Constraint::Lark(grammar) => self.lark(grammar)?,
-        });
-        self.kept().put(key, &compiled);
-        Ok(compiled)
+        };
+        Ok(self.kept().put(key, Arc::new(compiled)))
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -462,6 +462,18 @@ fn compiled_constraints_are_kept_within_a_budget_of_bytes() {
     assert_eq!(none.kept_bytes(), 0, "it alone has more bytes");
 }
 
+#[test]
+fn what_two_requests_compile_at_once_is_kept_once() {
+    let own = Constraints::new(OWN.tokenizer.clone(), OWN.ends.clone(), 1 << 24);
+    let constraint = Constraint::Regex("[a-z]{7}".to_owned());
+    let key = constraint.key().unwrap();
+    let one = own.compile_new(key.clone(), &constraint).unwrap();
+    let bytes = own.kept_bytes();
+    let other = own.compile_new(key, &constraint).unwrap();
+    assert!(Arc::ptr_eq(&one, &other), "both start from the same");
+    assert_eq!(own.kept_bytes(), bytes);
+}
+
 /// Tells why a constraint is refused, or nothing.
 fn refused(constraint: Constraint) -> Option<String> {
     let compiled = compile(&OWN, &sampling(constraint, 20));

@@ -158,9 +158,11 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Sets how many encoder rows, text tokens and patches, are encoded between two steps; else 2048.
+    /// Sets how many encoder rows, text tokens and patches, are encoded in one batch; else 2048. One prompt is never divided
+    /// among batches.
     ///
-    /// This is how long a running stream can be held up by others' prompts. One prompt is always encoded whole.
+    /// More rows use the weights better, and let the first of them wait for the others. Running streams do not wait for a
+    /// batch: on a CPU it is encoded in slices between their steps.
     pub fn encode_budget(mut self, rows: usize) -> Self {
         self.options.encode_budget = rows;
         self

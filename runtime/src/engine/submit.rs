@@ -64,7 +64,10 @@ impl Engine {
         place: &mut Place,
     ) -> Result<(), RequestError> {
         let since = Instant::now();
+        // Who leaves now has cancelled, and was not refused.
+        place.clock.wait();
         let compiled = self.shared.constraints.compile_beside(&prepared.sampling).await;
+        place.clock.stop_waiting();
         place.clock.prepared(since.elapsed());
         prepared.constraint = compiled?;
         Ok(())

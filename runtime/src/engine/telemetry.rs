@@ -84,12 +84,12 @@ impl Clock {
         self.timings.prepare += took;
     }
 
-    /// Notes that it waits for a place in the queue.
+    /// Notes that it waits for something that others do: a place in the queue, or its constraint.
     pub(super) fn wait(&mut self) {
         self.stage = Stage::Waiting;
     }
 
-    /// Notes that it has a place in the queue, or will get none.
+    /// Notes that it has what it waited for, or will not get it.
     pub(super) fn stop_waiting(&mut self) {
         self.stage = Stage::Preparing;
     }

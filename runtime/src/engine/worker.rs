@@ -202,6 +202,7 @@ impl<F: Forward> Worker<F> {
             }
         }
         for (id, mut job) in std::mem::take(&mut self.jobs) {
+            job.clock.publish();
             job.work.fail(end.clone());
             self.scheduler.finish(id);
             self.counters.failed();
@@ -266,6 +267,7 @@ impl<F: Forward> Worker<F> {
         let Some(id) = id else {
             // The handles refuse what does not fit.
             let cause = "the request needs more than the engine can hold".to_owned();
+            clock.publish();
             work.fail(RequestError::Failed { cause });
             self.counters.failed();
             return self.counters.retired();
@@ -539,6 +541,9 @@ impl<F: Forward> Worker<F> {
                     }
                     (0..step.written).for_each(|_| self.counters.token());
                     apply(&mut self.forward, &step.changes).map(|()| {
+                        if samples.is_done() {
+                            job.clock.publish();
+                        }
                         samples.finish_ended(job.usage, job.clock.stop());
                         samples.is_done()
                     })
@@ -629,6 +634,7 @@ fn finish(job: &mut Job, reason: FinishReason) {
             new_tokens: sequence.new_tokens(),
             ..job.usage
         };
+        job.clock.publish();
         sequence.finish(reason, usage, job.clock.stop());
     }
 }

@@ -133,7 +133,8 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// Keeps account of a capacity; a step encodes at most `encode_budget` rows, or one request if that has more.
+    /// Keeps account of a capacity; a batch of the encoder has at most `encode_budget` rows, or one request if that has
+    /// more.
     pub(crate) fn new(capacity: Resources, encode_budget: usize) -> Self {
         Self {
             capacity,

@@ -113,6 +113,24 @@ fn every_call_is_counted_once_for_what_became_of_it_and_a_reused_prompt_is_a_hit
 }
 
 #[test]
+fn a_caller_that_leaves_while_its_constraint_is_compiled_has_cancelled() {
+    let (engine, gate, mut watch) = watched(1, 1);
+    drop(gate);
+    let _turns = engine.shared.constraints.take_turns();
+    {
+        let mut compiling = pin!(engine.generate(constrained("[a-z]{3}")));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(compiling.as_mut().poll(&mut context).is_pending());
+    }
+    let ends = ["requests_cancelled_total", "requests_refused_total"];
+    let found = pick(watch.read(), ends);
+    assert!(
+        found.map(|count| count.to_bits()) == [1.0_f64, 0.0].map(f64::to_bits),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn requests_that_fail_or_run_out_of_time_are_counted_as_such() {
     let (engine, gate, mut watch) = watched(1, 8);
     let failing = engine.try_generate(request("a", 3)).unwrap();
@@ -270,6 +288,15 @@ fn the_timings_of_any_request_come_with_its_answer_and_do_not_overlap() {
     let streamed = engine.generate_blocking(asked).unwrap().timings;
     check(&streamed, 4);
     assert!(streamed.first_token > Duration::ZERO && streamed.first_token < streamed.total);
+    check(timings.get().unwrap(), 4);
+    // They are there before the answer is, whoever is faster.
+    for count in 1..40 {
+        let (mut asked, of_samples) = watch(request("a", 1 + count % 3));
+        (asked.sampling.temperature, asked.sampling.samples) = (1.0, 1 + count % 2);
+        asked.sampling.min_new_tokens = asked.sampling.max_new_tokens;
+        engine.samples_blocking(asked).unwrap();
+        check(of_samples.get().unwrap(), 1 + count % 3);
+    }
     let (asked, of_embedding) = watch(request("a", 1));
     engine.embed_blocking(asked).unwrap();
     check(of_embedding.get().unwrap(), 0);
@@ -287,8 +314,6 @@ fn the_timings_of_any_request_come_with_its_answer_and_do_not_overlap() {
     };
     assert!(engine.generate_blocking(late).is_err());
     assert_eq!(of_late.get().unwrap().encode, Duration::ZERO);
-    drop(engine);
-    check(timings.get().unwrap(), 4);
 }
 
 /// A span as a subscriber saw it.
