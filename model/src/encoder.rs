@@ -19,6 +19,7 @@ use crate::memory::{KvCache, MemoryLayer, PromptMemory};
 use crate::prefix::{ImagePrefix, with_prefixes};
 use candle_core::{Device, Result, Tensor, bail};
 pub(crate) use pass::Pass;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A place in a stack whose rows can be looked at.
@@ -168,7 +169,7 @@ impl Encoder {
         keep: bool,
         observe: Observe,
     ) -> std::result::Result<EncoderOutput, ForwardError> {
-        let mut pass = self.begin(batch, keep, observe)?;
+        let mut pass = self.begin(batch, keep)?;
         loop {
             if let Some(output) = self.advance(&mut pass, batch, usize::MAX, observe)? {
                 return Ok(output);
@@ -181,13 +182,11 @@ impl Encoder {
         &self,
         batch: &EncoderBatch,
         keep: bool,
-        observe: Observe,
     ) -> std::result::Result<Option<Pass>, ForwardError> {
         if batch.segments.samples.is_empty() {
             return Err(ForwardError::EmptyBatch);
         }
-        let pass = |()| Pass::begin(self, batch, keep || self.writes, observe);
-        Ok((batch.segments.rows() > 0).then_some(()).map(pass).transpose()?)
+        Ok((batch.segments.rows() > 0).then(|| Pass::begin(self, batch, keep || self.writes)))
     }
 
     /// Does a slice of at most `rows` rows; gives the output with the last.
@@ -263,13 +262,18 @@ impl Encoder {
             .contiguous()?) // [B, D]
     }
 
-    fn embed(&self, batch: &EncoderBatch) -> Result<Tensor> {
+    /// Embeds some of a batch's packed rows, vision first, `[n, D]`.
+    fn embed(&self, batch: &EncoderBatch, rows: &Range<usize>) -> Result<Tensor> {
+        let pictures = batch.sources.len();
         let mut parts = Vec::with_capacity(2);
-        if !batch.sources.is_empty() {
-            parts.push(self.embed_vision(batch)?); // [Nv, D]
+        let vision = rows.start.min(pictures)..rows.end.min(pictures);
+        if !vision.is_empty() {
+            parts.push(self.embed_vision(batch, vision)?); // [nv, D]
         }
-        if !batch.tokens.is_empty() {
-            parts.push(self.embed_text(&batch.tokens, &batch.token_positions)?); // [Nt, D]
+        let text = rows.start.max(pictures) - pictures..rows.end.max(pictures) - pictures;
+        if !text.is_empty() {
+            let (tokens, positions) = (&batch.tokens[text.clone()], &batch.token_positions[text]);
+            parts.push(self.embed_text(tokens, positions)?); // [nt, D]
         }
         Tensor::cat(&parts, 0)
     }
@@ -282,22 +286,31 @@ impl Encoder {
         }
     }
 
-    fn embed_vision(&self, batch: &EncoderBatch) -> Result<Tensor> {
+    fn embed_vision(&self, batch: &EncoderBatch, rows: Range<usize>) -> Result<Tensor> {
         let Some(vision) = &self.vision else {
             bail!("the model takes no pictures")
         };
         let width = vision.patch.inputs()?;
         let mut table = vec![vision.class_token.clone(), vision.mask_token.clone()];
-        if !batch.pixels.is_empty() {
-            let count = batch.pixels.len() / width;
-            let pixels = Tensor::from_slice(&batch.pixels, (count, width), &self.device)?; // [patches, 3pp]
+        // Sources from 2 on are patches: those of the rows, which stand side by side.
+        let mut sources = batch.sources[rows.clone()].to_vec();
+        let patches = || sources.iter().filter(|source| **source >= 2);
+        if let (Some(&first), Some(&last)) = (patches().min(), patches().max()) {
+            let count = (last - first) as usize + 1;
+            let start = (first - 2) as usize * width;
+            let Some(pixels) = batch.pixels.get(start..start + count * width) else {
+                bail!("the batch has no patch {}", last - 2)
+            };
+            let pixels = Tensor::from_slice(pixels, (count, width), &self.device)?; // [patches, 3pp]
             table.push(vision.patch.forward(&pixels.to_dtype(self.text_embed.dtype())?)?); // [patches, D]
+            let patches = sources.iter_mut().filter(|source| **source >= 2);
+            patches.for_each(|source| *source -= first - 2);
         }
-        let content = self.rows(&Tensor::cat(&table, 0)?, &batch.sources)?; // [Nv, D]
-        let positions = self.rows(&vision.position, &batch.positions)?; // [Nv, D]
-        let x = (content + positions)?; // [Nv, D]
+        let content = self.rows(&Tensor::cat(&table, 0)?, &sources)?; // [nv, D]
+        let positions = self.rows(&vision.position, &batch.positions[rows.clone()])?; // [nv, D]
+        let x = (content + positions)?; // [nv, D]
         match &vision.image_index {
-            Some(table) => x + self.rows(table, &batch.image_indices)?, // [Nv, D]
+            Some(table) => x + self.rows(table, &batch.image_indices[rows])?, // [nv, D]
             None => Ok(x),
         }
     }

@@ -98,9 +98,16 @@ impl Model {
         }
         for &sample in &wanted.prefixes {
             check_shareable(self.config(), sample)?;
+            if batch.segments.samples[sample].image_rows().is_none() {
+                let problem = "has no images";
+                return Err(ForwardError::Prefix { sample, problem });
+            }
+        }
+        if !wanted.memories.is_empty() && self.config().writing_mask().is_none() {
+            self.decoder()?;
         }
         let keep = !wanted.prefixes.is_empty();
-        let pass = self.encoder().begin(&batch, keep, &mut |_, _| Ok(()))?;
+        let pass = self.encoder().begin(&batch, keep)?;
         Ok(Encoding {
             batch,
             wanted,
@@ -108,10 +115,12 @@ impl Model {
         })
     }
 
-    /// Does the next slice of an encoding: `rows` rows of one part of one layer, 64 at least of those that attend. Gives the
+    /// Does the next slice of an encoding: `rows` rows of one part of one layer, and 64 for each thread at least of
+    /// those that attend. Gives the
     /// result with the last slice.
     ///
-    /// On a CPU in f32 the cost of a slice is bounded by its rows; elsewhere attention is done for all rows at a time.
+    /// On a CPU in f32 the cost of a slice is bounded by its rows, but for the last norm and what is read off the rows
+    /// afterwards; elsewhere attention is done for all rows at a time.
     ///
     /// # Errors
     /// [`ForwardError`] where a tensor operation fails, or the result was taken already.

@@ -1,12 +1,14 @@
 //! Encoding in slices: to the bit what encoding at once gives, however the slices are cut.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use multiway_model::kernels::Pool;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
     AttentionPattern, DecoderBatch, DecoderRow, Encoded, EncoderBatch, EncoderBatchBuilder, EncoderSample,
     ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, PromptMemory, Tensor, Wanted,
 };
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// Texts of up to four tiles of 64 queries.
 const LONGEST: usize = 230;
@@ -143,11 +145,15 @@ fn smaller_slices_are_more() {
         memories: vec![0],
         ..Wanted::default()
     };
-    let count = |rows| in_slices(&model, batch(&config, &[(1, 200)], &[]), &wanted, &[rows]).1;
-    // 217 rows: four tiles, and four slices of 64 rows for each of the other parts of a layer.
-    let at_once = 2 * config.encoder_layers + 1 + config.decoder_layers;
+    let count = |rows| {
+        let run = || in_slices(&model, batch(&config, &[(1, 200)], &[]), &wanted, &[rows]).1;
+        // With more threads more tiles are attended at a time.
+        Arc::new(Pool::new(1)).install(run)
+    };
+    // 217 rows: four tiles, and four slices of 64 rows for embedding and each of the other parts of a layer.
+    let at_once = 1 + 2 * config.encoder_layers + 1 + config.decoder_layers;
     assert_eq!(count(usize::MAX), at_once);
-    let cut = 3 * 4 * config.encoder_layers + 1 + 4 * config.decoder_layers;
+    let cut = 4 + 3 * 4 * config.encoder_layers + 1 + 4 * config.decoder_layers;
     assert_eq!(count(64), cut);
 }
 
@@ -173,6 +179,23 @@ fn what_cannot_be_made_is_refused_at_the_start() {
         begin(vec![], vec![0]),
         Err(ForwardError::NotShareable { .. })
     ));
+    let config = self::config(AttentionPattern::ImagePrefix, 0);
+    let model = random_inference_model(&config, 3).unwrap();
+    let wanted = Wanted {
+        prefixes: vec![0],
+        ..Wanted::default()
+    };
+    let refused = model.begin_encoding(batch(&config, &[(0, 3)], &[]), wanted);
+    assert!(matches!(refused, Err(ForwardError::Prefix { sample: 0, .. })));
+    let mut mute = config;
+    mute.decoder_layers = 0;
+    let model = random_inference_model(&mute, 3).unwrap();
+    let wanted = Wanted {
+        memories: vec![0],
+        ..Wanted::default()
+    };
+    let refused = model.begin_encoding(batch(&mute, &[(0, 3)], &[]), wanted);
+    assert!(matches!(refused, Err(ForwardError::NoHead("text"))));
 }
 
 #[test]

@@ -110,7 +110,12 @@ multiversion! {
     }
 }
 
+/// The gathered keys and values of the block that a tile was of last.
+#[derive(Debug, Default)]
+pub(crate) struct BlockMemory(Option<(usize, KeyRows)>);
+
 /// The keys and values of one block, gathered, `[Lk, D]` each.
+#[derive(Debug)]
 struct KeyRows {
     k: Vec<f32>,
     v: Vec<f32>,
@@ -267,7 +272,8 @@ pub(crate) fn attend(
 ) -> Result<Vec<f32>> {
     let tiles = plan.tiles();
     let mut out = vec![0.0; n * d]; // [N, D]
-    for (tile, part) in tiles.iter().zip(attend_tiles(qkv, plan, &tiles, d, scoring)?) {
+    let parts = attend_tiles(qkv, plan, &tiles, (d, scoring), &mut BlockMemory::default())?;
+    for (tile, part) in tiles.iter().zip(parts) {
         scatter(&part, &mut out, &tile.queries, d, d, 0, false);
     }
     Ok(out)
@@ -278,8 +284,8 @@ pub(crate) fn attend_tiles(
     [q, k, v]: [Columns; 3],
     plan: &AttentionPlan,
     tiles: &[Tile],
-    d: usize,
-    scoring: &Scoring,
+    (d, scoring): (usize, &Scoring),
+    memory: &mut BlockMemory,
 ) -> Result<Vec<Vec<f32>>> {
     let heads = scoring.heads;
     if heads == 0 || !d.is_multiple_of(heads) {
@@ -287,18 +293,27 @@ pub(crate) fn attend_tiles(
     }
     let mut blocks: Vec<usize> = tiles.iter().map(|tile| tile.block).collect();
     blocks.dedup();
+    let known = memory.0.take().filter(|(block, _)| blocks.contains(block));
+    let new: Vec<usize> = match &known {
+        Some((known, _)) => blocks.iter().copied().filter(|block| block != known).collect(),
+        None => blocks,
+    };
     let gather = |at: usize| {
-        let block = blocks[at];
+        let block = new[at];
         Ok((block, KeyRows::gather(&plan.blocks[block], k, v, d)?))
     };
-    let memories = pool::map(blocks.len(), gather);
-    let memories: HashMap<usize, KeyRows> = memories.into_iter().collect::<Result<_>>()?;
+    let gathered = pool::map(new.len(), gather)
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let mut memories: HashMap<usize, KeyRows> = gathered.into_iter().chain(known).collect();
     let run = |at: usize| {
         let tile = &tiles[at];
         let block = &plan.blocks[tile.block];
         Ok(Gathered::new(block, tile, q, &memories[&tile.block], d, scoring)?.forward())
     };
-    pool::map(tiles.len(), run).into_iter().collect()
+    let parts = pool::map(tiles.len(), run).into_iter().collect();
+    memory.0 = tiles.last().and_then(|tile| memories.remove_entry(&tile.block));
+    parts
 }
 
 /// Returns each block's gradients of q, k and v for the gradient `g` of the output.

@@ -18,6 +18,7 @@ pub(crate) mod reference;
 use crate::kernels::access::{is_cpu_f32, with_slice};
 pub(crate) use bias::RelativeBias;
 use candle_core::{Result, Tensor};
+pub(crate) use cpu::BlockMemory;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ impl Block {
 }
 
 /// How many query rows of a block are attended at a time: their scores stay in the cache.
-const TILE_ROWS: usize = 64;
+pub(crate) const TILE_ROWS: usize = 64;
 
 /// Neighbouring query rows of a block. Where tiles begin depends on the block alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,21 +171,22 @@ pub(crate) fn takes_tiles(qkv: &Tensor) -> bool {
 }
 
 /// Attends from the queries of some tiles, giving `[Lq, D]` in the order of the tiles: the same bits as attention with the
-/// whole plan. `qkv` `[N, 3D]` has the keys and values too, unless `kv` `[M, 2D]` does.
+/// whole plan. `qkv` `[N, 3D]` has the keys and values too, unless `kv` `[M, 2D]` does. `memory` keeps the block that the last
+/// tile is of for those that follow.
 pub(crate) fn tiles_attention(
-    qkv: &Tensor,
-    kv: Option<&Tensor>,
+    (qkv, kv): (&Tensor, Option<&Tensor>),
     plan: &AttentionPlan,
     tiles: &[Tile],
     scoring: &Scoring,
+    memory: &mut BlockMemory,
 ) -> Result<Tensor> {
     let d = qkv.dim(1)? / 3;
     let parts = with_slice(qkv, |own| match kv {
-        None => cpu::attend_tiles(cpu::thirds(own, d), plan, tiles, d, scoring),
+        None => cpu::attend_tiles(cpu::thirds(own, d), plan, tiles, (d, scoring), memory),
         Some(kv) => with_slice(kv, |kv| {
             let [q, ..] = cpu::thirds(own, d);
             let [k, v] = cpu::halves(kv, d);
-            cpu::attend_tiles([q, k, v], plan, tiles, d, scoring)
+            cpu::attend_tiles([q, k, v], plan, tiles, (d, scoring), memory)
         }),
     })?;
     let all = parts.concat();

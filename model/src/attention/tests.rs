@@ -87,9 +87,10 @@ fn tiles_equal_the_reference_whatever_is_attended_at_a_time() {
     let fast: Vec<Vec<f32>> = fast.to_vec2().unwrap();
     let kv = qkv.narrow(1, d, 2 * d).unwrap().contiguous().unwrap();
     for (at_a_time, kv) in [(1, None), (3, Some(&kv)), (8, None)] {
+        let mut memory = BlockMemory::default();
         let parts = tiles
             .chunks(at_a_time)
-            .map(|tiles| tiles_attention(&qkv, kv, &plan, tiles, &scoring).unwrap());
+            .map(|tiles| tiles_attention((&qkv, kv), &plan, tiles, &scoring, &mut memory).unwrap());
         let rows = parts.flat_map(|part| part.to_vec2::<f32>().unwrap());
         assert!(
             rows.zip(&order).all(|(found, row)| found == fast[*row]),

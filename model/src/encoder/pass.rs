@@ -4,8 +4,9 @@
 //! however a pass is cut into slices.
 
 use super::{Encoder, Observe, Place, attend, keys_values};
-use crate::attention::{AttentionPlan, Tile, takes_tiles, tiles_attention};
+use crate::attention::{AttentionPlan, BlockMemory, TILE_ROWS, Tile, takes_tiles, tiles_attention};
 use crate::batch::EncoderBatch;
+use crate::kernels::pool;
 use crate::prefix::with_prefixes;
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
@@ -17,8 +18,10 @@ pub(crate) struct Pass {
     plan: Arc<AttentionPlan>,
     /// How many rows are vision rows.
     split: usize,
-    /// What the present part reads, `[N, D]`.
-    x: Tensor,
+    /// How many rows there are, N.
+    count: usize,
+    /// What the present layer reads, `[N, D]`; none before all rows are embedded.
+    x: Option<Tensor>,
     layer: usize,
     part: Part,
     /// What the present part has given so far.
@@ -49,12 +52,15 @@ struct Attending {
     tiles: Vec<Tile>,
     /// How many tiles are done.
     next: usize,
+    /// The keys and values of the block that the last tile was of.
+    memory: BlockMemory,
 }
 
 impl Attending {
-    /// Takes the next tiles of at most `rows` rows, but one at least.
+    /// Takes the next tiles of at most `rows` rows, but one for each thread at least: side by side they take no longer.
     fn take(&mut self, rows: usize) -> Range<usize> {
         let start = self.next;
+        let rows = rows.max(TILE_ROWS * pool::threads());
         let mut taken = 0;
         for tile in &self.tiles[start..] {
             taken += tile.rows();
@@ -68,24 +74,18 @@ impl Attending {
 }
 
 impl Pass {
-    pub(super) fn begin(
-        encoder: &Encoder,
-        batch: &EncoderBatch,
-        keep: bool,
-        observe: Observe,
-    ) -> Result<Self> {
-        let x = encoder.embed(batch)?; // [N, D]
-        observe(Place::Embedded, &x)?;
-        Ok(Self {
+    pub(super) fn begin(encoder: &Encoder, batch: &EncoderBatch, keep: bool) -> Self {
+        Self {
             plan: Arc::new(batch.segments.plan(encoder.pattern)),
             split: batch.segments.vision_rows,
-            x,
+            count: batch.segments.rows(),
+            x: None,
             layer: 0,
             part: Part::Project,
             done: Vec::new(),
             keep,
             kept: Vec::new(),
-        })
+        }
     }
 
     /// Does a slice, at most `rows` rows of one part of a layer; gives the final rows, `[N, D]`, with the last.
@@ -96,10 +96,19 @@ impl Pass {
         rows: usize,
         observe: Observe,
     ) -> Result<Option<Tensor>> {
+        if self.x.is_none() {
+            let (range, _) = self.next_rows(rows)?;
+            let part = encoder.embed(batch, &range)?; // [n, D]
+            if let Some(x) = self.gather(part)? {
+                observe(Place::Embedded, &x)?;
+                self.x = Some(x);
+            }
+            return Ok(None);
+        }
         let Some(layer) = encoder.layers.get(self.layer) else {
             let hidden = match &encoder.norm {
-                Some(norm) => norm.forward(&self.x, self.split)?, // [N, D]
-                None => self.x.clone(),
+                Some(norm) => norm.forward(self.x()?, self.split)?, // [N, D]
+                None => self.x()?.clone(),
             };
             observe(Place::Output, &hidden)?;
             return Ok(Some(hidden));
@@ -107,19 +116,25 @@ impl Pass {
         match &mut self.part {
             Part::Project => {
                 let (range, split) = self.next_rows(rows)?;
-                let part = layer.project(&self.rows(&self.x, &range)?, split)?; // [n, 3D]
+                let part = layer.project(&rows_of(self.x()?, &range)?, split)?; // [n, 3D]
                 if let Some(qkv) = self.gather(part)? {
                     self.attend(encoder, batch, qkv, rows)?;
                 }
             }
             Part::Attend(attending) => {
                 let taken = attending.take(rows);
-                let Attending { qkv, kv, tiles, next } = attending;
-                let part = tiles_attention(qkv, kv.as_ref(), &self.plan, &tiles[taken], &layer.scoring)?; // [n, D]
+                let Attending {
+                    qkv,
+                    kv,
+                    tiles,
+                    next,
+                    memory,
+                } = attending;
+                let sources = (&*qkv, kv.as_ref());
+                let part = tiles_attention(sources, &self.plan, &tiles[taken], &layer.scoring, memory)?; // [n, D]
                 self.done.push(part);
                 if *next == tiles.len() {
-                    let home = home(tiles, self.x.dim(0)?)?;
-                    let home = Tensor::new(home, self.x.device())?;
+                    let home = Tensor::new(home(tiles, self.count)?, qkv.device())?;
                     let all = Tensor::cat(&std::mem::take(&mut self.done), 0)?; // [N, D], in the order of the tiles
                     self.part = Part::Rest(all.index_select(&home, 0)?); // [N, D]
                 }
@@ -127,11 +142,11 @@ impl Pass {
             Part::Rest(attended) => {
                 let attended = attended.clone();
                 let (range, split) = self.next_rows(rows)?;
-                let x = self.rows(&self.x, &range)?;
-                let part = layer.finish(&x, &self.rows(&attended, &range)?, split)?; // [n, D]
+                let x = rows_of(self.x()?, &range)?;
+                let part = layer.finish(&x, &rows_of(&attended, &range)?, split)?; // [n, D]
                 if let Some(x) = self.gather(part)? {
                     observe(Place::Layer(self.layer), &x)?;
-                    self.x = x;
+                    self.x = Some(x);
                     self.layer += 1;
                     self.part = Part::Project;
                 }
@@ -162,6 +177,7 @@ impl Pass {
             kv: kv.transpose()?,
             tiles: self.plan.tiles(),
             next: 0,
+            memory: BlockMemory::default(),
             qkv,
         });
         Ok(())
@@ -173,16 +189,16 @@ impl Pass {
         for part in &self.done {
             start += part.dim(0)?;
         }
-        let end = start.saturating_add(rows.max(1)).min(self.x.dim(0)?);
+        let end = start.saturating_add(rows.max(1)).min(self.count);
         let split = self.split.clamp(start, end) - start;
         Ok((start..end, split))
     }
 
-    fn rows(&self, x: &Tensor, range: &Range<usize>) -> Result<Tensor> {
-        if range.len() == x.dim(0)? {
-            return Ok(x.clone());
+    fn x(&self) -> Result<&Tensor> {
+        match &self.x {
+            Some(x) => Ok(x),
+            None => bail!("the rows are not embedded"),
         }
-        x.narrow(0, range.start, range.len())
     }
 
     /// Adds what a slice gave; all of it together once nothing is missing.
@@ -192,7 +208,7 @@ impl Pass {
         for part in &self.done {
             rows += part.dim(0)?;
         }
-        if rows < self.x.dim(0)? {
+        if rows < self.count {
             return Ok(None);
         }
         let done = std::mem::take(&mut self.done);
@@ -201,6 +217,13 @@ impl Pass {
             parts => Tensor::cat(parts, 0).map(Some),
         }
     }
+}
+
+fn rows_of(x: &Tensor, range: &Range<usize>) -> Result<Tensor> {
+    if range.len() == x.dim(0)? {
+        return Ok(x.clone());
+    }
+    x.narrow(0, range.start, range.len())
 }
 
 /// Says for each packed row where the tiles in their order have it.
