@@ -10,12 +10,12 @@ use crate::encoder::{EncoderOutput, Observe, Place};
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::rotary::{Rotary, RotaryTable};
+use crate::layers::Weights;
 use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections, scorings};
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
-use crate::layers::{Weights, own_rows};
-use crate::memory::{KvCache, MemoryLayer, PromptMemory};
+use crate::memory::{KvCache, PromptMemory};
 use crate::prefix::with_prefixes;
 use candle_core::{Device, Result, Tensor, bail};
 use std::ops::Range;
@@ -230,35 +230,15 @@ impl Decoder {
         layers.map(|layer| layer.cross.kv.forward(hidden)).collect()
     }
 
-    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of one layer, `[R, 2D]`.
-    pub(crate) fn cross_layer(&self, layer: usize, hidden: &Tensor) -> Result<Tensor> {
+    /// Returns the projection of final rows `[R, D]` of the encoder to the cross-attention keys and values of a layer, `[R, 2D]`.
+    pub(crate) fn cross_projection(&self, layer: usize) -> Result<&Linear> {
         match self.layers.get(layer) {
-            Some(layer) => layer.cross.kv.forward(hidden),
+            Some(layer) => Ok(&layer.cross.kv),
             None => bail!(
                 "the decoder has {} layers, asked for layer {layer}",
                 self.layers.len()
             ),
         }
-    }
-
-    pub(crate) fn prompt_memory(
-        &self,
-        encoded: &EncoderOutput,
-    ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
-        let samples = &encoded.segments.samples;
-        let mut layers: Vec<Vec<MemoryLayer>> = samples.iter().map(|_| Vec::new()).collect();
-        for (index, layer) in self.layers.iter().enumerate() {
-            let kv = layer.cross_keys_values(index, encoded)?; // [N + R, 2D]
-            for (sample, memory) in samples.iter().zip(&mut layers) {
-                memory.push(MemoryLayer {
-                    kv: own_rows(&kv, &sample.all())?, // [S, 2D]
-                });
-            }
-        }
-        let finished = layers.into_iter().zip(samples);
-        Ok(finished
-            .map(|(layers, sample)| PromptMemory::new(layers, sample.rows()))
-            .collect())
     }
 
     pub(crate) fn step(

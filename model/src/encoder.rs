@@ -3,6 +3,7 @@
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1; sub-norms as in arXiv 2210.06423.
 
 mod pass;
+mod slices;
 
 use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
 use crate::batch::{EncoderBatch, SampleSegments, Segments};
@@ -101,6 +102,7 @@ pub(crate) struct Encoder {
     norm: Option<Norm>,
     pattern: AttentionPattern,
     writes: bool,
+    spare: slices::Spare,
     device: Device,
 }
 
@@ -157,6 +159,7 @@ impl Encoder {
             norm: norm.transpose()?,
             pattern: config.attention_pattern,
             writes: config.writing_mask().is_some(),
+            spare: slices::Spare::default(),
             device: text_embed.device().clone(),
             text_embed,
         })
@@ -167,10 +170,11 @@ impl Encoder {
         &self,
         batch: &EncoderBatch,
         keep: bool,
-        observe: Observe,
+        mut observe: Option<Observe>,
     ) -> std::result::Result<EncoderOutput, ForwardError> {
         let mut pass = self.begin(batch, keep)?;
         loop {
+            let observe = observe.as_mut().map(|observe| -> Observe { observe });
             if let Some(output) = self.advance(&mut pass, batch, usize::MAX, observe)? {
                 return Ok(output);
             }
@@ -186,7 +190,8 @@ impl Encoder {
         if batch.segments.samples.is_empty() {
             return Err(ForwardError::EmptyBatch);
         }
-        Ok((batch.segments.rows() > 0).then(|| Pass::begin(self, batch, keep || self.writes)))
+        let pass = (batch.segments.rows() > 0).then(|| Pass::begin(self, batch, keep || self.writes));
+        Ok(pass.transpose()?)
     }
 
     /// Does a slice of at most `rows` rows; gives the output with the last.
@@ -195,7 +200,7 @@ impl Encoder {
         pass: &mut Option<Pass>,
         batch: &EncoderBatch,
         rows: usize,
-        observe: Observe,
+        observe: Option<Observe>,
     ) -> std::result::Result<Option<EncoderOutput>, ForwardError> {
         let mut packed = None;
         if let Some(pass) = pass {

@@ -1,14 +1,14 @@
 //! Encoding in slices, so that other work can go on in between.
 
+mod cross;
+
 use crate::batch::{EncoderBatch, check_shareable};
-use crate::decoder::Decoder;
 use crate::encoder::{EncoderOutput, Pass};
 use crate::error::ForwardError;
-use crate::layers::own_rows;
-use crate::memory::{MemoryLayer, PromptMemory};
+use crate::memory::PromptMemory;
 use crate::model::Model;
 use crate::prefix::ImagePrefix;
-use candle_core::Tensor;
+pub(crate) use cross::Cross;
 
 /// What is to be made of an encoded batch, besides its rows; samples by their places in the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,19 +45,6 @@ enum State {
     /// At the projections to the decoder's cross-attention.
     Cross(Box<Cross>),
     Done,
-}
-
-/// Cross-attention keys and values, layer after layer.
-#[derive(Debug)]
-struct Cross {
-    output: EncoderOutput,
-    /// What of the present layer is done, of the packed rows.
-    done: Vec<Tensor>,
-    /// For each wanted memory the layers that are done.
-    memories: Vec<Vec<MemoryLayer>>,
-    /// For each wanted prefix the layers that are done, `[R, 2D]`.
-    prefixes: Vec<Vec<Tensor>>,
-    layer: usize,
 }
 
 impl Model {
@@ -115,12 +102,11 @@ impl Model {
         })
     }
 
-    /// Does the next slice of an encoding: `rows` rows of one part of one layer, and 64 for each thread at least of
-    /// those that attend. Gives the
-    /// result with the last slice.
+    /// Does the next slice of an encoding: `rows` rows of one part of one layer, or 64 where these attend and `rows` is less.
+    /// Gives the result with the last slice.
     ///
-    /// On a CPU in f32 the cost of a slice is bounded by its rows, but for the last norm and what is read off the rows
-    /// afterwards; elsewhere attention is done for all rows at a time.
+    /// On a CPU in f32 the cost of a slice is bounded by its rows, but for what is read off the rows afterwards; elsewhere a slice
+    /// is a layer of all rows.
     ///
     /// # Errors
     /// [`ForwardError`] where a tensor operation fails, or the result was taken already.
@@ -131,17 +117,21 @@ impl Model {
     ) -> Result<Option<Encoded>, ForwardError> {
         match &mut encoding.state {
             State::Layers(pass) => {
-                let output = self
-                    .encoder()
-                    .advance(pass, &encoding.batch, rows, &mut |_, _| Ok(()))?;
+                let output = self.encoder().advance(pass, &encoding.batch, rows, None)?;
                 if let Some(output) = output {
-                    let cross = Box::new(Cross::new(output, &encoding.wanted));
-                    encoding.state = State::Cross(cross);
+                    let Wanted { memories, prefixes } = &encoding.wanted;
+                    let memories = if self.config().writing_mask().is_some() {
+                        &[]
+                    } else {
+                        memories.as_slice()
+                    };
+                    let cross = Cross::new(output, memories, prefixes);
+                    encoding.state = State::Cross(Box::new(cross));
                 }
                 Ok(None)
             }
             State::Cross(cross) => {
-                if !self.advance_cross(cross, &encoding.wanted, rows)? {
+                if !cross.advance(self.decoder_if_any(), rows)? {
                     return Ok(None);
                 }
                 match std::mem::replace(&mut encoding.state, State::Done) {
@@ -153,86 +143,15 @@ impl Model {
         }
     }
 
-    /// Projects some rows for a decoder layer; tells whether all layers are done.
-    fn advance_cross(&self, cross: &mut Cross, wanted: &Wanted, rows: usize) -> Result<bool, ForwardError> {
-        let layers = self.decoder().map_or(0, Decoder::layers);
-        let needed = !(wanted.memories.is_empty() && wanted.prefixes.is_empty());
-        if !needed || cross.layer >= layers {
-            return Ok(true);
-        }
-        let mut start = 0;
-        for part in &cross.done {
-            start += part.dim(0)?;
-        }
-        let own = cross.output.segments.rows();
-        let end = start.saturating_add(rows.max(1)).min(own);
-        let decoder = self.decoder()?;
-        if start < end {
-            let part = cross.output.hidden.narrow(0, start, end - start)?; // [n, D]
-            cross.done.push(decoder.cross_layer(cross.layer, &part)?); // [n, 2D]
-        }
-        if end == own {
-            cross.finish_layer(wanted)?;
-        }
-        Ok(cross.layer == layers)
-    }
-
     fn finish(&self, cross: Cross, wanted: &Wanted) -> Result<Encoded, ForwardError> {
-        let Cross {
+        let (output, mut memories, prefixes) = cross.finish()?;
+        if self.config().writing_mask().is_some() {
+            memories = self.prompt_memory(&output.select(&wanted.memories))?;
+        }
+        Ok(Encoded {
             output,
             memories,
             prefixes,
-            ..
-        } = cross;
-        let memories = if self.config().writing_mask().is_some() {
-            self.prompt_memory(&output.select(&wanted.memories))?
-        } else {
-            let rows = |sample: &usize| output.segments.samples[*sample].rows();
-            let finished = memories.into_iter().zip(wanted.memories.iter().map(rows));
-            finished
-                .map(|(layers, rows)| PromptMemory::new(layers, rows))
-                .collect()
-        };
-        let prefixes = wanted.prefixes.iter().zip(prefixes);
-        let prefixes = prefixes.map(|(sample, cross)| ImagePrefix::of(&output, *sample, |_| Ok(cross)));
-        Ok(Encoded {
-            memories,
-            prefixes: prefixes.collect::<Result<_, _>>()?,
-            output,
         })
-    }
-}
-
-impl Cross {
-    fn new(output: EncoderOutput, wanted: &Wanted) -> Self {
-        Self {
-            output,
-            done: Vec::new(),
-            memories: wanted.memories.iter().map(|_| Vec::new()).collect(),
-            prefixes: wanted.prefixes.iter().map(|_| Vec::new()).collect(),
-            layer: 0,
-        }
-    }
-
-    /// Hands a layer's keys and values to those that want them.
-    fn finish_layer(&mut self, wanted: &Wanted) -> Result<(), ForwardError> {
-        let own = std::mem::take(&mut self.done);
-        let known = self.output.prefixes.iter().map(|prefix| prefix.cross(self.layer));
-        let known = known
-            .map(|kv| Ok(kv?.clone()))
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let kv = Tensor::cat(&[own, known].concat(), 0)?; // [N + R, 2D]
-        let samples = &self.output.segments.samples;
-        for (sample, layers) in wanted.memories.iter().zip(&mut self.memories) {
-            let kv = own_rows(&kv, &samples[*sample].all())?; // [S, 2D]
-            layers.push(MemoryLayer { kv });
-        }
-        for (sample, layers) in wanted.prefixes.iter().zip(&mut self.prefixes) {
-            if let Some(rows) = samples[*sample].image_rows() {
-                layers.push(own_rows(&kv, &[rows])?); // [R, 2D]
-            }
-        }
-        self.layer += 1;
-        Ok(())
     }
 }

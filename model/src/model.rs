@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, LoadError};
 use crate::config::ModelConfig;
 use crate::decoder::{Decoder, DecoderBatch, TargetBatch};
 use crate::encoder::{Encoder, EncoderOutput, Place};
+use crate::encoding::Cross;
 use crate::error::ForwardError;
 use crate::heads::Heads;
 use crate::kernels::WeightType;
@@ -180,6 +181,10 @@ impl Model {
         &self.encoder
     }
 
+    pub(crate) fn decoder_if_any(&self) -> Option<&Decoder> {
+        self.decoder.as_ref()
+    }
+
     pub(crate) fn decoder(&self) -> Result<&Decoder, ForwardError> {
         self.decoder.as_ref().ok_or(ForwardError::NoHead("text"))
     }
@@ -192,7 +197,7 @@ impl Model {
     /// # Errors
     /// [`ForwardError`] where the batch is empty or a tensor operation fails.
     pub fn encode(&self, batch: &EncoderBatch) -> Result<EncoderOutput, ForwardError> {
-        self.encode_observed(batch, &mut |_, _| Ok(()))
+        self.encoder.forward(batch, false, None)
     }
 
     /// Encodes a packed batch, and shows the rows of every layer to `observe`, as [`Model::encode`] makes them.
@@ -204,7 +209,7 @@ impl Model {
         batch: &EncoderBatch,
         observe: &mut dyn FnMut(Place, &Tensor) -> candle_core::Result<()>,
     ) -> Result<EncoderOutput, ForwardError> {
-        self.encoder.forward(batch, false, observe)
+        self.encoder.forward(batch, false, Some(observe))
     }
 
     /// Encodes a packed batch as [`Model::encode`] does, and keeps every layer's keys and values, `[N, 2D]`, for
@@ -213,7 +218,7 @@ impl Model {
     /// # Errors
     /// As [`Model::encode`].
     pub fn encode_keeping(&self, batch: &EncoderBatch) -> Result<EncoderOutput, ForwardError> {
-        self.encoder.forward(batch, true, &mut |_, _| Ok(()))
+        self.encoder.forward(batch, true, None)
     }
 
     /// Copies what encoding left behind of a sample's pictures, all of them in their order, for later prompts about them.
@@ -259,7 +264,10 @@ impl Model {
         if self.config.writing_mask().is_some() {
             return self.encoder.prompt_memory(encoded);
         }
-        self.decoder()?.prompt_memory(encoded)
+        let all: Vec<usize> = (0..encoded.segments.samples.len()).collect();
+        let mut cross = Cross::new(encoded.clone(), &all, &[]);
+        while !cross.advance(Some(self.decoder()?), usize::MAX)? {}
+        Ok(cross.finish()?.1)
     }
 
     /// Advances each row's sequence by one token and returns the logits of the next.

@@ -1,14 +1,12 @@
 //! Encoding in slices: to the bit what encoding at once gives, however the slices are cut.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use multiway_model::kernels::Pool;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
     AttentionPattern, DecoderBatch, DecoderRow, Encoded, EncoderBatch, EncoderBatchBuilder, EncoderSample,
     ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, PromptMemory, Tensor, Wanted,
 };
 use proptest::prelude::*;
-use std::sync::Arc;
 
 /// Texts of up to four tiles of 64 queries.
 const LONGEST: usize = 230;
@@ -145,16 +143,14 @@ fn smaller_slices_are_more() {
         memories: vec![0],
         ..Wanted::default()
     };
-    let count = |rows| {
-        let run = || in_slices(&model, batch(&config, &[(1, 200)], &[]), &wanted, &[rows]).1;
-        // With more threads more tiles are attended at a time.
-        Arc::new(Pool::new(1)).install(run)
-    };
-    // 217 rows: four tiles, and four slices of 64 rows for embedding and each of the other parts of a layer.
-    let at_once = 1 + 2 * config.encoder_layers + 1 + config.decoder_layers;
-    assert_eq!(count(usize::MAX), at_once);
-    let cut = 4 + 3 * 4 * config.encoder_layers + 1 + 4 * config.decoder_layers;
-    assert_eq!(count(64), cut);
+    let count = |rows| in_slices(&model, batch(&config, &[(1, 200)], &[]), &wanted, &[rows]).1;
+    // Embedding, three parts of each layer, the last norm, and a projection for each layer of the decoder.
+    let parts = 1 + 3 * config.encoder_layers + 1 + config.decoder_layers;
+    assert_eq!(count(usize::MAX), parts);
+    // 217 rows are four tiles, and four slices of 64 rows.
+    assert_eq!(count(64), 4 * parts);
+    // Of attention a tile is the least.
+    assert_eq!(count(31), 7 * parts - 3 * config.encoder_layers);
 }
 
 #[test]

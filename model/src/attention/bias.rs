@@ -42,6 +42,31 @@ impl RelativeBias {
         (0..keys).map(move |key| head.get(place(key)).copied().unwrap_or(0.0))
     }
 
+    /// Writes the values of one head for keys from `first` on, as a query sees them that stands at key `at`.
+    pub(crate) fn fill(&self, head: usize, first: usize, at: usize, out: &mut [f32]) {
+        let width = 2 * self.reach + 1;
+        let head = self
+            .by_distance
+            .get(head * width..(head + 1) * width)
+            .unwrap_or_default();
+        let (Some(&lowest), Some(&highest)) = (head.first(), head.last()) else {
+            return out.fill(0.0);
+        };
+        // Keys before `start` are out of reach behind the query, and those from `end` on before it.
+        let start = at.saturating_sub(first + self.reach).min(out.len());
+        let end = (at + self.reach + 1)
+            .saturating_sub(first)
+            .clamp(start, out.len());
+        let (behind, rest) = out.split_at_mut(start);
+        let (within, before) = rest.split_at_mut(end - start);
+        behind.fill(lowest);
+        before.fill(highest);
+        let place = (first + start + self.reach).saturating_sub(at);
+        if let Some(values) = head.get(place..place + within.len()) {
+            within.copy_from_slice(values);
+        }
+    }
+
     /// Lays the bias of a block out as a tensor `[H, Lq, Lk]`, the last query standing at the last key.
     pub(crate) fn block(&self, heads: usize, queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
         let first = keys.saturating_sub(queries);
@@ -100,6 +125,19 @@ mod tests {
             for (distance, expected) in positions.iter().zip(read(name)) {
                 let found = bucket(*distance, bidirectional, 32, 128);
                 assert_eq!(i64::try_from(found).unwrap(), expected, "{name} at {distance}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_filled_row_is_the_same_from_any_key_on() {
+        let bias = RelativeBias::new(&crate::testing::random(&[8, 2], 1), 6, true).unwrap();
+        for at in [0, 3, 20, 47] {
+            let row: Vec<f32> = bias.row(1, at, 48).collect();
+            for first in [0, 1, 5, 14, 15, 30, 47] {
+                let mut filled = vec![f32::NAN; 48 - first];
+                bias.fill(1, first, at, &mut filled);
+                assert_eq!(filled, row[first..], "from {first} at {at}");
             }
         }
     }

@@ -1,17 +1,15 @@
 //! Ragged attention on the CPU in f32, forward and backward, reading fused projections where they lie.
 //!
-//! Each block's queries are taken in tiles, gathered, attended head by head with single-threaded matrix products, and
-//! scattered. What a tile gives depends on its block's rows alone, so results do not change with what else is in the batch,
-//! nor with how many tiles are done at a time.
+//! Forward, queries are attended in tiles by the kernel of `kernels::tile`. Backward, each block's rows are gathered, weighed
+//! again head by head with single-threaded matrix products, and the gradients scattered.
 
-use super::{AttentionPlan, Block, Scoring, Tile};
+use super::{AttentionPlan, Block, Scoring};
 use crate::kernels::access::{slice, with_slice};
 use crate::kernels::gemm::{Matrix, MatrixMut, multiply};
-use crate::kernels::pool;
 use crate::kernels::simd::{exp, multiversion};
+use crate::kernels::tile::{Attention, Columns, Source};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,48 +25,26 @@ pub(crate) struct CrossAttention {
     pub(crate) scoring: Scoring,
 }
 
-/// Columns `offset..offset + D` of a row-major matrix whose rows are `width` long.
-#[derive(Clone, Copy)]
-pub(crate) struct Columns<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) width: usize,
-    pub(crate) offset: usize,
-}
-
-impl Columns<'_> {
-    fn gather(&self, ranges: &[Range<usize>], d: usize) -> Result<Vec<f32>> {
-        let mut out = Vec::with_capacity(ranges.iter().map(ExactSizeIterator::len).sum::<usize>() * d);
-        for row in ranges.iter().flat_map(Clone::clone) {
-            let start = row * self.width + self.offset;
-            match self.values.get(start..start + d) {
-                Some(part) => out.extend_from_slice(part),
-                None => bail!(
-                    "attention: row {row} of {}",
-                    self.values.len() / self.width.max(1)
-                ),
-            }
+fn gather(from: Columns, ranges: &[Range<usize>], d: usize) -> Result<Vec<f32>> {
+    let mut out = Vec::with_capacity(ranges.iter().map(ExactSizeIterator::len).sum::<usize>() * d);
+    for row in ranges.iter().flat_map(Clone::clone) {
+        let start = row * from.width + from.offset;
+        match from.values.get(start..start + d) {
+            Some(part) => out.extend_from_slice(part),
+            None => bail!(
+                "attention: row {row} of {}",
+                from.values.len() / from.width.max(1)
+            ),
         }
-        Ok(out)
     }
+    Ok(out)
 }
 
-fn scatter(
-    from: &[f32],
-    to: &mut [f32],
-    ranges: &[Range<usize>],
-    d: usize,
-    width: usize,
-    offset: usize,
-    add: bool,
-) {
+fn scatter(from: &[f32], to: &mut [f32], ranges: &[Range<usize>], d: usize, width: usize, offset: usize) {
     for (row, part) in ranges.iter().flat_map(Clone::clone).zip(from.chunks_exact(d)) {
         let start = row * width + offset;
         let target = &mut to[start..start + d];
-        if add {
-            target.iter_mut().zip(part).for_each(|(t, p)| *t += p);
-        } else {
-            target.copy_from_slice(part);
-        }
+        target.iter_mut().zip(part).for_each(|(t, p)| *t += p);
     }
 }
 
@@ -110,40 +86,14 @@ multiversion! {
     }
 }
 
-/// The gathered keys and values of the block that a tile was of last.
-#[derive(Debug, Default)]
-pub(crate) struct BlockMemory(Option<(usize, KeyRows)>);
-
-/// The keys and values of one block, gathered, `[Lk, D]` each.
-#[derive(Debug)]
-struct KeyRows {
-    k: Vec<f32>,
-    v: Vec<f32>,
-    rows: usize,
-}
-
-impl KeyRows {
-    fn gather(block: &Block, k: Columns, v: Columns, d: usize) -> Result<Self> {
-        let (queries, rows) = (block.query_rows(), block.key_rows());
-        if rows == 0 || (block.causal && queries > rows) {
-            bail!("attention: {queries} causal query rows and {rows} key rows");
-        }
-        Ok(Self {
-            k: k.gather(&block.keys, d)?,
-            v: v.gather(&block.keys, d)?,
-            rows,
-        })
-    }
-}
-
-/// Some query rows of a block, gathered, `[Lq, D]`, beside all its keys and values.
+/// The rows of a block, gathered: queries `[Lq, D]`, keys and values `[Lk, D]`.
 struct Gathered<'a> {
     q: Vec<f32>,
-    k: &'a [f32],
-    v: &'a [f32],
+    k: Vec<f32>,
+    v: Vec<f32>,
     queries: usize,
     keys: usize,
-    /// The key beside which the first of the queries stands: the block's last query stands at its last key.
+    /// The key beside which the first of the queries stands: the last stands at the last key.
     at: usize,
     d: usize,
     scoring: &'a Scoring,
@@ -151,21 +101,18 @@ struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    fn new(
-        block: &Block,
-        tile: &Tile,
-        q: Columns,
-        memory: &'a KeyRows,
-        d: usize,
-        scoring: &'a Scoring,
-    ) -> Result<Self> {
+    fn new(block: &Block, [q, k, v]: [Columns; 3], d: usize, scoring: &'a Scoring) -> Result<Self> {
+        let (queries, keys) = (block.query_rows(), block.key_rows());
+        if keys == 0 || (block.causal && queries > keys) {
+            bail!("attention: {queries} causal query rows and {keys} key rows");
+        }
         Ok(Self {
-            q: q.gather(&tile.queries, d)?,
-            k: &memory.k,
-            v: &memory.v,
-            queries: tile.rows(),
-            keys: memory.rows,
-            at: memory.rows.saturating_sub(block.query_rows()) + tile.first,
+            q: gather(q, &block.queries, d)?,
+            k: gather(k, &block.keys, d)?,
+            v: gather(v, &block.keys, d)?,
+            queries,
+            keys,
+            at: keys.saturating_sub(queries),
             d,
             scoring,
             causal: block.causal,
@@ -179,7 +126,7 @@ impl<'a> Gathered<'a> {
     fn weights(&self, head: usize, weights: &mut [f32]) {
         let dh = self.head();
         let q = Matrix::columns(&self.q, self.queries, self.d, head * dh, dh);
-        let k = Matrix::columns(self.k, self.keys, self.d, head * dh, dh);
+        let k = Matrix::columns(&self.k, self.keys, self.d, head * dh, dh);
         multiply(
             &mut MatrixMut::whole(weights, self.queries, self.keys),
             q,
@@ -199,24 +146,6 @@ impl<'a> Gathered<'a> {
         softmax_rows(weights, self.keys, scale, first, self.causal);
     }
 
-    fn forward(&self) -> Vec<f32> {
-        let dh = self.head();
-        let mut out = vec![0.0; self.queries * self.d]; // [Lq, D]
-        let mut weights = vec![0.0; self.queries * self.keys]; // [Lq, Lk]
-        for head in 0..self.scoring.heads {
-            self.weights(head, &mut weights);
-            let p = Matrix::whole(&weights, self.queries, self.keys);
-            let v = Matrix::columns(self.v, self.keys, self.d, head * dh, dh);
-            multiply(
-                &mut MatrixMut::columns(&mut out, self.queries, self.d, head * dh, dh),
-                p,
-                v,
-                false,
-            );
-        }
-        out
-    }
-
     /// Returns the gradients of q, k and v for the gradient `g` `[Lq, D]` of the output.
     fn backward(&self, g: &[f32]) -> [Vec<f32>; 3] {
         let (dh, d) = (self.head(), self.d);
@@ -228,8 +157,8 @@ impl<'a> Gathered<'a> {
             let at = head * dh;
             self.weights(head, &mut weights);
             let q = Matrix::columns(&self.q, self.queries, d, at, dh);
-            let k = Matrix::columns(self.k, self.keys, d, at, dh);
-            let v = Matrix::columns(self.v, self.keys, d, at, dh);
+            let k = Matrix::columns(&self.k, self.keys, d, at, dh);
+            let v = Matrix::columns(&self.v, self.keys, d, at, dh);
             let go = Matrix::columns(g, self.queries, d, at, dh);
             multiply(
                 &mut MatrixMut::whole(&mut ds, self.queries, self.keys),
@@ -264,77 +193,37 @@ impl<'a> Gathered<'a> {
 }
 
 /// Attends from `q` to `k` and `v`, giving `[n, D]`.
-pub(crate) fn attend(
-    qkv: [Columns; 3],
+fn attend(
+    [queries, keys, values]: [Columns; 3],
     plan: &AttentionPlan,
-    (n, d): (usize, usize),
+    (n, width): (usize, usize),
     scoring: &Scoring,
 ) -> Result<Vec<f32>> {
-    let tiles = plan.tiles();
-    let mut out = vec![0.0; n * d]; // [N, D]
-    let parts = attend_tiles(qkv, plan, &tiles, (d, scoring), &mut BlockMemory::default())?;
-    for (tile, part) in tiles.iter().zip(parts) {
-        scatter(&part, &mut out, &tile.queries, d, d, 0, false);
-    }
+    let mut out = vec![0.0; n * width]; // [N, D]
+    let first = 0;
+    let attention = Attention {
+        queries,
+        sources: &[Source { first, keys, values }],
+        scoring,
+        width,
+    };
+    attention.attend(plan, &plan.tiles(), &mut out)?;
     Ok(out)
-}
-
-/// Attends from the queries of some tiles of a plan, giving `[Lq, D]` for each.
-pub(crate) fn attend_tiles(
-    [q, k, v]: [Columns; 3],
-    plan: &AttentionPlan,
-    tiles: &[Tile],
-    (d, scoring): (usize, &Scoring),
-    memory: &mut BlockMemory,
-) -> Result<Vec<Vec<f32>>> {
-    let heads = scoring.heads;
-    if heads == 0 || !d.is_multiple_of(heads) {
-        bail!("attention: width {d} does not divide into {heads} heads");
-    }
-    let mut blocks: Vec<usize> = tiles.iter().map(|tile| tile.block).collect();
-    blocks.dedup();
-    let known = memory.0.take().filter(|(block, _)| blocks.contains(block));
-    let new: Vec<usize> = match &known {
-        Some((known, _)) => blocks.iter().copied().filter(|block| block != known).collect(),
-        None => blocks,
-    };
-    let gather = |at: usize| {
-        let block = new[at];
-        Ok((block, KeyRows::gather(&plan.blocks[block], k, v, d)?))
-    };
-    let gathered = pool::map(new.len(), gather)
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
-    let mut memories: HashMap<usize, KeyRows> = gathered.into_iter().chain(known).collect();
-    let run = |at: usize| {
-        let tile = &tiles[at];
-        let block = &plan.blocks[tile.block];
-        Ok(Gathered::new(block, tile, q, &memories[&tile.block], d, scoring)?.forward())
-    };
-    let parts = pool::map(tiles.len(), run).into_iter().collect();
-    memory.0 = tiles.last().and_then(|tile| memories.remove_entry(&tile.block));
-    parts
 }
 
 /// Returns each block's gradients of q, k and v for the gradient `g` of the output.
 fn backward(
-    [q, k, v]: [Columns; 3],
+    qkv: [Columns; 3],
     plan: &AttentionPlan,
     d: usize,
     scoring: &Scoring,
     g: Columns,
 ) -> Result<Vec<[Vec<f32>; 3]>> {
-    let run = |(index, block): (usize, &Block)| {
-        let g = g.gather(&block.queries, d)?;
-        let memory = KeyRows::gather(block, k, v, d)?;
-        let whole = Tile {
-            block: index,
-            first: 0,
-            queries: block.queries.clone(),
-        };
-        Ok(Gathered::new(block, &whole, q, &memory, d, scoring)?.backward(&g))
+    let run = |block: &Block| {
+        let g = gather(g, &block.queries, d)?;
+        Ok(Gathered::new(block, qkv, d, scoring)?.backward(&g))
     };
-    plan.blocks.par_iter().enumerate().map(run).collect()
+    plan.blocks.par_iter().map(run).collect()
 }
 
 /// Sees queries, keys and values side by side, `[N, 3D]`, apart.
@@ -373,9 +262,9 @@ impl CustomOp1 for SelfAttention {
         })?;
         let mut dx = vec![0.0; n * width]; // [N, 3D]
         for (block, [dq, dk, dv]) in self.plan.blocks.iter().zip(&parts) {
-            scatter(dq, &mut dx, &block.queries, d, width, 0, true);
-            scatter(dk, &mut dx, &block.keys, d, width, d, true);
-            scatter(dv, &mut dx, &block.keys, d, width, 2 * d, true);
+            scatter(dq, &mut dx, &block.queries, d, width, 0);
+            scatter(dk, &mut dx, &block.keys, d, width, d);
+            scatter(dv, &mut dx, &block.keys, d, width, 2 * d);
         }
         Ok(Some(Tensor::from_vec(dx, (n, width), x.device())?))
     }
@@ -441,9 +330,9 @@ impl CustomOp2 for CrossAttention {
         })?;
         let (mut dq, mut dkv) = (vec![0.0; n * d], vec![0.0; rows * 2 * d]); // [Nq, D], [Nk, 2D]
         for (block, [part_q, part_k, part_v]) in self.plan.blocks.iter().zip(&parts) {
-            scatter(part_q, &mut dq, &block.queries, d, d, 0, true);
-            scatter(part_k, &mut dkv, &block.keys, d, 2 * d, 0, true);
-            scatter(part_v, &mut dkv, &block.keys, d, 2 * d, d, true);
+            scatter(part_q, &mut dq, &block.queries, d, d, 0);
+            scatter(part_k, &mut dkv, &block.keys, d, 2 * d, 0);
+            scatter(part_v, &mut dkv, &block.keys, d, 2 * d, d);
         }
         let dq = Tensor::from_vec(dq, (n, d), q.device())?;
         let dkv = Tensor::from_vec(dkv, (rows, 2 * d), q.device())?;

@@ -15,10 +15,9 @@ pub(crate) mod cpu;
 pub(crate) mod flash;
 pub(crate) mod reference;
 
-use crate::kernels::access::{is_cpu_f32, with_slice};
+use crate::kernels::access::is_cpu_f32;
 pub(crate) use bias::RelativeBias;
 use candle_core::{Result, Tensor};
-pub(crate) use cpu::BlockMemory;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -95,7 +94,7 @@ fn tiles(index: usize, block: &Block) -> Vec<Tile> {
 }
 
 /// Returns what of ranges lies in `wanted` when they are laid end to end.
-fn part(ranges: &[Range<usize>], wanted: Range<usize>) -> Vec<Range<usize>> {
+pub(crate) fn part(ranges: &[Range<usize>], wanted: Range<usize>) -> Vec<Range<usize>> {
     let mut before = 0;
     let mut parts = Vec::with_capacity(1);
     for range in ranges {
@@ -163,35 +162,6 @@ pub(crate) fn cross_attention(
     }
     let d = kv.dim(1)? / 2;
     composed(q, &kv.narrow(1, 0, d)?, &kv.narrow(1, d, d)?, plan, scoring)
-}
-
-/// Tells whether queries, keys and values side by side, `[N, 3D]`, can be attended tile by tile.
-pub(crate) fn takes_tiles(qkv: &Tensor) -> bool {
-    is_cpu_f32(qkv) && !qkv.track_op()
-}
-
-/// Attends from the queries of some tiles, giving `[Lq, D]` in the order of the tiles: the same bits as attention with the
-/// whole plan. `qkv` `[N, 3D]` has the keys and values too, unless `kv` `[M, 2D]` does. `memory` keeps the block that the last
-/// tile is of for those that follow.
-pub(crate) fn tiles_attention(
-    (qkv, kv): (&Tensor, Option<&Tensor>),
-    plan: &AttentionPlan,
-    tiles: &[Tile],
-    scoring: &Scoring,
-    memory: &mut BlockMemory,
-) -> Result<Tensor> {
-    let d = qkv.dim(1)? / 3;
-    let parts = with_slice(qkv, |own| match kv {
-        None => cpu::attend_tiles(cpu::thirds(own, d), plan, tiles, (d, scoring), memory),
-        Some(kv) => with_slice(kv, |kv| {
-            let [q, ..] = cpu::thirds(own, d);
-            let [k, v] = cpu::halves(kv, d);
-            cpu::attend_tiles([q, k, v], plan, tiles, (d, scoring), memory)
-        }),
-    })?;
-    let all = parts.concat();
-    let rows = all.len() / d.max(1);
-    Tensor::from_vec(all, (rows, d), qkv.device()) // [Lq, D]
 }
 
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, scoring: &Scoring) -> Result<Tensor> {

@@ -1,6 +1,7 @@
 //! Every implementation against the reference, over ragged lengths, patterns and head sizes.
 
 use super::*;
+use crate::kernels::tile::{Attention, Columns, Source};
 use crate::testing::{assert_close, random};
 use candle_core::Var;
 
@@ -79,24 +80,101 @@ fn tiles_equal_the_reference_whatever_is_attended_at_a_time() {
         tiles.iter().map(Tile::rows).collect::<Vec<_>>(),
         [64, 56, 64, 16, 4, 64, 64, 8]
     );
-    let order: Vec<usize> = tiles
-        .iter()
-        .flat_map(|tile| tile.queries.clone())
-        .flatten()
-        .collect();
-    let fast: Vec<Vec<f32>> = fast.to_vec2().unwrap();
-    let kv = qkv.narrow(1, d, 2 * d).unwrap().contiguous().unwrap();
-    for (at_a_time, kv) in [(1, None), (3, Some(&kv)), (8, None)] {
-        let mut memory = BlockMemory::default();
-        let parts = tiles
-            .chunks(at_a_time)
-            .map(|tiles| tiles_attention((&qkv, kv), &plan, tiles, &scoring, &mut memory).unwrap());
-        let rows = parts.flat_map(|part| part.to_vec2::<f32>().unwrap());
-        assert!(
-            rows.zip(&order).all(|(found, row)| found == fast[*row]),
-            "{at_a_time} at a time"
-        );
+    let fast: Vec<f32> = fast.flatten_all().unwrap().to_vec1().unwrap();
+    let (qkv, kv): (Vec<f32>, Vec<f32>) = {
+        let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1().unwrap();
+        (flat(&qkv), flat(&qkv.narrow(1, d, 2 * d).unwrap()))
+    };
+    let columns = |values, width, offset| Columns {
+        values,
+        width,
+        offset,
+    };
+    let source = |first, keys, values| Source { first, keys, values };
+    let beside = [source(0, columns(&qkv, 3 * d, d), columns(&qkv, 3 * d, 2 * d))];
+    // Keys and values may lie in several places, each from some row on.
+    let at = |row: usize| &kv[row * 2 * d..];
+    let apart = [
+        source(
+            0,
+            columns(&kv[..10 * 2 * d], 2 * d, 0),
+            columns(&kv[..10 * 2 * d], 2 * d, d),
+        ),
+        source(90, columns(at(90), 2 * d, 0), columns(at(90), 2 * d, d)),
+        source(10, columns(at(10), 2 * d, 0), columns(at(10), 2 * d, d)),
+    ];
+    for (at_a_time, sources, threads) in [(1, &beside[..], 1), (3, &apart, 2), (8, &beside, 3)] {
+        let attention = Attention {
+            queries: columns(&qkv, 3 * d, 0),
+            sources,
+            scoring: &scoring,
+            width: d,
+        };
+        let mut out = vec![0.0; 340 * d];
+        Arc::new(crate::kernels::Pool::new(threads)).install(|| {
+            for tiles in tiles.chunks(at_a_time) {
+                attention.attend(&plan, tiles, &mut out).unwrap();
+            }
+        });
+        assert!(out == fast, "{at_a_time} at a time");
     }
+}
+
+#[test]
+fn many_keys_are_taken_in_blocks_whose_scores_may_grow() {
+    let (heads, head) = (2, 20);
+    let d = heads * head;
+    let mut scoring = Scoring::scaled(heads, head);
+    for (causal, with_bias) in [(false, false), (true, false), (true, true)] {
+        scoring.bias = with_bias.then(|| {
+            let table = random(&[8, heads], 8);
+            Arc::new(RelativeBias::new(&table, 300, false).unwrap())
+        });
+        let plan = plan(&[(&[0..3, 500..700], &[0..100, 101..700], causal)]);
+        // Later keys score higher, so that the largest score grows from block to block.
+        let growing = Tensor::arange(0u32, 700, &candle_core::Device::Cpu).unwrap();
+        let growing = (growing.to_dtype(candle_core::DType::F32).unwrap() / 100.0).unwrap();
+        let qkv = random(&[700, 3 * d], 1)
+            .broadcast_mul(&growing.unsqueeze(1).unwrap())
+            .unwrap();
+        let part = |i| qkv.narrow(1, i * d, d).unwrap();
+        let slow = reference::attend(&part(0), &part(1), &part(2), &plan, &scoring).unwrap();
+        let fast = self_attention(&qkv, &plan, &scoring).unwrap();
+        assert_close("value", &fast, &slow, 2e-5);
+    }
+}
+
+#[test]
+fn tiles_that_share_a_row_or_have_no_block_are_refused() {
+    let plan = plan(&[(&[0..4], &[0..4], false)]);
+    let scoring = Scoring::scaled(1, 4);
+    let values = [0.5; 4 * 12];
+    let columns = |offset| Columns {
+        values: &values,
+        width: 12,
+        offset,
+    };
+    let sources = [Source {
+        first: 0,
+        keys: columns(4),
+        values: columns(8),
+    }];
+    let attention = Attention {
+        queries: columns(0),
+        sources: &sources,
+        scoring: &scoring,
+        width: 4,
+    };
+    let tile = |block, queries| Tile {
+        block,
+        first: 0,
+        queries: vec![queries],
+    };
+    let attend = |tiles: &[Tile], rows: usize| attention.attend(&plan, tiles, &mut vec![0.0; rows * 4]);
+    assert!(attend(&[tile(0, 0..2), tile(0, 2..4)], 4).is_ok());
+    assert!(attend(&[tile(0, 0..3), tile(0, 2..4)], 4).is_err(), "twice");
+    assert!(attend(&[tile(0, 0..4)], 3).is_err(), "no place for the last row");
+    assert!(attend(&[tile(1, 0..4)], 4).is_err(), "no such block");
 }
 
 #[test]

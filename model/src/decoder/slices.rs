@@ -62,14 +62,14 @@ impl Decoder {
                 added,
                 ..
             } = &mut *scratch;
-            layer.ffn_norm.forward_into(x, normed)?; // [B, D]
+            layer.ffn_norm.add_forward_into(x, added, 0, normed)?; // [B, D]
             layer
                 .ffn
-                .forward_into(normed, rows.len(), [wide, hidden, added])?; // [B, D]
+                .forward_into(normed, rows.len(), [wide, hidden], added)?; // [B, D]
             add(x, added);
         }
         let Scratch { x, normed, .. } = scratch;
-        self.norm.forward_into(x, normed)?; // [B, D]
+        self.norm.forward_into(x, 0, normed)?; // [B, D]
         if (self.output_scale - 1.0).abs() >= f64::EPSILON {
             #[expect(clippy::cast_possible_truncation, reason = "the numbers are f32")]
             let scale = self.output_scale as f32;
@@ -111,7 +111,7 @@ impl DecoderLayer {
             && self.ffn.takes_slices()
     }
 
-    /// Stores the keys and values of the new tokens, and adds what they gather from what was written.
+    /// Stores the keys and values of the new tokens, and leaves what they gather from what was written to be added.
     fn self_attend(
         &self,
         decoder: &Decoder,
@@ -135,7 +135,7 @@ impl DecoderLayer {
             bail!("a decoder has one set of projections")
         };
         let d = decoder.inner_size;
-        self.self_norm.forward_into(x, normed)?; // [B, D]
+        self.self_norm.forward_into(x, 0, normed)?; // [B, D]
         qkv.forward_into(normed, rows, wide)?; // [B, 3D]
         if let Some(table) = &decoder.rotary {
             table.rotate(wide, 3 * d, 2 * d, positions, false)?;
@@ -181,12 +181,10 @@ impl DecoderLayer {
         hidden.resize(rows * d, 0.0); // [B, D]
         Queries::new(wide, 3 * d, d, &self.scoring).attend(longest, scores, hidden, &seen, bias)?;
         let gathered = inner(self.self_inner_norm.as_ref(), hidden, normed)?; // [B, D]
-        out.forward_into(gathered, rows, added)?; // [B, D]
-        add(x, added);
-        Ok(())
+        out.forward_into(gathered, rows, added) // [B, D]
     }
 
-    /// Adds what the new tokens gather from their prompts.
+    /// Adds what was left to be added, and leaves what the new tokens gather from their prompts.
     fn cross_attend(&self, index: usize, rows: &[DecoderRow], scratch: &mut Scratch) -> Result<()> {
         let Scratch {
             x,
@@ -197,21 +195,19 @@ impl DecoderLayer {
             scores,
             ..
         } = scratch;
-        self.cross_norm.forward_into(x, normed)?; // [B, D]
+        self.cross_norm.add_forward_into(x, added, 0, normed)?; // [B, D]
         self.cross.q.forward_into(normed, rows.len(), wide)?; // [B, H Dh]
         let d = wide.len() / rows.len().max(1);
         hidden.resize(rows.len() * d, 0.0); // [B, H Dh]
         PromptMemory::attend_into(rows, index, wide, &self.cross_scoring, (scores, hidden))?;
         let gathered = inner(self.cross_inner_norm.as_ref(), hidden, normed)?; // [B, H Dh]
-        self.cross.out.forward_into(gathered, rows.len(), added)?; // [B, D]
-        add(x, added);
-        Ok(())
+        self.cross.out.forward_into(gathered, rows.len(), added) // [B, D]
     }
 }
 
 fn inner<'a>(norm: Option<&Norm>, x: &'a [f32], normed: &'a mut Vec<f32>) -> Result<&'a [f32]> {
     match norm {
-        Some(norm) => norm.forward_into(x, normed).map(|()| normed.as_slice()),
+        Some(norm) => norm.forward_into(x, 0, normed).map(|()| normed.as_slice()),
         None => Ok(x),
     }
 }

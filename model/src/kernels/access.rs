@@ -30,12 +30,17 @@ fn storage_dtype(storage: &CpuStorage) -> DType {
     storage.dtype()
 }
 
+/// Borrows the numbers of a contiguous f32 tensor on the CPU.
+pub(crate) fn host<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
+    match storage {
+        Storage::Cpu(cpu) => slice(cpu, layout),
+        _ => bail!("expected a tensor on the CPU"),
+    }
+}
+
 /// Calls `f` with the numbers of a tensor, which is made contiguous first if need be.
 pub(crate) fn with_slice<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(cpu) => f(slice(cpu, layout)?),
-        _ => bail!("expected a tensor on the CPU"),
-    }
+    f(host(&storage, layout)?)
 }

@@ -4,7 +4,7 @@
 
 use super::access::{slice, with_slice};
 use super::pool;
-use super::simd::{gelu, gelu_erf, multiversion};
+use super::simd::{gelu as gelu_tanh, gelu_erf, multiversion};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// Multiplies GELU of the first half of each row with the second half.
@@ -15,7 +15,7 @@ multiversion! {
         for (row, out) in x.chunks_exact(2 * f).zip(y.chunks_exact_mut(f)) {
             let (gate, up) = row.split_at(f);
             for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-                *o = gelu(*g).0 * u;
+                *o = gelu_tanh(*g).0 * u;
             }
         }
     }
@@ -39,6 +39,15 @@ pub(crate) fn gated_gelu(x: &[f32], y: &mut [f32], f: usize) {
     });
 }
 
+/// Computes the exact GELU of each number, on several threads where that pays.
+pub(crate) fn gelu(x: &[f32], y: &mut [f32]) {
+    pool::for_each_rows(y, 1, &|first, y| {
+        if let Some(x) = x.get(first..first + y.len()) {
+            gelu_forward(x, y);
+        }
+    });
+}
+
 /// The exact GELU of each number, without a gradient.
 pub(crate) struct GeluErf;
 
@@ -50,11 +59,7 @@ impl CustomOp1 for GeluErf {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice(x, layout)?;
         let mut y = vec![0.0; x.len()];
-        pool::for_each_rows(&mut y, 1, &|first, y| {
-            if let Some(x) = x.get(first..first + y.len()) {
-                gelu_forward(x, y);
-            }
-        });
+        gelu(x, &mut y);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 }
@@ -65,7 +70,7 @@ multiversion! {
             let (gate, up) = row.split_at(f);
             let (dgate, dup) = dx.split_at_mut(f);
             for i in 0..f {
-                let (value, slope) = gelu(gate[i]);
+                let (value, slope) = gelu_tanh(gate[i]);
                 dgate[i] = g[i] * up[i] * slope;
                 dup[i] = g[i] * value;
             }

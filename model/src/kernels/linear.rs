@@ -34,7 +34,8 @@ use std::fmt;
 
 use super::access::with_slice;
 use candle_core::{DType, Device, Result, Tensor, bail};
-use kernel::{Kernel, Line, PANEL};
+use kernel::Kernel;
+pub(crate) use kernel::{Line, PANEL};
 use product::Operands;
 use rayon::prelude::*;
 
@@ -122,6 +123,36 @@ impl fmt::Display for WeightType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Rows of `f32` numbers that do not touch each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) values: &'a [f32],
+    /// How far apart rows begin.
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+    /// How many numbers of a row count.
+    pub(crate) width: usize,
+}
+
+/// Multiplies rows with panels of `f32`, `[ceil(out / PANEL), width]`, on this thread, as a [`PackedLinear`] does: the numbers of
+/// a row depend on that row alone. Writes rows of `outputs` numbers that are `stride` apart.
+///
+/// # Panics
+/// When a slice is shorter than its shape says.
+pub(crate) fn multiply_rows(x: Rows, panels: &[Line], y: &mut [f32], outputs: usize, stride: usize) {
+    Operands {
+        kernel: WeightType::F32.kernel(),
+        x: bytemuck::cast_slice(x.values),
+        panels,
+        rows: x.count,
+        row_words: x.stride,
+        depth: x.width,
+        outputs,
+        stride,
+    }
+    .multiply_here(y);
 }
 
 /// Multiplies rows by a fixed weight on the CPU, each row giving the same bits alone or in any batch.
@@ -310,8 +341,10 @@ impl PackedLinear {
                 x,
                 panels: &self.panels,
                 rows,
+                row_words: self.kernel.format.row_head + self.weights.depth(inputs),
                 depth: self.weights.depth(inputs),
                 outputs,
+                stride: outputs,
             }
             .multiply_into(y);
         };

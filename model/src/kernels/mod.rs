@@ -13,6 +13,7 @@ pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod rotary;
 pub(crate) mod simd;
+pub(crate) mod tile;
 
 pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;

@@ -63,6 +63,47 @@ pub(crate) fn rms_norm(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usi
     });
 }
 
+/// Normalises rows `[N, D]` by mean and deviation; the first `split` by the first rows of scales and shifts, `[E, D]` each, the
+/// others by the last. On several threads where that pays.
+pub(crate) fn layer_norm(x: &[f32], [w, b]: [&[f32]; 2], y: &mut [f32], d: usize, split: usize, eps: f32) {
+    pool::for_each_rows(y, d, &|first, y| {
+        if let Some(x) = x.get(first * d..first * d + y.len()) {
+            layer(x, w, b, y, d, split.saturating_sub(first), eps);
+        }
+    });
+}
+
+/// Adds rows `[N, D]` to `x`, and normalises the sums as [`rms_norm`] does, or [`layer_norm`] where there are shifts.
+pub(crate) fn add_norm(
+    x: &mut [f32],
+    added: &[f32],
+    (w, b): (&[f32], Option<&[f32]>),
+    y: &mut [f32],
+    d: usize,
+    (split, eps): (usize, f32),
+) {
+    pool::for_each_rows_of_two(x, y, d, &|first, x, y| {
+        let Some(added) = added.get(first * d..first * d + x.len()) else {
+            return;
+        };
+        let split = split.saturating_sub(first);
+        // A row at a time: it is in the cache when it is normalised.
+        for (index, ((x, added), y)) in x
+            .chunks_exact_mut(d)
+            .zip(added.chunks_exact(d))
+            .zip(y.chunks_exact_mut(d))
+            .enumerate()
+        {
+            x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
+            let split = split.saturating_sub(index);
+            match b {
+                Some(b) => layer(x, w, b, y, d, split, eps),
+                None => rms(x, w, y, d, split, eps),
+            }
+        }
+    });
+}
+
 /// LayerNorm with one scale and shift per expert, without a gradient: weights `[2, E, D]`, scales before shifts.
 ///
 /// Source: Ba et al. 2016 (arXiv 1607.06450): y = (x - mean(x)) / sqrt(var(x) + eps) * w + b.
@@ -90,11 +131,7 @@ impl CustomOp2 for LayerNorm {
         }
         let (x, (w, b)) = (slice(x, lx)?, slice(w, lw)?.split_at(experts * d));
         let mut y = vec![0.0; n * d]; // [N, D]
-        pool::for_each_rows(&mut y, d, &|first, y| {
-            if let Some(x) = x.get(first * d..first * d + y.len()) {
-                layer(x, w, b, y, d, self.split.saturating_sub(first), self.eps);
-            }
-        });
+        layer_norm(x, [w, b], &mut y, d, self.split, self.eps);
         Ok((CpuStorage::F32(y), Shape::from((n, d))))
     }
 }

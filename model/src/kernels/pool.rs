@@ -303,27 +303,33 @@ impl Shared {
     }
 }
 
+/// Marks this thread as being in a task, until it is dropped.
+struct Inside(bool);
+
+impl Inside {
+    fn enter() -> Self {
+        Self(IS_IN_TASK.replace(true))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        IS_IN_TASK.set(self.0);
+    }
+}
+
 /// Calls `task` with each number below `tasks`: on the installed pool, else on rayon's.
 pub(crate) fn for_each(tasks: usize, task: &(dyn Fn(usize) + Sync)) {
     let pool = INSTALLED.with(|installed| installed.borrow().clone());
     match pool {
         Some(pool) => pool.run(tasks, task),
         None if tasks < 2 || IS_IN_TASK.get() => (0..tasks).for_each(task),
-        None => (0..tasks).into_par_iter().for_each(task),
+        None => (0..tasks).into_par_iter().for_each(|number| {
+            // What a task shares out in turn, it does itself.
+            let _inside = Inside::enter();
+            task(number);
+        }),
     }
-}
-
-/// Calls `task` with each number below `tasks`, and returns what the calls gave, in order.
-pub(crate) fn map<T: Send>(tasks: usize, task: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let results: Vec<Mutex<Option<T>>> = (0..tasks).map(|_| Mutex::new(None)).collect();
-    for_each(tasks, &|number| {
-        if let Some(result) = results.get(number) {
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(task(number));
-        }
-    });
-    let all = results.into_iter();
-    all.filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
-        .collect()
 }
 
 /// Where tasks that may fail leave what went wrong first.
@@ -387,19 +393,41 @@ pub(crate) fn for_each_chunk(
     });
 }
 
+/// Says how many rows of a slice a task takes.
+fn share(length: usize, width: usize) -> usize {
+    let threads = threads();
+    let all = length.div_ceil(width).max(1);
+    if length < SHARED || threads == 1 {
+        all
+    } else {
+        all.div_ceil(4 * threads).max((SHARED / 4).div_ceil(width))
+    }
+}
+
 /// Calls `task` with parts of the rows of `out`, `width` numbers each, and the number of each part's first row: one part where
 /// the slice is too short to be shared out.
 pub(crate) fn for_each_rows(out: &mut [f32], width: usize, task: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     let width = width.max(1);
-    let threads = threads();
-    let all = out.len().div_ceil(width).max(1);
-    let rows = if out.len() < SHARED || threads == 1 {
-        all
-    } else {
-        all.div_ceil(4 * threads).max((SHARED / 4).div_ceil(width))
-    };
+    let rows = share(out.len(), width);
     for_each_chunk(out, rows * width, &mut [], 0, &|index, part, _| {
         task(index * rows, part)
+    });
+}
+
+/// Calls `task` with parts of the rows of `x` and of `y` beside them, `width` numbers each, and the number of each part's first
+/// row: one part where the slices are too short to be shared out.
+pub(crate) fn for_each_rows_of_two(x: &mut [f32], y: &mut [f32], width: usize, task: &ChunkTask) {
+    let rows = share(x.len(), width.max(1));
+    let size = rows * width.max(1);
+    for_each_chunk(x, size, y, size, &|index, x, y| task(index * rows, x, y));
+}
+
+/// Adds numbers to others, on several threads where that pays.
+pub(crate) fn add(x: &mut [f32], added: &[f32]) {
+    for_each_rows(x, 1, &|first, x| {
+        if let Some(added) = added.get(first..first + x.len()) {
+            x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
+        }
     });
 }
 
@@ -509,15 +537,5 @@ mod tests {
             }
         });
         assert_eq!(sum.into_inner(), if cfg!(miri) { 27 } else { 4_500 });
-    }
-
-    #[test]
-    fn results_are_in_the_order_of_their_tasks() {
-        let pool = Arc::new(Pool::new(3));
-        let squares = pool.install(|| {
-            assert_eq!(threads(), 3);
-            map(20, |task| task * task)
-        });
-        assert_eq!(squares, (0..20).map(|task| task * task).collect::<Vec<_>>());
     }
 }

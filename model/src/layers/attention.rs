@@ -1,7 +1,7 @@
 //! The projections around attention, and how it scores.
 
 use super::linear::Linear;
-use super::{Weights, by_expert};
+use super::{Weights, by_expert, of_experts};
 use crate::attention::{RelativeBias, Scoring};
 use crate::config::{LayerConfig, Positions};
 use candle_core::{Result, Tensor};
@@ -44,6 +44,26 @@ impl SelfAttentionProjections {
         }
     }
 
+    /// Tells whether [`SelfAttentionProjections::qkv_into`] and [`SelfAttentionProjections::out_into`] can be used.
+    pub(crate) fn takes_slices(&self) -> bool {
+        self.qkv.iter().chain(&self.out).all(Linear::takes_slices)
+    }
+
+    /// Counts the numbers of a row of queries, keys and values side by side.
+    pub(crate) fn width(&self) -> Result<usize> {
+        self.qkv.first().map_or(Ok(0), Linear::outputs)
+    }
+
+    /// Projects rows `[rows, D]`, the first `split` of them vision rows, to queries, keys and values side by side, `[rows, 3 H Dh]`.
+    pub(crate) fn qkv_into(&self, x: &[f32], shape: [usize; 2], y: &mut [f32]) -> Result<()> {
+        multiply(&self.qkv, x, shape, y)
+    }
+
+    /// Projects what attention gave, `[rows, H Dh]`, the first `split` of them vision rows, to `[rows, D]`.
+    pub(crate) fn out_into(&self, x: &[f32], shape: [usize; 2], y: &mut [f32]) -> Result<()> {
+        multiply(&self.out, x, shape, y)
+    }
+
     /// Projects `[N, D]` to queries, keys and values side by side, `[N, 3D]`.
     pub(crate) fn qkv(&self, x: &Tensor, split: usize) -> Result<Tensor> {
         by_expert(x, split, &self.qkv, Linear::forward)
@@ -53,6 +73,19 @@ impl SelfAttentionProjections {
     pub(crate) fn out(&self, x: &Tensor, split: usize) -> Result<Tensor> {
         by_expert(x, split, &self.out, Linear::forward)
     }
+}
+
+/// Multiplies each expert's rows with its matrix.
+fn multiply(experts: &[Linear], x: &[f32], [rows, split]: [usize; 2], y: &mut [f32]) -> Result<()> {
+    let (inputs, outputs) = (x.len() / rows.max(1), y.len() / rows.max(1));
+    for (expert, own) in of_experts(experts, rows, split) {
+        let (x, y) = (
+            &x[own.start * inputs..own.end * inputs],
+            &mut y[own.start * outputs..own.end * outputs],
+        );
+        expert.multiply_into(x, own.len(), y)?;
+    }
+    Ok(())
 }
 
 /// The projections of a decoder's cross-attention.

@@ -41,9 +41,8 @@ impl FeedForward {
 
     /// Tells whether [`FeedForward::forward_into`] can do it.
     pub(crate) fn takes_slices(&self) -> bool {
-        let activation = matches!(self.activation, Activation::GatedGelu | Activation::Relu);
         let norm = self.inner_norm.as_ref().is_none_or(Norm::takes_slices);
-        activation && norm && self.input.takes_slices() && self.down.takes_slices()
+        norm && self.input.takes_slices() && self.down.takes_slices()
     }
 
     /// Takes rows `[rows, D]` and writes `[rows, D]` into `y`; `wide` and `hidden` are scratch.
@@ -51,7 +50,8 @@ impl FeedForward {
         &self,
         x: &[f32],
         rows: usize,
-        [wide, hidden, y]: [&mut Vec<f32>; 3],
+        [wide, hidden]: [&mut Vec<f32>; 2],
+        y: &mut [f32],
     ) -> Result<()> {
         self.input.forward_into(x, rows, wide)?; // [rows, 2F] or [rows, F]
         match self.activation {
@@ -59,16 +59,20 @@ impl FeedForward {
                 hidden.resize(wide.len() / 2, 0.0); // [rows, F]
                 gated::gated_gelu(wide, hidden, wide.len() / 2 / rows.max(1));
             }
-            _ => {
+            Activation::Relu => {
                 hidden.clear();
                 hidden.extend(wide.iter().map(|x| x.max(0.0))); // [rows, F]
             }
+            Activation::Gelu => {
+                hidden.resize(wide.len(), 0.0); // [rows, F]
+                gated::gelu(wide, hidden);
+            }
         }
         if let Some(norm) = &self.inner_norm {
-            norm.forward_into(hidden, wide)?; // [rows, F]
-            return self.down.forward_into(wide, rows, y); // [rows, D]
+            norm.forward_into(hidden, 0, wide)?; // [rows, F]
+            return self.down.multiply_into(wide, rows, y); // [rows, D]
         }
-        self.down.forward_into(hidden, rows, y) // [rows, D]
+        self.down.multiply_into(hidden, rows, y) // [rows, D]
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

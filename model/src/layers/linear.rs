@@ -63,13 +63,26 @@ impl Linear {
         matches!(self.matrix, Matrix::Packed(..))
     }
 
+    /// Returns the width of the rows that it gives.
+    pub(crate) fn outputs(&self) -> Result<usize> {
+        match &self.matrix {
+            Matrix::Plain(parts) => parts.iter().map(|w| w.dim(0)).sum(),
+            Matrix::Packed(packed, _) => Ok(packed.outputs()),
+        }
+    }
+
     /// Multiplies rows `[rows, in]` with a packed layer, into `y`, `[rows, out]`.
     pub(crate) fn forward_into(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) -> Result<()> {
+        // Everything is overwritten: only what is new needs to be set.
+        y.resize(rows * self.outputs()?, 0.0); // [rows, out]
+        self.multiply_into(x, rows, y)
+    }
+
+    /// As [`Linear::forward_into`], into rows that are there already.
+    pub(crate) fn multiply_into(&self, x: &[f32], rows: usize, y: &mut [f32]) -> Result<()> {
         let Matrix::Packed(packed, bias) = &self.matrix else {
             bail!("only a packed layer multiplies slices")
         };
-        // Everything is overwritten: only what is new needs to be set.
-        y.resize(rows * packed.outputs(), 0.0); // [rows, out]
         packed.forward(x, rows, y)?;
         add(y, bias);
         Ok(())

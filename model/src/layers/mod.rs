@@ -86,6 +86,18 @@ pub(crate) fn own_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
     }
 }
 
+/// Lists the experts with the rows of each, of `count` rows whose first `split` belong to the first: as [`by_expert`] does, but
+/// for rows that are numbered.
+pub(crate) fn of_experts<T>(
+    experts: &[T],
+    count: usize,
+    split: usize,
+) -> impl Iterator<Item = (&T, Range<usize>)> {
+    let split = if experts.len() < 2 { count } else { split };
+    let rows = [0..split, split..count];
+    experts.iter().zip(rows).filter(|(_, rows)| !rows.is_empty())
+}
+
 /// Applies one function to the first `split` rows and another to the rest: vision and language experts.
 ///
 /// Activations are expert-major, so that an expert is one `narrow`, and a batch of one modality costs none.

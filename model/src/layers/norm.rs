@@ -4,7 +4,7 @@
 
 use super::{Weights, by_expert};
 use crate::kernels::access::{is_cpu_f32, with_slice};
-use crate::kernels::norm::{LayerNorm, RmsNorm as Kernel, rms_norm};
+use crate::kernels::norm::{LayerNorm, RmsNorm as Kernel, add_norm, layer_norm, rms_norm};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Normalises rows and scales them, each expert with its own scale: by their root mean square, or, where there is a
@@ -46,21 +46,54 @@ impl Norm {
 
     /// Tells whether [`Norm::forward_into`] can do it.
     pub(crate) fn takes_slices(&self) -> bool {
-        self.biases.is_empty() && matches!(self.scales.as_slice(), [only] if is_cpu_f32(only))
+        let is_whole = self.biases.is_empty() || self.both.is_some();
+        is_whole && matches!(self.scales.as_slice(), [only] if is_cpu_f32(only))
     }
 
-    /// Normalises rows `[rows, D]` of one expert by their root mean square, into `y`.
-    pub(crate) fn forward_into(&self, x: &[f32], y: &mut Vec<f32>) -> Result<()> {
-        let [scale] = self.scales.as_slice() else {
-            bail!("only stacked norms take slices")
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "the kernel computes in f32")]
-        let eps = self.eps as f32;
+    /// Normalises rows `[rows, D]`, of which the first `split` belong to the first expert, into `y`.
+    pub(crate) fn forward_into(&self, x: &[f32], split: usize, y: &mut Vec<f32>) -> Result<()> {
         y.resize(x.len(), 0.0); // [rows, D]
-        with_slice(scale, |scale| {
-            rms_norm(x, scale, y, scale.len(), x.len(), eps);
-            Ok(())
+        self.with_slices(|d, scale, shift, eps| match shift {
+            Some(shift) => layer_norm(x, [scale, shift], y, d, split, eps),
+            None => rms_norm(x, scale, y, d, split, eps),
         })
+    }
+
+    /// Adds to rows `[rows, D]`, and normalises them into `y` as [`Norm::forward_into`] does.
+    pub(crate) fn add_forward_into(
+        &self,
+        x: &mut [f32],
+        added: &[f32],
+        split: usize,
+        y: &mut Vec<f32>,
+    ) -> Result<()> {
+        y.resize(x.len(), 0.0); // [rows, D]
+        self.with_slices(|d, scale, shift, eps| add_norm(x, added, (scale, shift), y, d, (split, eps)))
+    }
+
+    /// Calls `f` with the width, the scales and the shifts of all experts, `[E, D]` each, and the term that avoids division by
+    /// zero.
+    fn with_slices(&self, f: impl FnOnce(usize, &[f32], Option<&[f32]>, f32)) -> Result<()> {
+        #[expect(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
+        let eps = self.eps as f32;
+        match (self.scales.as_slice(), &self.both) {
+            ([scale], Some(both)) => {
+                let d = scale.dim(1)?;
+                with_slice(both, |both| {
+                    let (scale, shift) = both.split_at(both.len() / 2);
+                    f(d, scale, Some(shift), eps);
+                    Ok(())
+                })
+            }
+            ([scale], None) if self.biases.is_empty() => {
+                let d = scale.dim(1)?;
+                with_slice(scale, |scale| {
+                    f(d, scale, None, eps);
+                    Ok(())
+                })
+            }
+            _ => bail!("only stacked norms take slices"),
+        }
     }
 
     /// Takes `[N, D]`, of which the first `split` rows belong to the first expert.

@@ -77,15 +77,18 @@ pub(super) fn with_quantised<T>(x: &[f32], rows: usize, inputs: usize, f: impl F
     }
     let width = row_words(inputs);
     let mut words = SCRATCH.take();
-    words.resize(rows * width, 0.0); // [rows, 1 + ceil(in / 4)]
-    pool::for_each_rows(&mut words, width, &|first, words| {
+    // It never shrinks: what is there already need not be set.
+    let needed = rows * width;
+    words.resize(words.len().max(needed), 0.0); // [rows, 1 + ceil(in / 4)]
+    let used = words.get_mut(..needed).unwrap_or_default();
+    pool::for_each_rows(used, width, &|first, words| {
         for (row, words) in words.chunks_exact_mut(width).enumerate() {
             let start = (first + row) * inputs;
             let x = x.get(start..start + inputs).unwrap_or_default();
             quantise(x, bytemuck::cast_slice_mut(words));
         }
     });
-    let result = f(bytemuck::cast_slice(&words));
+    let result = f(bytemuck::cast_slice(used));
     SCRATCH.set(words);
     result
 }

@@ -9,12 +9,12 @@
 )]
 
 /// Outputs in a panel of packed weights: one AVX-512 register of 32-bit words.
-pub(super) const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 
 /// A cache line of a panel: for each of its outputs as many weights as 32 bits hold. No load of a vector touches two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u32; PANEL]);
+pub(crate) struct Line(pub(crate) [u32; PANEL]);
 
 /// How the words of rows and of panels are laid out.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +39,11 @@ impl Format {
 pub(super) struct Tile {
     pub(super) x: *const u32,  // rows of `row_words`, of which the last `depth` are values
     pub(super) w: *const Line, // panels of `lines`
-    pub(super) y: *mut f32,    // rows of `outputs`, of which `width` are written
+    pub(super) y: *mut f32,    // rows `stride` apart, of which `width` are written
     pub(super) row_words: usize,
     pub(super) depth: usize,
     pub(super) lines: usize,
-    pub(super) outputs: usize,
+    pub(super) stride: usize,
     pub(super) width: usize,
 }
 
@@ -170,13 +170,13 @@ macro_rules! kernel {
                             let column = p * PANEL + v * $lanes;
                             if column + $lanes <= tile.width {
                                 // SAFETY: a row of `y` has `width` values from this tile's first output.
-                                unsafe { $store(tile.y.add(r * tile.outputs + column), sum) };
+                                unsafe { $store(tile.y.add(r * tile.stride + column), sum) };
                             } else if column < tile.width {
                                 let mut lanes = [0.0_f32; $lanes];
                                 // SAFETY: `lanes` holds one vector; only the outputs that exist are copied.
                                 unsafe {
                                     $store(lanes.as_mut_ptr(), sum);
-                                    let y = tile.y.add(r * tile.outputs + column);
+                                    let y = tile.y.add(r * tile.stride + column);
                                     y.copy_from_nonoverlapping(lanes.as_ptr(), tile.width - column);
                                 }
                             }

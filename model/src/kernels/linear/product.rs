@@ -10,8 +10,14 @@ use std::ops::Range;
 use super::kernel::{Kernel, Line, PANEL, Tile};
 use crate::kernels::pool;
 
-/// Rows of a block, the unit of work of a thread: small enough to stay in the second-level cache.
-const BLOCK_ROWS: usize = 96;
+/// Bytes of the rows of a block, the unit of work of a thread: they stay in the second-level cache while the panels go by.
+const BLOCK_BYTES: usize = 320 << 10;
+
+/// Rows of a block are a multiple of this, the height of the tallest tile.
+const TALLEST: usize = 12;
+
+/// Rows that a block has at most: rows in too few blocks cannot be shared out evenly.
+const MOST_ROWS: usize = 192;
 
 /// Panels are shared out in multiples of this, the width of the widest tile.
 const BLOCK_PANELS: usize = 8;
@@ -25,11 +31,14 @@ const BLOCK_STEPS: usize = 15_000;
 /// A product about to be computed.
 pub(super) struct Operands<'a> {
     pub(super) kernel: &'static Kernel,
-    pub(super) x: &'a [u32],       // [rows, row_head + depth]
+    pub(super) x: &'a [u32], // rows of row_head + depth, each `row_words` after the one before
     pub(super) panels: &'a [Line], // [ceil(out / PANEL), lines]
     pub(super) rows: usize,
+    pub(super) row_words: usize,
     pub(super) depth: usize,
     pub(super) outputs: usize,
+    /// How far apart rows of the output are.
+    pub(super) stride: usize,
 }
 
 /// The output, shared by the threads that each write their own blocks of it.
@@ -51,46 +60,73 @@ impl Output {
 struct Grid {
     rows: usize,
     panels: usize,
+    block_rows: usize,
     block_panels: usize,
 }
 
 impl Grid {
     fn new(operands: &Operands<'_>) -> Self {
         let (rows, panels) = (operands.rows, operands.outputs.div_ceil(PANEL));
-        let panel_steps = (operands.depth * rows.min(BLOCK_ROWS)).max(1);
+        let row_bytes = (operands.row_words * size_of::<u32>()).max(1);
+        let most = (BLOCK_BYTES / row_bytes).clamp(2 * TALLEST, MOST_ROWS);
+        // Blocks of about the same height.
+        let block_rows = rows
+            .div_ceil(rows.div_ceil(most).max(1))
+            .next_multiple_of(TALLEST)
+            .max(1);
+        let panel_steps = (operands.depth * rows.min(block_rows)).max(1);
         let block_panels = (BLOCK_STEPS / panel_steps).max(1).next_multiple_of(BLOCK_PANELS);
         Self {
             rows,
             panels,
+            block_rows,
             block_panels,
         }
     }
 
     fn blocks(&self) -> usize {
-        self.rows.div_ceil(BLOCK_ROWS) * self.panels.div_ceil(self.block_panels)
+        self.rows.div_ceil(self.block_rows) * self.panels.div_ceil(self.block_panels)
     }
 
     /// The rows and the panels of a block; consecutive blocks share their rows.
     fn block(&self, index: usize) -> (Range<usize>, Range<usize>) {
         let columns = self.panels.div_ceil(self.block_panels);
         let (row, panel) = (
-            (index / columns) * BLOCK_ROWS,
+            (index / columns) * self.block_rows,
             (index % columns) * self.block_panels,
         );
         (
-            row..self.rows.min(row + BLOCK_ROWS),
+            row..self.rows.min(row + self.block_rows),
             panel..self.panels.min(panel + self.block_panels),
         )
     }
 }
 
 impl Operands<'_> {
-    fn row_words(&self) -> usize {
-        self.kernel.format.row_head + self.depth
-    }
-
     fn lines(&self) -> usize {
         self.kernel.format.lines(self.depth)
+    }
+
+    /// Panics where a slice is shorter than its shape says, or rows of the output run into each other.
+    fn check(&self, y: &[f32]) {
+        let Some(last) = self.rows.checked_sub(1) else {
+            return;
+        };
+        let row = self.kernel.format.row_head + self.depth;
+        assert!(self.x.len() >= last * self.row_words + row);
+        assert!(self.panels.len() >= self.outputs.div_ceil(PANEL) * self.lines());
+        assert!(self.stride >= self.outputs && y.len() >= last * self.stride + self.outputs);
+    }
+
+    /// Computes the product into `y`, `[rows, out]`, on this thread.
+    ///
+    /// # Panics
+    /// When a slice is shorter than its shape says.
+    pub(super) fn multiply_here(&self, y: &mut [f32]) {
+        self.check(y);
+        let (rows, panels) = (0..self.rows, 0..self.outputs.div_ceil(PANEL));
+        // SAFETY: the lengths are checked above, and `y` is borrowed exclusively.
+        unsafe { self.write_block(rows, panels, Output(y.as_mut_ptr())) };
     }
 
     /// Computes the product into `y`, `[rows, out]`, on several threads when that pays.
@@ -98,9 +134,7 @@ impl Operands<'_> {
     /// # Panics
     /// When a slice is shorter than its shape says; `PackedLinear` has checked them.
     pub(super) fn multiply_into(&self, y: &mut [f32]) {
-        assert!(self.x.len() >= self.rows * self.row_words());
-        assert!(self.panels.len() >= self.outputs.div_ceil(PANEL) * self.lines());
-        assert!(y.len() >= self.rows * self.outputs);
+        self.check(y);
         let (grid, output) = (Grid::new(self), Output(y.as_mut_ptr()));
         let write = |index| {
             let (rows, panels) = grid.block(index);
@@ -132,7 +166,8 @@ impl Operands<'_> {
             };
             let mut row = rows.start;
             while row < rows.end {
-                let count = tile_rows.min(rows.end - row);
+                // Tiles of about the same height: a low one could not have as many panels.
+                let count = self.kernel.tile_rows(rows.end - row);
                 // SAFETY: the caller's promise, for a part of its block.
                 unsafe { self.write_tile(row..row + count, panel..panel + width, output) };
                 row += count;
@@ -150,13 +185,13 @@ impl Operands<'_> {
         // SAFETY: the caller promises that rows and panels are inside the slices and the output.
         let tile = unsafe {
             Tile {
-                x: self.x.as_ptr().add(rows.start * self.row_words()),
+                x: self.x.as_ptr().add(rows.start * self.row_words),
                 w: self.panels.as_ptr().add(panels.start * self.lines()),
-                y: output.pointer().add(rows.start * self.outputs + first),
-                row_words: self.row_words(),
+                y: output.pointer().add(rows.start * self.stride + first),
+                row_words: self.row_words,
                 depth: self.depth,
                 lines: self.lines(),
-                outputs: self.outputs,
+                stride: self.stride,
                 width: (panels.len() * PANEL).min(self.outputs - first),
             }
         };

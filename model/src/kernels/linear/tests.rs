@@ -83,6 +83,10 @@ fn every_instruction_set_gives_the_defined_bits_for_every_tile() {
             check(rows, outputs, 19);
         }
     }
+    // Several tiles of a block, and several blocks.
+    for rows in (28..150).chain([193, 205, 241]) {
+        check(rows, 49, 3);
+    }
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! The projection of encoded rows to what a decoder's cross-attention reads, layer after layer.
+
+use crate::decoder::Decoder;
+use crate::encoder::EncoderOutput;
+use crate::error::ForwardError;
+use crate::kernels::access::with_slice;
+use crate::layers::linear::Linear;
+use crate::memory::{MemoryLayer, PromptMemory};
+use crate::prefix::{ImagePrefix, with_prefixes};
+use candle_core::{Result, Tensor, bail};
+use std::ops::Range;
+
+/// Rows that are projected together where it is done on slices.
+const ROWS: usize = 192;
+
+/// Cross-attention keys and values under way.
+#[derive(Debug)]
+pub(crate) struct Cross {
+    output: EncoderOutput,
+    /// Those who want some of each layer: memories, then prefixes.
+    takers: Vec<Taker>,
+    /// How many of them want a memory.
+    memories: usize,
+    /// How many rows of the present layer are done.
+    done: usize,
+    layer: usize,
+    /// Projected rows, `[n, 2D]`.
+    projected: Vec<f32>,
+}
+
+/// Wants some rows of each layer.
+#[derive(Debug)]
+struct Taker {
+    sample: usize,
+    /// Which rows, `[S]`: packed ones, or those of prefixes behind them.
+    rows: Vec<Range<usize>>,
+    /// What is known of the present layer's rows, `[S, 2D]`.
+    own: Vec<f32>,
+    /// The layers that are done, `[S, 2D]` each.
+    layers: Vec<Tensor>,
+}
+
+impl Taker {
+    fn count(&self) -> usize {
+        self.rows.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Takes what it wants of the rows from `first` on, `[n, 2D]`.
+    fn take(&mut self, first: usize, rows: &[f32], width: usize) -> Result<()> {
+        let end = first + rows.len() / width;
+        let mut before = 0;
+        let count = self.count();
+        for range in &self.rows {
+            let (start, stop) = (range.start.max(first), range.end.min(end));
+            if start < stop {
+                // Everything is overwritten, layer by layer.
+                self.own.resize(count * width, 0.0); // [S, 2D]
+                let at = before + start - range.start;
+                let place = self.own.get_mut(at * width..(at + stop - start) * width);
+                match (place, rows.get((start - first) * width..(stop - first) * width)) {
+                    (Some(place), Some(rows)) => place.copy_from_slice(rows),
+                    _ => bail!("cross-attention has no rows {start}..{stop}"),
+                }
+            }
+            before += range.len();
+        }
+        Ok(())
+    }
+}
+
+impl Cross {
+    /// Begins for the memories of some samples, and the image prefixes of some that have pictures.
+    pub(crate) fn new(output: EncoderOutput, memories: &[usize], prefixes: &[usize]) -> Self {
+        let taker = |sample: usize, rows| Taker {
+            sample,
+            rows,
+            own: Vec::new(),
+            layers: Vec::new(),
+        };
+        let samples = &output.segments.samples;
+        let all = memories
+            .iter()
+            .map(|sample| taker(*sample, samples[*sample].all()));
+        let images = |sample: usize| samples[sample].image_rows().into_iter().collect();
+        let images = prefixes.iter().map(|sample| taker(*sample, images(*sample)));
+        Self {
+            takers: all.chain(images).collect(),
+            memories: memories.len(),
+            output,
+            done: 0,
+            layer: 0,
+            projected: Vec::new(),
+        }
+    }
+
+    /// Projects at most `rows` rows for a layer, where it can be done on slices, else all; tells whether all layers are done.
+    pub(crate) fn advance(
+        &mut self,
+        decoder: Option<&Decoder>,
+        rows: usize,
+    ) -> std::result::Result<bool, ForwardError> {
+        let decoder = decoder.filter(|decoder| !self.takers.is_empty() && self.layer < decoder.layers());
+        let Some(decoder) = decoder else {
+            return Ok(true);
+        };
+        let projection = decoder.cross_projection(self.layer)?;
+        if decoder.takes_slices() {
+            self.project_slices(projection, rows)?;
+        } else {
+            self.project(projection)?;
+        }
+        Ok(self.layer == decoder.layers())
+    }
+
+    /// Gives the rows back, with the memories and the prefixes that were wanted.
+    pub(crate) fn finish(
+        self,
+    ) -> std::result::Result<(EncoderOutput, Vec<PromptMemory>, Vec<ImagePrefix>), ForwardError> {
+        let (mut memories, mut prefixes) = (Vec::new(), Vec::new());
+        for (index, taker) in self.takers.into_iter().enumerate() {
+            let rows = taker.count();
+            if index < self.memories {
+                let layers = taker.layers.into_iter().map(|kv| MemoryLayer { kv });
+                memories.push(PromptMemory::new(layers.collect(), rows));
+            } else {
+                let cross = taker.layers;
+                prefixes.push(ImagePrefix::of(&self.output, taker.sample, |_| Ok(cross))?);
+            }
+        }
+        Ok((self.output, memories, prefixes))
+    }
+
+    fn project_slices(&mut self, projection: &Linear, rows: usize) -> Result<()> {
+        let width = projection.outputs()?;
+        let (own, takers, projected) = (self.output.segments.rows(), &mut self.takers, &mut self.projected);
+        let end = self.done.saturating_add(rows.max(1)).min(own);
+        let done = &mut self.done;
+        with_slice(&self.output.hidden, |hidden| {
+            let inputs = projection.inputs()?;
+            while *done < end {
+                let range = *done..end.min(*done + ROWS);
+                let x = &hidden[range.start * inputs..range.end * inputs]; // [n, D]
+                projection.forward_into(x, range.len(), projected)?; // [n, 2D]
+                for taker in &mut *takers {
+                    taker.take(range.start, projected, width)?;
+                }
+                *done = range.end;
+            }
+            Ok(())
+        })?;
+        if self.done < own {
+            return Ok(());
+        }
+        let mut first = own;
+        for prefix in &self.output.prefixes {
+            let known = prefix.cross(self.layer)?; // [R, 2D]
+            with_slice(known, |known| {
+                let mut takers = self.takers.iter_mut();
+                takers.try_for_each(|taker| taker.take(first, known, width))
+            })?;
+            first += prefix.rows();
+        }
+        for taker in &mut self.takers {
+            let (own, shape) = (std::mem::take(&mut taker.own), (taker.count(), width));
+            taker
+                .layers
+                .push(Tensor::from_vec(own, shape, self.output.hidden.device())?);
+        }
+        self.next();
+        Ok(())
+    }
+
+    /// Projects all rows for a layer.
+    fn project(&mut self, projection: &Linear) -> Result<()> {
+        let own = self.output.packed()?.map(|rows| projection.forward(&rows)); // [N, 2D]
+        let kv = with_prefixes(own.transpose()?, &self.output.prefixes, |prefix| {
+            prefix.cross(self.layer)
+        })?; // [N + R, 2D]
+        for taker in &mut self.takers {
+            taker.layers.push(crate::layers::own_rows(&kv, &taker.rows)?); // [S, 2D]
+        }
+        self.next();
+        Ok(())
+    }
+
+    fn next(&mut self) {
+        self.layer += 1;
+        self.done = 0;
+    }
+}
