@@ -10,6 +10,7 @@ use multiway_model::testing::inference_model;
 use multiway_model::{ProcessedImage, Tensor, initialise};
 use multiway_prompts::PromptPart;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::json;
 use std::collections::HashMap;
 
 type Random = rand_chacha::ChaCha8Rng;
@@ -32,11 +33,16 @@ enum Mode {
     Beams,
     Samples,
     BestOf,
+    Choices,
+    Regex,
+    JsonSchema,
+    Lark,
+    ConstrainedSamples,
     Score,
     Embed,
 }
 
-const MODES: [Mode; 17] = [
+const MODES: [Mode; 22] = [
     Mode::Greedy,
     Mode::Temperature,
     Mode::TopK,
@@ -52,6 +58,11 @@ const MODES: [Mode; 17] = [
     Mode::Beams,
     Mode::Samples,
     Mode::BestOf,
+    Mode::Choices,
+    Mode::Regex,
+    Mode::JsonSchema,
+    Mode::Lark,
+    Mode::ConstrainedSamples,
     Mode::Score,
     Mode::Embed,
 ];
@@ -92,6 +103,37 @@ fn picture(which: usize) -> ProcessedImage {
     ProcessedImage::from_pixels((0..3 * side * side).map(pixel).collect())
 }
 
+/// Makes one of two constraints of the mode's kind: neighbours have what was compiled in common, or something else.
+fn constraint(mode: Mode, random: &mut Random) -> Option<Constraint> {
+    let which = below(random, 2);
+    let choices = [["cat", "cat face", "dog"], ["a cat", "a car", "猫"]];
+    let patterns = ["[a-z]{2,5}( [a-z]+)*", "(le|a) (chat|cat)s?[0-9]{1,6}"];
+    let schemas = [
+        json!({"type": "array", "items": {"type": "integer"}, "minItems": 1}),
+        json!({"type": "object", "properties": {"n": {"type": "number"}, "ok": {"type": "boolean"}}, "required": ["n"]}),
+    ];
+    let grammars = [
+        "start: /[a-z]+/ (\", \" /[a-z]+/)*",
+        "start: item\nitem: /[a-z0-9]/ | \"(\" item+ \")\"",
+    ];
+    Some(match mode {
+        Mode::Choices => Constraint::Choices(choices[which].map(str::to_owned).to_vec()),
+        Mode::Regex | Mode::ConstrainedSamples => Constraint::Regex(patterns[which].to_owned()),
+        Mode::JsonSchema => Constraint::JsonSchema(schemas[which].clone()),
+        Mode::Lark => Constraint::Lark(grammars[which].to_owned()),
+        _ => return None,
+    })
+}
+
+/// Makes a constrained answer greedy or drawn, and long enough for every constraint, but not for what most would become.
+fn constrain(p: &mut SamplingParams, mode: Mode, random: &mut Random) {
+    p.constraint = constraint(mode, random);
+    p.max_new_tokens = 10 + below(random, 10);
+    p.temperature = [0.0, 1.2][below(random, 2)];
+    p.repetition_penalty = [1.0, 1.3][below(random, 2)];
+    p.top_log_probabilities = 3;
+}
+
 fn sampling(mode: Mode, random: &mut Random) -> SamplingParams {
     let mut p = SamplingParams {
         max_new_tokens: 1 + below(random, 16),
@@ -130,6 +172,11 @@ fn sampling(mode: Mode, random: &mut Random) -> SamplingParams {
             drawn(&mut p);
             (p.samples, p.best_of) = (1, Some(3));
         }
+        Mode::Choices | Mode::Regex | Mode::JsonSchema | Mode::Lark => constrain(&mut p, mode, random),
+        Mode::ConstrainedSamples => {
+            constrain(&mut p, mode, random);
+            (p.temperature, p.samples) = (1.2, 3);
+        }
     }
     p
 }
@@ -167,7 +214,7 @@ fn ask(engine: &Engine, mode: Mode, seed: u64) -> LocalBoxFuture<'_, Bits> {
                 .iter()
                 .flat_map(hypothesis)
                 .collect(),
-            Mode::Samples | Mode::BestOf => engine
+            Mode::Samples | Mode::BestOf | Mode::ConstrainedSamples => engine
                 .samples(request)
                 .await
                 .unwrap()
@@ -201,7 +248,8 @@ fn ask(engine: &Engine, mode: Mode, seed: u64) -> LocalBoxFuture<'_, Bits> {
 async fn leave(engine: &Engine, seed: u64) {
     let mut random = Random::seed_from_u64(seed);
     let mut request = prompt(&mut random);
-    request.sampling = sampling(Mode::Temperature, &mut random);
+    let mode = [Mode::Temperature, Mode::Lark][below(&mut random, 2)];
+    request.sampling = sampling(mode, &mut random);
     let mut stream = engine.generate(request).await.unwrap();
     drop(futures_util::StreamExt::next(&mut stream).await);
 }
@@ -218,7 +266,10 @@ fn find(alone: &Engine, crowds: &[Engine], rounds: usize) -> Vec<Mode> {
         let neighbours = 1 + below(&mut random, 12);
         let place = below(&mut random, neighbours + 1);
         let crowd = (0..=neighbours).map(|index| {
-            let other = (MODES[below(&mut random, 17)], u64::from(random.next_u32()));
+            let other = (
+                MODES[below(&mut random, MODES.len())],
+                u64::from(random.next_u32()),
+            );
             if index == place {
                 ask(engine, mode, seed)
             } else if below(&mut random, 6) == 0 {
@@ -275,7 +326,7 @@ fn needle() {
             ModelForward::new(Arc::clone(&model), &limits.capacity, 100_000).unwrap()
         })
     });
-    let found = find(&alone, &crowds, 204);
+    let found = find(&alone, &crowds, 12 * MODES.len());
     assert!(found.is_empty(), "other bits in company than alone: {found:?}");
     let steps: Vec<EngineStats> = crowds.iter().map(Engine::stats).collect();
     assert!(
@@ -370,10 +421,11 @@ fn needle_catches_a_mutant() {
     let model = Arc::new(random_inference_model(&config(), 8).unwrap());
     let (alone, crowds) =
         engines(|options| engine_of(&model, options, |limits| Mutant::new(&tensors, &limits.capacity)));
-    let found = find(&alone, &crowds, 51);
+    let rounds = 3 * MODES.len();
+    let found = find(&alone, &crowds, rounds);
     assert!(
         found.len() > 10,
-        "only {} of 51 needles were found out: {found:?}",
+        "only {} of {rounds} needles were found out: {found:?}",
         found.len()
     );
     // The mutant is no other model: what it says alone is what the model says, but for rounding.
