@@ -107,7 +107,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads one of the names of weight types, which `--help` lists.
-fn weight_type() -> impl TypedValueParser<Value = WeightType> {
+pub(super) fn weight_type() -> impl TypedValueParser<Value = WeightType> {
     PossibleValuesParser::new(WeightType::ALL.map(WeightType::name)).map(|name| {
         let found = WeightType::ALL.into_iter().find(|weights| weights.name() == name);
         found.unwrap_or_default()

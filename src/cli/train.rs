@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use multiway::{Tokenizer, TokenizerError};
+use multiway::{Tokenizer, TokenizerError, WeightType};
 use multiway_training::data::{self, PreparedData};
 use multiway_training::evaluate::{EvaluateOptions, EvaluationReport, evaluate};
 use multiway_training::examples::{ExampleSource, QUESTION_SHARE, Stage};
@@ -16,6 +16,7 @@ use multiway_training::trainer::{TrainOptions, export, train};
 use serde_json::json;
 
 use super::context::Context;
+use super::engine::weight_type;
 use super::failure::{Failure, Outcome};
 use super::output::{print_json, print_line};
 
@@ -65,6 +66,7 @@ Examples:
 const EVALUATE_HELP: &str = "\
 Examples:
   multiway train evaluate
+  multiway train evaluate --dtype int8
   multiway --checkpoint checkpoints/pretrained train evaluate --json";
 
 /// Names a step of training.
@@ -200,6 +202,10 @@ struct EvaluateArgs {
     /// Test questions to ask, drawn by the seed [default: all]
     #[arg(long, value_name = "N")]
     questions: Option<usize>,
+
+    /// Keep the weights of linear layers so on the CPU, to see how many answers bf16 and int8 cost
+    #[arg(long, value_name = "TYPE", default_value_t, value_parser = weight_type())]
+    dtype: WeightType,
 
     /// Print one line of JSON
     #[arg(long)]
@@ -370,6 +376,7 @@ fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
         questions: args.questions,
         seed: context.seed().unwrap_or(20_240_101),
         concurrency: 16,
+        weights: args.dtype,
     };
     let bar = bar(context);
     let progress = |what: &'static str, done: usize, total: usize| show(&bar, what, done, total);

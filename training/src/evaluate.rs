@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use multiway_model::{Checkpoint, ImageError, ImageProcessor, LoadError};
+use multiway_model::{Checkpoint, ImageError, ImageProcessor, LoadError, WeightType};
 use multiway_prompts::InputValue;
 use multiway_runtime::{Engine, EngineError};
 use multiway_tasks::{TaskError, TaskInputs, TaskLibrary};
@@ -63,6 +63,8 @@ pub struct EvaluateOptions {
     pub seed: u64,
     /// How many requests to keep running.
     pub concurrency: usize,
+    /// How the weights of linear layers are kept.
+    pub weights: WeightType,
 }
 
 /// Right answers of all.
@@ -112,7 +114,7 @@ pub fn evaluate(
 ) -> Result<EvaluationReport, EvaluateError> {
     let data = PreparedData::open(&options.prepared)?;
     let audit = audit(&data)?;
-    let engine = Engine::builder(checkpoint).build()?;
+    let engine = Engine::builder(checkpoint).weights(options.weights).build()?;
     let asker = Asker {
         engine,
         tasks: TaskLibrary::builtin()?,
