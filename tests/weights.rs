@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use multiway::{
-    Checkpoint, Choice, Engine, ImageProcessor, InputValue, TaskInputs, TaskLibrary, WeightType,
-    embedded_checkpoint,
+    Checkpoint, Choice, Device, Engine, ImageProcessor, InputValue, TaskInputs, TaskLibrary, Tokenizer,
+    WeightType, embedded_checkpoint,
 };
+use multiway_model::{EncoderBatch, EncoderSample, LoadOptions, Model, Place, TargetBatch, Tensor};
 
 /// How far an 8-bit probability may be from that of f32, over ten names and four pictures.
 const TOLERANCE: f64 = 0.05;
+
+const PICTURES: [&str; 4] = ["cat.png", "red-apple.png", "bicycle.png", "guitar.png"];
 
 fn engine(checkpoint: &Checkpoint, weights: WeightType) -> Engine {
     Engine::builder(checkpoint).weights(weights).build().unwrap()
@@ -39,7 +42,7 @@ fn the_embedded_model_answers_in_8_bits_about_as_it_does_in_32() {
     for weights in [WeightType::Bf16, WeightType::Int8] {
         let narrow = engine(&checkpoint, weights);
         let mut most: f64 = 0.0;
-        for picture in ["cat.png", "red-apple.png", "bicycle.png", "guitar.png"] {
+        for picture in PICTURES {
             let expected = classify(&single, &checkpoint, picture);
             let found = classify(&narrow, &checkpoint, picture);
             assert_eq!(found[0].text, expected[0].text, "{weights}: {picture}");
@@ -75,5 +78,88 @@ fn the_embedded_model_writes_in_8_bits() {
         outcome.answer.text().unwrap().chars().any(char::is_alphabetic),
         "{:?}",
         outcome.answer
+    );
+}
+
+/// The rows of every layer for four pictures with a question and an answer, and the logits behind them.
+fn rows(checkpoint: &Checkpoint, weights: WeightType) -> Vec<(String, Tensor)> {
+    let options = LoadOptions {
+        weights,
+        ..LoadOptions::default()
+    };
+    let model = Model::load_with(checkpoint, &Device::Cpu, &options).unwrap();
+    let (tokenizer, config) = (Tokenizer::from_checkpoint(checkpoint).unwrap(), model.config());
+    let tokens = |text| [tokenizer.encode_text(text), vec![config.eos_token_id]].concat();
+    let question = tokens("what is in the picture?");
+    let images = PICTURES.map(|picture| {
+        let picture = format!("examples/pictures/{picture}");
+        [ImageProcessor::new(config).open(picture).unwrap()]
+    });
+    let samples = images.each_ref().map(|images| EncoderSample {
+        images,
+        tokens: &question,
+    });
+    let mut seen = Vec::new();
+    let mut see = |stack: &str, place: Place, rows: &Tensor| {
+        seen.push((format!("{stack}, {place:?}"), rows.clone()));
+        Ok(())
+    };
+    let batch = EncoderBatch::new(config, &samples).unwrap();
+    let encoded = model
+        .encode_observed(&batch, &mut |place, rows| see("encoder", place, rows))
+        .unwrap();
+    let mut targets = TargetBatch::default();
+    for sample in 0..samples.len() {
+        let answer = tokens("a drawing of a red apple");
+        targets.push(sample, &[vec![config.decoder_start_token_id], answer].concat());
+    }
+    let logits = model
+        .decode_observed(&encoded, &targets, &mut |place, rows| see("decoder", place, rows))
+        .unwrap(); // [N, V]
+    seen.push(("logits".to_owned(), logits));
+    seen
+}
+
+/// The root of the mean square of the differences, relative to that of what was expected.
+fn relative_error(found: &Tensor, expected: &Tensor) -> f32 {
+    let square = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    (square(&(found - expected).unwrap()) / square(expected)).sqrt()
+}
+
+/// How far the worst of a stack's places may be, half as much again as was measured. Words are looked up, so that the
+/// decoder's embedding is as it was.
+const BOUNDS: [(&str, f32); 4] = [
+    ("decoder, Embedded", 0.0),
+    ("encoder", 0.019),
+    ("decoder", 0.036),
+    ("logits", 0.041),
+];
+
+#[test]
+fn the_embedded_models_layers_move_in_8_bits_as_far_as_is_stated() {
+    let checkpoint = embedded_checkpoint().unwrap();
+    let expected = rows(&checkpoint, WeightType::F32);
+    let found = rows(&checkpoint, WeightType::Int8);
+    let mut worst = BOUNDS.map(|_| 0.0_f32);
+    for ((place, found), (_, expected)) in found.iter().zip(&expected) {
+        let error = relative_error(found, expected);
+        let bound = BOUNDS
+            .iter()
+            .position(|(start, _)| place.starts_with(start))
+            .unwrap();
+        assert!(
+            error <= BOUNDS[bound].1,
+            "{place}: {error}, expected at most {}",
+            BOUNDS[bound].1
+        );
+        worst[bound] = worst[bound].max(error);
+    }
+    // Bounds that are far above every error would say nothing.
+    assert!(
+        worst
+            .iter()
+            .zip(BOUNDS)
+            .all(|(worst, (_, bound))| *worst >= bound / 2.0),
+        "{worst:?}"
     );
 }

@@ -1,6 +1,6 @@
 //! A case's files, and how its tensors are compared.
 
-use multiway_model::{Checkpoint, DType, Device, Model, Tensor};
+use multiway_model::{Checkpoint, Device, LoadError, LoadOptions, Model, Tensor, WeightType};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -11,15 +11,40 @@ pub(crate) struct Case {
     pub(crate) folder: PathBuf,
     pub(crate) model: Model,
     pub(crate) inputs: Value,
+    pub(crate) weights: WeightType,
     recorded: HashMap<String, Tensor>,
     compared: RefCell<BTreeSet<String>>,
+    errors: RefCell<Vec<(String, f64)>>,
+}
+
+pub(crate) fn load(checkpoint: &Checkpoint, weights: WeightType) -> Result<Model, LoadError> {
+    let options = LoadOptions {
+        weights,
+        ..LoadOptions::default()
+    };
+    Model::load_with(checkpoint, &Device::Cpu, &options)
+}
+
+fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    let squares =
+        |values: &mut dyn Iterator<Item = f32>| -> f64 { values.map(|x| f64::from(x).powi(2)).sum() };
+    let differences = &mut found
+        .iter()
+        .zip(expected)
+        .map(|(found, expected)| found - expected);
+    (squares(differences) / squares(&mut expected.iter().copied())).sqrt()
 }
 
 impl Case {
     pub(crate) fn open(folder: &Path) -> Self {
+        Self::with_weights(folder, WeightType::F32)
+    }
+
+    /// Opens a case whose tensors, where the weights are narrow, are weighed instead of being compared.
+    pub(crate) fn with_weights(folder: &Path, weights: WeightType) -> Self {
         let fail = |error: &dyn std::fmt::Display| -> ! { panic!("{}: {error}", folder.display()) };
         let checkpoint = Checkpoint::open(folder).unwrap_or_else(|error| fail(&error));
-        let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap_or_else(|error| fail(&error));
+        let model = load(&checkpoint, weights).unwrap_or_else(|error| fail(&error));
         let inputs = std::fs::read(folder.join("inputs.json")).unwrap_or_else(|error| fail(&error));
         let recorded = folder.join("activations.safetensors");
         Self {
@@ -28,7 +53,9 @@ impl Case {
             model,
             inputs: serde_json::from_slice(&inputs).unwrap(),
             recorded: candle_core::safetensors::load(recorded, &Device::Cpu).unwrap(),
+            weights,
             compared: RefCell::default(),
+            errors: RefCell::default(),
         }
     }
 
@@ -63,12 +90,23 @@ impl Case {
         serde_json::from_value(self.inputs[key].clone()).unwrap()
     }
 
+    /// Lists how far narrow weights moved each tensor that was compared: the root of the mean square of the differences,
+    /// relative to that of what was recorded.
+    pub(crate) fn errors(&self) -> Vec<(String, f64)> {
+        self.errors.take()
+    }
+
     /// Compares rows with what was recorded: within 1e-4 of the largest value, or four times the reference's own noise.
     pub(crate) fn compare(&self, name: &str, found: &Tensor, expected: &Tensor) {
         assert_eq!(found.dims(), expected.dims(), "{}: shape of '{name}'", self.name);
         self.compared.borrow_mut().insert(name.to_owned());
         let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (found, expected) = (flat(found), flat(expected));
+        if self.weights != WeightType::F32 {
+            let error = relative_error(&found, &expected);
+            self.errors.borrow_mut().push((name.to_owned(), error));
+            return;
+        }
         let largest = self
             .recorded(name)
             .abs()

@@ -9,7 +9,7 @@ use std::path::Path;
 const FILE: &str = "COMPATIBILITY.md";
 
 /// What is claimed, of which families, and the test that shows it: a file, and a function in it.
-const CLAIMS: [(&str, &str, &str, &str); 24] = [
+const CLAIMS: [(&str, &str, &str, &str); 25] = [
     (
         "a row alone gives the bits that it gives in a batch",
         "T5",
@@ -45,6 +45,12 @@ const CLAIMS: [(&str, &str, &str, &str); 24] = [
         "BEiT-3",
         "tests/parity/main.rs",
         "every_recorded_caption_of_beit3_is_the_references",
+    ),
+    (
+        "weights in `bf16` and in 8 bits move each layer by no more than a table says",
+        "T5, BEiT-3",
+        "tests/parity/narrow.rs",
+        "narrow_weights_move_the_references_layers_as_far_as_the_table_says",
     ),
     (
         "the command line runs a T5 folder, with its tasks",

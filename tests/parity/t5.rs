@@ -20,7 +20,7 @@ pub(crate) fn prompts(case: &Case) -> Vec<Vec<u32>> {
     .collect()
 }
 
-fn batch(model: &Model, prompts: &[Vec<u32>]) -> EncoderBatch {
+pub(crate) fn batch(model: &Model, prompts: &[Vec<u32>]) -> EncoderBatch {
     let samples: Vec<_> = prompts
         .iter()
         .map(|tokens| EncoderSample { images: &[], tokens })
@@ -28,18 +28,23 @@ fn batch(model: &Model, prompts: &[Vec<u32>]) -> EncoderBatch {
     EncoderBatch::new(model.config(), &samples).unwrap()
 }
 
-/// Compares packed rows, sample after sample, with the valid rows of a recorded `[B, L, W]`.
-fn compare_packed(case: &Case, name: &str, packed: &Tensor, lengths: &[usize]) {
+/// Takes the valid rows `[N, W]` of a recorded `[B, L, W]`, sample after sample.
+pub(crate) fn valid(case: &Case, name: &str, lengths: &[usize]) -> Tensor {
     let recorded = case.recorded(name);
     let valid: Vec<_> = lengths
         .iter()
         .enumerate()
         .map(|(row, length)| recorded.get(row).unwrap().narrow(0, 0, *length).unwrap())
         .collect();
-    case.compare(name, packed, &Tensor::cat(&valid, 0).unwrap());
+    Tensor::cat(&valid, 0).unwrap()
 }
 
-fn name(stack: &str, place: Place) -> String {
+/// Compares packed rows with what was recorded of them.
+pub(crate) fn compare_packed(case: &Case, name: &str, packed: &Tensor, lengths: &[usize]) {
+    case.compare(name, packed, &valid(case, name, lengths));
+}
+
+pub(crate) fn name(stack: &str, place: Place) -> String {
     match place {
         Place::Embedded => format!("{stack}.embed"),
         Place::Layer(index) => format!("{stack}.block.{index}"),
