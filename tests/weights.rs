@@ -84,7 +84,7 @@ fn the_embedded_model_writes_in_8_bits() {
 /// The rows of every layer for four pictures with a question and an answer, and the logits behind them.
 fn rows(checkpoint: &Checkpoint, weights: WeightType) -> Vec<(String, Tensor)> {
     let options = LoadOptions {
-        weights,
+        weights: Some(weights),
         ..LoadOptions::default()
     };
     let model = Model::load_with(checkpoint, &Device::Cpu, &options).unwrap();

@@ -330,6 +330,15 @@ impl ModelConfig {
         }
     }
 
+    /// Names the weight that a decoder's words are scored with: its own, or where it has none, the embeddings.
+    pub(crate) fn output_weight(&self) -> Option<&'static str> {
+        match &self.family {
+            _ if self.decoder_layers == 0 => None,
+            Family::T5(details) if details.own_output => Some("output.weight"),
+            Family::Multiway | Family::T5(_) | Family::Beit3(_) => Some("text_embed.weight"),
+        }
+    }
+
     /// Counts the patches along one side of the pictures that the stored positions belong to.
     pub(crate) fn stored_grid(&self) -> usize {
         match &self.family {

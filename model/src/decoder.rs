@@ -129,14 +129,12 @@ impl Decoder {
             }
             Positions::Learned | Positions::Relative { .. } => None,
         };
-        let output = ["output.weight", "text_embed.weight"]
-            .into_iter()
-            .find(|name| weights.has(name));
+        let output = config.output_weight().unwrap_or("text_embed.weight");
         Ok(Self {
             text_scale: config.embedding_scale(),
             layers: layers.collect::<Result<_>>()?,
             norm: Norm::load(weights, &["decoder.norm.weight".to_owned()], config.norm_eps)?,
-            output: Linear::load(weights, &[output.unwrap_or("text_embed.weight").to_owned()])?,
+            output: Linear::load(weights, &[output.to_owned()])?,
             output_scale: config.output_scale(),
             rotary,
             device: text_embed.device().clone(),

@@ -23,16 +23,48 @@ const LARGE: usize = 1 << 20;
 pub struct LoadOptions {
     /// The number type of all weights but those of [`weights`](Self::weights), and of what is computed; else f32.
     pub dtype: DType,
-    /// How the weights of linear layers are stored; else as f32. The others need the CPU, and f32 for the rest.
-    pub weights: WeightType,
+    /// How the weights of linear layers are stored; else as a packed checkpoint has them, and of others as f32. Packed ones,
+    /// and all forms but f32, need the CPU, and f32 for the rest.
+    pub weights: Option<WeightType>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             dtype: DType::F32,
-            weights: WeightType::F32,
+            weights: None,
         }
+    }
+}
+
+/// Decides in which form linear layers are packed: as they were asked for, or as they are stored; none where this is for
+/// another device or number type.
+fn packed_form(
+    checkpoint: &Checkpoint,
+    device: &Device,
+    options: &LoadOptions,
+) -> Result<Option<WeightType>, LoadError> {
+    let (asked, dtype) = (options.weights, options.dtype);
+    let packs = matches!(device, Device::Cpu) && dtype == DType::F32;
+    let device = || format!("{:?}", device.location());
+    match (checkpoint.packed(), asked) {
+        (Some(found), Some(expected)) if found != expected => Err(LoadError::PackedAs {
+            file: checkpoint.weights_file(),
+            expected,
+            found,
+        }),
+        (Some(weights), _) if !packs => Err(LoadError::PackedFor {
+            file: checkpoint.weights_file(),
+            weights,
+            device: device(),
+            dtype,
+        }),
+        (None, Some(weights)) if !packs && weights != WeightType::F32 => Err(LoadError::Weights {
+            weights,
+            device: device(),
+            dtype,
+        }),
+        (stored, asked) => Ok(packs.then(|| stored.or(asked).unwrap_or_default())),
     }
 }
 
@@ -68,25 +100,19 @@ impl Model {
     /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a linear layer;
     /// where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a number.
     ///
+    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) are used where the file is mapped: they are not copied, and
+    /// the model keeps the file open.
+    ///
     /// # Errors
-    /// [`LoadError::Weights`] where the options do not go together; [`LoadError`] where a tensor cannot be read, or is too
-    /// wide for 8-bit weights.
+    /// [`LoadError::Weights`] where the options do not go together; [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where
+    /// the checkpoint is packed for others; [`LoadError`] where a tensor cannot be read, or is too wide for 8-bit weights.
     pub fn load_with(
         checkpoint: &Checkpoint,
         device: &Device,
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
-        let (config, LoadOptions { dtype, weights }) = (checkpoint.config(), *options);
-        let packs = matches!(device, Device::Cpu) && dtype == DType::F32;
-        if !packs && weights != WeightType::F32 {
-            let device = format!("{:?}", device.location());
-            return Err(LoadError::Weights {
-                weights,
-                device,
-                dtype,
-            });
-        }
-        let packed = packs.then_some(weights);
+        let (config, dtype) = (checkpoint.config(), options.dtype);
+        let packed = packed_form(checkpoint, device, options)?;
         let read = |stored: &str| {
             let tensor = checkpoint
                 .load_tensor(stored, device, dtype)
@@ -97,7 +123,12 @@ impl Model {
             }
             Ok(tensor)
         };
-        let model = Self::assemble(config, &Weights::new(config, packed, read))?;
+        let mut weights = Weights::new(config, packed, read);
+        if checkpoint.packed().is_some() {
+            let ready = |stored: &str| checkpoint.packed_weight(stored).map_err(candle_core::Error::wrap);
+            weights = weights.with_ready(ready);
+        }
+        let model = Self::assemble(config, &weights)?;
         // What was read has been copied; the file's pages need not stay in memory beside it.
         checkpoint.release();
         Ok(model)

@@ -116,7 +116,7 @@ fn a_checkpoint_is_loaded_in_the_weight_type_that_was_asked_for() {
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     for weights in WeightType::ALL {
         let options = LoadOptions {
-            weights,
+            weights: Some(weights),
             ..LoadOptions::default()
         };
         let loaded = Model::load_with(&checkpoint, &Device::Cpu, &options).unwrap();
@@ -133,7 +133,7 @@ fn narrow_weights_beside_half_precision_are_refused() {
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let options = LoadOptions {
         dtype: DType::BF16,
-        weights: WeightType::Int8,
+        weights: Some(WeightType::Int8),
     };
     let error = Model::load_with(&checkpoint, &Device::Cpu, &options).unwrap_err();
     assert_eq!(

@@ -30,7 +30,7 @@ pub(crate) struct EngineArgs {
     replicas: Option<u8>,
 
     /// Keep the weights of linear layers so on the CPU: bf16 takes half the memory of f32 and int8 a quarter, and few
-    /// sequences are written as much faster; answers may differ a little [default: f32]
+    /// sequences are written as much faster; answers may differ a little [default: f32, or as a packed checkpoint has them]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     dtype: Option<WeightType>,
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use indexmap::IndexMap;
-use multiway::{Checkpoint, TensorEntry};
+use multiway::{Checkpoint, TensorEntry, WeightType};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -20,8 +20,8 @@ Examples:
 
 A checkpoint is a folder with config.json, model.safetensors and a tokenizer, a .pth
 file, or a name on the hub. It is checked whole before anything is printed.
-With --json, one line: {name, config {..}, parameters {total, parts {..}}, bytes,
-tensors [{name, shape, dtype, bytes}]}.";
+With --json, one line: {name, config {..}, parameters {total, parts {..}}, packed,
+bytes, tensors [{name, shape, dtype, bytes}]}; packed is the type of packed weights or null.";
 
 /// Names a checkpoint.
 #[derive(Debug, Args)]
@@ -46,20 +46,30 @@ pub(crate) fn run(context: &Context, args: InspectArgs) -> Outcome {
         Some(folder) => context.open(folder)?,
         None => context.checkpoint()?,
     };
+    let tensors = checkpoint.tensors();
     let config: Value = serde_json::from_str(&checkpoint.config().to_json()).map_err(Failure::runtime)?;
-    let parts = parts(checkpoint.tensors());
+    let parts = match checkpoint.packed() {
+        // The tensors of the file are panels, which have rows that pad them.
+        Some(_) => parts(checkpoint.config().tensors()),
+        None => parts(
+            tensors
+                .iter()
+                .map(|tensor| (tensor.name.clone(), tensor.shape.clone())),
+        ),
+    };
     if args.json {
         return print_json(&json!({
             "name": checkpoint.name(),
             "config": config,
             "parameters": {"total": parts.values().sum::<usize>(), "parts": parts},
-            "bytes": checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum::<usize>(),
-            "tensors": checkpoint.tensors().iter().map(tensor_json).collect::<Vec<_>>(),
+            "packed": checkpoint.packed().map(WeightType::name),
+            "bytes": tensors.iter().map(|tensor| tensor.bytes).sum::<usize>(),
+            "tensors": tensors.iter().map(tensor_json).collect::<Vec<_>>(),
         }));
     }
     print_summary(&checkpoint, &config, &parts)?;
     if args.tensors {
-        checkpoint.tensors().iter().try_for_each(print_tensor)?;
+        tensors.iter().try_for_each(print_tensor)?;
     }
     Ok(())
 }
@@ -76,7 +86,13 @@ fn print_summary(checkpoint: &Checkpoint, config: &Value, parts: &IndexMap<Strin
     print_line(&format!("  {:24} {:>12}", "total", parts.values().sum::<usize>()))?;
     let bytes: usize = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
     let count = checkpoint.tensors().len();
-    print_line(&format!("\n{count} tensors, {bytes} bytes"))
+    let packed = checkpoint
+        .packed()
+        .map(|weights| format!(", linear layers packed as {weights}"));
+    print_line(&format!(
+        "\n{count} tensors, {bytes} bytes{}",
+        packed.unwrap_or_default()
+    ))
 }
 
 fn print_tensor(tensor: &TensorEntry) -> Outcome {
@@ -96,10 +112,10 @@ fn tensor_json(tensor: &TensorEntry) -> Value {
 }
 
 /// Counts the parameters of each part of the model, in the order of the checkpoint.
-fn parts(tensors: &[TensorEntry]) -> IndexMap<String, usize> {
+fn parts(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> IndexMap<String, usize> {
     let mut parts = IndexMap::new();
-    for tensor in tensors {
-        *parts.entry(part(&tensor.name)).or_default() += tensor.shape.iter().product::<usize>();
+    for (name, shape) in tensors {
+        *parts.entry(part(&name)).or_default() += shape.iter().product::<usize>();
     }
     parts
 }

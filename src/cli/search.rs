@@ -428,7 +428,8 @@ fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
     hash.update(checkpoint.config().to_json());
     for tensor in checkpoint.tensors() {
         hash.update(format!("{} {:?} {:?}\n", tensor.name, tensor.shape, tensor.dtype));
-        if tensor.bytes <= FINGERPRINT_TENSOR_BYTES {
+        let is_packed = checkpoint.packed().is_some() && tensor.dtype == DType::U8;
+        if tensor.bytes <= FINGERPRINT_TENSOR_BYTES && !is_packed {
             let values = checkpoint
                 .load_tensor(&tensor.name, &Device::Cpu, DType::F32)
                 .and_then(|values| Ok(values.flatten_all()?.to_vec1::<f32>()?)) // [n]

@@ -203,9 +203,10 @@ struct EvaluateArgs {
     #[arg(long, value_name = "N")]
     questions: Option<usize>,
 
-    /// Keep the weights of linear layers so on the CPU, to see how many answers bf16 and int8 cost
-    #[arg(long, value_name = "TYPE", default_value_t, value_parser = weight_type())]
-    dtype: WeightType,
+    /// Keep the weights of linear layers so on the CPU, to see how many answers bf16 and int8 cost [default: f32, or as a packed
+    /// checkpoint has them]
+    #[arg(long, value_name = "TYPE", value_parser = weight_type())]
+    dtype: Option<WeightType>,
 
     /// Print one line of JSON
     #[arg(long)]

@@ -19,7 +19,7 @@ pub(crate) struct Case {
 
 pub(crate) fn load(checkpoint: &Checkpoint, weights: WeightType) -> Result<Model, LoadError> {
     let options = LoadOptions {
-        weights,
+        weights: Some(weights),
         ..LoadOptions::default()
     };
     Model::load_with(checkpoint, &Device::Cpu, &options)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use multiway_model::{Checkpoint, ImageError, ImageProcessor, LoadError, WeightType};
 use multiway_prompts::InputValue;
-use multiway_runtime::{Engine, EngineError};
+use multiway_runtime::{Engine, EngineBuilder, EngineError};
 use multiway_tasks::{TaskError, TaskInputs, TaskLibrary};
 use serde::Serialize;
 
@@ -63,8 +63,8 @@ pub struct EvaluateOptions {
     pub seed: u64,
     /// How many requests to keep running.
     pub concurrency: usize,
-    /// How the weights of linear layers are kept.
-    pub weights: WeightType,
+    /// How the weights of linear layers are kept; else as a packed checkpoint has them, and of others as f32.
+    pub weights: Option<WeightType>,
 }
 
 /// Right answers of all.
@@ -114,7 +114,11 @@ pub fn evaluate(
 ) -> Result<EvaluationReport, EvaluateError> {
     let data = PreparedData::open(&options.prepared)?;
     let audit = audit(&data)?;
-    let engine = Engine::builder(checkpoint).weights(options.weights).build()?;
+    let engine = options
+        .weights
+        .into_iter()
+        .fold(Engine::builder(checkpoint), EngineBuilder::weights);
+    let engine = engine.build()?;
     let asker = Asker {
         engine,
         tasks: TaskLibrary::builtin()?,

@@ -6,13 +6,14 @@ use std::{fs, io};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{COMPANIONS, Checkpoint, LoadError, SaveError};
+use super::{COMPANIONS, Checkpoint, LoadError, SaveError, packed, save};
 use crate::batch::{EncoderBatch, EncoderSample};
 use crate::config::ModelConfig;
 use crate::decoder::TargetBatch;
 use crate::error::ForwardError;
 use crate::image::ProcessedImage;
-use crate::model::Model;
+use crate::kernels::WeightType;
+use crate::model::{LoadOptions, Model};
 
 /// The text of a sample on which the two are compared, in tokens.
 const SAMPLE_TOKENS: usize = 12;
@@ -51,6 +52,8 @@ pub struct Conversion {
     pub tensors: usize,
     /// The type of their numbers, where one was asked for; else each has its own.
     pub dtype: Option<DType>,
+    /// The form in which linear layers are packed, where they are.
+    pub packed: Option<WeightType>,
     /// The files that were copied beside them.
     pub files: Vec<&'static str>,
     /// The largest difference between the outputs of the two models, on a picture and a text of random tokens.
@@ -74,7 +77,6 @@ impl Checkpoint {
         dtype: Option<DType>,
         notes: &[(&str, &[u8])],
     ) -> Result<Conversion, ConvertError> {
-        let folder = folder.as_ref();
         let types: HashMap<&str, DType> = self
             .tensors()
             .iter()
@@ -89,6 +91,72 @@ impl Checkpoint {
             let tensor = self.load_tensor(&name, &Device::Cpu, wanted)?;
             tensors.insert(name, tensor);
         }
+        let count = tensors.len();
+        let folder = folder.as_ref();
+        let files = self.write_beside(folder, notes, |files| {
+            Ok(Self::save(folder, self.config(), &tensors, files)?)
+        })?;
+        drop(tensors);
+        let converted = outputs(&Self::open(folder)?, None)?;
+        let (max_error, largest) = compare(&outputs(self, None)?, &converted, rounds)?;
+        Ok(Conversion {
+            tensors: count,
+            dtype,
+            packed: None,
+            files,
+            max_error,
+            largest,
+        })
+    }
+
+    /// Writes the checkpoint into a folder with its linear layers packed in the form that `weights` names, so that loading
+    /// need not do it, with the files of its tokenizer and `notes` beside it. Compares the outputs of the two.
+    ///
+    /// The outputs must be those of [`Model::load_with`] in this form; what it rounds of those in `f32` is reported. Embeddings,
+    /// norms and biases keep the type that they are stored in.
+    ///
+    /// # Errors
+    /// [`ConvertError`] where something cannot be read or written, the checkpoint is packed already, or the outputs differ.
+    pub fn pack(
+        &self,
+        folder: impl AsRef<Path>,
+        weights: WeightType,
+        notes: &[(&str, &[u8])],
+    ) -> Result<Conversion, ConvertError> {
+        // Whatever cannot be read is told before anything is written.
+        for (name, _) in self.config().tensors() {
+            self.stored(&name)?;
+        }
+        let (folder, mut tensors) = (folder.as_ref(), 0);
+        let files = self.write_beside(folder, notes, |files| {
+            tensors = save::save(folder, self.config(), files, |write| {
+                packed::write(self, weights, write)
+            })?;
+            Ok(())
+        })?;
+        let packed = outputs(&Self::open(folder)?, None)?;
+        let (mut max_error, mut largest) = compare(&outputs(self, Some(weights))?, &packed, false)?;
+        if weights != WeightType::F32 {
+            (max_error, largest) = compare(&outputs(self, Some(WeightType::F32))?, &packed, true)?;
+        }
+        Ok(Conversion {
+            tensors,
+            dtype: None,
+            packed: Some(weights),
+            files,
+            max_error,
+            largest,
+        })
+    }
+
+    /// Hands the files that go with the weights to `write`, with `notes`, and removes those of another checkpoint that was in
+    /// the folder. Returns the names of those that there are.
+    fn write_beside(
+        &self,
+        folder: &Path,
+        notes: &[(&str, &[u8])],
+        write: impl FnOnce(&[(&str, &[u8])]) -> Result<(), ConvertError>,
+    ) -> Result<Vec<&'static str>, ConvertError> {
         let (mut names, mut contents) = (Vec::new(), Vec::new());
         for name in COMPANIONS {
             if let Some(bytes) = self.file(name)? {
@@ -98,9 +166,7 @@ impl Checkpoint {
         }
         let companions = names.iter().copied().zip(contents.iter().map(AsRef::as_ref));
         let files: Vec<(&str, &[u8])> = companions.chain(notes.iter().copied()).collect();
-        let count = tensors.len();
-        Self::save(folder, self.config(), &tensors, &files)?;
-        drop(tensors);
+        write(&files)?;
         // A tokenizer or labels of another checkpoint would be believed before the new ones.
         for stale in COMPANIONS.iter().filter(|name| !names.contains(name)) {
             let path = folder.join(stale);
@@ -115,29 +181,17 @@ impl Checkpoint {
                 _ => {}
             }
         }
-        let (max_error, largest) = compare(self, &Self::open(folder)?)?;
-        if !rounds && max_error > 0.0 || max_error.is_nan() {
-            return Err(ConvertError::Differs {
-                error: max_error,
-                largest,
-            });
-        }
-        Ok(Conversion {
-            tensors: count,
-            dtype,
-            files: names,
-            max_error,
-            largest,
-        })
+        Ok(names)
     }
 }
 
-/// Returns the largest difference between the outputs of two checkpoints, and the largest output.
-fn compare(a: &Checkpoint, b: &Checkpoint) -> Result<(f32, f32), ConvertError> {
+/// Returns the largest difference between the outputs of two models, which must be none but where something `rounds`, and the
+/// largest output.
+fn compare(a: &[Tensor], b: &[Tensor], rounds: bool) -> Result<(f32, f32), ConvertError> {
     let (mut error, mut largest) = (0.0_f32, 0.0_f32);
-    for (a, b) in outputs(a)?.into_iter().zip(outputs(b)?) {
+    for (a, b) in a.iter().zip(b) {
         let flat = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
-        for (a, b) in flat(&a)?.into_iter().zip(flat(&b)?) {
+        for (a, b) in flat(a)?.into_iter().zip(flat(b)?) {
             let difference = (a - b).abs();
             // A number that is none, or beyond all, must not be overlooked.
             error = if difference.is_finite() && !error.is_nan() {
@@ -148,13 +202,20 @@ fn compare(a: &Checkpoint, b: &Checkpoint) -> Result<(f32, f32), ConvertError> {
             largest = largest.max(a.abs());
         }
     }
+    if !rounds && error > 0.0 || error.is_nan() {
+        return Err(ConvertError::Differs { error, largest });
+    }
     Ok((error, largest))
 }
 
 /// Runs every part of a model that a checkpoint has, on the same samples for each.
-fn outputs(checkpoint: &Checkpoint) -> Result<Vec<Tensor>, ConvertError> {
+fn outputs(checkpoint: &Checkpoint, weights: Option<WeightType>) -> Result<Vec<Tensor>, ConvertError> {
     let config = checkpoint.config();
-    let model = Model::load(checkpoint, &Device::Cpu, DType::F32)?;
+    let options = LoadOptions {
+        weights,
+        ..LoadOptions::default()
+    };
+    let model = Model::load_with(checkpoint, &Device::Cpu, &options)?;
     let (images, tokens) = (pictures(config), tokens(config));
     let sample = EncoderSample {
         images: &images,

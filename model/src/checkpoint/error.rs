@@ -45,6 +45,64 @@ pub enum LoadError {
         /// The number type that was asked for.
         dtype: DType,
     },
+    /// Weights are packed in another form than was asked for.
+    #[error(
+        "'{file}' is packed as {found}, not {expected}: ask for {found} or for nothing, or convert the original checkpoint to {expected}"
+    )]
+    PackedAs {
+        /// The file.
+        file: String,
+        /// The form that was asked for.
+        expected: WeightType,
+        /// The form in the file.
+        found: WeightType,
+    },
+    /// Weights are packed, and something else than the CPU in `f32` was asked for.
+    #[error(
+        "'{file}' is packed as {weights}, for the CPU and f32 for the rest, found {device} and {dtype:?}: use the original checkpoint"
+    )]
+    PackedFor {
+        /// The file.
+        file: String,
+        /// The form in the file.
+        weights: WeightType,
+        /// The device that was asked for.
+        device: String,
+        /// The number type that was asked for.
+        dtype: DType,
+    },
+    /// A weight was asked for as numbers, to convert it or to train it, but it is packed.
+    #[error(
+        "'{file}': tensor '{tensor}' is packed as {weights}, for inference alone: use the original checkpoint"
+    )]
+    PackedTensor {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The form in the file.
+        weights: WeightType,
+    },
+    /// A packed weight had another shape than the configuration says.
+    #[error(
+        "'{file}': its multiway.shapes says that tensor '{tensor}' had shape [{found}], expected {expected:?}"
+    )]
+    PackedShape {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The shape according to `config.json`.
+        expected: Vec<usize>,
+        /// The shape that the file states.
+        found: String,
+    },
+    /// One of several files with weights is packed.
+    #[error("'{file}' is packed, and one of several files with weights: expected it to be the only one")]
+    PackedShard {
+        /// The file.
+        file: String,
+    },
     /// A file or folder cannot be read.
     #[error("cannot read '{file}': {source}")]
     Io {
@@ -300,6 +358,33 @@ pub enum HeaderError {
         /// The type that the file states.
         found: String,
     },
+    /// Packed weights are not bytes.
+    #[error("tensor '{tensor}' has dtype '{found}', expected U8, as packed weights have")]
+    PackedDtype {
+        /// The tensor.
+        tensor: String,
+        /// The type that the file states.
+        found: String,
+    },
+    /// Weights are packed in a layout that this version does not know.
+    #[error(
+        "its weights are packed in layout '{found}', expected '{expected}': convert the original checkpoint again with this version"
+    )]
+    Layout {
+        /// The layout that the file states.
+        found: String,
+        /// The layout that is read.
+        expected: u32,
+    },
+    /// Weights are packed in a form that is not known.
+    #[error("its weights are packed as '{found}', expected f32, bf16 or int8")]
+    PackedWeights {
+        /// The form that the file states.
+        found: String,
+    },
+    /// The shapes of packed weights cannot be read.
+    #[error("its multiway.shapes is not a table of shapes by name: {0}")]
+    PackedShapes(#[source] serde_json::Error),
     /// A shape has more elements than can be counted.
     #[error("tensor '{tensor}' has shape {shape}, which no file can hold")]
     ShapeOverflow {

@@ -8,12 +8,13 @@ use std::{
 use candle_core::DType;
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
 
 use super::{
     TensorEntry,
     error::{HeaderError, LoadError, shown, shown_list},
+    packed::{Metadata, Packing, SUFFIX},
 };
 
 /// The bytes of the header's length, a little-endian u64.
@@ -28,6 +29,8 @@ pub(super) struct Header {
     pub(super) tensors: Vec<TensorEntry>,
     /// Where the tensors' bytes begin in the file.
     pub(super) data: usize,
+    /// How its linear layers are packed, where they are.
+    pub(super) packing: Option<Packing>,
 }
 
 /// A tensor as the JSON describes it, not to be believed yet.
@@ -40,7 +43,10 @@ struct RawTensor {
 }
 
 /// The JSON as it stands, in file order.
-struct RawHeader(Vec<(String, RawTensor)>);
+struct RawHeader {
+    tensors: Vec<(String, RawTensor)>,
+    metadata: Option<Metadata>,
+}
 
 impl<'de> Deserialize<'de> for RawHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -58,10 +64,13 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
-        let mut tensors = Vec::new();
+        let (mut tensors, mut metadata) = (Vec::new(), None);
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                let found: Option<Metadata> = map.next_value()?;
+                if metadata.replace(found.unwrap_or_default()).is_some() {
+                    return Err(serde::de::Error::custom("__metadata__ is there twice"));
+                }
             } else {
                 let tensor = map.next_value::<RawTensor>()?;
                 tensors.push((name, tensor));
@@ -75,7 +84,7 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
                 "tensor '{}' is there twice",
                 shown(pair[0])
             ))),
-            None => Ok(RawHeader(tensors)),
+            None => Ok(RawHeader { tensors, metadata }),
         }
     }
 }
@@ -102,12 +111,16 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, HeaderError> {
     else {
         return Err(truncated);
     };
-    let RawHeader(mut raw) = serde_json::from_slice(json)?;
+    let RawHeader {
+        tensors: mut raw,
+        metadata,
+    } = serde_json::from_slice(json)?;
+    let packing = metadata.unwrap_or_default().packing()?;
     raw.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let mut end = 0;
     let mut tensors = Vec::with_capacity(raw.len());
     for (name, tensor) in raw {
-        tensors.push(check_place(name, &tensor, &mut end)?);
+        tensors.push(check_place(name, &tensor, packing.is_some(), &mut end)?);
     }
     if end != data.len() as u64 {
         return Err(HeaderError::DataSize {
@@ -118,12 +131,25 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, HeaderError> {
     Ok(Header {
         tensors,
         data: file.len() - data.len(),
+        packing,
     })
 }
 
 /// Checks that a tensor begins at `end`, where the one before it ends, and is as long as it says; moves `end`.
-fn check_place(name: String, tensor: &RawTensor, end: &mut u64) -> Result<TensorEntry, HeaderError> {
+fn check_place(
+    name: String,
+    tensor: &RawTensor,
+    packs: bool,
+    end: &mut u64,
+) -> Result<TensorEntry, HeaderError> {
     let (dtype, width) = match tensor.dtype.as_str() {
+        "U8" if packs && name.ends_with(SUFFIX) => (DType::U8, 1),
+        other if packs && name.ends_with(SUFFIX) => {
+            return Err(HeaderError::PackedDtype {
+                tensor: shown(&name),
+                found: shown(other),
+            });
+        }
         "F32" => (DType::F32, 4),
         "BF16" => (DType::BF16, 2),
         "F16" => (DType::F16, 2),

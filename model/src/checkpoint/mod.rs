@@ -12,6 +12,10 @@
 //! ([`Checkpoint::from_static`]). Either way everything about it is checked when it is opened, except the numbers
 //! themselves: after that, [`Checkpoint::load_tensor`] can only fail for want of memory or of a device.
 //!
+//! A checkpoint may be packed ([`Checkpoint::pack`]): its linear layers are then stored as the kernels of the CPU read
+//! them, in one weight type, and are used where the file is mapped, so that loading copies only the embeddings. The rest of
+//! the folder is the same, and so are the numbers that the model gives. Such a checkpoint is for inference on the CPU alone.
+//!
 //! Nothing in a hostile file can make loading panic or take more memory than a small multiple of the file's size:
 //! lengths are compared with the file before anything is allocated, and shapes with the configuration.
 //!
@@ -20,12 +24,16 @@
 mod convert;
 mod error;
 mod header;
+mod packed;
+#[cfg(test)]
+mod packed_tests;
 mod pickle_scan;
 mod pth;
 #[cfg(test)]
 mod pth_tests;
 mod save;
 mod source;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
@@ -37,13 +45,14 @@ use std::{
     sync::Arc,
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 
 use crate::config::ModelConfig;
 use crate::families::beit3;
 pub use convert::{Conversion, ConvertError};
 pub use error::{HeaderError, LoadError, PthError, SaveError};
 use header::Header;
+use packed::Packing;
 pub use save::write_atomically;
 use source::Source;
 #[cfg(feature = "hub")]
@@ -94,7 +103,7 @@ pub struct TensorEntry {
     pub name: String,
     /// The size of each dimension.
     pub shape: Vec<usize>,
-    /// The type of number that is stored: F32, BF16 or F16.
+    /// The type of number that is stored: F32, BF16 or F16; of packed weights U8.
     pub dtype: DType,
     /// How many bytes it takes in the file.
     pub bytes: usize,
@@ -117,14 +126,26 @@ struct Opened {
     shards: Vec<Shard>,
     tensors: Vec<TensorEntry>,
     index: HashMap<String, usize>,
+    packing: Option<Packing>,
 }
 
 /// One file with weights.
 struct Shard {
     file: String,
-    weights: source::Weights,
+    weights: Arc<source::Weights>,
     /// Where the tensors' bytes begin.
     data: usize,
+    /// Where the packed weights end, which are used in their place.
+    keep: usize,
+}
+
+/// What files with weights hold.
+struct Stored {
+    /// The file that decides which files there are.
+    file: String,
+    shards: Vec<Shard>,
+    tensors: Vec<TensorEntry>,
+    packing: Option<Packing>,
 }
 
 /// The index as it stands.
@@ -177,7 +198,12 @@ impl Checkpoint {
         });
         let config = config.transpose()?;
         // A folder without either is told first that it lacks a configuration.
-        let (file, shards, tensors) = match Self::shards(&name, &source) {
+        let Stored {
+            file,
+            shards,
+            tensors,
+            packing,
+        } = match Self::shards(&name, &source) {
             Err(LoadError::MissingFile { .. }) if config.is_none() => {
                 return Err(source.missing(&name, CONFIG_FILE));
             }
@@ -185,7 +211,8 @@ impl Checkpoint {
         };
         let shape = |name: &str| {
             let tensor = tensors.iter().find(|tensor| tensor.name == name);
-            tensor.map(|tensor| tensor.shape.clone())
+            let packed = || packing.as_ref()?.shapes.get(name);
+            tensor.map(|tensor| &tensor.shape).or_else(packed).cloned()
         };
         let mut config = match config {
             Some(config) => config,
@@ -195,7 +222,14 @@ impl Checkpoint {
         config.adapt(shape);
         let used = |entry: &&TensorEntry| !config.is_unused(&entry.name);
         let stored: Vec<&TensorEntry> = tensors.iter().filter(used).collect();
-        header::check(&stored, &config.tensors(), &file)?;
+        let expected = match &packing {
+            Some(packing) => packed::tensors(&config, packing.weights),
+            None => config.tensors(),
+        };
+        header::check(&stored, &expected, &file)?;
+        if let Some(packing) = &packing {
+            packed::check(packing, &config, &file)?;
+        }
         let names = tensors.iter().enumerate();
         let index = names.map(|(i, entry)| (entry.name.clone(), i)).collect();
         tracing::debug!(
@@ -212,6 +246,7 @@ impl Checkpoint {
                 shards,
                 tensors,
                 index,
+                packing,
             }),
         })
     }
@@ -228,21 +263,20 @@ impl Checkpoint {
         })
     }
 
-    /// Opens the files with weights; names the one that decides which there are.
-    fn shards(name: &str, source: &Source) -> Result<(String, Vec<Shard>, Vec<TensorEntry>), LoadError> {
+    /// Opens the files with weights.
+    fn shards(name: &str, source: &Source) -> Result<Stored, LoadError> {
         if let Some(weights) = source.named_weights() {
             let shard = Self::shard(name, source, weights)?;
-            let (shard, tensors) = shard.ok_or_else(|| source.missing(name, weights))?;
-            return Ok((shard.file.clone(), vec![shard], tensors));
+            return shard.ok_or_else(|| source.missing(name, weights));
         }
         // One file wins over several, as in `transformers`: what `save` writes is what is read.
-        if let Some((shard, tensors)) = Self::shard(name, source, WEIGHTS_FILE)? {
-            return Ok((shard.file.clone(), vec![shard], tensors));
+        if let Some(stored) = Self::shard(name, source, WEIGHTS_FILE)? {
+            return Ok(stored);
         }
         let Some(json) = source.file(name, INDEX_FILE, INDEX_LIMIT)? else {
             for file in [PTH_FILE.to_owned()].into_iter().chain(source.only_pth()) {
-                if let Some((shard, tensors)) = Self::shard(name, source, &file)? {
-                    return Ok((shard.file.clone(), vec![shard], tensors));
+                if let Some(stored) = Self::shard(name, source, &file)? {
+                    return Ok(stored);
                 }
             }
             return Err(source.missing(name, WEIGHTS_FILE));
@@ -262,10 +296,13 @@ impl Checkpoint {
         }
         let (mut shards, mut all) = (Vec::new(), Vec::new());
         for (number, part) in files.into_iter().enumerate() {
-            let Some((shard, tensors)) = Self::shard(name, source, part)? else {
+            let Some(stored) = Self::shard(name, source, part)? else {
                 return Err(source.missing(name, part));
             };
-            for tensor in tensors {
+            if stored.packing.is_some() {
+                return Err(LoadError::PackedShard { file: stored.file });
+            }
+            for tensor in stored.tensors {
                 // Tensors that the index places elsewhere, or not at all, are not to be believed.
                 if index.weight_map.get(&tensor.name) != Some(part) {
                     return Err(LoadError::Misplaced {
@@ -279,40 +316,57 @@ impl Checkpoint {
                     ..tensor
                 });
             }
-            shards.push(shard);
+            shards.extend(stored.shards);
         }
-        Ok((file, shards, all))
+        Ok(Stored {
+            file,
+            shards,
+            tensors: all,
+            packing: None,
+        })
     }
 
     /// Opens one file with weights, if it is there.
-    fn shard(
-        name: &str,
-        source: &Source,
-        file: &str,
-    ) -> Result<Option<(Shard, Vec<TensorEntry>)>, LoadError> {
+    fn shard(name: &str, source: &Source, file: &str) -> Result<Option<Stored>, LoadError> {
         let Some(weights) = source.weights(name, file)? else {
             return Ok(None);
         };
         let shown = source.shown(name, file);
-        let Header { tensors, data } = if source::is_pth(file) {
+        let Header {
+            tensors,
+            data,
+            packing,
+        } = if source::is_pth(file) {
             let tensors = pth::parse(weights.bytes()).map_err(|problem| LoadError::Pth {
                 file: shown.clone(),
                 source: problem,
             })?;
             // Its tensors' places are counted from the start of the file.
-            Header { tensors, data: 0 }
+            Header {
+                tensors,
+                data: 0,
+                packing: None,
+            }
         } else {
             header::parse(weights.bytes()).map_err(|problem| LoadError::Header {
                 file: shown.clone(),
                 source: problem,
             })?
         };
+        let packed = tensors.iter().filter(|tensor| tensor.dtype == DType::U8);
+        let keep = packed.map(|tensor| data + tensor.start + tensor.bytes).max();
         let shard = Shard {
-            file: shown,
-            weights,
+            file: shown.clone(),
+            weights: Arc::new(weights),
             data,
+            keep: keep.unwrap_or(0),
         };
-        Ok(Some((shard, tensors)))
+        Ok(Some(Stored {
+            file: shown,
+            shards: vec![shard],
+            tensors,
+            packing,
+        }))
     }
 
     /// Lists the files with weights: their names, without folders, and their bytes.
@@ -348,43 +402,5 @@ impl Checkpoint {
     /// [`LoadError::Io`] where the file cannot be read.
     pub fn file(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>, LoadError> {
         self.opened.source.file(&self.opened.name, name, FILE_LIMIT)
-    }
-
-    /// Lets go of the memory that the mapped files take; what is read again comes from the files anew.
-    pub(crate) fn release(&self) {
-        self.opened
-            .shards
-            .iter()
-            .for_each(|shard| shard.weights.release());
-    }
-
-    /// Reads one tensor, converted to `dtype` and moved to `device`.
-    ///
-    /// # Errors
-    /// [`LoadError::NoSuchTensor`] where the model has no such tensor, and [`LoadError::Tensor`] where the device
-    /// refuses it.
-    pub fn load_tensor(&self, name: &str, device: &Device, dtype: DType) -> Result<Tensor, LoadError> {
-        let Opened {
-            tensors,
-            index,
-            shards,
-            ..
-        } = &*self.opened;
-        let entry = index.get(name).and_then(|&i| tensors.get(i));
-        let shard = entry.and_then(|entry| shards.get(entry.shard));
-        let bytes = entry.zip(shard).and_then(|(entry, shard)| {
-            let data = shard.weights.bytes().get(shard.data..)?;
-            data.get(entry.start..)?.get(..entry.bytes)
-        });
-        let (Some(entry), Some(bytes)) = (entry, bytes) else {
-            let file = shard.or(shards.first()).map(|shard| shard.file.clone());
-            return Err(LoadError::NoSuchTensor {
-                file: file.unwrap_or_default(),
-                tensor: error::shown(name),
-            });
-        };
-        // Converted before it is moved: the narrower type may cross to the device, and every type works on the CPU.
-        let stored = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, &Device::Cpu)?; // entry.shape
-        Ok(stored.to_dtype(dtype)?.to_device(device)?)
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Cursor, Write};
 
+use candle_core::{Device, Tensor};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use zip::ZipWriter;
@@ -10,6 +11,7 @@ use zip::write::SimpleFileOptions;
 
 use super::*;
 use crate::init::initialise;
+use crate::kernels::WeightType;
 
 /// Writes the operations of a pickle, in the order in which PyTorch does.
 #[derive(Default)]
@@ -192,6 +194,19 @@ fn the_shared_attention_and_the_fusion_layers_of_the_giant_are_found() {
         let batch = crate::EncoderBatch::new(model.config(), &[sample]).unwrap();
         let encoded = model.encode(&batch).unwrap();
         assert_eq!(model.word_logits(&encoded, &[1]).unwrap().dims(), [1, 30]);
+    }
+}
+
+/// Packing compares the two, and fails where they differ.
+#[test]
+fn such_a_file_can_be_packed_for_every_task() {
+    for task in TASKS {
+        let (config, out) = (config(task), tempfile::tempdir().unwrap());
+        let original = open(&file(&tensors(&config))).unwrap();
+        original.pack(out.path(), WeightType::Bf16, &[]).unwrap();
+        let packed = Checkpoint::open(out.path()).unwrap();
+        assert_eq!(packed.config(), original.config(), "{task}");
+        assert_eq!(packed.packed(), Some(WeightType::Bf16));
     }
 }
 

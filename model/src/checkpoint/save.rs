@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -38,29 +38,48 @@ impl Checkpoint {
         files: &[(&str, &[u8])],
     ) -> Result<(), SaveError> {
         let folder = folder.as_ref();
-        for (name, _) in files {
-            if !is_plain_file_name(name) || [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE].contains(name) {
-                return Err(SaveError::FileName { name: shown(name) });
-            }
-        }
         let weights = weights(config, tensors)?;
-        fs::create_dir_all(folder).map_err(|source| SaveError::Io {
-            file: folder.display().to_string(),
-            source,
-        })?;
-        for (name, bytes) in files {
-            write(&folder.join(name), bytes)?;
-        }
-        write(&folder.join(WEIGHTS_FILE), &weights)?;
-        write(&folder.join(CONFIG_FILE), config.to_json().as_bytes())
+        save(folder, config, files, |write| write(&weights))
     }
 }
 
+/// Takes the bytes of a file, piece by piece.
+pub(super) type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), SaveError> + 'a;
+
+/// Writes a folder, whose file with weights is made by `weights`.
+pub(super) fn save<T, E: From<SaveError>>(
+    folder: &Path,
+    config: &ModelConfig,
+    files: &[(&str, &[u8])],
+    weights: impl FnOnce(&mut Sink) -> Result<T, E>,
+) -> Result<T, E> {
+    for (name, _) in files {
+        if !is_plain_file_name(name) || [CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE].contains(name) {
+            return Err(SaveError::FileName { name: shown(name) }.into());
+        }
+    }
+    fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
+    for (name, bytes) in files {
+        write(&folder.join(name), bytes)?;
+    }
+    let path = folder.join(WEIGHTS_FILE);
+    let fail = |source| failed(&path, source);
+    let made = replace(
+        &path,
+        |source| fail(source).into(),
+        |file| weights(&mut |bytes| file.write_all(bytes).map_err(fail)),
+    )?;
+    write(&folder.join(CONFIG_FILE), config.to_json().as_bytes())?;
+    Ok(made)
+}
+
+fn failed(path: &Path, source: io::Error) -> SaveError {
+    let file = path.display().to_string();
+    SaveError::Io { file, source }
+}
+
 fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
-    write_atomically(path, bytes).map_err(|source| SaveError::Io {
-        file: path.display().to_string(),
-        source,
-    })
+    write_atomically(path, bytes).map_err(|source| failed(path, source))
 }
 
 /// Puts a file in the place of another as a whole: at any time there is the old one or the new one.
@@ -68,34 +87,49 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 /// # Errors
 /// What the system says; the old file is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, |error| error, |file| file.write_all(bytes))
+}
+
+/// Puts a file in the place of another once `write` has written all of it; `fail` makes an error of the system's.
+fn replace<T, E>(
+    path: &Path,
+    fail: impl Fn(io::Error) -> E,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the path has no file name",
-        ));
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name");
+        return Err(fail(error));
     };
-    let write = WRITES.fetch_add(1, Ordering::Relaxed);
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(
-        ".{}.{}-{write}.tmp",
+        ".{}.{}-{number}.tmp",
         name.to_string_lossy(),
         process::id()
     ));
-    let result = write_through(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    match result {
-        Ok(()) => sync_folder(path),
+    let write_through = || {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .open(&temporary)
+            .map_err(&fail)?;
+        let made = write(&mut file)?;
+        file.sync_all().map_err(&fail)?;
+        fs::rename(&temporary, path).map_err(&fail)?;
+        Ok(made)
+    };
+    match write_through() {
+        Ok(made) => {
+            sync_folder(path).map_err(fail)?;
+            Ok(made)
+        }
         Err(error) => {
             // The first failure is the one to report; a temporary file that stays does no harm.
             let _ = fs::remove_file(&temporary);
             Err(error)
         }
     }
-}
-
-fn write_through(path: &PathBuf, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 /// Makes a rename last; elsewhere than on Unix folders cannot be flushed, and need not be.

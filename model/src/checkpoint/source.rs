@@ -36,14 +36,22 @@ impl Weights {
         }
     }
 
-    /// Drops the pages of a mapped file from memory.
-    pub(super) fn release(&self) {
+    /// Drops the pages of a mapped file from memory, but for its first bytes.
+    pub(super) fn release(&self, keep: usize) {
         #[cfg(unix)]
-        if let Self::Mapped(map) = self {
+        if let Self::Mapped(map) = self
+            && let Some(length) = map.len().checked_sub(keep)
+        {
             // SAFETY: the map is of a file and is never written to, so pages that are dropped come back as they were.
             // Where the system refuses, they merely stay.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, keep, length) };
         }
+    }
+}
+
+impl AsRef<[u8]> for Weights {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use candle_core::{Device, Tensor};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use safetensors::SafeTensors;

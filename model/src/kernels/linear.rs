@@ -14,7 +14,7 @@
 //!
 //! The weight is stored as panels of `PANEL` outputs, `[out / PANEL, lines, PANEL]`, zero-padded. A line is 64 bytes and
 //! has of each output one `f32`, two `bf16` or four 8-bit weights of neighbouring inputs. A tile of rows by panels lives
-//! in registers.
+//! in registers. All instruction sets read the same panels, so that they can be kept in a file ([`LAYOUT`]).
 //!
 //! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, and for 8 bits AVX-512-VNNI, AVX-VNNI and AVX2.
 //! Elsewhere a portable form runs, which the compiler vectorises; NEON has no form of its own yet.
@@ -25,6 +25,7 @@
 mod bfloat;
 mod int8;
 mod kernel;
+mod panels;
 mod product;
 mod single;
 #[cfg(test)]
@@ -36,11 +37,16 @@ use super::access::with_slice;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use kernel::Kernel;
 pub(crate) use kernel::{Line, PANEL};
+use panels::Panels;
+pub(crate) use panels::SharedBytes;
 use product::Operands;
 use rayon::prelude::*;
 
 /// From how many values on packing is worth several threads.
 const PARALLEL_PACK: usize = 1 << 18;
+
+/// The version of how panels are laid out, for those that are kept in files: another layout needs another number.
+pub(crate) const LAYOUT: u32 = 1;
 
 /// How the weights of a linear layer are stored on the CPU.
 ///
@@ -118,6 +124,36 @@ impl WeightType {
         }
     }
 
+    /// Reads the word of one output from a line.
+    fn word(self, line: &Line, lane: usize) -> u32 {
+        match self {
+            Self::F32 | Self::Int8 => line.0.get(lane).copied().unwrap_or_default(),
+            Self::Bf16 => bfloat::word(line, lane),
+        }
+    }
+
+    /// Finds a weight type by its name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|weights| weights.name() == name)
+    }
+
+    /// Counts the panels of a weight `[outputs, inputs]`, the lines of each, and the bytes of a line.
+    pub(crate) fn panel_shape(self, outputs: usize, inputs: usize) -> [usize; 3] {
+        let lines = self.kernel().format.lines(self.depth(inputs));
+        [outputs.div_ceil(PANEL), lines, size_of::<Line>()]
+    }
+
+    /// Finds the fastest kernel for layers of so many inputs.
+    fn kernel_for(self, inputs: usize) -> Result<&'static Kernel> {
+        if self == Self::Int8 && inputs > int8::MAX_INPUTS {
+            bail!(
+                "a linear layer of {inputs} inputs is too wide for int8 weights: expected at most {}",
+                int8::MAX_INPUTS
+            );
+        }
+        Ok(self.kernel())
+    }
+
     /// Counts the words of a row of `inputs` activations, less the head.
     fn depth(self, inputs: usize) -> usize {
         match self {
@@ -180,7 +216,7 @@ pub(crate) fn multiply_rows(x: Rows, panels: &[Line], y: &mut [f32], outputs: us
 /// ```
 #[derive(Clone)]
 pub struct PackedLinear {
-    panels: Vec<Line>, // [ceil(out / PANEL), lines]
+    panels: Panels, // [ceil(out / PANEL), lines]
     outputs: usize,
     inputs: usize,
     weights: WeightType,
@@ -249,16 +285,10 @@ impl PackedLinear {
     }
 
     fn empty(outputs: usize, inputs: usize, weights: WeightType) -> Result<Self> {
-        if weights == WeightType::Int8 && inputs > int8::MAX_INPUTS {
-            bail!(
-                "a linear layer of {inputs} inputs is too wide for int8 weights: expected at most {}",
-                int8::MAX_INPUTS
-            );
-        }
-        let kernel = weights.kernel();
-        let lines = kernel.format.lines(weights.depth(inputs));
+        let kernel = weights.kernel_for(inputs)?;
+        let [panels, lines, _] = weights.panel_shape(outputs, inputs);
         Ok(Self {
-            panels: vec![Line([0; PANEL]); outputs.div_ceil(PANEL) * lines], // [out / PANEL, lines]
+            panels: Panels::zeros(panels * lines), // [out / PANEL, lines]
             outputs,
             inputs,
             weights,
@@ -276,7 +306,7 @@ impl PackedLinear {
         let last = first + rows.len() / inputs;
         let touched = first / PANEL..last.div_ceil(PANEL);
         let whole = touched.start * lines..touched.end * lines;
-        let Some(panels) = self.panels.get_mut(whole) else {
+        let Some(panels) = self.panels.own_mut().get_mut(whole) else {
             return;
         };
         let fill = |(panel, lines): (usize, &mut [Line])| {

@@ -15,6 +15,7 @@ pub(crate) mod rotary;
 pub(crate) mod simd;
 pub(crate) mod tile;
 
+pub(crate) use linear::{LAYOUT, SharedBytes};
 pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
 

@@ -31,9 +31,13 @@ impl Linear {
             .map(|name| weights.get(name))
             .collect::<Result<Vec<_>>>()?;
         let matrix = if let Some(kind) = weights.packed {
-            let parts = names.iter().map(|name| weights.take(name)?.flatten_from(1));
-            let packed = PackedLinear::stacked(&parts.collect::<Result<Vec<_>>>()?, kind)
-                .map_err(|error| error.context(names.join(", ")))?;
+            let packed = if let Some(packed) = weights.ready(names)? {
+                packed
+            } else {
+                let parts = names.iter().map(|name| weights.take(name)?.flatten_from(1));
+                PackedLinear::stacked(&parts.collect::<Result<Vec<_>>>()?, kind)
+                    .map_err(|error| error.context(names.join(", ")))?
+            };
             let parts = bias
                 .iter()
                 .map(|part| part.to_dtype(DType::F32)?.flatten_all()?.to_vec1());

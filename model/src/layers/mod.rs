@@ -7,7 +7,7 @@ pub(crate) mod norm;
 pub(crate) mod positions;
 
 use crate::config::ModelConfig;
-use crate::kernels::WeightType;
+use crate::kernels::{PackedLinear, WeightType};
 use candle_core::{Result, Tensor};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,15 +16,20 @@ use std::ops::Range;
 /// Reads a weight by the name that its file has for it.
 type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
 
+/// Takes a weight that is packed already, by the name that its file has for it.
+type Ready<'a> = dyn Fn(&str) -> Result<PackedLinear> + 'a;
+
 /// The weights by name, read as they are asked for, and what to make of them.
 pub(crate) struct Weights<'a> {
     /// What the file calls each.
-    stored: HashMap<String, String>,
+    names: HashMap<String, String>,
     read: Box<Read<'a>>,
     /// Those that stay as they are: several layers may share one.
     kept: RefCell<HashMap<String, Tensor>>,
     /// Packs linear layers for inference on the CPU, in this form; packed layers have no gradient.
     pub(crate) packed: Option<WeightType>,
+    /// Where linear layers were packed before.
+    ready: Option<Box<Ready<'a>>>,
 }
 
 impl<'a> Weights<'a> {
@@ -35,15 +40,41 @@ impl<'a> Weights<'a> {
     ) -> Self {
         let all = config.weights().into_iter();
         Self {
-            stored: all.map(|weight| (weight.name, weight.stored)).collect(),
+            names: all.map(|weight| (weight.name, weight.stored)).collect(),
             read: Box::new(read),
             kept: RefCell::default(),
             packed,
+            ready: None,
+        }
+    }
+
+    /// Takes the weights of linear layers packed, as they are.
+    pub(crate) fn with_ready(self, ready: impl Fn(&str) -> Result<PackedLinear> + 'a) -> Self {
+        Self {
+            ready: Some(Box::new(ready)),
+            ..self
+        }
+    }
+
+    /// Takes the weights of a linear layer that were packed before, one below the other; none where they were not.
+    pub(crate) fn ready(&self, names: &[String]) -> Result<Option<PackedLinear>> {
+        let Some(ready) = &self.ready else {
+            return Ok(None);
+        };
+        let parts = names.iter().map(|name| ready(self.stored(name)?));
+        PackedLinear::joined(&parts.collect::<Result<Vec<_>>>()?).map(Some)
+    }
+
+    /// Returns what the file calls a weight.
+    fn stored(&self, name: &str) -> Result<&str> {
+        match self.names.get(name) {
+            Some(stored) => Ok(stored),
+            None => candle_core::bail!("weight '{name}' is missing"),
         }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.stored.contains_key(name)
+        self.names.contains_key(name)
     }
 
     /// Names the biases beside weights `PREFIX.weight`; none where the first has none.
@@ -69,10 +100,7 @@ impl<'a> Weights<'a> {
         if let Some(tensor) = self.kept.borrow().get(name) {
             return Ok(tensor.clone());
         }
-        match self.stored.get(name) {
-            Some(stored) => (self.read)(stored),
-            None => candle_core::bail!("weight '{name}' is missing"),
-        }
+        (self.read)(self.stored(name)?)
     }
 }
 

@@ -180,13 +180,14 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Sets how the weights of a checkpoint's linear layers are stored on the CPU; else as f32.
+    /// Sets how the weights of a checkpoint's linear layers are stored on the CPU; else as a packed checkpoint has them, and
+    /// of others as f32.
     ///
     /// With [`WeightType::Bf16`] they take half the memory, and with [`WeightType::Int8`] a quarter; a step that decodes few
     /// sequences, whose time is that of reading them, is as much faster. Answers may differ from those of f32 and are the
     /// same bits in any company all the same. The device must be the CPU and [`dtype`](Self::dtype) f32.
     pub fn weights(mut self, weights: WeightType) -> Self {
-        self.load.weights = weights;
+        self.load.weights = Some(weights);
         self
     }
 

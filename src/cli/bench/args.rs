@@ -1,11 +1,12 @@
 //! What can be measured, and how it is said.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use multiway::{Checkpoint, WeightType};
 use multiway_model::ModelConfig;
-use multiway_model::kernels::WeightType;
 use multiway_runtime::measure::Case;
 
 use super::pictures;
+use crate::cli::engine::weight_type;
 
 /// The largest value of a number that memory grows with.
 const MAX_COUNT: usize = 1 << 16;
@@ -13,39 +14,19 @@ const MAX_COUNT: usize = 1 << 16;
 /// Holds the options that every measurement takes.
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
-    /// What weights are kept in
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(super) dtype: Dtype,
+    /// What weights are kept in [default: f32, or as a packed checkpoint has them]
+    #[arg(long, value_name = "TYPE", value_parser = weight_type())]
+    pub(super) dtype: Option<WeightType>,
 
     /// Print lines of JSON instead of a table
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// Names what weights are kept in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Dtype {
-    F32,
-    Bf16,
-    Int8,
-}
-
-impl Dtype {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-            Dtype::Int8 => "int8",
-        }
-    }
-
+impl CommonArgs {
     /// Says what the weights of linear layers are kept in.
-    pub(super) fn weights(self) -> WeightType {
-        match self {
-            Dtype::F32 => WeightType::F32,
-            Dtype::Bf16 => WeightType::Bf16,
-            Dtype::Int8 => WeightType::Int8,
-        }
+    pub(super) fn weights(&self, checkpoint: &Checkpoint) -> WeightType {
+        self.dtype.or(checkpoint.packed()).unwrap_or_default()
     }
 }
 

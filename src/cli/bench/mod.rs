@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use multiway::Checkpoint;
+use multiway::{Checkpoint, WeightType};
 use multiway_model::kernels::Pool;
 use multiway_model::{ForwardError, LoadOptions, Model, ModelConfig};
 use multiway_runtime::measure::{self, Case, MeasureError};
 use serde_json::{Value, json};
 
-use self::args::{CaseArgs, Dtype, LoadArgs, WritingArgs};
+use self::args::{CaseArgs, CommonArgs, LoadArgs, WritingArgs};
 use self::report::{Report, milliseconds, peak_memory_mb, rounded};
 use self::roofline::{KernelsArgs, RooflineArgs};
 use super::context::Context;
@@ -88,6 +88,7 @@ Examples:
 load_s is the time to open the checkpoint and make its weights ready; first_token_s is the
 time from the same start to the first token of an answer, or where the model writes no
 text, to its encoded prompt. Files that were read before come from memory: run it twice.
+A packed checkpoint (`multiway convert --dtype int8`) is ready once it is mapped.
 
 With --json, one line: {engine, dtype, model, threads, src, pictures, load_s,
 first_token_s, rss_mb}.";
@@ -150,7 +151,7 @@ pub(crate) fn run(context: &Context, args: BenchArgs) -> Outcome {
 }
 
 fn encode(context: &Context, args: &CaseArgs) -> Outcome {
-    let subject = Subject::load(context, args.common.dtype)?;
+    let subject = Subject::load(context, &args.common)?;
     let cases = args.cases(subject.model.config(), context.seed(), &[1], 0);
     let bar = progress_bar(context, cases.len());
     let mut report = Report::new(args.common.json, CASE_COLUMNS);
@@ -168,7 +169,7 @@ fn encode(context: &Context, args: &CaseArgs) -> Outcome {
 
 fn decode(context: &Context, args: &WritingArgs) -> Outcome {
     let common = &args.cases.common;
-    let subject = Subject::load(context, common.dtype)?;
+    let subject = Subject::load(context, common)?;
     let config = subject.model.config();
     let cases = args
         .cases
@@ -192,7 +193,7 @@ fn decode(context: &Context, args: &WritingArgs) -> Outcome {
 
 fn load(context: &Context, args: &LoadArgs) -> Outcome {
     let start = Instant::now();
-    let subject = Subject::load(context, args.common.dtype)?;
+    let subject = Subject::load(context, &args.common)?;
     let loaded = start.elapsed();
     let case = args.case(subject.model.config(), context.seed());
     measure::first_token(&subject.model, &case).map_err(refused)?;
@@ -210,7 +211,7 @@ fn load(context: &Context, args: &LoadArgs) -> Outcome {
     ];
     Report::new(args.common.json, columns).print(&json!({
         "engine": ENGINE,
-        "dtype": args.common.dtype.name(),
+        "dtype": subject.weights.name(),
         "model": subject.name,
         "threads": rayon::current_num_threads(),
         "src": case.source_length,
@@ -225,27 +226,28 @@ fn load(context: &Context, args: &LoadArgs) -> Outcome {
 struct Subject {
     model: Model,
     name: String,
-    dtype: Dtype,
+    weights: WeightType,
 }
 
 impl Subject {
-    fn load(context: &Context, dtype: Dtype) -> Outcome<Subject> {
+    fn load(context: &Context, common: &CommonArgs) -> Outcome<Subject> {
         let checkpoint = context.checkpoint()?;
         let options = LoadOptions {
-            weights: dtype.weights(),
+            weights: common.dtype,
             ..LoadOptions::default()
         };
         let model =
             Model::load_with(&checkpoint, &multiway::Device::Cpu, &options).map_err(Failure::input)?;
         let name = name(&checkpoint);
-        Ok(Subject { model, name, dtype })
+        let weights = common.weights(&checkpoint);
+        Ok(Subject { model, name, weights })
     }
 
     /// Writes down a case and how long its prompts took.
     fn case(&self, case: &Case, encode_seconds: f64) -> Value {
         json!({
             "engine": ENGINE,
-            "dtype": self.dtype.name(),
+            "dtype": self.weights.name(),
             "model": self.name,
             "threads": rayon::current_num_threads(),
             "batch": case.batch,

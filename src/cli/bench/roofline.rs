@@ -128,19 +128,19 @@ fn each_kernel(
     mut print: impl FnMut(Value, &KernelTiming) -> Outcome,
 ) -> Outcome {
     let checkpoint = context.checkpoint()?;
-    let config = checkpoint.config();
+    let (config, weights) = (checkpoint.config(), args.common.weights(&checkpoint));
     for &batch in &args.batch {
         for &source_length in &args.source_length {
             let work = Workload {
                 batch,
                 source: source_length + picture_rows(config, pictures(config, args.pictures)),
-                weights: args.common.dtype.weights(),
+                weights,
                 repeats: args.repeats,
             };
             for timing in time_kernels(config, work).map_err(Failure::runtime)? {
                 let mut line = json!({
                     "engine": ENGINE,
-                    "dtype": args.common.dtype.name(),
+                    "dtype": weights.name(),
                     "model": name(&checkpoint),
                     "threads": rayon::current_num_threads(),
                     "batch": batch,

@@ -37,6 +37,13 @@ pub(super) fn place(line: &mut Line, lane: usize, word: u32) {
     }
 }
 
+/// Reads the word of one output from a line.
+pub(super) fn word(line: &Line, lane: usize) -> u32 {
+    let steps: &[[u16; PANEL]; 2] = bytemuck::cast_ref(&line.0);
+    let [first, second] = steps.map(|step| u32::from(step.get(lane).copied().unwrap_or_default()));
+    first | second << 16
+}
+
 /// Computes the layer as its definition says: the `f32` layer on weights rounded to `bf16`.
 #[cfg(test)]
 pub(super) fn specified(x: &[f32], weight: &[f32], rows: usize, outputs: usize, inputs: usize) -> Vec<f32> {

@@ -365,3 +365,95 @@ proptest! {
         prop_assert_eq!(found.take(row.len()).collect::<Vec<_>>(), values);
     }
 }
+
+/// Panels are kept in files: whoever changes how they are laid out must give the layout another number, and this test
+/// other hashes.
+#[test]
+fn panels_of_this_layout_are_these_bytes() {
+    use sha2::{Digest, Sha256};
+    let weight: Vec<f32> = (0..21 * 7).map(|k| ((k * 37) % 101) as f32 / 8.0 - 6.0).collect();
+    let hashes = WeightType::ALL.map(|weights| {
+        let linear = PackedLinear::new(&weight, 21, 7, weights).unwrap();
+        let lines = weights.panel_shape(21, 7)[1];
+        assert!(
+            weights
+                .kernels()
+                .all(|kernel| kernel.format.lines(weights.depth(7)) == lines)
+        );
+        let hash = Sha256::digest(linear.panels());
+        hash.iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    });
+    assert_eq!(LAYOUT, 1);
+    assert_eq!(
+        hashes,
+        ["1b219026d64c6cf6", "9a485435f111b92a", "fe32378dc25fd6d4"]
+    );
+}
+
+/// Bytes that are somebody's, from an address of a line on or `shift` bytes behind.
+fn shared(bytes: &[u8], shift: usize) -> SharedBytes {
+    struct Lines(Vec<Line>);
+    impl AsRef<[u8]> for Lines {
+        fn as_ref(&self) -> &[u8] {
+            bytemuck::cast_slice(&self.0)
+        }
+    }
+    let mut lines = vec![Line([0; PANEL]); bytes.len() / 64 + 2];
+    bytemuck::cast_slice_mut(&mut lines)[shift..shift + bytes.len()].copy_from_slice(bytes);
+    SharedBytes::new(std::sync::Arc::new(Lines(lines)), shift..shift + bytes.len()).unwrap()
+}
+
+#[test]
+fn panels_that_somebody_else_has_give_the_same_bits() {
+    let (rows, outputs, inputs) = (3, 40, 21);
+    let (x, weight) = (numbers(rows * inputs, 5), numbers(outputs * inputs, 6));
+    for weights in WeightType::ALL {
+        let own = PackedLinear::new(&weight, outputs, inputs, weights).unwrap();
+        let mut expected = vec![0.0; rows * outputs];
+        own.forward(&x, rows, &mut expected).unwrap();
+        for shift in [0, 1, 16] {
+            let theirs = shared(own.panels(), shift);
+            let linear = PackedLinear::from_panels(theirs, outputs, inputs, weights).unwrap();
+            let mut y = vec![f32::NAN; rows * outputs];
+            linear.forward(&x, rows, &mut y).unwrap();
+            assert_eq!(bits(&y), bits(&expected), "{weights}");
+        }
+        let short = shared(&own.panels()[64..], 0);
+        let error = PackedLinear::from_panels(short, outputs, inputs, weights).unwrap_err();
+        assert!(
+            error.to_string().contains("a packed weight of [40, 21] needs"),
+            "{error}"
+        );
+    }
+    assert!(SharedBytes::new(std::sync::Arc::new([0; 64]), 1..65).is_none());
+}
+
+#[test]
+fn joined_weights_are_stacked_weights_whatever_their_sizes() {
+    let inputs = 13;
+    for sizes in [[16, 32, 5], [5, 16, 3], [1, 1, 1], [0, 20, 33]] {
+        for weights in WeightType::ALL {
+            let outputs = sizes.iter().sum::<usize>();
+            let weight = numbers(outputs * inputs, 7);
+            let whole = PackedLinear::new(&weight, outputs, inputs, weights).unwrap();
+            let mut rest = weight.as_slice();
+            let parts = sizes.map(|size| {
+                let (own, behind) = rest.split_at(size * inputs);
+                rest = behind;
+                PackedLinear::new(own, size, inputs, weights).unwrap()
+            });
+            let joined = PackedLinear::joined(&parts).unwrap();
+            assert_eq!((joined.outputs(), joined.inputs()), (outputs, inputs));
+            assert_eq!(joined.panels(), whole.panels(), "{weights}: {sizes:?}");
+        }
+    }
+    let part = |inputs, weights| PackedLinear::new(&vec![1.0; inputs], 1, inputs, weights).unwrap();
+    let narrow = [part(2, WeightType::F32), part(3, WeightType::F32)];
+    assert!(PackedLinear::joined(&narrow).is_err());
+    let mixed = [part(2, WeightType::F32), part(2, WeightType::Int8)];
+    assert!(PackedLinear::joined(&mixed).is_err());
+    assert!(PackedLinear::joined(&[]).is_err());
+}

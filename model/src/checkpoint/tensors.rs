@@ -1,0 +1,81 @@
+//! Reading the tensors of a checkpoint that was checked when it was opened.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Checkpoint, LoadError, Opened, Shard, TensorEntry, error::shown, packed::Packing};
+use crate::kernels::SharedBytes;
+
+impl Checkpoint {
+    /// Reads one tensor, converted to `dtype` and moved to `device`.
+    ///
+    /// # Errors
+    /// [`LoadError::NoSuchTensor`] where the model has no such tensor, [`LoadError::PackedTensor`] where it is packed, and
+    /// [`LoadError::Tensor`] where the device refuses it.
+    pub fn load_tensor(&self, name: &str, device: &Device, dtype: DType) -> Result<Tensor, LoadError> {
+        let (entry, bytes) = self.stored(name)?;
+        // Converted before it is moved: the narrower type may cross to the device, and every type works on the CPU.
+        let stored = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, &Device::Cpu)?; // entry.shape
+        Ok(stored.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    /// Lets go of the memory that the mapped files take, but for packed weights; what is read again comes from the files
+    /// anew.
+    pub(crate) fn release(&self) {
+        self.opened
+            .shards
+            .iter()
+            .for_each(|shard| shard.weights.release(shard.keep));
+    }
+
+    /// Finds a tensor, the file that it is in, and where in it.
+    fn place(&self, name: &str) -> Option<(&TensorEntry, &Shard, Range<usize>)> {
+        let Opened {
+            tensors,
+            index,
+            shards,
+            ..
+        } = &*self.opened;
+        let entry = index.get(name).and_then(|&i| tensors.get(i))?;
+        let shard = shards.get(entry.shard)?;
+        let start = shard.data + entry.start;
+        Some((entry, shard, start..start + entry.bytes))
+    }
+
+    /// Borrows the bytes of a tensor.
+    pub(super) fn stored(&self, name: &str) -> Result<(&TensorEntry, &[u8]), LoadError> {
+        let place = self.place(name).filter(|(entry, ..)| entry.dtype != DType::U8);
+        let bytes = place.and_then(|(entry, shard, range)| Some((entry, shard.weights.bytes().get(range)?)));
+        bytes.ok_or_else(|| self.no_such_tensor(name))
+    }
+
+    /// Shares the bytes of a tensor.
+    pub(super) fn shared(&self, name: &str) -> Option<SharedBytes> {
+        let (_, shard, range) = self.place(name)?;
+        let weights = Arc::clone(&shard.weights);
+        SharedBytes::new(weights, range)
+    }
+
+    /// Names the first file with weights in a message.
+    pub(crate) fn weights_file(&self) -> String {
+        let first = self.opened.shards.first();
+        first.map(|shard| shard.file.clone()).unwrap_or_default()
+    }
+
+    /// Makes the error of a tensor that cannot be loaded as numbers.
+    pub(super) fn no_such_tensor(&self, name: &str) -> LoadError {
+        let file = self.weights_file();
+        let tensor = shown(name);
+        let is_packed = |packing: &&Packing| packing.shapes.contains_key(name) || self.place(name).is_some();
+        match self.opened.packing.as_ref().filter(is_packed) {
+            Some(packing) => LoadError::PackedTensor {
+                file,
+                tensor,
+                weights: packing.weights,
+            },
+            None => LoadError::NoSuchTensor { file, tensor },
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The memory that packed weights are in: a layer's own, or a part of a file that is mapped.
+
+#![expect(unsafe_code, reason = "lines are plain numbers")]
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use candle_core::{Result, bail};
+
+use super::kernel::{Line, PANEL};
+use super::{PackedLinear, WeightType};
+
+// SAFETY: lines are sixteen numbers, of which all bits may be zero.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: lines are sixteen numbers without a gap, 64 bytes aligned to 64, and any bits are numbers.
+unsafe impl bytemuck::Pod for Line {}
+
+/// Bytes that live, and stay as they are, for as long as somebody has them.
+type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A part of bytes that are shared.
+#[derive(Clone)]
+pub(crate) struct SharedBytes {
+    owner: Owner,
+    range: Range<usize>,
+}
+
+impl SharedBytes {
+    /// Takes a part of somebody's bytes; none where they do not reach so far.
+    pub(crate) fn new(owner: Owner, range: Range<usize>) -> Option<Self> {
+        (*owner).as_ref().get(range.clone())?;
+        Some(Self { owner, range })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// Joins it with what comes right behind it.
+    fn with(&self, next: &Self) -> Option<Self> {
+        let joins = Arc::ptr_eq(&self.owner, &next.owner) && self.range.end == next.range.start;
+        joins.then(|| Self {
+            owner: Arc::clone(&self.owner),
+            range: self.range.start..next.range.end,
+        })
+    }
+}
+
+/// The lines of a weight; as a slice, whoever has them.
+#[derive(Clone)]
+pub(super) enum Panels {
+    Own(Vec<Line>),
+    /// Bytes that are lines where they are.
+    Shared(SharedBytes),
+}
+
+impl Panels {
+    pub(super) fn zeros(lines: usize) -> Self {
+        Self::Own(vec![Line([0; PANEL]); lines])
+    }
+
+    /// Reads bytes as lines where they are, or from a copy where they do not begin at the address of a line.
+    pub(super) fn of(bytes: SharedBytes) -> Self {
+        if bytemuck::try_cast_slice::<u8, Line>(bytes.bytes()).is_ok() {
+            return Self::Shared(bytes);
+        }
+        let found = bytes.bytes();
+        let mut lines = vec![Line([0; PANEL]); found.len().div_ceil(size_of::<Line>())];
+        let copy: &mut [u8] = bytemuck::cast_slice_mut(&mut lines);
+        copy.iter_mut().zip(found).for_each(|(to, from)| *to = *from);
+        Self::Own(lines)
+    }
+
+    /// Joins lines with those right behind them in the same memory; none where they are apart.
+    pub(super) fn with(&self, next: &Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Shared(first), Self::Shared(next)) => first.with(next).map(Self::Shared),
+            _ => None,
+        }
+    }
+
+    /// Returns the lines to write to; of shared ones none.
+    pub(super) fn own_mut(&mut self) -> &mut [Line] {
+        match self {
+            Self::Own(lines) => lines,
+            Self::Shared(_) => &mut [],
+        }
+    }
+}
+
+impl Deref for Panels {
+    type Target = [Line];
+
+    fn deref(&self) -> &[Line] {
+        match self {
+            Self::Own(lines) => lines,
+            // They were lines in `of`, and nothing has moved.
+            Self::Shared(bytes) => bytemuck::try_cast_slice(bytes.bytes()).unwrap_or_default(),
+        }
+    }
+}
+
+impl PackedLinear {
+    /// Takes a weight `[outputs, inputs]` that is packed already, as [`PackedLinear::panels`] gives it, where it is.
+    pub(crate) fn from_panels(
+        bytes: SharedBytes,
+        outputs: usize,
+        inputs: usize,
+        weights: WeightType,
+    ) -> Result<Self> {
+        let kernel = weights.kernel_for(inputs)?;
+        let [expected, lines, _] = weights.panel_shape(outputs, inputs);
+        let panels = Panels::of(bytes); // [out / PANEL, lines]
+        if panels.len() != expected * lines {
+            bail!(
+                "a packed weight of [{outputs}, {inputs}] needs {} lines, found {}",
+                expected * lines,
+                panels.len()
+            );
+        }
+        Ok(Self {
+            panels,
+            outputs,
+            inputs,
+            weights,
+            kernel,
+        })
+    }
+
+    /// Puts packed weights of the same `inputs` one below the other: where they already lie so and fill whole panels, as
+    /// they are, and else in a copy.
+    pub(crate) fn joined(parts: &[Self]) -> Result<Self> {
+        let Some((first, rest)) = parts.split_first() else {
+            bail!("no weights to join")
+        };
+        let (inputs, weights) = (first.inputs, first.weights);
+        if let Some(other) = rest
+            .iter()
+            .find(|part| (part.inputs, part.weights) != (inputs, weights))
+        {
+            let (width, kind) = (other.inputs, other.weights);
+            bail!("{weights} weights of {inputs} inputs and {kind} weights of {width} cannot be joined");
+        }
+        let outputs = parts.iter().map(|part| part.outputs).sum();
+        let ends = parts.iter().rev().skip(1).all(|part| part.outputs % PANEL == 0);
+        let join = |panels: Option<Panels>, part: &Self| panels?.with(&part.panels);
+        let panels = rest.iter().fold(ends.then(|| first.panels.clone()), join);
+        if let Some(panels) = panels {
+            return Ok(Self {
+                panels,
+                outputs,
+                inputs,
+                weights,
+                kernel: first.kernel,
+            });
+        }
+        let mut joined = Self::empty(outputs, inputs, weights)?;
+        let mut to = 0;
+        for part in parts {
+            for from in 0..part.outputs {
+                joined.copy_output(to, part, from);
+                to += 1;
+            }
+        }
+        Ok(joined)
+    }
+
+    /// Copies the words of an output of another layer of the same width.
+    fn copy_output(&mut self, to: usize, part: &Self, from: usize) {
+        let lines = self.kernel.format.lines(self.weights.depth(self.inputs)).max(1);
+        let source = part.panels.chunks_exact(lines).nth(from / PANEL);
+        let target = self.panels.own_mut().chunks_exact_mut(lines).nth(to / PANEL);
+        for (target, source) in target.into_iter().flatten().zip(source.into_iter().flatten()) {
+            let word = self.weights.word(source, from % PANEL);
+            self.weights.place(target, to % PANEL, word);
+        }
+    }
+
+    /// Returns the panels as bytes, `[out / PANEL, lines, 64]`, each number with its lowest byte first.
+    pub(crate) fn panels(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.panels)
+    }
+}
