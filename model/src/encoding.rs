@@ -105,8 +105,8 @@ impl Model {
     /// Does the next slice of an encoding: `rows` rows of one part of one layer, or 64 where these attend and `rows` is less.
     /// Gives the result with the last slice.
     ///
-    /// On a CPU in f32 the cost of a slice is bounded by its rows, but for what is read off the rows afterwards; elsewhere a slice
-    /// is a layer of all rows.
+    /// On a CPU in f32 the cost of a slice is bounded by its rows, in attention by them and the rows that they see; not so what is
+    /// copied of pictures that are kept or known. Elsewhere a slice is a layer of all rows.
     ///
     /// # Errors
     /// [`ForwardError`] where a tensor operation fails, or the result was taken already.

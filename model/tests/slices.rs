@@ -1,12 +1,14 @@
 //! Encoding in slices: to the bit what encoding at once gives, however the slices are cut.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use multiway_model::kernels::Pool;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
     AttentionPattern, DecoderBatch, DecoderRow, Encoded, EncoderBatch, EncoderBatchBuilder, EncoderSample,
     ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, PromptMemory, Tensor, Wanted,
 };
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// Texts of up to four tiles of 64 queries.
 const LONGEST: usize = 230;
@@ -132,6 +134,41 @@ proptest! {
             prop_assert_eq!(prefix.bytes(), expected.bytes());
             prop_assert!(later(&model, prefix) == later(&model, &expected));
         }
+    }
+}
+
+#[test]
+fn rows_are_the_same_bits_on_any_number_of_threads() {
+    for pattern in [AttentionPattern::Joint, AttentionPattern::ImagePrefix] {
+        let config = config(pattern, 1);
+        let model = random_inference_model(&config, 3).unwrap();
+        let samples: Vec<_> = (0..11).map(|i| (i % 3, LONGEST - 1 - i)).collect();
+        let wanted = Wanted {
+            memories: vec![1],
+            ..Wanted::default()
+        };
+        // Enough rows for five threads to take some of their own, at once, and too few.
+        let run = |threads, rows| {
+            let encode = || in_slices(&model, batch(&config, &samples, &[]), &wanted, &[rows]).0;
+            let encoded = Arc::new(Pool::new(threads)).install(encode);
+            assert!(encoded.output.segments.rows() > 5 * 2 * 96);
+            [bits(&encoded.output.hidden), words(&model, &encoded.memories[0])].concat()
+        };
+        let one = run(1, usize::MAX);
+        for (threads, rows) in [
+            (2, usize::MAX),
+            (3, usize::MAX),
+            (5, usize::MAX),
+            (2, 400),
+            (3, 100),
+        ] {
+            assert!(
+                run(threads, rows) == one,
+                "{threads} threads, {rows} rows at a time"
+            );
+        }
+        let encoded = model.encode(&batch(&config, &samples, &[])).unwrap();
+        assert!(one.starts_with(&bits(&encoded.hidden)), "on the threads of rayon");
     }
 }
 

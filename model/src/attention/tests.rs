@@ -145,6 +145,60 @@ fn many_keys_are_taken_in_blocks_whose_scores_may_grow() {
 }
 
 #[test]
+fn a_query_is_the_same_bits_in_any_tile_over_any_number_of_blocks_of_keys() {
+    let (heads, head) = (2, 20);
+    let width = heads * head;
+    let mut scoring = Scoring::scaled(heads, head);
+    let qkv: Vec<f32> = random(&[700, 3 * width], 1)
+        .flatten_all()
+        .unwrap()
+        .to_vec1()
+        .unwrap();
+    let columns = |offset| Columns {
+        values: &qkv,
+        width: 3 * width,
+        offset,
+    };
+    let sources = [Source {
+        first: 0,
+        keys: columns(width),
+        values: columns(2 * width),
+    }];
+    for (causal, with_bias) in [(false, false), (true, false), (true, true)] {
+        scoring.bias = with_bias.then(|| {
+            let table = random(&[8, heads], 8);
+            Arc::new(RelativeBias::new(&table, 300, false).unwrap())
+        });
+        let attention = Attention {
+            queries: columns(0),
+            sources: &sources,
+            scoring: &scoring,
+            width,
+        };
+        let plan = plan(&[(&[0..700], &[0..700], causal)]);
+        let mut whole = vec![0.0; 700 * width];
+        attention.attend(&plan, &plan.tiles(), &mut whole).unwrap();
+        for first in [0, 15, 16, 63, 64, 255, 256, 257, 319, 320, 511, 512, 513, 699] {
+            for rows in [1, 7, 90] {
+                let queries = first..(first + rows).min(700);
+                let here = queries.start * width..queries.end * width;
+                let tile = Tile {
+                    block: 0,
+                    first,
+                    queries: vec![queries],
+                };
+                let mut out = vec![0.0; 700 * width];
+                attention.attend(&plan, &[tile], &mut out).unwrap();
+                assert!(
+                    out[here.clone()] == whole[here],
+                    "{rows} rows from {first}, causal: {causal}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn tiles_that_share_a_row_or_have_no_block_are_refused() {
     let plan = plan(&[(&[0..4], &[0..4], false)]);
     let scoring = Scoring::scaled(1, 4);

@@ -115,7 +115,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, HeaderError> {
         tensors: mut raw,
         metadata,
     } = serde_json::from_slice(json)?;
-    let packing = metadata.unwrap_or_default().packing()?;
+    let packing = metadata.unwrap_or_default().packing(raw.len())?;
     raw.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let mut end = 0;
     let mut tensors = Vec::with_capacity(raw.len());

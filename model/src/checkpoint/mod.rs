@@ -10,7 +10,7 @@
 //!
 //! A checkpoint comes from a folder ([`Checkpoint::open`]) or from bytes inside the binary
 //! ([`Checkpoint::from_static`]). Either way everything about it is checked when it is opened, except the numbers
-//! themselves: after that, [`Checkpoint::load_tensor`] can only fail for want of memory or of a device.
+//! themselves: after that, [`Checkpoint::load_tensor`] can only fail for want of memory or of a device, or where a weight is packed.
 //!
 //! A checkpoint may be packed ([`Checkpoint::pack`]): its linear layers are then stored as the kernels of the CPU read
 //! them, in one weight type, and are used where the file is mapped, so that loading copies only the embeddings. The rest of
@@ -167,7 +167,7 @@ impl fmt::Debug for Checkpoint {
 impl Checkpoint {
     /// Opens a model folder, or a file of weights by PyTorch, and checks it; the weights are mapped, not read.
     ///
-    /// The files must not be changed in place while the checkpoint is in use. [`Checkpoint::save`] does not do
+    /// The files must not be changed in place while the checkpoint is in use, or a model that was loaded from a packed one. [`Checkpoint::save`] does not do
     /// so: it puts new files in the place of old ones, which stay as they are for whoever has them open.
     ///
     /// # Errors

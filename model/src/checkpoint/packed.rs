@@ -3,7 +3,8 @@
 //! `model.safetensors` then holds
 //!
 //! - for each weight `NAME` that a linear layer multiplies with, `[out, in]` or a kernel `[out, ..]`, its panels as
-//!   `NAME.packed`, U8 of shape `[ceil(out / 16), lines, 64]`, laid out as [`PackedLinear`] says, little-endian;
+//!   `NAME.packed`, U8 of shape `[ceil(out / 16), lines, 64]`, laid out as [`PackedLinear`] says, for
+//!   little-endian machines;
 //! - everything else, and embeddings that are also the projection to the vocabulary, under its name and as it was;
 //! - in `__metadata__`, what is in this table.
 //!
@@ -20,7 +21,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device};
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -57,8 +58,8 @@ pub(super) struct Packing {
 }
 
 impl Metadata {
-    /// Tells how a file is packed; none where it is not.
-    pub(super) fn packing(&self) -> Result<Option<Packing>, HeaderError> {
+    /// Tells how a file of so many tensors is packed; none where it is not.
+    pub(super) fn packing(&self, tensors: usize) -> Result<Option<Packing>, HeaderError> {
         let Some(layout) = &self.layout else {
             return Ok(None);
         };
@@ -71,6 +72,11 @@ impl Metadata {
         let weights = WeightType::named(&self.weights).ok_or_else(|| HeaderError::PackedWeights {
             found: shown(&self.weights),
         })?;
+        // Each shape begins with a bracket: a file cannot make more of them than it has tensors.
+        if self.shapes.matches('[').count() > tensors {
+            let more = serde_json::Error::custom(format!("more shapes than the file has tensors, {tensors}"));
+            return Err(HeaderError::PackedShapes(more));
+        }
         let shapes = serde_json::from_str(&self.shapes).map_err(HeaderError::PackedShapes)?;
         Ok(Some(Packing { weights, shapes }))
     }

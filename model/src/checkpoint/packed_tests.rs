@@ -267,14 +267,18 @@ fn too_many_inputs_for_8_bits_are_told_and_nothing_is_left_behind() {
         .into_iter()
         .collect();
     let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    Checkpoint::save(folder.path(), &config, &tensors, &[]).unwrap();
+    let files: [(&str, &[u8]); 1] = [("tokenizer.json", b"new")];
+    Checkpoint::save(folder.path(), &config, &tensors, &files).unwrap();
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let tokenizer = out.path().join("tokenizer.json");
+    fs::write(&tokenizer, "old").unwrap();
     let error = checkpoint.pack(out.path(), WeightType::Int8, &[]).unwrap_err();
     assert!(
         error.to_string().contains("65552 inputs is too wide for int8"),
         "{error}"
     );
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(tokenizer).unwrap(), "old");
 }
 
 #[test]

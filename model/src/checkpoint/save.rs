@@ -59,9 +59,7 @@ pub(super) fn save<T, E: From<SaveError>>(
         }
     }
     fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
-    for (name, bytes) in files {
-        write(&folder.join(name), bytes)?;
-    }
+    // What can fail comes first: whatever is in the folder stays as it is then.
     let path = folder.join(WEIGHTS_FILE);
     let fail = |source| failed(&path, source);
     let made = replace(
@@ -69,6 +67,9 @@ pub(super) fn save<T, E: From<SaveError>>(
         |source| fail(source).into(),
         |file| weights(&mut |bytes| file.write_all(bytes).map_err(fail)),
     )?;
+    for (name, bytes) in files {
+        write(&folder.join(name), bytes)?;
+    }
     write(&folder.join(CONFIG_FILE), config.to_json().as_bytes())?;
     Ok(made)
 }

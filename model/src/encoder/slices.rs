@@ -111,11 +111,7 @@ impl Pass {
         keep: bool,
     ) -> Result<Self> {
         let (count, tiles) = (batch.segments.rows(), plan.tiles());
-        // What no tile writes would be what another pass left.
-        let asked: usize = tiles.iter().map(Tile::rows).sum();
-        if asked != count {
-            bail!("attention: {asked} queries for {count} rows");
-        }
+        check(&tiles, count)?;
         Ok(Self {
             tiles,
             plan,
@@ -336,6 +332,23 @@ fn share_out(count: usize, split: usize, [x, y]: [&mut [f32]; 2], work: &Work) -
     let mut y = y.chunks_mut(beside.max(1));
     for (index, x) in x.chunks_mut(wide.max(1)).enumerate() {
         run(index, x, y.next().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// Checks that tiles have each row once: what none of them writes would be what another pass left.
+fn check(tiles: &[Tile], count: usize) -> Result<()> {
+    let mut asked: Vec<&Range<usize>> = tiles.iter().flat_map(|tile| &tile.queries).collect();
+    asked.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut end = 0;
+    for range in asked {
+        if range.start != end {
+            bail!("attention: the queries after row {end} begin at {}", range.start);
+        }
+        end = range.end;
+    }
+    if end != count {
+        bail!("attention: {end} queries for {count} rows");
     }
     Ok(())
 }

@@ -431,8 +431,11 @@ pub(crate) fn add(x: &mut [f32], added: &[f32]) {
     });
 }
 
-/// Counts the threads that work is shared out over.
+/// Counts the threads that work is shared out over: in a task, its own.
 pub(crate) fn threads() -> usize {
+    if IS_IN_TASK.get() {
+        return 1;
+    }
     let pool = INSTALLED.with(|installed| installed.borrow().as_ref().map(|pool| pool.threads()));
     pool.unwrap_or_else(rayon::current_num_threads)
 }

@@ -51,7 +51,8 @@ pub(super) struct Tile {
 pub(super) struct Kernel {
     pub(super) name: &'static str,
     pub(super) format: Format,
-    /// Panels of a tile of one row, of two rows, and so on to the most that fit into registers.
+    /// Panels of a tile of one row, of two rows, and so on to the most that fit into registers. From half of the most rows on
+    /// it is one number: tiles of a block, cut evenly, have as many panels.
     pub(super) widths: &'static [usize],
     pub(super) detected: fn() -> bool,
     pub(super) write: unsafe fn(Tile, usize, usize),
