@@ -51,7 +51,7 @@ pub use multiway_model::checkpoint::{Conversion, ConvertError, TensorEntry};
 #[cfg(feature = "hub")]
 pub use multiway_model::hub::{Download, Hub, HubError, HubName};
 pub use multiway_model::{
-    Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, ModelConfig,
+    CacheType, Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, ModelConfig,
     ProcessedImage, WeightType,
 };
 pub use multiway_prompts::{

@@ -13,9 +13,10 @@ use multiway_model::{Checkpoint, Device, ModelConfig, initialise};
 use serde_json::{Value, json};
 
 /// What every line of a case holds, in this order.
-const CASE_FIELDS: [&str; 12] = [
+const CASE_FIELDS: [&str; 13] = [
     "engine",
     "dtype",
+    "cache",
     "model",
     "threads",
     "batch",
@@ -87,6 +88,7 @@ fn decoding_prints_the_fixed_fields_of_a_case() {
     let fixed = [
         "engine",
         "dtype",
+        "cache",
         "model",
         "threads",
         "batch",
@@ -99,6 +101,7 @@ fn decoding_prints_the_fixed_fields_of_a_case() {
         fixed.map(|field| line[field].clone()),
         [
             json!("multiway"),
+            json!("f32"),
             json!("f32"),
             json!("t5"),
             json!(2),
@@ -163,6 +166,38 @@ fn the_same_seed_writes_the_same_tokens_on_any_number_of_threads() {
 }
 
 #[test]
+fn keys_and_values_are_kept_as_the_case_says() {
+    let place = Place::new();
+    t5(&place);
+    let bytes = |cache: &str| {
+        let args = format!(
+            "kernels --checkpoint t5 --batch 2 --source-length 40 --repeats 1 --json --cache-dtype {cache}"
+        );
+        let kernels = lines(&place, &args);
+        let attention = kernels
+            .iter()
+            .find(|line| line["kernel"] == "cross_attention")
+            .unwrap();
+        assert_eq!(attention["cache"], cache);
+        // 10^9 bytes a second, times microseconds.
+        attention["gb_s"].as_f64().unwrap() * attention["us"].as_f64().unwrap() * 1e3
+    };
+    // 80 rows of keys and values in 4 heads of 8, and what goes in and out: 64 numbers each.
+    for (cache, row) in [("f32", 64 * 4), ("bf16", 64 * 2), ("int8", 64 + 8 * 4)] {
+        let expected = f64::from(80 * row + 2 * 64 * 4);
+        assert!(
+            (bytes(cache) / expected - 1.0).abs() < 0.01,
+            "{cache}: {}",
+            bytes(cache)
+        );
+        let args = format!(
+            "decode --checkpoint t5 --batch 2 --new-tokens 3 --repeats 1 --json --cache-dtype {cache}"
+        );
+        assert_eq!(lines(&place, &args)[0]["cache"], cache);
+    }
+}
+
+#[test]
 fn encoding_takes_pictures_where_the_model_sees_them() {
     let place = Place::new();
     beit3(&place);
@@ -211,6 +246,7 @@ fn loading_is_timed_up_to_the_first_token() {
         let fields = [
             "engine",
             "dtype",
+            "cache",
             "model",
             "threads",
             "src",
@@ -233,8 +269,8 @@ fn each_kernel_has_a_line_and_with_the_roofline_a_share() {
         "kernels --checkpoint t5 --batch 2 --source-length 4 --repeats 1 --json",
     );
     let fields = [
-        "engine", "dtype", "model", "threads", "batch", "src", "stage", "kernel", "shape", "us", "gflop_s",
-        "gb_s",
+        "engine", "dtype", "cache", "model", "threads", "batch", "src", "stage", "kernel", "shape", "us",
+        "gflop_s", "gb_s",
     ];
     assert!(kernels.iter().all(|line| keys(line) == fields));
     let shape = |stage: &str, kernel: &str| {
@@ -305,6 +341,11 @@ fn what_cannot_be_measured_is_refused_and_told() {
     assert_snapshot!("no_batch", refusal("decode --batch 1,0"));
     assert_snapshot!("list_with_a_word", refusal("encode --source-length 64,long"));
     assert_snapshot!("other_dtype", refusal("decode --dtype int4"));
+    assert_snapshot!("other_cache", refusal("decode --cache-dtype int4"));
+    assert_snapshot!(
+        "cache_of_a_model_that_writes_nothing",
+        refusal("encode --checkpoint beit3 --cache-dtype int8")
+    );
     assert_snapshot!("no_words", refusal("decode --checkpoint beit3 --repeats 1"));
     assert_snapshot!(
         "pictures_for_a_text_model",

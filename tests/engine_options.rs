@@ -63,6 +63,18 @@ fn a_model_with_narrow_weights_captions_pictures() {
 }
 
 #[test]
+fn a_model_with_narrow_caches_captions_pictures() {
+    let place = place();
+    let plain = caption(&place, &[]);
+    for cache in ["f32", "bf16", "int8"] {
+        let ended = caption(&place, &["--cache-dtype", cache, "--dtype", "bf16"]);
+        assert_eq!(ended.code, Some(0), "{}", ended.told());
+        assert!(cache != "f32" || ended.stdout == plain.stdout, "{}", ended.told());
+        assert!(ended.stdout.chars().any(char::is_alphabetic), "{}", ended.told());
+    }
+}
+
+#[test]
 fn options_that_cannot_be_say_what_was_expected_and_found() {
     let place = place();
     let told = |options: &[&str]| {
@@ -75,6 +87,7 @@ fn options_that_cannot_be_say_what_was_expected_and_found() {
         told(&["--reuse-budget", "-1"]),
         told(&["--replicas", "0"]),
         told(&["--dtype", "int4"]),
+        told(&["--cache-dtype", "f16"]),
         told(&["--priority", "high"]),
         told(&["--timeout", "30"]),
         told(&["--timeout", "0s"]),

@@ -8,8 +8,10 @@ use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
 use crate::config::{LayerConfig, ModelConfig, Positions};
 use crate::encoder::{EncoderOutput, Observe, Place};
 use crate::error::ForwardError;
+use crate::kernels::CacheType;
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::rotary::{Rotary, RotaryTable};
+use crate::kernels::rows::Layout;
 use crate::layers::Weights;
 use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections, scorings};
 use crate::layers::feed_forward::FeedForward;
@@ -98,6 +100,8 @@ pub(crate) struct Decoder {
     pub(crate) vocab_size: usize,
     /// Width of queries, keys and values: H times Dh.
     pub(crate) inner_size: usize,
+    /// How keys and values are kept between steps on slices.
+    pub(crate) rows: Layout,
 }
 
 #[derive(Debug)]
@@ -141,6 +145,11 @@ impl Decoder {
             max_length: config.max_target_length,
             vocab_size: config.vocab_size,
             inner_size: layer_config.heads * layer_config.head_size,
+            rows: Layout {
+                kept: CacheType::F32,
+                heads: layer_config.heads,
+                head_size: layer_config.head_size,
+            },
             text_embed,
         })
     }

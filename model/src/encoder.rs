@@ -223,11 +223,7 @@ impl Encoder {
         encoded: &EncoderOutput,
     ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
         let one = |sample: &SampleSegments| {
-            let layer = |kv: &Tensor| {
-                Ok(MemoryLayer {
-                    kv: own_rows(kv, &sample.all())?, // [S, 2D]
-                })
-            };
+            let layer = |kv: &Tensor| Ok(MemoryLayer::Tensor(own_rows(kv, &sample.all())?)); // [S, 2D]
             let layers = encoded.keys_values.iter().map(layer).collect::<Result<_>>()?;
             Ok(PromptMemory::new(layers, sample.rows()))
         };

@@ -64,7 +64,7 @@ pub use encoding::{Encoded, Encoding, Wanted};
 pub use error::ForwardError;
 pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
 pub use init::initialise;
-pub use kernels::WeightType;
+pub use kernels::{CacheType, WeightType};
 pub use memory::{KvCache, PromptMemory};
 pub use model::{LoadOptions, Model};
 pub use prefix::ImagePrefix;

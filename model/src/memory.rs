@@ -7,8 +7,8 @@ mod scratch;
 
 use crate::attention::{AttentionPlan, Scoring, cross_attention};
 use crate::decoder::DecoderRow;
-use crate::kernels::access::with_slice;
 use crate::kernels::attend::{Queries, Seen};
+use crate::kernels::rows::{Layout, Rows};
 pub use cache::KvCache;
 use candle_core::{Result, Tensor, bail};
 pub(crate) use scratch::Scratch;
@@ -16,9 +16,30 @@ use std::sync::Arc;
 
 /// One decoder layer's cross-attention keys and values of one prompt.
 #[derive(Clone, Debug)]
-pub(crate) struct MemoryLayer {
-    /// `[S, 2D]`: keys, then values.
-    pub(crate) kv: Tensor,
+pub(crate) enum MemoryLayer {
+    /// For steps on tensors, `[S, 2D]`: keys, then values.
+    Tensor(Tensor),
+    /// For steps on slices, a block of S rows.
+    Rows(Rows),
+}
+
+impl MemoryLayer {
+    /// Keeps rows `[S, 2D]` for steps on slices.
+    pub(crate) fn of_rows(kv: &[f32], layout: Layout) -> Result<Self> {
+        let width = layout.width().max(1);
+        let mut rows = Rows::zeros(layout, kv.len() / width, 1);
+        for (row, kv) in kv.chunks_exact(width).enumerate() {
+            rows.write(row, kv)?;
+        }
+        Ok(Self::Rows(rows))
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Tensor(kv) => kv.elem_count() * kv.dtype().size_in_bytes(),
+            Self::Rows(rows) => rows.bytes(),
+        }
+    }
 }
 
 /// What encoding one prompt leaves behind for decoding; cheap to clone and shared by beams and samples.
@@ -51,10 +72,7 @@ impl PromptMemory {
     /// Counts the bytes that it keeps.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.layers
-            .iter()
-            .map(|layer| layer.kv.elem_count() * layer.kv.dtype().size_in_bytes())
-            .sum()
+        self.layers.iter().map(MemoryLayer::bytes).sum()
     }
 
     /// Attends from each row of `q` `[B, D]` to its own memory, and writes `[B, D]`; `scores` is scratch. On a CPU in f32.
@@ -76,13 +94,14 @@ impl PromptMemory {
 
     /// Shows a layer's keys and values, all of which a query sees.
     fn show(&self, layer: usize, see: &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> {
-        let kv = self.kv(layer)?; // [S, 2D]
-        let (count, width) = kv.dims2()?;
-        with_slice(kv, |rows| {
-            let all = 0..count;
-            let ranges = std::slice::from_ref(&all);
-            see(Seen { rows, width, ranges })
-        })
+        match self.layer(layer)? {
+            MemoryLayer::Rows(rows) => {
+                let all = 0..self.length;
+                let ranges = std::slice::from_ref(&all);
+                see(Seen { rows, ranges })
+            }
+            MemoryLayer::Tensor(_) => bail!("the prompt memory is kept for steps on tensors"),
+        }
     }
 
     /// Attends from each row of `q` `[B, D]` to its own memory.
@@ -101,8 +120,15 @@ impl PromptMemory {
     }
 
     fn kv(&self, layer: usize) -> Result<&Tensor> {
+        match self.layer(layer)? {
+            MemoryLayer::Tensor(kv) => Ok(kv),
+            MemoryLayer::Rows(_) => bail!("the prompt memory is kept for steps on slices"),
+        }
+    }
+
+    fn layer(&self, layer: usize) -> Result<&MemoryLayer> {
         match self.layers.get(layer) {
-            Some(layer) => Ok(&layer.kv),
+            Some(layer) => Ok(layer),
             None => bail!(
                 "the prompt memory has {} layers, asked for layer {layer}",
                 self.layers.len()

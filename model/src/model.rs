@@ -8,7 +8,8 @@ use crate::encoder::{Encoder, EncoderOutput, Place};
 use crate::encoding::Cross;
 use crate::error::ForwardError;
 use crate::heads::Heads;
-use crate::kernels::WeightType;
+use crate::kernels::rows::Layout;
+use crate::kernels::{CacheType, WeightType};
 use crate::layers::Weights;
 use crate::memory::{KvCache, PromptMemory};
 use crate::prefix::ImagePrefix;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 /// From how many numbers on a tensor's pages in the file are given back as soon as it is read.
 const LARGE: usize = 1 << 20;
 
-/// How a checkpoint's weights are kept.
+/// How a checkpoint's weights are kept, and what decoding remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// The number type of all weights but those of [`weights`](Self::weights), and of what is computed; else f32.
@@ -26,6 +27,9 @@ pub struct LoadOptions {
     /// How the weights of linear layers are stored; else as a packed checkpoint has them, and of others as f32. Packed ones,
     /// and all forms but f32, need the CPU, and f32 for the rest.
     pub weights: Option<WeightType>,
+    /// How keys and values are kept between decoding steps; else as f32. The others need a text decoder on the CPU, and f32
+    /// for the rest.
+    pub cache: CacheType,
 }
 
 impl Default for LoadOptions {
@@ -33,6 +37,7 @@ impl Default for LoadOptions {
         Self {
             dtype: DType::F32,
             weights: None,
+            cache: CacheType::F32,
         }
     }
 }
@@ -104,14 +109,20 @@ impl Model {
     /// the model keeps the file open.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] where the options do not go together; [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where
-    /// the checkpoint is packed for others; [`LoadError`] where a tensor cannot be read, or is too wide for 8-bit weights.
+    /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the model;
+    /// [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where the checkpoint is packed for others; [`LoadError`] where a
+    /// tensor cannot be read, or is too wide for 8-bit weights.
     pub fn load_with(
         checkpoint: &Checkpoint,
         device: &Device,
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
-        let (config, dtype) = (checkpoint.config(), options.dtype);
+        let (config, dtype, cache) = (checkpoint.config(), options.dtype, options.cache);
+        if cache != CacheType::F32
+            && let Some(found) = steps_on_tensors(config, device, dtype)
+        {
+            return Err(LoadError::Cache { cache, found });
+        }
         let packed = packed_form(checkpoint, device, options)?;
         let read = |stored: &str| {
             let tensor = checkpoint
@@ -131,7 +142,43 @@ impl Model {
         let model = Self::assemble(config, &weights)?;
         // What was read has been copied; the file's pages need not stay in memory beside it.
         checkpoint.release();
-        Ok(model)
+        model.with_cache(cache)
+    }
+
+    /// Returns the model with another way to keep keys and values between decoding steps, for the memories and caches that
+    /// are made from now on.
+    ///
+    /// With [`CacheType::Bf16`] they take half the memory of f32, with [`CacheType::Int8`] about a quarter, and steps that
+    /// decode many sequences, whose time is that of reading them, are faster. Answers may differ from those of f32 and are
+    /// the same bits in any company all the same.
+    ///
+    /// # Errors
+    /// [`LoadError::Cache`] where a type other than f32 is asked for and the model has no text decoder, or was not loaded onto
+    /// the CPU in f32.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiway_model::CacheType;
+    /// use multiway_model::testing::{random_inference_model, tiny_config};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let model = random_inference_model(&tiny_config(), 7)?;
+    /// let single = model.cache_token_bytes();
+    /// let model = model.with_cache(CacheType::Bf16)?;
+    /// assert_eq!(2 * model.cache_token_bytes(), single);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_cache(mut self, cache: CacheType) -> Result<Self, LoadError> {
+        if cache != CacheType::F32 && !self.steps_on_slices() {
+            let found = steps_on_tensors(&self.config, &self.device, self.dtype);
+            let found = found.unwrap_or_else(|| "linear layers that are not packed".to_owned());
+            return Err(LoadError::Cache { cache, found });
+        }
+        if let Some(decoder) = &mut self.decoder {
+            decoder.rows.kept = cache;
+        }
+        Ok(self)
     }
 
     /// Builds a model on given tensors, which may be variables: the form that training differentiates.
@@ -353,7 +400,16 @@ impl Model {
 
     /// Tells whether decoding steps work on slices, outside of tensors.
     pub(crate) fn steps_on_slices(&self) -> bool {
-        self.config.writing_mask().is_none() && self.decoder.as_ref().is_some_and(Decoder::takes_slices)
+        self.kept_on_slices().is_some()
+    }
+
+    /// Tells how keys and values are kept between decoding steps where these work on slices.
+    pub(crate) fn kept_on_slices(&self) -> Option<Layout> {
+        let decoder = self
+            .decoder
+            .as_ref()
+            .filter(|_| self.config.writing_mask().is_none());
+        decoder.and_then(Decoder::layout)
     }
 
     fn next_logits(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
@@ -382,10 +438,12 @@ impl Model {
     /// Bytes a token; zero where the model writes no text. The cache takes blocks of [`KvCache::BLOCK`] tokens.
     #[must_use]
     pub fn cache_token_bytes(&self) -> usize {
+        let row_bytes = |width: usize| {
+            let on_tensors = || 2 * width * self.dtype.size_in_bytes();
+            self.kept_on_slices().map_or_else(on_tensors, Layout::row_bytes)
+        };
         let shape = self.cache_shape();
-        shape.map_or(0, |(layers, width, _)| {
-            layers * 2 * width * self.dtype.size_in_bytes()
-        })
+        shape.map_or(0, |(layers, width, _)| layers * row_bytes(width))
     }
 
     /// Counts the bytes that a row of the encoder takes in a [`PromptMemory`]: cross-attention keys and values of all
@@ -481,4 +539,16 @@ impl Model {
     pub fn classify(&self, encoded: &EncoderOutput) -> Result<Tensor, ForwardError> {
         self.heads.classify(encoded)
     }
+}
+
+/// Tells what, if anything, keeps decoding steps of a loaded model from working on slices.
+fn steps_on_tensors(config: &ModelConfig, device: &Device, dtype: DType) -> Option<String> {
+    if config.writing_mask().is_some() {
+        return Some("a model that writes through its encoder".to_owned());
+    }
+    if config.decoder_layers == 0 {
+        return Some("a model that writes no text".to_owned());
+    }
+    let packs = matches!(device, Device::Cpu) && dtype == DType::F32;
+    (!packs).then(|| format!("{:?} and {dtype:?}", device.location()))
 }

@@ -168,7 +168,11 @@ fn a_packed_checkpoint_is_refused_for_what_it_was_not_packed_for() {
         error.to_string().replace(folder, "FOLDER")
     };
     let refusal = |dtype, weights| {
-        let options = LoadOptions { dtype, weights };
+        let options = LoadOptions {
+            dtype,
+            weights,
+            ..LoadOptions::default()
+        };
         let error = Model::load_with(&packed, &Device::Cpu, &options).unwrap_err();
         shown(&error)
     };

@@ -3,8 +3,8 @@
 
 use multiway_model::testing::{random_inference_model, random_model, tiny_config};
 use multiway_model::{
-    AttentionPattern, DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, EncoderSample, ForwardError,
-    ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, TargetBatch, Tensor,
+    AttentionPattern, CacheType, DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, EncoderSample,
+    ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, TargetBatch, Tensor,
 };
 use proptest::prelude::*;
 
@@ -195,9 +195,10 @@ proptest! {
     #[test]
     fn fresh_shared_known_and_foreign_pictures_mix_in_any_batch(
         pushes in pushes(), variant in 0..4_usize, seed in 0..100_u64,
+        cache in prop::sample::select(CacheType::ALL.to_vec()),
     ) {
         let config = &configs()[variant];
-        let model = random_inference_model(config, seed).unwrap();
+        let model = random_inference_model(config, seed).unwrap().with_cache(cache).unwrap();
         let groups = groups(config);
         let known: Vec<ImagePrefix> = groups.iter().map(|images| prefix(&model, images)).collect();
         let mut batch = EncoderBatch::builder(config);

@@ -4,8 +4,9 @@
 use multiway_model::kernels::Pool;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
-    AttentionPattern, DecoderBatch, DecoderRow, Encoded, EncoderBatch, EncoderBatchBuilder, EncoderSample,
-    ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, PromptMemory, Tensor, Wanted,
+    AttentionPattern, CacheType, DecoderBatch, DecoderRow, Encoded, EncoderBatch, EncoderBatchBuilder,
+    EncoderSample, ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, PromptMemory,
+    Tensor, Wanted,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -102,9 +103,10 @@ proptest! {
         pattern in prop_oneof![Just(AttentionPattern::Joint), Just(AttentionPattern::ImagePrefix)],
         fusion_layers in 0..2_usize,
         knows in any::<bool>(),
+        cache in prop::sample::select(CacheType::ALL.to_vec()),
     ) {
         let config = config(pattern, fusion_layers);
-        let model = random_inference_model(&config, 3).unwrap();
+        let model = random_inference_model(&config, 3).unwrap().with_cache(cache).unwrap();
         let keeps = pattern == AttentionPattern::ImagePrefix;
         let known: Vec<ImagePrefix> = if knows && keeps {
             let encoded = model.encode_keeping(&batch(&config, &[(2, 5)], &[])).unwrap();

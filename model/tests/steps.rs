@@ -3,8 +3,8 @@
 
 use multiway_model::testing::{random_inference_model, random_model, random_quantized_model, tiny_config};
 use multiway_model::{
-    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig, PromptMemory,
-    WeightType,
+    CacheType, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig,
+    PromptMemory, WeightType,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -134,11 +134,15 @@ fn both_ways_of_asking_for_a_step_give_the_same_bits() {
 
 #[test]
 fn a_warm_step_asks_for_no_memory() {
-    for (config, weights) in configs()
+    let weights = WeightType::ALL.map(|weights| (weights, CacheType::F32));
+    let caches = CacheType::ALL.map(|cache| (WeightType::F32, cache));
+    let kinds = [weights, caches].concat();
+    for (config, (weights, kept)) in configs()
         .iter()
-        .flat_map(|config| WeightType::ALL.map(|weights| (config, weights)))
+        .flat_map(|config| kinds.iter().map(move |kind| (config, *kind)))
     {
         let model = random_quantized_model(config, 5, weights).unwrap();
+        let model = model.with_cache(kept).unwrap();
         let memories = memories(&model);
         let mut cache = KvCache::new(&model, 3, 20).unwrap();
         let mut logits = Vec::new();
@@ -156,6 +160,6 @@ fn a_warm_step_asks_for_no_memory() {
         };
         let (cold, warm) = (write(), write());
         assert!(cold[0] > 0, "the first step makes room");
-        assert_eq!(warm, [0; 20], "{weights}");
+        assert_eq!(warm, [0; 20], "{weights} weights, {kept}");
     }
 }

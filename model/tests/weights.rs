@@ -134,6 +134,7 @@ fn narrow_weights_beside_half_precision_are_refused() {
     let options = LoadOptions {
         dtype: DType::BF16,
         weights: Some(WeightType::Int8),
+        ..LoadOptions::default()
     };
     let error = Model::load_with(&checkpoint, &Device::Cpu, &options).unwrap_err();
     assert_eq!(

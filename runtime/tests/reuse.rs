@@ -3,7 +3,7 @@
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_model::{AttentionPattern, Model, ModelConfig, ProcessedImage};
+use multiway_model::{AttentionPattern, CacheType, Model, ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{Engine, Request, SamplingParams, Tokenizer, sentencepiece_to_json};
 use std::sync::{Arc, LazyLock};
@@ -85,8 +85,14 @@ fn ask(engine: &Engine, n: u16) -> BoxFuture<'_, Vec<u32>> {
 
 #[tokio::test]
 async fn prefix_reuse_changes_nothing() {
-    for pattern in [AttentionPattern::ImagePrefix, AttentionPattern::Joint] {
-        let model: Arc<Model> = Arc::new(random_inference_model(&config(pattern), 6).unwrap());
+    for (pattern, cache) in [
+        (AttentionPattern::ImagePrefix, CacheType::F32),
+        (AttentionPattern::Joint, CacheType::F32),
+        (AttentionPattern::ImagePrefix, CacheType::Bf16),
+        (AttentionPattern::ImagePrefix, CacheType::Int8),
+    ] {
+        let model = random_inference_model(&config(pattern), 6).unwrap();
+        let model: Arc<Model> = Arc::new(model.with_cache(cache).unwrap());
         let build = |bytes: usize, max_batch: usize| {
             let builder = Engine::builder_from_model(Arc::clone(&model), TOKENIZER.clone());
             builder
@@ -114,7 +120,7 @@ async fn prefix_reuse_changes_nothing() {
                 for (n, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
                     assert_eq!(
                         answer, expected,
-                        "request {n}, round {round}, {bytes} bytes, {pattern:?}"
+                        "request {n}, round {round}, {bytes} bytes, {pattern:?}, {cache}"
                     );
                 }
             }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use bytesize::ByteSize;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use multiway::{Engine, EngineBuilder, EngineError, RequestTerms, WeightType};
+use multiway::{CacheType, Engine, EngineBuilder, EngineError, RequestTerms, WeightType};
 
 use super::failure::{Failure, Outcome};
 
@@ -33,6 +33,12 @@ pub(crate) struct EngineArgs {
     /// sequences are written as much faster; answers may differ a little [default: f32, or as a packed checkpoint has them]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     dtype: Option<WeightType>,
+
+    /// Keep what texts are written from so on the CPU, keys and values of prompts and of what was written: bf16 takes half
+    /// the memory of f32 and int8 about a quarter, so that more requests fit into --memory-budget, and many long prompts
+    /// are answered faster; answers may differ a little [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = cache_type())]
+    cache_dtype: Option<CacheType>,
 
     /// Of requests that wait, answer those of a higher priority first; it may be negative [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
@@ -68,6 +74,9 @@ impl EngineArgs {
         }
         if let Some(weights) = self.dtype {
             builder = builder.weights(weights);
+        }
+        if let Some(cache) = self.cache_dtype {
+            builder = builder.cache(cache);
         }
         builder.build().map_err(|error| match error {
             EngineError::MemoryBudget { found, needed } => Failure::Input(anyhow!(
@@ -110,6 +119,14 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn weight_type() -> impl TypedValueParser<Value = WeightType> {
     PossibleValuesParser::new(WeightType::ALL.map(WeightType::name)).map(|name| {
         let found = WeightType::ALL.into_iter().find(|weights| weights.name() == name);
+        found.unwrap_or_default()
+    })
+}
+
+/// Reads one of the names of cache types, which `--help` lists.
+pub(crate) fn cache_type() -> impl TypedValueParser<Value = CacheType> {
+    PossibleValuesParser::new(CacheType::ALL.map(CacheType::name)).map(|name| {
+        let found = CacheType::ALL.into_iter().find(|cache| cache.name() == name);
         found.unwrap_or_default()
     })
 }

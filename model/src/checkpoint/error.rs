@@ -5,7 +5,7 @@ use std::{fmt, io};
 use candle_core::DType;
 
 use crate::config::ConfigError;
-use crate::kernels::WeightType;
+use crate::kernels::{CacheType, WeightType};
 
 /// Errors of opening a checkpoint and reading from it.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,14 @@ pub enum LoadError {
     PackedShard {
         /// The file.
         file: String,
+    },
+    /// Keys and values were asked for in a form that only a text decoder on the CPU reads, with `f32` for the rest.
+    #[error("keys and values in {cache} need a text decoder on the CPU with f32 for the rest, found {found}")]
+    Cache {
+        /// The form that was asked for.
+        cache: CacheType,
+        /// What the model is instead.
+        found: String,
     },
     /// A file or folder cannot be read.
     #[error("cannot read '{file}': {source}")]

@@ -7,6 +7,7 @@ use super::{Decoder, DecoderBatch, DecoderLayer, DecoderRow};
 use crate::error::ForwardError;
 use crate::kernels::access::{is_cpu_f32, with_slice};
 use crate::kernels::attend::{Bias, Queries, Seen};
+use crate::kernels::rows::Layout;
 use crate::layers::norm::Norm;
 use crate::memory::{KvCache, PromptMemory, Scratch};
 use candle_core::{Result, bail};
@@ -18,6 +19,11 @@ impl Decoder {
             && self.norm.takes_slices()
             && self.output.takes_slices()
             && self.layers.iter().all(DecoderLayer::takes_slices)
+    }
+
+    /// Tells how keys and values are kept between steps on slices, where these can be done.
+    pub(crate) fn layout(&self) -> Option<Layout> {
+        self.takes_slices().then_some(self.rows)
     }
 
     /// Advances each row by one token, and writes the logits of the next, `[B * V]`.
@@ -140,19 +146,16 @@ impl DecoderLayer {
         if let Some(table) = &decoder.rotary {
             table.rotate(wide, 3 * d, 2 * d, positions, false)?;
         }
-        let (pool, width) = cache.host(index)?;
+        let pool = cache.host(index)?;
         let own = |row: usize| {
             let start = row.checked_sub(1).and_then(|before| ends.get(before)).copied();
             ranges.get(start.unwrap_or(0)..ends.get(row).copied()?)
         };
         for (row, qkv) in wide.chunks_exact(3 * d).enumerate() {
             let last = own(row).and_then(<[_]>::last).map_or(0, |range| range.end);
-            match last
-                .checked_sub(1)
-                .and_then(|at| pool.get_mut(at * width..last * width))
-            {
-                Some(place) if width == 2 * d => place.copy_from_slice(&qkv[d..]),
-                _ => bail!("the cache has no row for a new token"),
+            match last.checked_sub(1) {
+                Some(place) => pool.write(place, &qkv[d..])?,
+                None => bail!("the cache has no row for a new token"),
             }
         }
         let longest = positions
@@ -162,11 +165,7 @@ impl DecoderLayer {
         let pool = &*pool;
         let seen = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| {
             let ranges = own(row).unwrap_or_default();
-            see(Seen {
-                rows: pool,
-                width,
-                ranges,
-            })
+            see(Seen { rows: pool, ranges })
         };
         // The new token is the last that it sees itself.
         let bias = self.scoring.bias.as_ref().map(|bias| {

@@ -4,10 +4,12 @@ use crate::decoder::Decoder;
 use crate::encoder::EncoderOutput;
 use crate::error::ForwardError;
 use crate::kernels::access::with_slice;
+use crate::kernels::rows::Layout;
 use crate::layers::linear::Linear;
+use crate::layers::own_rows;
 use crate::memory::{MemoryLayer, PromptMemory};
 use crate::prefix::{ImagePrefix, with_prefixes};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use std::ops::Range;
 
 /// Rows that are projected together where it is done on slices.
@@ -19,8 +21,6 @@ pub(crate) struct Cross {
     output: EncoderOutput,
     /// Those who want some of each layer: memories, then prefixes.
     takers: Vec<Taker>,
-    /// How many of them want a memory.
-    memories: usize,
     /// How many rows of the present layer are done.
     done: usize,
     layer: usize,
@@ -36,13 +36,33 @@ struct Taker {
     rows: Vec<Range<usize>>,
     /// What is known of the present layer's rows, `[S, 2D]`.
     own: Vec<f32>,
-    /// The layers that are done, `[S, 2D]` each.
-    layers: Vec<Tensor>,
+    taken: Taken,
+}
+
+/// The layers that are done.
+#[derive(Debug)]
+enum Taken {
+    Memory(Vec<MemoryLayer>),
+    /// `[S, 2D]` each.
+    Prefix(Vec<Tensor>),
 }
 
 impl Taker {
     fn count(&self) -> usize {
         self.rows.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Keeps the present layer's rows, which are all known.
+    fn finish_layer(&mut self, layout: Layout, device: &Device) -> Result<()> {
+        match &mut self.taken {
+            Taken::Memory(layers) => layers.push(MemoryLayer::of_rows(&self.own, layout)?),
+            Taken::Prefix(layers) => {
+                let own = std::mem::take(&mut self.own);
+                let shape = (own.len() / layout.width(), layout.width());
+                layers.push(Tensor::from_vec(own, shape, device)?); // [S, 2D]
+            }
+        }
+        Ok(())
     }
 
     /// Takes what it wants of the rows from `first` on, `[n, 2D]`.
@@ -71,21 +91,22 @@ impl Taker {
 impl Cross {
     /// Begins for the memories of some samples, and the image prefixes of some that have pictures.
     pub(crate) fn new(output: EncoderOutput, memories: &[usize], prefixes: &[usize]) -> Self {
-        let taker = |sample: usize, rows| Taker {
+        let taker = |sample: usize, rows, taken| Taker {
             sample,
             rows,
             own: Vec::new(),
-            layers: Vec::new(),
+            taken,
         };
         let samples = &output.segments.samples;
         let all = memories
             .iter()
-            .map(|sample| taker(*sample, samples[*sample].all()));
+            .map(|sample| taker(*sample, samples[*sample].all(), Taken::Memory(Vec::new())));
         let images = |sample: usize| samples[sample].image_rows().into_iter().collect();
-        let images = prefixes.iter().map(|sample| taker(*sample, images(*sample)));
+        let images = prefixes
+            .iter()
+            .map(|sample| taker(*sample, images(*sample), Taken::Prefix(Vec::new())));
         Self {
             takers: all.chain(images).collect(),
-            memories: memories.len(),
             output,
             done: 0,
             layer: 0,
@@ -104,10 +125,9 @@ impl Cross {
             return Ok(true);
         };
         let projection = decoder.cross_projection(self.layer)?;
-        if decoder.takes_slices() {
-            self.project_slices(projection, rows)?;
-        } else {
-            self.project(projection)?;
+        match decoder.layout() {
+            Some(layout) => self.project_slices(projection, rows, layout)?,
+            None => self.project(projection)?,
         }
         Ok(self.layer == decoder.layers())
     }
@@ -117,20 +137,19 @@ impl Cross {
         self,
     ) -> std::result::Result<(EncoderOutput, Vec<PromptMemory>, Vec<ImagePrefix>), ForwardError> {
         let (mut memories, mut prefixes) = (Vec::new(), Vec::new());
-        for (index, taker) in self.takers.into_iter().enumerate() {
+        for taker in self.takers {
             let rows = taker.count();
-            if index < self.memories {
-                let layers = taker.layers.into_iter().map(|kv| MemoryLayer { kv });
-                memories.push(PromptMemory::new(layers.collect(), rows));
-            } else {
-                let cross = taker.layers;
-                prefixes.push(ImagePrefix::of(&self.output, taker.sample, |_| Ok(cross))?);
+            match taker.taken {
+                Taken::Memory(layers) => memories.push(PromptMemory::new(layers, rows)),
+                Taken::Prefix(cross) => {
+                    prefixes.push(ImagePrefix::of(&self.output, taker.sample, |_| Ok(cross))?);
+                }
             }
         }
         Ok((self.output, memories, prefixes))
     }
 
-    fn project_slices(&mut self, projection: &Linear, rows: usize) -> Result<()> {
+    fn project_slices(&mut self, projection: &Linear, rows: usize, layout: Layout) -> Result<()> {
         let width = projection.outputs()?;
         let (own, takers, projected) = (self.output.segments.rows(), &mut self.takers, &mut self.projected);
         let end = self.done.saturating_add(rows.max(1)).min(own);
@@ -161,10 +180,7 @@ impl Cross {
             first += prefix.rows();
         }
         for taker in &mut self.takers {
-            let (own, shape) = (std::mem::take(&mut taker.own), (taker.count(), width));
-            taker
-                .layers
-                .push(Tensor::from_vec(own, shape, self.output.hidden.device())?);
+            taker.finish_layer(layout, self.output.hidden.device())?;
         }
         self.next();
         Ok(())
@@ -177,7 +193,11 @@ impl Cross {
             prefix.cross(self.layer)
         })?; // [N + R, 2D]
         for taker in &mut self.takers {
-            taker.layers.push(crate::layers::own_rows(&kv, &taker.rows)?); // [S, 2D]
+            let own = own_rows(&kv, &taker.rows)?; // [S, 2D]
+            match &mut taker.taken {
+                Taken::Memory(layers) => layers.push(MemoryLayer::Tensor(own)),
+                Taken::Prefix(layers) => layers.push(own),
+            }
         }
         self.next();
         Ok(())

@@ -4,20 +4,22 @@
 //! (arXiv 1910.10683), section 2.1.
 
 use super::pool;
-use super::simd::{dot, exp, multiversion, sum};
+use super::rows::{Layout, Numbers, Rows};
+use super::simd::{exp, multiversion, sum};
 use crate::attention::Scoring;
 use candle_core::{Result, bail};
+use half::bf16;
+use half::slice::HalfBitsSliceExt;
+use std::array::from_fn;
 use std::ops::Range;
 
 /// Multiplications from which heads are shared out over threads.
 const PARALLEL: usize = 1 << 16;
 
-/// The keys and values that one query sees: rows of `width` numbers, a head's keys from `keys` on and its values from
-/// `values` on.
+/// The keys and values that one query sees.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
-    pub(crate) rows: &'a [f32],
-    pub(crate) width: usize,
+    pub(crate) rows: &'a Rows,
     pub(crate) ranges: &'a [Range<usize>],
 }
 
@@ -26,96 +28,240 @@ impl Seen<'_> {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
     }
 
-    fn check(&self) -> Result<()> {
-        let rows = self.rows.len() / self.width.max(1);
-        match self.ranges.iter().find(|range| range.end > rows) {
-            Some(range) => bail!("attention: rows {range:?} of {rows}"),
-            None if self.count() == 0 => bail!("attention: a query without keys"),
-            None => Ok(()),
+    fn check(&self, heads: usize, head_size: usize) -> Result<()> {
+        let (rows, layout) = (self.rows.count(), self.rows.layout());
+        if let Some(range) = self.ranges.iter().find(|range| range.end > rows) {
+            bail!("attention: rows {range:?} of {rows}")
         }
+        if self.count() == 0 {
+            bail!("attention: a query without keys")
+        }
+        if (layout.heads, layout.head_size) != (heads, head_size) {
+            let Layout {
+                heads: h,
+                head_size: dh,
+                ..
+            } = layout;
+            bail!("attention: rows of {h} heads of {dh} for {heads} heads of {head_size}")
+        }
+        Ok(())
+    }
+}
+
+/// A number of a row.
+trait Number: Copy {
+    /// Whether rows have scales.
+    const SCALED: bool;
+
+    fn widen(self) -> f32;
+}
+
+impl Number for f32 {
+    const SCALED: bool = false;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Number for bf16 {
+    const SCALED: bool = false;
+
+    /// As `to_f32` does, but for marking NaN, which keeps loops from being vectorised.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Number for i8 {
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+/// One head of one query, and what it sees.
+struct Head<'a> {
+    q: &'a [f32], // [Dh]
+    seen: Seen<'a>,
+    index: usize,
+    scale: f32,
+}
+
+multiversion! {
+    fn head_f32(head: &Head<'_>, numbers: &[f32], scores: &mut [f32], out: &mut [f32]) {
+        gather(head, numbers, &[], scores, out);
     }
 }
 
 multiversion! {
-    /// Attends from one query of one head; `scores` holds the bias of each key, and is overwritten.
-    #[expect(clippy::too_many_arguments, reason = "one pass over what a head has")]
-    fn head(
-        q: &[f32],
-        rows: &[f32],
-        width: usize,
-        keys: usize,
-        values: usize,
-        ranges: &[Range<usize>],
-        scale: f32,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
-        let dh = q.len();
-        let all = ranges.iter().flat_map(Clone::clone);
-        let mut max = f32::NEG_INFINITY;
-        for (score, row) in scores.iter_mut().zip(all) {
-            let start = row * width + keys;
-            *score = dot(q, &rows[start..start + dh]).mul_add(scale, *score);
-            max = max.max(*score);
-        }
-        for score in scores.iter_mut() {
-            *score = exp(*score - max);
-        }
-        let inverse = 1.0 / sum(scores);
+    fn head_bf16(head: &Head<'_>, numbers: &[bf16], scores: &mut [f32], out: &mut [f32]) {
+        gather(head, numbers, &[], scores, out);
+    }
+}
+
+multiversion! {
+    fn head_int8(head: &Head<'_>, numbers: &[i8], scales: &[f32], scores: &mut [f32], out: &mut [f32]) {
+        gather(head, numbers, scales, scores, out);
+    }
+}
+
+/// Attends from one query of one head; `scores` holds the bias of each key, and is overwritten.
+///
+/// With keys `k` and values `v` as they are kept, their scales `s` and `t` (1 where there are none), and the bias `b`:
+///
+/// ```text
+/// score[j] = (q . k[j]) * (scale * s[j]) + b[j];  weight[j] = exp(score[j] - max);  out = sum of weight[j] t[j] v[j] / sum of weight[j]
+/// ```
+#[inline(always)]
+fn gather<T: Number>(head: &Head<'_>, numbers: &[T], scales: &[f32], scores: &mut [f32], out: &mut [f32]) {
+    match <&[f32; 64]>::try_from(head.q) {
+        Ok(q) => score(q, head, numbers, scales, scores),
+        Err(_) => score(head.q, head, numbers, scales, scores),
+    }
+    let max = scores
+        .iter()
+        .fold(f32::NEG_INFINITY, |max, score| max.max(*score));
+    for score in scores.iter_mut() {
+        *score = exp(*score - max);
+    }
+    let inverse = 1.0 / sum(scores);
+    if T::SCALED {
+        let rows = head.seen.rows;
         let mut done = 0;
-        for columns in out.chunks_mut(64) {
-            let first = values + done;
-            match <&mut [f32; 64]>::try_from(&mut *columns) {
-                // Sums of a common size stay in registers.
-                Ok(columns) => weigh(rows, width, first, ranges, scores, columns),
-                Err(_) => weigh_any(rows, width, first, ranges, scores, columns),
+        for run in rows.runs(head.seen.ranges) {
+            let scales = &scales[rows.scales(run, rows.layout().heads + head.index)];
+            for (weight, scale) in scores[done..][..run.count].iter_mut().zip(scales) {
+                *weight *= scale;
             }
-            for column in columns.iter_mut() {
-                *column *= inverse;
-            }
-            done += columns.len();
+            done += run.count;
         }
+    }
+    let mut first = 0;
+    for columns in out.chunks_mut(64) {
+        match <&mut [f32; 64]>::try_from(&mut *columns) {
+            // Sums of a common size stay in registers.
+            Ok(columns) => weigh(head, numbers, first, scores, columns),
+            Err(_) => weigh_any(head, numbers, first, scores, columns),
+        }
+        for column in columns.iter_mut() {
+            *column *= inverse;
+        }
+        first += columns.len();
     }
 }
 
 #[inline(always)]
-fn weigh(
-    rows: &[f32],
-    width: usize,
-    first: usize,
-    ranges: &[Range<usize>],
-    weights: &[f32],
-    out: &mut [f32; 64],
+fn score<T: Number, Q: Query + ?Sized>(
+    q: &Q,
+    head: &Head<'_>,
+    numbers: &[T],
+    scales: &[f32],
+    scores: &mut [f32],
 ) {
-    let mut sums = [0.0f32; 64];
-    let all = ranges.iter().flat_map(Clone::clone);
-    for (weight, row) in weights.iter().zip(all) {
-        let start = row * width + first;
-        let values = &rows[start..start + 64];
-        for i in 0..64 {
-            sums[i] = weight.mul_add(values[i], sums[i]);
+    let rows = head.seen.rows;
+    let mut done = 0;
+    for run in rows.runs(head.seen.ranges) {
+        let keys = numbers[rows.piece(run, head.index)].chunks_exact(head.q.len());
+        let pairs = scores[done..][..run.count].iter_mut().zip(keys);
+        if T::SCALED {
+            for ((score, key), scale) in pairs.zip(&scales[rows.scales(run, head.index)]) {
+                *score = q.dot(key).mul_add(head.scale * scale, *score);
+            }
+        } else {
+            for (score, key) in pairs {
+                *score = q.dot(key).mul_add(head.scale, *score);
+            }
         }
+        done += run.count;
+    }
+}
+
+/// Sums products in groups of 64, each by halves, in an order that depends on the length alone.
+///
+/// Loops of this length are vectorised one by one; shorter ones, or one sum in lanes, become scalar code for narrow numbers.
+trait Query {
+    fn dot<T: Number>(&self, key: &[T]) -> f32;
+}
+
+/// Queries of a common size, which stay in registers.
+impl Query for [f32; 64] {
+    #[inline(always)]
+    fn dot<T: Number>(&self, key: &[T]) -> f32 {
+        let key = &key[..64];
+        let mut products = [0.0; 64];
+        for i in 0..64 {
+            products[i] = self[i] * key[i].widen();
+        }
+        sum_by_halves(&products)
+    }
+}
+
+impl Query for [f32] {
+    #[inline(always)]
+    fn dot<T: Number>(&self, key: &[T]) -> f32 {
+        let (whole, rest) = self.as_chunks::<64>();
+        let mut total = 0.0;
+        for (q, key) in whole.iter().zip(key.chunks_exact(64)) {
+            total += q.dot(key);
+        }
+        if rest.is_empty() {
+            return total;
+        }
+        let mut products = [0.0; 64];
+        for (product, (q, number)) in products.iter_mut().zip(rest.iter().zip(&key[64 * whole.len()..])) {
+            *product = q * number.widen();
+        }
+        total + sum_by_halves(&products)
+    }
+}
+
+#[inline(always)]
+fn sum_by_halves(x: &[f32; 64]) -> f32 {
+    let mut x32 = [0.0; 32];
+    for i in 0..32 {
+        x32[i] = x[i] + x[i + 32];
+    }
+    let x16: [f32; 16] = from_fn(|i| x32[i] + x32[i + 16]);
+    let x8: [f32; 8] = from_fn(|i| x16[i] + x16[i + 8]);
+    let x4: [f32; 4] = from_fn(|i| x8[i] + x8[i + 4]);
+    (x4[0] + x4[2]) + (x4[1] + x4[3])
+}
+
+#[inline(always)]
+fn weigh<T: Number>(head: &Head<'_>, numbers: &[T], first: usize, weights: &[f32], out: &mut [f32; 64]) {
+    let rows = head.seen.rows;
+    let (mut sums, mut done) = ([0.0f32; 64], 0);
+    for run in rows.runs(head.seen.ranges) {
+        let values = &numbers[rows.piece(run, rows.layout().heads + head.index)];
+        for (weight, value) in weights[done..].iter().zip(values.chunks_exact(head.q.len())) {
+            let value = &value[first..first + 64];
+            for i in 0..64 {
+                sums[i] = weight.mul_add(value[i].widen(), sums[i]);
+            }
+        }
+        done += run.count;
     }
     *out = sums;
 }
 
 #[inline(always)]
-fn weigh_any(
-    rows: &[f32],
-    width: usize,
-    first: usize,
-    ranges: &[Range<usize>],
-    weights: &[f32],
-    out: &mut [f32],
-) {
+fn weigh_any<T: Number>(head: &Head<'_>, numbers: &[T], first: usize, weights: &[f32], out: &mut [f32]) {
     out.fill(0.0);
-    let all = ranges.iter().flat_map(Clone::clone);
-    for (weight, row) in weights.iter().zip(all) {
-        let start = row * width + first;
-        let values = &rows[start..start + out.len()];
-        for (sum, value) in out.iter_mut().zip(values) {
-            *sum = weight.mul_add(*value, *sum);
+    let rows = head.seen.rows;
+    let mut done = 0;
+    for run in rows.runs(head.seen.ranges) {
+        let values = &numbers[rows.piece(run, rows.layout().heads + head.index)];
+        for (weight, value) in weights[done..].iter().zip(values.chunks_exact(head.q.len())) {
+            for (sum, number) in out.iter_mut().zip(&value[first..]) {
+                *sum = weight.mul_add(number.widen(), *sum);
+            }
         }
+        done += run.count;
     }
 }
 
@@ -147,7 +293,7 @@ impl<'a> Queries<'a> {
         }
     }
 
-    /// Writes what the queries gather, `[B, H Dh]`. `look` shows what a query sees: keys `[.., H Dh]`, then values. What a query gathers depends on nothing but what it sees.
+    /// Writes what the queries gather, `[B, H Dh]`. `look` shows what a query sees. What a query gathers depends on nothing but what it sees.
     ///
     /// `longest` is the most keys that a query sees, and `scores` is scratch.
     pub(crate) fn attend(
@@ -177,7 +323,7 @@ impl<'a> Queries<'a> {
                     continue;
                 };
                 failed.note(look(row, &mut |seen| {
-                    seen.check()?;
+                    seen.check(heads, dh)?;
                     let Some(scores) = scores.get_mut(..seen.count()) else {
                         bail!("attention: {} keys, expected at most {longest}", seen.count())
                     };
@@ -185,21 +331,17 @@ impl<'a> Queries<'a> {
                         Some(bias) => bias(row, head_index, scores),
                         None => scores.fill(0.0),
                     }
-                    let (keys, values) = (head_index * dh, (heads + head_index) * dh);
-                    if values + dh > seen.width {
-                        bail!("attention: rows of {} for {heads} heads of {dh}", seen.width);
-                    }
-                    head(
+                    let head = Head {
                         q,
-                        seen.rows,
-                        seen.width,
-                        keys,
-                        values,
-                        seen.ranges,
-                        self.scale,
-                        scores,
-                        out,
-                    );
+                        seen,
+                        index: head_index,
+                        scale: self.scale,
+                    };
+                    match seen.rows.numbers() {
+                        Numbers::F32(numbers) => head_f32(&head, numbers, scores, out),
+                        Numbers::Bf16(bits) => head_bf16(&head, bits.reinterpret_cast(), scores, out),
+                        Numbers::Int8(numbers, scales) => head_int8(&head, numbers, scales, scores, out),
+                    }
                     Ok(())
                 }));
             }
@@ -209,95 +351,4 @@ impl<'a> Queries<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::attention::{AttentionPlan, RelativeBias, reference};
-    use crate::testing::{assert_close, random};
-    use candle_core::Tensor;
-    use std::sync::Arc;
-
-    fn values(x: &Tensor) -> Vec<f32> {
-        x.flatten_all().unwrap().to_vec1().unwrap()
-    }
-
-    /// Three queries, one of which sees a single key.
-    fn ranges() -> [Vec<Range<usize>>; 3] {
-        [vec![3..20, 40..90], vec![0..1], vec![16..32, 0..16, 64..70]]
-    }
-
-    fn attend(q: &[f32], kv: &[f32], scoring: &Scoring, dh: usize) -> Result<Vec<f32>> {
-        let width = 2 * scoring.heads * dh;
-        let ranges = ranges();
-        let d = scoring.heads * dh;
-        let queries = Queries::new(q, 3 * d, d, scoring);
-        let bias = scoring.bias.clone().map(|bias| {
-            move |_: usize, head: usize, scores: &mut [f32]| {
-                let at = scores.len() - 1;
-                for (score, bias) in scores.iter_mut().zip(bias.row(head, at, at + 1)) {
-                    *score = bias;
-                }
-            }
-        });
-        let bias = bias.as_ref().map(|bias| bias as &Bias);
-        let mut out = vec![f32::NAN; 3 * scoring.heads * dh];
-        let seen = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| {
-            see(Seen {
-                rows: kv,
-                width,
-                ranges: &ranges[row],
-            })
-        };
-        queries.attend(67, &mut Vec::new(), &mut out, &seen, bias)?;
-        Ok(out)
-    }
-
-    #[test]
-    fn single_queries_gather_what_the_reference_says() {
-        for (heads, dh) in [(1, 64), (2, 64), (3, 16), (2, 80), (1, 130), (4, 3)] {
-            let d = heads * dh;
-            let (qkv, kv) = (random(&[3, 3 * d], 1), random(&[90, 2 * d], 2));
-            let bias = Arc::new(RelativeBias::new(&random(&[8, heads], 3), 9, false).unwrap());
-            for bias in [None, Some(bias)] {
-                let scoring = Scoring {
-                    bias,
-                    ..Scoring::scaled(heads, dh)
-                };
-                let found = attend(&values(&qkv), &values(&kv), &scoring, dh).unwrap();
-                let mut plan = AttentionPlan::default();
-                for (row, keys) in ranges().into_iter().enumerate() {
-                    plan.push(vec![row..row + 1], keys, false);
-                }
-                let (k, v) = (kv.narrow(1, 0, d).unwrap(), kv.narrow(1, d, d).unwrap());
-                let q = qkv.narrow(1, 0, d).unwrap();
-                let expected = reference::attend(&q, &k, &v, &plan, &scoring).unwrap();
-                let found = Tensor::from_vec(found, (3, d), kv.device()).unwrap();
-                assert_close("gathered", &found, &expected, 1e-5);
-            }
-        }
-    }
-
-    #[test]
-    fn threads_change_no_bit() {
-        let (qkv, kv) = (
-            values(&random(&[3, 3 * 512], 1)),
-            values(&random(&[90, 2 * 512], 2)),
-        );
-        let scoring = Scoring::scaled(8, 64);
-        let with = |threads| {
-            let pool = Arc::new(pool::Pool::new(threads));
-            pool.install(|| attend(&qkv, &kv, &scoring, 64).unwrap())
-        };
-        let one = with(1);
-        assert!((2..5).all(|threads| with(threads) == one));
-    }
-
-    #[test]
-    fn keys_that_do_not_exist_are_an_error() {
-        let scoring = Scoring::scaled(2, 4);
-        let error = attend(&[0.0; 72], &[0.0; 16 * 69], &scoring, 4).unwrap_err();
-        assert!(
-            error.to_string().starts_with("attention: rows 40..90 of 69"),
-            "{error}"
-        );
-    }
-}
+mod tests;

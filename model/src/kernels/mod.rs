@@ -12,12 +12,14 @@ mod loss;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod rotary;
+pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod tile;
 
 pub(crate) use linear::{LAYOUT, SharedBytes};
 pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
+pub use rows::CacheType;
 
 use candle_core::{Result, Tensor};
 use std::sync::Arc;

@@ -6,7 +6,8 @@ use crate::config::{Activation, LayerConfig, ModelConfig};
 use crate::decoder::DecoderRow;
 use crate::kernels::gated::GatedGelu;
 use crate::kernels::norm::RmsNorm;
-use crate::kernels::{PackedLinear, WeightType};
+use crate::kernels::rows::Layout;
+use crate::kernels::{CacheType, PackedLinear, WeightType};
 use crate::memory::{MemoryLayer, PromptMemory};
 use candle_core::{Device, Result, Tensor};
 use std::cell::RefCell;
@@ -34,6 +35,8 @@ pub struct Workload {
     pub source: usize,
     /// What the weights of linear layers are kept in.
     pub weights: WeightType,
+    /// What keys and values are kept in between steps.
+    pub cache: CacheType,
     /// How often each kernel is timed; the median counts.
     pub repeats: usize,
 }
@@ -218,19 +221,21 @@ impl Stage {
     /// Times attention of written tokens to their prompts.
     fn cross_attention(&self) -> Result<KernelTiming> {
         let (batch, source, inner) = (self.work.batch, self.work.source, self.inner());
+        let layout = Layout {
+            kept: self.work.cache,
+            heads: self.layer.heads,
+            head_size: self.layer.head_size,
+        };
         let cost = Cost {
             operations: 4.0 * (batch * source * inner) as f64,
             is_int8: false,
-            memory_bytes: batch * source * 2 * inner * size_of::<f32>(),
+            memory_bytes: batch * source * layout.row_bytes(),
             cache_numbers: 2 * self.rows * inner,
         };
         let layers = cost.copies();
+        let kv = vec![0.01; source * 2 * inner]; // [S, 2D]
         let memories = (0..batch).map(|_| {
-            let layer = |_| {
-                Ok(MemoryLayer {
-                    kv: Tensor::full(0.01f32, (source, 2 * inner), &Device::Cpu)?.force_contiguous()?, // [S, 2D]
-                })
-            };
+            let layer = |_| MemoryLayer::of_rows(&kv, layout);
             let layers = (0..layers).map(layer).collect::<Result<_>>()?;
             Ok(PromptMemory::new(layers, source))
         });
@@ -311,6 +316,7 @@ mod tests {
         batch: 2,
         source: 5,
         weights: WeightType::F32,
+        cache: CacheType::F32,
         repeats: 1,
     };
 

@@ -1,12 +1,13 @@
 //! The cache of written tokens: slots that hold blocks of a common pool.
 
 use super::blocks::{Blocks, Slot};
-use super::layers::{Copied, Layers};
+use super::layers::Layers;
 use super::scratch::Scratch;
 use crate::attention::{AttentionPlan, Scoring, cross_attention};
 use crate::decoder::{DecoderBatch, DecoderRow};
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
+use crate::kernels::rows::Rows;
 use crate::model::Model;
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 /// Source: the paging of Kwon et al. 2023 (arXiv 2309.06180), section 4.
 #[derive(Debug)]
 pub struct KvCache {
-    /// Of each decoder layer, `[blocks * BLOCK, 2D]`: keys, then values.
+    /// Of each decoder layer, `blocks * BLOCK` rows of keys and values.
     layers: Layers,
     slots: Vec<Slot>,
     /// Slots that are named in the step that is being reserved.
@@ -70,13 +71,13 @@ impl KvCache {
         let blocks = tokens.div_ceil(Self::BLOCK);
         let shape = (blocks * Self::BLOCK, 2 * width);
         let zeros = || Tensor::zeros(shape, model.dtype(), model.device());
-        let layers = if model.steps_on_slices() {
-            Layers::Host {
-                width: shape.1,
-                rows: (0..layers).map(|_| vec![0.0; shape.0 * shape.1]).collect(),
-            }
-        } else {
-            Layers::Device((0..layers).map(|_| zeros()).collect::<Result<_>>()?)
+        let layers = match model.kept_on_slices() {
+            Some(layout) => Layers::Host(
+                (0..layers)
+                    .map(|_| Rows::zeros(layout, Self::BLOCK, blocks))
+                    .collect(),
+            ),
+            None => Layers::Device((0..layers).map(|_| zeros()).collect::<Result<_>>()?),
         };
         Ok(Self {
             layers,
@@ -149,21 +150,20 @@ impl KvCache {
             return Ok(());
         }
         let (length, full) = (source.length, source.length / Self::BLOCK);
-        let tail = self.tail(source)?;
+        let rest = length % Self::BLOCK;
+        let tail = source.blocks.get(full).copied().filter(|_| rest > 0);
         if tail.is_some() && self.blocks.free() + self.blocks.freed_by(&target.blocks) == 0 {
             return Err(self.full());
         }
         let mut blocks = source.blocks[..full].to_vec();
         self.blocks.share(&blocks);
         self.clear(to);
-        if let Some(tail) = tail {
-            let own = self.blocks.take();
-            blocks.extend(own);
-            self.slots[to] = Slot { blocks, length: 0 };
-            let written = own.map_or(Ok(()), |own| self.layers.copy_in(&tail, own * Self::BLOCK));
-            written.inspect_err(|_| self.clear(to))?;
-        } else {
-            self.slots[to] = Slot { blocks, length: 0 };
+        let own = tail.and_then(|_| self.blocks.take());
+        blocks.extend(own);
+        self.slots[to] = Slot { blocks, length: 0 };
+        if let (Some(tail), Some(own)) = (tail, own) {
+            let copied = self.layers.copy(tail, rest, own);
+            copied.inspect_err(|_| self.clear(to))?;
         }
         self.slots[to].length = length;
         Ok(())
@@ -172,15 +172,6 @@ impl KvCache {
     fn slot(&self, slot: usize) -> std::result::Result<&Slot, ForwardError> {
         let problem = "does not exist";
         self.slots.get(slot).ok_or(ForwardError::Slot { slot, problem })
-    }
-
-    /// Copies the rows of a slot's last block out of every layer, each `[rows, 2D]`; none where its blocks are full.
-    fn tail(&self, slot: &Slot) -> Result<Option<Copied>> {
-        let rows = slot.length % Self::BLOCK;
-        let Some(start) = slot.row(slot.length - rows).filter(|_| rows > 0) else {
-            return Ok(None);
-        };
-        self.layers.copy_out(start, rows).map(Some)
     }
 
     fn full(&self) -> ForwardError {
@@ -294,8 +285,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// Returns a layer's rows, and how long each is, of a cache for steps on slices.
-    pub(crate) fn host(&mut self, layer: usize) -> Result<(&mut [f32], usize)> {
+    /// Returns a layer's rows, of a cache for steps on slices.
+    pub(crate) fn host(&mut self, layer: usize) -> Result<&mut Rows> {
         self.layers.host(layer)
     }
 

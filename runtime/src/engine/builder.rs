@@ -15,7 +15,7 @@ use crate::generation::GenerationConfig;
 use crate::scheduler::Scheduler;
 use crate::tokenizer::Tokenizer;
 use multiway_model::kernels::Pool;
-use multiway_model::{Checkpoint, DType, Device, LoadOptions, Model, ModelConfig, WeightType};
+use multiway_model::{CacheType, Checkpoint, DType, Device, LoadOptions, Model, ModelConfig, WeightType};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
@@ -188,6 +188,18 @@ impl<'a> EngineBuilder<'a> {
     /// same bits in any company all the same. The device must be the CPU and [`dtype`](Self::dtype) f32.
     pub fn weights(mut self, weights: WeightType) -> Self {
         self.load.weights = Some(weights);
+        self
+    }
+
+    /// Sets how a checkpoint's model keeps keys and values on the CPU, of what running requests read and of what they wrote;
+    /// else as f32.
+    ///
+    /// With [`CacheType::Bf16`] they take half the memory, and with [`CacheType::Int8`] about a quarter, so that more requests
+    /// fit into the [`memory_budget`](Self::memory_budget), and steps that decode many sequences with long prompts are faster.
+    /// Answers may differ from those of f32 and are the same bits in any company all the same. The model must write its texts
+    /// with a decoder, on the CPU and with [`dtype`](Self::dtype) f32.
+    pub fn cache(mut self, cache: CacheType) -> Self {
+        self.load.cache = cache;
         self
     }
 

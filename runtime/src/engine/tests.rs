@@ -19,7 +19,7 @@ use crate::stream::{FinishReason, StreamEvent, Timings, Usage, Written};
 use crate::tokenizer::sentencepiece_to_json;
 use gate::{Permit, Step, gated, gated_replicas};
 use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_model::{DecoderRow, ForwardError};
+use multiway_model::{CacheType, DecoderRow, ForwardError};
 use multiway_prompts::Prompt;
 use std::pin::pin;
 use std::sync::LazyLock;
@@ -369,6 +369,32 @@ fn what_could_never_start_is_refused_and_what_must_wait_for_memory_waits() {
         at_once < 12 && stats.rows <= at_once * stats.steps,
         "{at_once} fit: {stats:?}"
     );
+}
+
+#[test]
+fn narrow_caches_let_more_requests_run_at_a_time_in_the_same_memory() {
+    let most = config().max_target_length;
+    let limits = |cache: CacheType, bytes: usize| {
+        let model = random_inference_model(&config(), 5).unwrap();
+        Limits::new(&model.with_cache(cache).unwrap(), 32, bytes)
+    };
+    let least = match limits(CacheType::F32, 0).unwrap_err() {
+        EngineError::MemoryBudget { needed, .. } => needed,
+        other => panic!("{other}"),
+    };
+    let [single, half, eighth] = CacheType::ALL.map(|cache| limits(cache, least).unwrap());
+    // The tiny model's heads are 16 numbers wide, so that a scale of 4 bytes counts: 20 bytes instead of 64.
+    for (narrow, times) in [(half, 2.0), (eighth, 3.2)] {
+        for (found, of) in [
+            (narrow.capacity.self_tokens, single.capacity.self_tokens),
+            (narrow.capacity.memory_tokens, single.capacity.memory_tokens),
+        ] {
+            let ratio = found as f64 / of as f64;
+            assert!((0.8..1.25).contains(&(ratio / times)), "{found} and {of}");
+        }
+        assert!(narrow.bytes(&narrow.capacity) <= least);
+        assert!(narrow.rows(most) > single.rows(most));
+    }
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use clap::Args;
 use multiway::{Checkpoint, WeightType};
-use multiway_model::ModelConfig;
+use multiway_model::{CacheType, ModelConfig};
 use multiway_runtime::measure::Case;
 
 use super::pictures;
-use crate::cli::engine::weight_type;
+use crate::cli::engine::{cache_type, weight_type};
 
 /// The largest value of a number that memory grows with.
 const MAX_COUNT: usize = 1 << 16;
@@ -17,6 +17,10 @@ pub(super) struct CommonArgs {
     /// What weights are kept in [default: f32, or as a packed checkpoint has them]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     pub(super) dtype: Option<WeightType>,
+
+    /// What keys and values are kept in between decoding steps, those of prompts and those of what was written
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = cache_type())]
+    pub(super) cache_dtype: CacheType,
 
     /// Print lines of JSON instead of a table
     #[arg(long)]

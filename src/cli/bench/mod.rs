@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::{Checkpoint, WeightType};
 use multiway_model::kernels::Pool;
-use multiway_model::{ForwardError, LoadOptions, Model, ModelConfig};
+use multiway_model::{CacheType, ForwardError, LoadOptions, Model, ModelConfig};
 use multiway_runtime::measure::{self, Case, MeasureError};
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ const ENGINE: &str = "multiway";
 const CASE_COLUMNS: &[&str] = &[
     "engine",
     "dtype",
+    "cache",
     "model",
     "threads",
     "batch",
@@ -63,19 +64,22 @@ to project what cross-attention needs of it. src counts the text tokens of each 
 its pictures come on top. rss_mb is the most memory that the process has had so far, in
 10^6 bytes: give each case a process of its own where that matters.
 
-With --json, a line a case: {engine, dtype, model, threads, batch, src, pictures, beam,
-new_tokens, encode_ms, decode_tokens_per_s, rss_mb}; what is not measured is null.";
+With --json, a line a case: {engine, dtype, cache, model, threads, batch, src, pictures,
+beam, new_tokens, encode_ms, decode_tokens_per_s, rss_mb}; what is not measured is null.";
 
 const DECODE_HELP: &str = "\
 Examples:
   multiway bench decode --checkpoint DIR --dtype f32 --threads 2 --batch 8 \\
       --source-length 64 --new-tokens 64 --beams 1 --repeats 3 --json
   multiway bench decode --checkpoint DIR --batch 1,8,32 --beams 1,4
+  multiway bench decode --checkpoint DIR --cache-dtype int8 --batch 32 --source-length 256
 
 Takes the likeliest token of each answer; with --beams, searches as `multiway run --beams`
 does. decode_tokens_per_s is batch times new_tokens, by the median time from the end of
 encoding to the last token: beams do not count, only the answers that they end in.
-encode_ms and rss_mb are as in `multiway bench encode --help`.
+encode_ms and rss_mb are as in `multiway bench encode --help`. Each step reads the weights
+once, and the keys and values of every prompt: with many long prompts these count for more,
+and --cache-dtype bf16 or int8 makes them half or about a quarter.
 
 With --json, a line a case, as `multiway bench encode` prints it. --show-tokens adds
 tokens: the ids of each answer, to compare with what another engine writes.";
@@ -90,7 +94,7 @@ time from the same start to the first token of an answer, or where the model wri
 text, to its encoded prompt. Files that were read before come from memory: run it twice.
 A packed checkpoint (`multiway convert --dtype int8`) is ready once it is mapped.
 
-With --json, one line: {engine, dtype, model, threads, src, pictures, load_s,
+With --json, one line: {engine, dtype, cache, model, threads, src, pictures, load_s,
 first_token_s, rss_mb}.";
 
 /// Measures one thing.
@@ -201,6 +205,7 @@ fn load(context: &Context, args: &LoadArgs) -> Outcome {
     let columns = &[
         "engine",
         "dtype",
+        "cache",
         "model",
         "threads",
         "src",
@@ -212,6 +217,7 @@ fn load(context: &Context, args: &LoadArgs) -> Outcome {
     Report::new(args.common.json, columns).print(&json!({
         "engine": ENGINE,
         "dtype": subject.weights.name(),
+        "cache": args.common.cache_dtype.name(),
         "model": subject.name,
         "threads": rayon::current_num_threads(),
         "src": case.source_length,
@@ -227,6 +233,7 @@ struct Subject {
     model: Model,
     name: String,
     weights: WeightType,
+    cache: CacheType,
 }
 
 impl Subject {
@@ -234,13 +241,20 @@ impl Subject {
         let checkpoint = context.checkpoint()?;
         let options = LoadOptions {
             weights: common.dtype,
+            cache: common.cache_dtype,
             ..LoadOptions::default()
         };
         let model =
             Model::load_with(&checkpoint, &multiway::Device::Cpu, &options).map_err(Failure::input)?;
         let name = name(&checkpoint);
         let weights = common.weights(&checkpoint);
-        Ok(Subject { model, name, weights })
+        let cache = common.cache_dtype;
+        Ok(Subject {
+            model,
+            name,
+            weights,
+            cache,
+        })
     }
 
     /// Writes down a case and how long its prompts took.
@@ -248,6 +262,7 @@ impl Subject {
         json!({
             "engine": ENGINE,
             "dtype": self.weights.name(),
+            "cache": self.cache.name(),
             "model": self.name,
             "threads": rayon::current_num_threads(),
             "batch": case.batch,

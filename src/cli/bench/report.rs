@@ -45,7 +45,7 @@ impl Report {
             match *name {
                 "engine" => format!("{cell:<8}"),
                 "model" | "kernel" | "shape" => format!("{cell:<NAME_WIDTH$}"),
-                "dtype" | "stage" => format!("{cell:<6}"),
+                "dtype" | "cache" | "stage" => format!("{cell:<6}"),
                 "threads" | "batch" | "src" | "pictures" | "beam" => {
                     format!("{cell:>width$}", width = name.len())
                 }

@@ -22,8 +22,8 @@ batch times source rows, `decode` at a row for each text. Weights, and the keys 
 of prompts, come from memory as they do in a model, not from a cache: a kernel is called
 with many copies of them in turn.
 
-With --json, a line a kernel: {engine, dtype, model, threads, batch, src, stage, kernel,
-shape, us, gflop_s, gb_s}. us are the microseconds of a call, shape is rows x inputs x
+With --json, a line a kernel: {engine, dtype, cache, model, threads, batch, src, stage,
+kernel, shape, us, gflop_s, gb_s}. us are the microseconds of a call, shape is rows x inputs x
 outputs of a linear layer, batch x source x heads x head size of attention; gb_s counts
 what comes from memory and activations.";
 
@@ -135,12 +135,14 @@ fn each_kernel(
                 batch,
                 source: source_length + picture_rows(config, pictures(config, args.pictures)),
                 weights,
+                cache: args.common.cache_dtype,
                 repeats: args.repeats,
             };
             for timing in time_kernels(config, work).map_err(Failure::runtime)? {
                 let mut line = json!({
                     "engine": ENGINE,
                     "dtype": weights.name(),
+                    "cache": args.common.cache_dtype.name(),
                     "model": name(&checkpoint),
                     "threads": rayon::current_num_threads(),
                     "batch": batch,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::CacheType;
 use crate::testing::{random_inference_model, random_model, tiny_config};
 use proptest::prelude::*;
 
@@ -36,9 +37,9 @@ fn write(cache: &mut KvCache, slot: usize, value: f32) -> std::result::Result<()
     cache.reserve(&[slot])?;
     let held = &cache.slots[slot];
     let row = held.row(held.length).unwrap();
-    if let Layers::Host { width, rows } = &mut cache.layers {
-        for rows in rows {
-            rows[row * *width..(row + 1) * *width].fill(value);
+    if let Layers::Host(layers) = &mut cache.layers {
+        for rows in layers {
+            rows.write(row, &vec![value; rows.layout().width()]).unwrap();
         }
     } else if let Layers::Device(layers) = &cache.layers {
         for layer in layers {
@@ -55,7 +56,7 @@ fn read(cache: &KvCache, slot: usize) -> Vec<f32> {
     let held = &cache.slots[slot];
     let rows = held.rows(held.length).into_iter().flatten();
     match &cache.layers {
-        Layers::Host { width, rows: table } => rows.map(|row| table[table.len() - 1][row * width]).collect(),
+        Layers::Host(layers) => rows.map(|row| layers.last().unwrap().read(row)[0]).collect(),
         Layers::Device(layers) => {
             let table: Vec<Vec<f32>> = layers.last().unwrap().to_vec2().unwrap();
             rows.map(|row| table[row][0]).collect()
@@ -63,12 +64,22 @@ fn read(cache: &KvCache, slot: usize) -> Vec<f32> {
     }
 }
 
+/// What becomes of numbers from 1 to 1023 that a cache keeps.
+fn kept(cache: CacheType, values: &[f32]) -> Vec<f32> {
+    let one = |value: &f32| match cache {
+        CacheType::F32 => *value,
+        CacheType::Bf16 => half::bf16::from_f32(*value).to_f32(),
+        CacheType::Int8 => 127.0 * (value / 127.0),
+    };
+    values.iter().map(one).collect()
+}
+
 /// What must hold at any time.
-fn check(cache: &KvCache, held: &[Vec<f32>]) -> std::result::Result<(), TestCaseError> {
+fn check(cache: &KvCache, kind: CacheType, held: &[Vec<f32>]) -> std::result::Result<(), TestCaseError> {
     let mut holders = vec![0; cache.blocks.count()];
     for (slot, held) in held.iter().enumerate() {
         prop_assert_eq!(cache.length(slot), held.len());
-        prop_assert_eq!(&read(cache, slot), held);
+        prop_assert_eq!(read(cache, slot), kept(kind, held));
         cache.slots[slot]
             .blocks
             .iter()
@@ -93,11 +104,15 @@ proptest! {
     #[test]
     fn slots_hold_what_was_written_whatever_is_shared(
         events in prop::collection::vec(event(), 1..40),
-        on_slices in any::<bool>(),
+        kind in prop::option::of(prop::sample::select(CacheType::ALL.to_vec())),
     ) {
-        let model = if on_slices { random_inference_model } else { random_model };
-        let model = model(&long_config(), 1).unwrap();
-        prop_assert_eq!(model.steps_on_slices(), on_slices);
+        let config = long_config();
+        let model = match kind {
+            Some(kind) => random_inference_model(&config, 1).unwrap().with_cache(kind).unwrap(),
+            None => random_model(&config, 1).unwrap(),
+        };
+        prop_assert_eq!(model.steps_on_slices(), kind.is_some());
+        let kind = kind.unwrap_or_default();
         let mut cache = KvCache::with_capacity(&model, SLOTS, TOKENS).unwrap();
         let mut held = vec![Vec::new(); SLOTS];
         let mut value = 0.0;
@@ -140,7 +155,7 @@ proptest! {
                     prop_assert_eq!(cache.free_tokens(), free);
                 }
             }
-            check(&cache, &held)?;
+            check(&cache, kind, &held)?;
         }
         (0..SLOTS).for_each(|slot| cache.clear(slot));
         prop_assert_eq!(cache.free_tokens(), TOKENS);
@@ -174,16 +189,32 @@ fn a_cache_made_for_its_slots_never_runs_full() {
 }
 
 #[test]
-fn a_row_of_a_memory_takes_what_the_model_says() {
+fn a_row_of_a_memory_and_a_token_of_a_cache_take_what_the_model_says() {
     use crate::{EncoderBatch, EncoderSample};
-    let model = random_model(&long_config(), 1).unwrap();
     let samples = [[5, 6, 7, 1], [8, 9, 10, 1]];
     let samples = samples
         .each_ref()
         .map(|tokens| EncoderSample { images: &[], tokens });
-    let batch = EncoderBatch::new(model.config(), &samples).unwrap();
-    let memories = model.prompt_memory(&model.encode(&batch).unwrap()).unwrap();
-    for memory in memories {
-        assert_eq!(memory.bytes(), memory.length() * model.memory_row_bytes());
-    }
+    let config = long_config();
+    // Two layers of keys and values in 2 heads of 16 numbers each.
+    let told = CacheType::ALL.map(|kind| {
+        let model = random_inference_model(&config, 1)
+            .unwrap()
+            .with_cache(kind)
+            .unwrap();
+        let batch = EncoderBatch::new(&config, &samples).unwrap();
+        for memory in model.prompt_memory(&model.encode(&batch).unwrap()).unwrap() {
+            assert_eq!(memory.bytes(), memory.length() * model.memory_row_bytes());
+        }
+        let cache = KvCache::with_capacity(&model, 2, TOKENS).unwrap();
+        let Layers::Host(layers) = &cache.layers else {
+            panic!("a cache for steps on slices")
+        };
+        let bytes: usize = layers.iter().map(Rows::bytes).sum();
+        assert_eq!(bytes, TOKENS * model.cache_token_bytes());
+        assert_eq!(cache.token_bytes(), model.cache_token_bytes());
+        model.cache_token_bytes()
+    });
+    assert_eq!(told, [2 * 64 * 4, 2 * 64 * 2, 2 * (64 + 4 * 4)]);
+    assert_eq!(random_model(&config, 1).unwrap().cache_token_bytes(), told[0]);
 }

@@ -7,7 +7,7 @@ use crate::scheduler::Resources;
 use crate::stream::{Generation, Hypothesis, Score};
 use futures_util::future::{FutureExt, LocalBoxFuture, join_all};
 use multiway_model::testing::inference_model;
-use multiway_model::{ProcessedImage, Tensor, initialise};
+use multiway_model::{CacheType, ProcessedImage, Tensor, initialise};
 use multiway_prompts::PromptPart;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::json;
@@ -318,21 +318,39 @@ fn engine_of<F: Forward + Send + 'static>(
     start(vec![forward(&limits)], known, limits, &options).unwrap()
 }
 
-#[test]
-fn needle() {
-    let model = Arc::new(random_inference_model(&config(), 8).unwrap());
+fn find_needles(cache: CacheType, rounds: usize) {
+    let model = random_inference_model(&config(), 8)
+        .unwrap()
+        .with_cache(cache)
+        .unwrap();
+    let model = Arc::new(model);
     let (alone, crowds) = engines(|options| {
         engine_of(&model, options, |limits| {
             ModelForward::new(Arc::clone(&model), &limits.capacity, 100_000).unwrap()
         })
     });
-    let found = find(&alone, &crowds, 12 * MODES.len());
-    assert!(found.is_empty(), "other bits in company than alone: {found:?}");
+    let found = find(&alone, &crowds, rounds);
+    assert!(
+        found.is_empty(),
+        "{cache}: other bits in company than alone: {found:?}"
+    );
     let steps: Vec<EngineStats> = crowds.iter().map(Engine::stats).collect();
     assert!(
         steps.iter().all(|stats| stats.rows > stats.steps),
         "nobody had company: {steps:?}"
     );
+}
+
+#[test]
+fn needle() {
+    find_needles(CacheType::F32, 12 * MODES.len());
+}
+
+#[test]
+fn needle_in_narrow_caches() {
+    for cache in [CacheType::Bf16, CacheType::Int8] {
+        find_needles(cache, 6 * MODES.len());
+    }
 }
 
 /// A model whose sums are made in an order that depends on how many rows a step has: the inner units of its feed-forward
