@@ -124,6 +124,10 @@ async fn prefix_reuse_changes_nothing() {
                     );
                 }
             }
+            // Two questions about one picture, one after the other: the budget is enough for one.
+            for n in [6, 18] {
+                assert_eq!(ask(&with, n).await, expected[usize::from(n)]);
+            }
             let stats = with.stats();
             assert!(stats.reused_prompts > 50 || bytes == 40_000, "{stats:?}");
             let pictures = stats.reused_pictures > 0;
