@@ -1,12 +1,12 @@
 //! Each kernel alone, at the shapes of a model.
 
-use super::{Machine, median, seconds};
+use super::cost::layout;
+use super::{Cost, Machine, median, seconds};
 use crate::attention::{AttentionPlan, Scoring, self_attention};
 use crate::config::{Activation, LayerConfig, ModelConfig};
 use crate::decoder::DecoderRow;
 use crate::kernels::gated::GatedGelu;
 use crate::kernels::norm::RmsNorm;
-use crate::kernels::rows::Layout;
 use crate::kernels::{CacheType, PackedLinear, WeightType};
 use crate::memory::{MemoryLayer, PromptMemory};
 use candle_core::{Device, Result, Tensor};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// How much memory the weights of a kernel take in all, in bytes: more than caches hold, so that they come from memory as
 /// they do in a model.
-const ROTATED_BYTES: usize = 256 << 20;
+const ROTATED_BYTES: f64 = (256u32 << 20) as f64;
 
 /// The most copies of what comes from memory: below, calls cost more than reading does.
 const MOST_COPIES: usize = 1024;
@@ -53,26 +53,15 @@ pub struct KernelTiming {
     pub shape: Vec<usize>,
     /// The seconds that a call takes.
     pub seconds: f64,
-    /// The operations of a call, a multiplication and an addition counting as two.
-    pub operations: f64,
-    /// Whether they are those of 8-bit numbers.
-    pub is_int8: bool,
-    /// The bytes that come from memory in a call: weights, keys and values.
-    pub memory_bytes: f64,
-    /// The bytes of activations that go in and out in a call.
-    pub cache_bytes: f64,
+    /// What it must do at least.
+    pub cost: Cost,
 }
 
 impl KernelTiming {
     /// Returns the share of the roofline: the time that a machine needs at least, by the time that was taken.
     #[must_use]
     pub fn share(&self, machine: &Machine) -> f64 {
-        let moving = self.memory_bytes / machine.memory_bytes + self.cache_bytes / machine.cache_bytes;
-        let peak = match machine.int8_operations {
-            Some(peak) if self.is_int8 => peak,
-            _ => machine.f32_operations,
-        };
-        moving.max(self.operations / peak) / self.seconds
+        self.cost.seconds(machine) / self.seconds
     }
 }
 
@@ -120,15 +109,6 @@ struct Stage {
     work: Workload,
 }
 
-/// What a call does at least.
-#[derive(Clone, Copy, Default)]
-struct Cost {
-    operations: f64,
-    is_int8: bool,
-    memory_bytes: usize,
-    cache_numbers: usize,
-}
-
 impl Stage {
     /// Returns the width of all heads together.
     fn inner(&self) -> usize {
@@ -157,13 +137,8 @@ impl Stage {
         let x = self.activations(inputs)?; // [rows, in]
         let weights = self.work.weights;
         let first = PackedLinear::new(&vec![0.01; numbers], outputs, inputs, weights)?; // [out, in]
-        let cost = Cost {
-            operations: 2.0 * (self.rows * numbers) as f64,
-            is_int8: weights == WeightType::Int8,
-            memory_bytes: first.bytes(),
-            cache_numbers: self.rows * (inputs + outputs),
-        };
-        let copies = vec![first; cost.copies()];
+        let cost = Cost::linear(self.rows, inputs, outputs, weights);
+        let copies = vec![first; copies(&cost)];
         let shape = vec![self.rows, inputs, outputs];
         self.time(kernel, shape, cost, copies.len(), |copy| match copies.get(copy) {
             Some(linear) => linear.apply(&x), // [rows, out]
@@ -174,11 +149,7 @@ impl Stage {
     fn norm(&self) -> Result<KernelTiming> {
         let x = self.activations(self.width)?; // [rows, D]
         let scale = Tensor::full(1.0f32, (1, self.width), &Device::Cpu)?; // [1, D]
-        let cost = Cost {
-            operations: 4.0 * (self.rows * self.width) as f64,
-            cache_numbers: 2 * self.rows * self.width,
-            ..Cost::default()
-        };
+        let cost = Cost::norm(self.rows, self.width);
         let shape = vec![self.rows, self.width];
         self.time("rms_norm", shape, cost, CACHED_CALLS, |_| {
             x.apply_op2_no_bwd(&scale, &RmsNorm { eps: 1e-6, split: 0 }) // [rows, D]
@@ -187,10 +158,7 @@ impl Stage {
 
     fn gated_gelu(&self) -> Result<KernelTiming> {
         let x = self.activations(2 * self.hidden)?; // [rows, 2F]
-        let cost = Cost {
-            cache_numbers: 3 * self.rows * self.hidden,
-            ..Cost::default()
-        };
+        let cost = Cost::activation(self.rows, 2 * self.hidden, self.hidden);
         let shape = vec![self.rows, self.hidden];
         self.time("gated_gelu", shape, cost, CACHED_CALLS, |_| {
             x.apply_op1_no_bwd(&GatedGelu) // [rows, F]
@@ -207,11 +175,7 @@ impl Stage {
             plan.push(vec![rows.clone()], vec![rows], false);
         }
         let plan = Arc::new(plan);
-        let cost = Cost {
-            operations: 4.0 * (batch * source * source * inner) as f64,
-            cache_numbers: 4 * self.rows * inner,
-            ..Cost::default()
-        };
+        let cost = Cost::self_attention(batch, source, inner);
         let shape = vec![batch, source, self.layer.heads, self.layer.head_size];
         self.time("self_attention", shape, cost, CACHED_CALLS, |_| {
             self_attention(&qkv, &plan, &self.scoring()) // [N, D]
@@ -221,18 +185,9 @@ impl Stage {
     /// Times attention of written tokens to their prompts.
     fn cross_attention(&self) -> Result<KernelTiming> {
         let (batch, source, inner) = (self.work.batch, self.work.source, self.inner());
-        let layout = Layout {
-            kept: self.work.cache,
-            heads: self.layer.heads,
-            head_size: self.layer.head_size,
-        };
-        let cost = Cost {
-            operations: 4.0 * (batch * source * inner) as f64,
-            is_int8: false,
-            memory_bytes: batch * source * layout.row_bytes(),
-            cache_numbers: 2 * self.rows * inner,
-        };
-        let layers = cost.copies();
+        let layout = layout(&self.layer, self.work.cache);
+        let cost = Cost::kept_attention(batch, source as f64, layout);
+        let layers = copies(&cost);
         let kv = vec![0.01; source * 2 * inner]; // [S, 2D]
         let memories = (0..batch).map(|_| {
             let layer = |_| MemoryLayer::of_rows(&kv, layout);
@@ -279,32 +234,26 @@ impl Stage {
         };
         round()?;
         let rounds = (0..self.work.repeats).map(|_| round());
-        let number = size_of::<f32>() as f64;
         Ok(KernelTiming {
             stage: self.name,
             kernel,
             shape,
             seconds: median(rounds.collect::<Result<_>>()?),
-            operations: cost.operations,
-            is_int8: cost.is_int8,
-            memory_bytes: cost.memory_bytes as f64,
-            cache_bytes: cost.cache_numbers as f64 * number,
+            cost,
         })
     }
 }
 
-impl Cost {
-    /// Tells how many copies of what comes from memory no cache holds, unless operations take the time.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count of calls, which is small and positive"
-    )]
-    fn copies(&self) -> usize {
-        let uncached = ROTATED_BYTES.div_ceil(self.memory_bytes.max(1));
-        let affordable = (ROUND_OPERATIONS / self.operations.max(1.0)) as usize;
-        uncached.min(affordable).clamp(1, MOST_COPIES)
-    }
+/// Tells how many copies of what comes from memory no cache holds, unless operations take the time.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of calls, which is small and positive"
+)]
+fn copies(cost: &Cost) -> usize {
+    let uncached = (ROTATED_BYTES / cost.memory_bytes.max(1.0)).ceil() as usize;
+    let affordable = (ROUND_OPERATIONS / cost.operations.max(1.0)) as usize;
+    uncached.min(affordable).clamp(1, MOST_COPIES)
 }
 
 #[cfg(test)]
@@ -319,17 +268,6 @@ mod tests {
         cache: CacheType::F32,
         repeats: 1,
     };
-
-    fn machine() -> Machine {
-        Machine {
-            threads: 1,
-            memory_bytes: 100.0,
-            cache_bytes: 1000.0,
-            f32_operations: 10_000.0,
-            bf16_operations: None,
-            int8_operations: None,
-        }
-    }
 
     #[test]
     fn every_kernel_of_both_stages_is_timed_at_its_shape() {
@@ -348,8 +286,14 @@ mod tests {
         let logits = find("decode", "logits");
         assert_eq!(logits.shape, [2, 32, 120]);
         // Outputs are read in panels of 16.
-        assert!(logits.memory_bytes.total_cmp(&(4.0 * 32.0 * 128.0)).is_eq());
-        assert!(logits.operations.total_cmp(&(2.0 * 2.0 * 32.0 * 120.0)).is_eq());
+        assert!(logits.cost.memory_bytes.total_cmp(&(4.0 * 32.0 * 128.0)).is_eq());
+        assert!(
+            logits
+                .cost
+                .operations
+                .total_cmp(&(2.0 * 2.0 * 32.0 * 120.0))
+                .is_eq()
+        );
         assert!(timings.iter().all(|timing| timing.seconds > 0.0));
     }
 
@@ -364,43 +308,38 @@ mod tests {
     }
 
     #[test]
-    fn the_share_is_that_of_the_ceiling_that_is_reached_first() {
+    fn the_share_is_the_least_time_by_the_time_taken() {
+        let machine = Machine {
+            threads: 1,
+            memory_bytes: 100.0,
+            cache_bytes: 1000.0,
+            f32_operations: 10_000.0,
+            bf16_operations: None,
+            int8_operations: None,
+        };
         let timing = KernelTiming {
             stage: "decode",
             kernel: "logits",
             shape: vec![1],
             seconds: 4.0,
-            operations: 10_000.0,
-            is_int8: false,
-            memory_bytes: 100.0,
-            cache_bytes: 1000.0,
+            cost: Cost {
+                operations: 30_000.0,
+                memory_bytes: 100.0,
+                ..Cost::default()
+            },
         };
-        // Memory takes one second and the caches another, operations one second: two of four.
-        assert!((timing.share(&machine()) - 0.5).abs() < 1e-9);
-        let many = KernelTiming {
-            operations: 30_000.0,
-            ..timing
-        };
-        assert!((many.share(&machine()) - 0.75).abs() < 1e-9);
+        assert!((timing.share(&machine) - 0.75).abs() < 1e-9);
     }
 
     #[test]
     fn weights_rotate_unless_operations_take_the_time() {
-        let weights = 1 << 20;
         let few = Cost {
             operations: 2e6,
-            is_int8: false,
-            memory_bytes: 4 * weights,
-            cache_numbers: 0,
+            memory_bytes: f64::from(4u32 << 20),
+            ..Cost::default()
         };
-        assert_eq!(few.copies(), 64);
-        assert_eq!(
-            Cost {
-                operations: 1e12,
-                ..few
-            }
-            .copies(),
-            1
-        );
+        assert_eq!(copies(&few), 64);
+        let operations = 1e12;
+        assert_eq!(copies(&Cost { operations, ..few }), 1);
     }
 }

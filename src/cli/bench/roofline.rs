@@ -54,7 +54,7 @@ const SHARE_COLUMNS: &[&str] = &[
     "stage", "kernel", "batch", "src", "shape", "us", "gflop_s", "gb_s", "share",
 ];
 
-const MACHINE_COLUMNS: &[&str] = &[
+pub(super) const MACHINE_COLUMNS: &[&str] = &[
     "threads",
     "memory_gb_s",
     "cache_gb_s",
@@ -162,17 +162,17 @@ fn picture_rows(config: &ModelConfig, pictures: usize) -> usize {
 }
 
 fn describe(line: &mut Value, timing: &KernelTiming) {
-    let bytes = timing.memory_bytes + timing.cache_bytes;
+    let bytes = timing.cost.memory_bytes + timing.cost.cache_bytes;
     let shape: Vec<String> = timing.shape.iter().map(ToString::to_string).collect();
     line["stage"] = timing.stage.into();
     line["kernel"] = timing.kernel.into();
     line["shape"] = shape.join("x").into();
     line["us"] = rounded(timing.seconds * 1e6);
-    line["gflop_s"] = rounded(timing.operations / timing.seconds / 1e9);
+    line["gflop_s"] = rounded(timing.cost.operations / timing.seconds / 1e9);
     line["gb_s"] = rounded(bytes / timing.seconds / 1e9);
 }
 
-fn told(machine: &Machine) -> Value {
+pub(super) fn told(machine: &Machine) -> Value {
     let giga = |rate: f64| rounded(rate / 1e9);
     json!({
         "engine": ENGINE,

@@ -1,0 +1,143 @@
+//! What kernels must do at least, by their shapes.
+
+use super::Machine;
+use crate::config::LayerConfig;
+use crate::kernels::rows::Layout;
+use crate::kernels::{CacheType, WeightType};
+
+/// What a call of a kernel must do at least.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Cost {
+    /// The operations, a multiplication and an addition counting as two.
+    pub operations: f64,
+    /// Whether they are those of 8-bit numbers.
+    pub is_int8: bool,
+    /// The bytes that come from memory: weights, keys and values.
+    pub memory_bytes: f64,
+    /// The bytes of activations that go in and out.
+    pub cache_bytes: f64,
+}
+
+impl Cost {
+    /// Returns the least time that a machine needs: to move the bytes, or to do the operations, whichever takes longer.
+    #[must_use]
+    pub fn seconds(&self, machine: &Machine) -> f64 {
+        let moving = self.memory_bytes / machine.memory_bytes + self.cache_bytes / machine.cache_bytes;
+        let peak = match machine.int8_operations {
+            Some(peak) if self.is_int8 => peak,
+            _ => machine.f32_operations,
+        };
+        moving.max(self.operations / peak)
+    }
+
+    /// Weighs a linear layer, whose weight is read once for all rows.
+    pub(super) fn linear(rows: usize, inputs: usize, outputs: usize, weights: WeightType) -> Self {
+        let panels: usize = weights.panel_shape(outputs, inputs).iter().product();
+        Self {
+            operations: 2.0 * (rows * inputs * outputs) as f64,
+            is_int8: weights == WeightType::Int8,
+            memory_bytes: panels as f64,
+            cache_bytes: bytes(rows * (inputs + outputs)),
+        }
+    }
+
+    /// Weighs a norm of rows.
+    pub(super) fn norm(rows: usize, width: usize) -> Self {
+        Self {
+            operations: 4.0 * (rows * width) as f64,
+            cache_bytes: bytes(2 * rows * width),
+            ..Self::default()
+        }
+    }
+
+    /// Weighs the activation between the two halves of a feed-forward network: `inputs` numbers of a row give `hidden`.
+    pub(super) fn activation(rows: usize, inputs: usize, hidden: usize) -> Self {
+        Self {
+            cache_bytes: bytes(rows * (inputs + hidden)),
+            ..Self::default()
+        }
+    }
+
+    /// Weighs attention of `batch` prompts of `source` rows to themselves.
+    pub(super) fn self_attention(batch: usize, source: usize, inner: usize) -> Self {
+        Self {
+            operations: 4.0 * (batch * source * source * inner) as f64,
+            cache_bytes: bytes(4 * batch * source * inner),
+            ..Self::default()
+        }
+    }
+
+    /// Weighs attention of one row of each of `batch` texts to `length` rows of keys and values that it has in memory.
+    pub(super) fn kept_attention(batch: usize, length: f64, layout: Layout) -> Self {
+        let rows = length * batch as f64;
+        Self {
+            // Of keys and of values two for each number.
+            operations: 2.0 * rows * layout.width() as f64,
+            memory_bytes: rows * layout.row_bytes() as f64,
+            cache_bytes: bytes(batch * layout.width()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Says how a layer's keys and values lie in memory.
+pub(super) fn layout(layer: &LayerConfig, kept: CacheType) -> Layout {
+    Layout {
+        kept,
+        heads: layer.heads,
+        head_size: layer.head_size,
+    }
+}
+
+/// Counts the bytes of so many activations.
+fn bytes(numbers: usize) -> f64 {
+    (numbers * size_of::<f32>()) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::PackedLinear;
+
+    fn machine() -> Machine {
+        Machine {
+            threads: 1,
+            memory_bytes: 100.0,
+            cache_bytes: 1000.0,
+            f32_operations: 10_000.0,
+            bf16_operations: None,
+            int8_operations: Some(40_000.0),
+        }
+    }
+
+    #[test]
+    fn the_least_time_is_that_of_the_ceiling_that_is_reached_first() {
+        let cost = Cost {
+            operations: 10_000.0,
+            is_int8: false,
+            memory_bytes: 100.0,
+            cache_bytes: 1000.0,
+        };
+        // Memory takes one second and the caches another, operations one second.
+        assert!((cost.seconds(&machine()) - 2.0).abs() < 1e-9);
+        let operations = 30_000.0;
+        let many = Cost { operations, ..cost };
+        assert!((many.seconds(&machine()) - 3.0).abs() < 1e-9);
+        let is_int8 = true;
+        let narrow = Cost { is_int8, ..many };
+        assert!((narrow.seconds(&machine()) - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_weight_is_weighed_as_it_is_packed() {
+        for weights in WeightType::ALL {
+            let linear = PackedLinear::new(&[0.5; 35 * 19], 35, 19, weights).unwrap();
+            let cost = Cost::linear(3, 19, 35, weights);
+            assert!(
+                cost.memory_bytes.total_cmp(&(linear.bytes() as f64)).is_eq(),
+                "{weights}"
+            );
+        }
+    }
+}
