@@ -29,6 +29,36 @@ const CASE_FIELDS: [&str; 13] = [
     "rss_mb",
 ];
 
+/// What every line of growth holds, in this order, but for the lines of the machine.
+const GROWTH_FIELDS: [&str; 15] = [
+    "engine",
+    "dtype",
+    "cache",
+    "model",
+    "threads",
+    "stage",
+    "batch",
+    "src",
+    "tokens",
+    "new_tokens",
+    "ms",
+    "predicted_ms",
+    "ratio",
+    "tokens_per_s",
+    "predicted_tokens_per_s",
+];
+
+/// What a line of the machine holds.
+const MACHINE_FIELDS: [&str; 7] = [
+    "engine",
+    "threads",
+    "memory_gb_s",
+    "cache_gb_s",
+    "f32_gflop_s",
+    "bf16_gflop_s",
+    "int8_gop_s",
+];
+
 /// Writes a small checkpoint with random weights into `place`, without a tokenizer.
 fn checkpoint(place: &Place, name: &str, config: &Value) {
     let config = ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
@@ -288,20 +318,104 @@ fn each_kernel_has_a_line_and_with_the_roofline_a_share() {
         &place,
         "roofline --checkpoint t5 --batch 2 --source-length 4 --repeats 1 --json",
     );
-    let machine = [
-        "engine",
-        "threads",
-        "memory_gb_s",
-        "cache_gb_s",
-        "f32_gflop_s",
-        "bf16_gflop_s",
-        "int8_gop_s",
-    ];
-    assert_eq!(keys(&roofline[0]), machine);
-    assert!(machine[1..5].iter().all(|field| is_positive(&roofline[0][field])));
+    assert_eq!(keys(&roofline[0]), MACHINE_FIELDS);
+    assert!(
+        MACHINE_FIELDS[1..5]
+            .iter()
+            .all(|field| is_positive(&roofline[0][field]))
+    );
     assert_eq!(roofline.len(), 1 + kernels.len());
     assert!(roofline[1..].iter().all(|line| is_positive(&line["share"])));
     assert_eq!(lines(&place, "roofline --machine --json").len(), 1);
+}
+
+#[test]
+fn growth_measures_steps_and_encodings_on_one_thread_and_on_all_beside_a_prediction() {
+    let place = Place::new();
+    t5(&place);
+    let args = "growth --checkpoint t5 --dtype int8 --cache-dtype bf16 --threads 2 --batch 1,3,5 --source-length 4,40,90 \
+                --new-tokens 2 --texts 3 --repeats 1 --json";
+    let lines = lines(&place, args);
+    let (machines, cases): (Vec<&Value>, Vec<&Value>) =
+        lines.iter().partition(|line| line.get("stage").is_none());
+    assert!(machines.iter().all(|line| keys(line) == MACHINE_FIELDS));
+    assert!(cases.iter().all(|line| keys(line) == GROWTH_FIELDS));
+    let numbers = [&GROWTH_FIELDS[4..5], &GROWTH_FIELDS[8..9], &GROWTH_FIELDS[10..]].concat();
+    let is_whole = |line: &&Value| numbers.iter().all(|field| is_positive(&line[field]));
+    assert!(cases.iter().all(is_whole), "{cases:?}");
+    let are_narrow = |line: &&Value| line["dtype"] == "int8" && line["cache"] == "bf16";
+    assert!(cases.iter().all(are_narrow), "{cases:?}");
+
+    let number = |line: &Value, field: &str| line[field].as_u64();
+    for threads in [1, 2] {
+        let of_stage = |stage: &str| -> Vec<&Value> {
+            let found = cases.iter().copied();
+            let found = found.filter(|line| line["threads"] == threads && line["stage"] == stage);
+            found.collect()
+        };
+        let steps = of_stage("decode");
+        let shapes: Vec<_> = steps
+            .iter()
+            .map(|line| ["batch", "src", "new_tokens"].map(|field| number(line, field).unwrap()))
+            .collect();
+        assert_eq!(shapes, [[1, 4, 2], [3, 4, 2], [5, 4, 2], [1, 40, 2], [1, 90, 2]]);
+        let predicted = |index: usize| steps[index]["predicted_ms"].as_f64().unwrap();
+        let (batches, sources) = ([0, 1, 2], [0, 3, 4]);
+        for order in [batches, sources] {
+            assert!(order.map(predicted).is_sorted_by(|less, more| less < more));
+        }
+        let lengths: Vec<_> = of_stage("encode")
+            .iter()
+            .map(|line| number(line, "src"))
+            .collect();
+        assert_eq!(lengths, [16, 64, 128, 256].map(Some));
+        let [ragged] = of_stage("ragged").try_into().unwrap();
+        assert_eq!((number(ragged, "batch"), &ragged["src"]), (Some(3), &Value::Null));
+        let tokens = number(ragged, "tokens").unwrap();
+        assert!((3 * 16..=3 * 256).contains(&tokens));
+    }
+}
+
+#[test]
+fn growth_goes_as_far_as_the_model_takes_texts_and_has_no_steps_without_a_decoder() {
+    let place = Place::new();
+    beit3(&place);
+    let cases = lines(
+        &place,
+        "growth --checkpoint beit3 --threads 1 --texts 2 --repeats 1 --json",
+    );
+    let shapes: Vec<_> = cases
+        .iter()
+        .skip(1)
+        .map(|line| (line["stage"].as_str().unwrap(), line["src"].as_u64()))
+        .collect();
+    assert_eq!(
+        shapes,
+        [("encode", Some(16)), ("encode", Some(62)), ("ragged", None)]
+    );
+}
+
+#[test]
+fn the_table_of_growth_has_a_head_for_the_machine_and_one_for_the_cases() {
+    let place = Place::new();
+    t5(&place);
+    let ended = run(
+        &place,
+        "growth --checkpoint t5 --threads 1 --batch 2 --source-length 4 --new-tokens 1 --texts 1 --repeats 1 --quiet",
+    );
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<&str>> = ended
+        .stdout
+        .lines()
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    // The machine, an empty line, the head, a step, four lengths and the ragged batch.
+    assert_eq!(rows.len(), 2 + 1 + 1 + 1 + 4 + 1);
+    assert_eq!(rows[0], MACHINE_FIELDS[1..]);
+    assert!(rows[3..].iter().all(|row| row.len() == rows[3].len()));
+    assert_eq!(rows[3][..4], ["stage", "threads", "batch", "src"]);
+    assert_eq!(rows[4][..4], ["decode", "1", "2", "4"]);
+    assert_eq!(rows[9][..4], ["ragged", "1", "1", "-"]);
 }
 
 #[test]
@@ -339,6 +453,7 @@ fn what_cannot_be_measured_is_refused_and_told() {
         ended.stderr
     };
     assert_snapshot!("no_batch", refusal("decode --batch 1,0"));
+    assert_snapshot!("growth_over_no_batch", refusal("growth --batch 1,0"));
     assert_snapshot!("list_with_a_word", refusal("encode --source-length 64,long"));
     assert_snapshot!("other_dtype", refusal("decode --dtype int4"));
     assert_snapshot!("other_cache", refusal("decode --cache-dtype int4"));

@@ -3,6 +3,10 @@
 //! Prompts are random ids, as many as are asked for; answers have exactly the length that is asked for, since the tokens that
 //! would end them are never taken. Everything happens on the calling thread and on its rayon pool.
 
+mod growth;
+
+pub use growth::{decode_step, ragged_encoding, ragged_lengths};
+
 use crate::beam::{BeamParams, BeamSearch, Rules};
 use crate::beam_slots::BeamSlots;
 use crate::generation::Ends;
@@ -74,16 +78,11 @@ impl Case {
     /// Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators" (OOPSLA 2014).
     #[must_use]
     pub fn prompts(&self, config: &ModelConfig) -> Vec<Vec<TokenId>> {
-        let mut random = SplitMix(self.seed);
-        let limit = config.vocab_size.min(ID_LIMIT);
-        let first = FIRST_ID.min(limit.saturating_sub(1));
-        let mut id = || {
-            let place = random.next() % ((limit - first).max(1) as u64);
-            TokenId::try_from(first as u64 + place).unwrap_or_default()
-        };
-        (0..self.batch)
-            .map(|_| (0..self.source_length).map(|_| id()).collect())
-            .collect()
+        random_prompts(
+            config,
+            self.seed,
+            std::iter::repeat_n(self.source_length, self.batch),
+        )
     }
 
     fn encoder_batch(&self, config: &ModelConfig) -> Result<EncoderBatch, ForwardError> {
@@ -100,6 +99,24 @@ impl Case {
         let samples = samples.map(|(images, tokens)| EncoderSample { images, tokens });
         EncoderBatch::new(config, &samples.collect::<Vec<_>>())
     }
+}
+
+/// Makes a prompt of each length.
+fn random_prompts(
+    config: &ModelConfig,
+    seed: u64,
+    lengths: impl Iterator<Item = usize>,
+) -> Vec<Vec<TokenId>> {
+    let mut random = SplitMix(seed);
+    let limit = config.vocab_size.min(ID_LIMIT);
+    let first = FIRST_ID.min(limit.saturating_sub(1));
+    let mut id = || {
+        let place = random.next() % ((limit - first).max(1) as u64);
+        TokenId::try_from(first as u64 + place).unwrap_or_default()
+    };
+    lengths
+        .map(|length| (0..length).map(|_| id()).collect())
+        .collect()
 }
 
 struct SplitMix(u64);
@@ -124,11 +141,15 @@ impl SplitMix {
 /// # Errors
 /// [`MeasureError`] where the model does not take such a case.
 pub fn encoding(model: &Model, case: &Case) -> Result<f64, MeasureError> {
-    let batch = case.encoder_batch(model.config())?;
-    encode(model, &batch)?;
-    let times = (0..case.repeats).map(|_| {
+    time_encoding(model, &case.encoder_batch(model.config())?, case.repeats)
+}
+
+/// Times encoding a batch, after a run to warm up.
+fn time_encoding(model: &Model, batch: &EncoderBatch, repeats: usize) -> Result<f64, MeasureError> {
+    encode(model, batch)?;
+    let times = (0..repeats).map(|_| {
         let start = Instant::now();
-        encode(model, &batch)?;
+        encode(model, batch)?;
         Ok(start.elapsed().as_secs_f64())
     });
     Ok(median(times.collect::<Result<_, ForwardError>>()?))

@@ -1,6 +1,7 @@
 //! `multiway bench`: how fast a model encodes, decodes and loads on this machine, and how much faster it could be.
 
 mod args;
+mod growth;
 mod report;
 mod roofline;
 
@@ -17,6 +18,7 @@ use multiway_runtime::measure::{self, Case, MeasureError};
 use serde_json::{Value, json};
 
 use self::args::{CaseArgs, CommonArgs, LoadArgs, WritingArgs};
+use self::growth::GrowthArgs;
 use self::report::{Report, milliseconds, peak_memory_mb, rounded};
 use self::roofline::{KernelsArgs, RooflineArgs};
 use super::context::Context;
@@ -48,8 +50,10 @@ Examples:
   multiway bench encode --batch 1,8 --source-length 32 --json
   multiway bench load --checkpoint DIR
   multiway bench roofline --threads 2
+  multiway bench growth --checkpoint DIR --threads 2
 
 Start with `roofline`: it says what the machine can do, and which kernel is far from it.
+`growth` says how time grows with batch, prompts and threads, beside how it should.
 Prompts are random ids (and random pictures, where the model sees any), the same for the
 same --seed. Answers have exactly the length that is asked for: their end is never taken.
 A machine that does other work at the same time measures that too.";
@@ -122,6 +126,9 @@ enum BenchVerb {
     /// Measure what this machine can do, and print each kernel's share of it
     #[command(after_help = roofline::ROOFLINE_HELP)]
     Roofline(RooflineArgs),
+    /// Time steps and encodings as they grow, beside what this machine could take
+    #[command(after_help = growth::HELP)]
+    Growth(GrowthArgs),
 }
 
 impl BenchArgs {
@@ -133,6 +140,7 @@ impl BenchArgs {
             BenchVerb::Load(args) => args.common.json,
             BenchVerb::Kernels(args) => args.common.json,
             BenchVerb::Roofline(args) => args.kernels.common.json,
+            BenchVerb::Growth(args) => args.common.json,
         }
     }
 }
@@ -141,17 +149,21 @@ impl BenchArgs {
 pub(crate) fn run(context: &Context, args: BenchArgs) -> Outcome {
     let cores = || available_parallelism().map_or(1, usize::from);
     let threads = context.threads().unwrap_or_else(cores);
+    match args.verb {
+        BenchVerb::Encode(args) => on_threads(threads, || encode(context, &args)),
+        BenchVerb::Decode(args) => on_threads(threads, || decode(context, &args)),
+        BenchVerb::Load(args) => on_threads(threads, || load(context, &args)),
+        BenchVerb::Kernels(args) => on_threads(threads, || roofline::kernels(context, &args)),
+        BenchVerb::Roofline(args) => on_threads(threads, || roofline::run(context, &args)),
+        BenchVerb::Growth(args) => growth::run(context, threads, &args),
+    }
+}
+
+/// Does `work` with so many threads for kernels.
+fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let kernels = Arc::new(Pool::new(threads));
-    let measure = || match args.verb {
-        BenchVerb::Encode(args) => encode(context, &args),
-        BenchVerb::Decode(args) => decode(context, &args),
-        BenchVerb::Load(args) => load(context, &args),
-        BenchVerb::Kernels(args) => roofline::kernels(context, &args),
-        BenchVerb::Roofline(args) => roofline::run(context, &args),
-    };
-    pool.map_err(Failure::runtime)?
-        .install(|| kernels.install(measure))
+    pool.map_err(Failure::runtime)?.install(|| kernels.install(work))
 }
 
 fn encode(context: &Context, args: &CaseArgs) -> Outcome {

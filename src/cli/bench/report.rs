@@ -8,6 +8,9 @@ use crate::cli::output::{print_json, print_line};
 /// The width of a column of numbers, where its name is not longer.
 const NUMBER_WIDTH: usize = 9;
 
+/// The width of a column of lengths.
+const LENGTH_WIDTH: usize = 5;
+
 /// The width of a column of names.
 const NAME_WIDTH: usize = 18;
 
@@ -46,7 +49,8 @@ impl Report {
                 "engine" => format!("{cell:<8}"),
                 "model" | "kernel" | "shape" => format!("{cell:<NAME_WIDTH$}"),
                 "dtype" | "cache" | "stage" => format!("{cell:<6}"),
-                "threads" | "batch" | "src" | "pictures" | "beam" => {
+                "src" => format!("{cell:>LENGTH_WIDTH$}"),
+                "threads" | "batch" | "pictures" | "beam" => {
                     format!("{cell:>width$}", width = name.len())
                 }
                 _ => format!("{cell:>width$}", width = name.len().max(NUMBER_WIDTH)),

@@ -1,0 +1,98 @@
+//! How time grows: with the rows of a step, with the prompts that they look at, and with texts of different lengths.
+
+use super::{
+    Case, MeasureError, SplitMix, WARM_TOKENS, encode, random_prompts, time_encoding, write_likeliest,
+};
+use multiway_model::measure::median;
+use multiway_model::{EncoderBatch, EncoderSample, KvCache, Model};
+use std::ops::RangeInclusive;
+use std::time::Instant;
+
+/// Times the mean step of writing a case's answers, of one beam each: the median of the seconds. The prompts are encoded once.
+///
+/// # Errors
+/// [`MeasureError`] where the model does not take such a case, or writes no text.
+pub fn decode_step(model: &Model, case: &Case) -> Result<f64, MeasureError> {
+    let mut cache = KvCache::new(model, case.batch, case.new_tokens)?;
+    let memories = encode(model, &case.encoder_batch(model.config())?)?;
+    let mut run = |new_tokens: usize| -> Result<f64, MeasureError> {
+        let start = Instant::now();
+        write_likeliest(model, &memories, &mut cache, new_tokens)?;
+        let written = start.elapsed().as_secs_f64();
+        (0..cache.slots()).for_each(|slot| cache.clear(slot));
+        Ok(written / new_tokens.max(1) as f64)
+    };
+    run(WARM_TOKENS.min(case.new_tokens))?;
+    let times = (0..case.repeats).map(|_| run(case.new_tokens));
+    Ok(median(times.collect::<Result<_, _>>()?))
+}
+
+/// Draws so many lengths from a range, each as likely as another: the same for the same seed.
+#[must_use]
+pub fn ragged_lengths(texts: usize, range: RangeInclusive<usize>, seed: u64) -> Vec<usize> {
+    let (shortest, longest) = range.into_inner();
+    let count = longest.saturating_sub(shortest) as u64 + 1;
+    let mut random = SplitMix(seed);
+    let mut length = || shortest + usize::try_from(random.next() % count).unwrap_or_default();
+    (0..texts).map(|_| length()).collect()
+}
+
+/// Times encoding a batch of random texts of these lengths, as [`encoding`](super::encoding) does texts of one length: the median of
+/// the seconds.
+///
+/// # Errors
+/// [`MeasureError`] where the model does not take such a batch.
+pub fn ragged_encoding(
+    model: &Model,
+    lengths: &[usize],
+    seed: u64,
+    repeats: usize,
+) -> Result<f64, MeasureError> {
+    let prompts = random_prompts(model.config(), seed, lengths.iter().copied());
+    let samples = prompts.iter().map(|tokens| EncoderSample { images: &[], tokens });
+    let batch = EncoderBatch::new(model.config(), &samples.collect::<Vec<_>>())?;
+    time_encoding(model, &batch, repeats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use multiway_model::testing::{random_inference_model, tiny_config};
+
+    const CASE: Case = Case {
+        batch: 3,
+        source_length: 7,
+        pictures: 0,
+        beams: 1,
+        new_tokens: 9,
+        repeats: 2,
+        seed: 5,
+    };
+
+    #[test]
+    fn lengths_depend_on_the_seed_and_stay_within_the_range_both_ends_included() {
+        let lengths = ragged_lengths(200, 3..=6, 1);
+        assert_eq!(lengths, ragged_lengths(200, 3..=6, 1));
+        assert_ne!(lengths, ragged_lengths(200, 3..=6, 2));
+        let found: std::collections::BTreeSet<usize> = lengths.into_iter().collect();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [3, 4, 5, 6]);
+        assert_eq!(ragged_lengths(2, 8..=8, 1), [8, 8]);
+    }
+
+    #[test]
+    fn a_step_is_a_part_of_writing_the_answer() {
+        let model = random_inference_model(&tiny_config(), 3).unwrap();
+        assert!(decode_step(&model, &CASE).unwrap() > 0.0);
+        let new_tokens = 99;
+        let refused = decode_step(&model, &Case { new_tokens, ..CASE }).unwrap_err();
+        assert!(refused.to_string().contains("at most 24"), "{refused}");
+    }
+
+    #[test]
+    fn texts_of_different_lengths_are_encoded_together_and_too_long_ones_refused() {
+        let model = random_inference_model(&tiny_config(), 3).unwrap();
+        assert!(ragged_encoding(&model, &[1, 40, 7], 1, 2).unwrap() > 0.0);
+        let refused = ragged_encoding(&model, &[1, 41], 1, 1).unwrap_err();
+        assert!(refused.to_string().contains("at most 40"), "{refused}");
+    }
+}
