@@ -376,6 +376,13 @@ fn growth_measures_steps_and_encodings_on_one_thread_and_on_all_beside_a_predict
     }
 }
 
+/// The words of each row of what ended well and printed a table.
+fn table(ended: &Ended) -> Vec<Vec<&str>> {
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let rows = ended.stdout.lines();
+    rows.map(|row| row.split_whitespace().collect()).collect()
+}
+
 #[test]
 fn growth_goes_as_far_as_the_model_takes_texts_and_has_no_steps_without_a_decoder() {
     let place = Place::new();
@@ -403,12 +410,7 @@ fn the_table_of_growth_has_a_head_for_the_machine_and_one_for_the_cases() {
         &place,
         "growth --checkpoint t5 --threads 1 --batch 2 --source-length 4 --new-tokens 1 --texts 1 --repeats 1 --quiet",
     );
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    let rows: Vec<Vec<&str>> = ended
-        .stdout
-        .lines()
-        .map(|row| row.split_whitespace().collect())
-        .collect();
+    let rows = table(&ended);
     // The machine, an empty line, the head, a step, four lengths and the ragged batch.
     assert_eq!(rows.len(), 2 + 1 + 1 + 1 + 4 + 1);
     assert_eq!(rows[0], MACHINE_FIELDS[1..]);
@@ -426,12 +428,7 @@ fn a_table_has_a_row_for_each_case_under_the_names_of_its_columns() {
         &place,
         "decode --checkpoint t5 --batch 1,2 --new-tokens 2 --repeats 1 --quiet",
     );
-    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
-    let rows: Vec<Vec<&str>> = ended
-        .stdout
-        .lines()
-        .map(|row| row.split_whitespace().collect())
-        .collect();
+    let rows = table(&ended);
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[0], CASE_FIELDS);
     assert!(rows.iter().all(|row| row.len() == CASE_FIELDS.len()));

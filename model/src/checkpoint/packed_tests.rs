@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
+use super::tests::with_header;
 use super::*;
 use crate::kernels::{PackedLinear, WeightType};
 use crate::layers::Weights;
@@ -169,17 +170,7 @@ fn weights_that_lie_apart_are_joined_in_a_copy() {
 
 /// A packed weights file whose header has been edited as JSON.
 fn edited(weights: WeightType, edit: impl FnOnce(&mut Map<String, Value>)) -> Vec<u8> {
-    let file = file(&packed(&tiny_config(), weights));
-    let header = header::parse(&file).unwrap();
-    let mut json = serde_json::from_slice(&file[8..header.data]).unwrap();
-    edit(&mut json);
-    let json = serde_json::to_vec(&json).unwrap();
-    [
-        &(json.len() as u64).to_le_bytes()[..],
-        &json,
-        &file[header.data..],
-    ]
-    .concat()
+    with_header(&file(&packed(&tiny_config(), weights)), edit)
 }
 
 fn refusal(weights: Vec<u8>) -> String {

@@ -50,8 +50,15 @@ fn weights_file(header: &str, data: usize) -> Vec<u8> {
 
 /// A saved weights file whose header has been edited as JSON.
 fn edited(edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Vec<u8> {
-    let file = saved_weights();
-    let header = header::parse(&file).unwrap();
+    with_header(&saved_weights(), edit)
+}
+
+/// A weights file whose header has been edited as JSON.
+pub(super) fn with_header(
+    file: &[u8],
+    edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+) -> Vec<u8> {
+    let header = header::parse(file).unwrap();
     let mut json = serde_json::from_slice(&file[8..header.data]).unwrap();
     edit(&mut json);
     let json = serde_json::to_vec(&json).unwrap();

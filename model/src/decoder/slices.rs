@@ -7,6 +7,7 @@ use super::{Decoder, DecoderBatch, DecoderLayer, DecoderRow};
 use crate::error::ForwardError;
 use crate::kernels::access::{is_cpu_f32, with_slice};
 use crate::kernels::attend::{Bias, Queries, Seen};
+use crate::kernels::pool;
 use crate::kernels::rows::Layout;
 use crate::layers::norm::Norm;
 use crate::memory::{KvCache, PromptMemory, Scratch};
@@ -72,7 +73,7 @@ impl Decoder {
             layer
                 .ffn
                 .forward_into(normed, rows.len(), [wide, hidden], added)?; // [B, D]
-            add(x, added);
+            pool::add(x, added);
         }
         let Scratch { x, normed, .. } = scratch;
         self.norm.forward_into(x, 0, normed)?; // [B, D]
@@ -179,7 +180,7 @@ impl DecoderLayer {
         let bias = bias.as_ref().map(|bias| bias as &Bias);
         hidden.resize(rows * d, 0.0); // [B, D]
         Queries::new(wide, 3 * d, d, &self.scoring).attend(longest, scores, hidden, &seen, bias)?;
-        let gathered = inner(self.self_inner_norm.as_ref(), hidden, normed)?; // [B, D]
+        let gathered = Norm::where_any(self.self_inner_norm.as_ref(), hidden, 0, normed)?; // [B, D]
         out.forward_into(gathered, rows, added) // [B, D]
     }
 
@@ -199,18 +200,7 @@ impl DecoderLayer {
         let d = wide.len() / rows.len().max(1);
         hidden.resize(rows.len() * d, 0.0); // [B, H Dh]
         PromptMemory::attend_into(rows, index, wide, &self.cross_scoring, (scores, hidden))?;
-        let gathered = inner(self.cross_inner_norm.as_ref(), hidden, normed)?; // [B, H Dh]
+        let gathered = Norm::where_any(self.cross_inner_norm.as_ref(), hidden, 0, normed)?; // [B, H Dh]
         self.cross.out.forward_into(gathered, rows.len(), added) // [B, D]
     }
-}
-
-fn inner<'a>(norm: Option<&Norm>, x: &'a [f32], normed: &'a mut Vec<f32>) -> Result<&'a [f32]> {
-    match norm {
-        Some(norm) => norm.forward_into(x, 0, normed).map(|()| normed.as_slice()),
-        None => Ok(x),
-    }
-}
-
-fn add(x: &mut [f32], added: &[f32]) {
-    x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
 }

@@ -400,13 +400,7 @@ impl EncoderLayer {
             hidden,
             added,
         } = scratch;
-        let gathered = match &self.inner_norm {
-            Some(norm) => {
-                norm.forward_into(attended, split, normed)?; // [n, H Dh]
-                normed.as_slice()
-            }
-            None => attended,
-        };
+        let gathered = Norm::where_any(self.inner_norm.as_ref(), attended, split, normed)?; // [n, H Dh]
         added.resize(x.len(), 0.0); // [n, D]
         self.projections.out_into(gathered, [count, split], added)?;
         self.ffn_norm.add_forward_into(x, added, split, normed)?; // [n, D]

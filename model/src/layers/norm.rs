@@ -59,6 +59,19 @@ impl Norm {
         })
     }
 
+    /// Normalises rows as [`Norm::forward_into`] does where there is a norm, and returns them; else returns `x`.
+    pub(crate) fn where_any<'a>(
+        norm: Option<&Self>,
+        x: &'a [f32],
+        split: usize,
+        y: &'a mut Vec<f32>,
+    ) -> Result<&'a [f32]> {
+        match norm {
+            Some(norm) => norm.forward_into(x, split, y).map(|()| y.as_slice()),
+            None => Ok(x),
+        }
+    }
+
     /// Adds to rows `[rows, D]`, and normalises them into `y` as [`Norm::forward_into`] does.
     pub(crate) fn add_forward_into(
         &self,
