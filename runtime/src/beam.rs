@@ -72,6 +72,7 @@ pub(crate) struct BeamSearch {
 /// A continuation that is looked at.
 struct Candidate {
     score: f32,
+    log_probability: f32,
     parent: usize,
     token: TokenId,
 }
@@ -97,10 +98,17 @@ impl BeamSearch {
         &self.beams
     }
 
-    /// Takes the log-probabilities `[V]` of the next token of each beam, and tells which beam each new one continues.
+    /// Tells how many of the likeliest next tokens of each beam can matter: as many as there are beams, and as many again for
+    /// each way in which an answer can end, so that at least `width` of them go on.
+    pub(crate) fn looked_at(&self) -> usize {
+        (1 + self.params.ends.len()) * self.params.width
+    }
+
+    /// Takes the likeliest next tokens of each beam, [`BeamSearch::looked_at`] at least where there are as many, with their
+    /// log-probabilities, and tells which beam each new one continues.
     ///
     /// Nothing where no continuation is possible at all.
-    pub(crate) fn advance(&mut self, rows: &[Vec<f32>]) -> Option<Vec<usize>> {
+    pub(crate) fn advance(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Option<Vec<usize>> {
         let candidates = self.candidates(rows);
         if candidates.is_empty() {
             return None;
@@ -108,13 +116,13 @@ impl BeamSearch {
         let length = self.beams.first().map_or(0, |beam| beam.tokens.len()) + 1;
         let full = length >= self.params.max_new_tokens;
         if self.params.rules == Rules::Beit3 {
-            return Some(self.advance_beit3(&candidates, rows, length));
+            return Some(self.advance_beit3(&candidates, length));
         }
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
         let is_open = self.can_improve && !self.is_full_and_early();
         self.all_ended = true;
         for (rank, candidate) in candidates.iter().enumerate() {
-            let beam = self.continued(candidate, rows);
+            let beam = self.continued(candidate);
             if full || self.params.ends.contains(candidate.token) {
                 if rank < self.params.width && is_open {
                     let cut = !self.params.ends.contains(candidate.token);
@@ -134,7 +142,7 @@ impl BeamSearch {
     }
 
     /// Does the same by the other rules.
-    fn advance_beit3(&mut self, candidates: &[Candidate], rows: &[Vec<f32>], length: usize) -> Vec<usize> {
+    fn advance_beit3(&mut self, candidates: &[Candidate], length: usize) -> Vec<usize> {
         let full = length >= self.params.max_new_tokens;
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
         let best = candidates.first().map_or(f32::NEG_INFINITY, |best| best.score);
@@ -148,7 +156,7 @@ impl BeamSearch {
             return parents;
         }
         for candidate in candidates {
-            let mut beam = self.continued(candidate, rows);
+            let mut beam = self.continued(candidate);
             if full || self.params.ends.contains(candidate.token) {
                 if let Some(last) = beam.tokens.last_mut() {
                     *last = self.params.ends.first();
@@ -168,13 +176,13 @@ impl BeamSearch {
     }
 
     /// Makes the beam that a candidate stands for.
-    fn continued(&self, candidate: &Candidate, rows: &[Vec<f32>]) -> Beam {
-        let Candidate { score, parent, token } = *candidate;
-        let parent_beam = self.beams.get(parent);
+    fn continued(&self, candidate: &Candidate) -> Beam {
+        let Candidate { score, token, .. } = *candidate;
+        let parent_beam = self.beams.get(candidate.parent);
         let mut tokens = parent_beam.map_or_else(Vec::new, |beam| beam.tokens.clone());
         let mut log_probabilities = parent_beam.map_or_else(Vec::new, |beam| beam.log_probabilities.clone());
         tokens.push(token);
-        log_probabilities.extend(rows.get(parent).and_then(|row| row.get(token as usize)));
+        log_probabilities.push(candidate.log_probability);
         Beam {
             tokens,
             log_probabilities,
@@ -221,26 +229,22 @@ impl BeamSearch {
         self.is_full() && self.params.early_stopping == EarlyStopping::AtOnce
     }
 
-    /// Lists the best continuations of all beams, the best first: as many as there are beams, and as many again for each
-    /// way in which one can end, so that at least `width` of them go on.
-    fn candidates(&self, rows: &[Vec<f32>]) -> Vec<Candidate> {
+    /// Lists the best continuations of all beams, the best first.
+    fn candidates(&self, rows: &[Vec<(TokenId, f32)>]) -> Vec<Candidate> {
         let all = self.beams.iter().zip(rows).enumerate();
         let mut all: Vec<Candidate> = all
             .flat_map(|(parent, (beam, row))| {
-                let row = (0..).zip(row).filter(|(_, value)| value.is_finite());
+                let row = row.iter().filter(|(_, value)| value.is_finite());
                 row.map(move |(token, value)| Candidate {
                     score: beam.score + value,
+                    log_probability: *value,
                     parent,
-                    token,
+                    token: *token,
                 })
             })
             .collect();
-        let wanted = (1 + self.params.ends.len()) * self.params.width;
-        if wanted < all.len() {
-            all.select_nth_unstable_by(wanted, best_first);
-            all.truncate(wanted);
-        }
         all.sort_unstable_by(best_first);
+        all.truncate(self.looked_at());
         all
     }
 
@@ -268,6 +272,7 @@ fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use multiway_model::kernels::Ranking;
     use proptest::prelude::*;
 
     const END: TokenId = 1;
@@ -288,7 +293,10 @@ mod tests {
     fn search(params: BeamParams, table: &[Vec<f32>]) -> Vec<Finished> {
         let mut search = BeamSearch::new(params);
         while !search.is_done() {
-            let row = |beam: &Beam| table[beam.tokens.last().map_or(0, |token| *token as usize)].clone();
+            let row = |beam: &Beam| {
+                let row = &table[beam.tokens.last().map_or(0, |token| *token as usize)];
+                Ranking::of(row, search.looked_at()).highest
+            };
             let rows: Vec<_> = search.beams().iter().map(row).collect();
             search.advance(&rows).unwrap();
         }

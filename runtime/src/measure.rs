@@ -9,10 +9,11 @@ pub use growth::{decode_step, ragged_encoding, ragged_lengths};
 
 use crate::beam::{BeamParams, BeamSearch, Rules};
 use crate::beam_slots::BeamSlots;
+use crate::engine::log_probabilities;
 use crate::generation::Ends;
 use crate::request::EarlyStopping;
-use crate::sampling::{LogNormalizer, likeliest};
 use crate::tokenizer::TokenId;
+use multiway_model::kernels::{Ranking, rank_rows};
 use multiway_model::measure::median;
 use multiway_model::{
     DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, ForwardError, KvCache, Model, ModelConfig,
@@ -234,7 +235,7 @@ fn write_likeliest(
 ) -> Result<Vec<Vec<TokenId>>, MeasureError> {
     let start = model.config().decoder_start_token_id;
     let mut answers = vec![Vec::with_capacity(new_tokens); memories.len()];
-    let mut logits = Vec::new();
+    let mut step = Step::default();
     for _ in 0..new_tokens {
         let last = |answer: &Vec<TokenId>| answer.last().copied().unwrap_or(start);
         let rows = memories.iter().zip(&answers).enumerate();
@@ -244,10 +245,10 @@ fn write_likeliest(
             memory,
         });
         let rows: Vec<_> = rows.collect();
-        let logits = step(model, &rows, cache, &mut logits)?; // [B][V]
-        for (answer, row) in answers.iter_mut().zip(logits) {
-            let token = likeliest(row).ok_or(MeasureError::NotFinite)?;
-            answer.push(TokenId::try_from(token).unwrap_or_default());
+        let rankings = step.advance(model, &rows, cache, 1)?;
+        for (answer, ranking) in answers.iter_mut().zip(rankings) {
+            let likeliest = ranking.highest.first().filter(|_| ranking.log_total.is_some());
+            answer.push(likeliest.ok_or(MeasureError::NotFinite)?.0);
         }
     }
     Ok(answers)
@@ -277,7 +278,7 @@ fn search(
             (BeamSearch::new(params.clone()), BeamSlots::new(slots))
         })
         .collect();
-    let mut logits = Vec::new();
+    let mut step = Step::default();
     for _ in 0..new_tokens {
         let mut rows = Vec::with_capacity(memories.len() * beams);
         for ((search, slots), memory) in searches.iter().zip(memories) {
@@ -293,10 +294,12 @@ fn search(
                 }
             }));
         }
-        let mut logits = step(model, &rows, cache, &mut logits)?; // [B * beams][V]
+        let count = searches.iter().map(|(search, _)| search.looked_at()).max();
+        let rankings = step.advance(model, &rows, cache, count.unwrap_or_default())?;
+        let mut rankings = rankings.iter(); // [B * beams]
         for (search, slots) in &mut searches {
-            let rows = logits.by_ref().take(search.beams().len());
-            let rows = rows.map(|row| Some(LogNormalizer::of(row)?.log_probabilities(row)));
+            let rows = rankings.by_ref().take(search.beams().len());
+            let rows = rows.map(log_probabilities);
             let rows = rows.collect::<Option<Vec<_>>>().ok_or(MeasureError::NotFinite)?;
             let parents = search.advance(&rows).ok_or(MeasureError::NotFinite)?;
             for (from, to) in slots.advance(&parents) {
@@ -309,21 +312,40 @@ fn search(
     Ok(tokens.map(Option::unwrap_or_default).collect())
 }
 
-/// Advances rows by one token, and returns the logits of each, with that of the closing token out of reach.
-fn step<'a>(
-    model: &Model,
-    rows: &[DecoderRow],
-    cache: &mut KvCache,
-    logits: &'a mut Vec<f32>,
-) -> Result<std::slice::ChunksExact<'a, f32>, ForwardError> {
-    model.decode_step_into(&DecoderBatch { rows }, cache, logits)?; // [B * V]
-    let width = (logits.len() / rows.len().max(1)).max(1);
-    for row in logits.chunks_exact_mut(width) {
-        if let Some(end) = row.get_mut(model.config().eos_token_id as usize) {
-            *end = f32::NEG_INFINITY;
+/// The memory of a step, used again by the next.
+#[derive(Debug, Default)]
+struct Step {
+    logits: Vec<f32>,
+    counts: Vec<Option<usize>>,
+    rankings: Vec<Ranking>,
+}
+
+impl Step {
+    /// Advances rows by one token, and returns the likeliest of the next of each, with the closing token out of reach.
+    fn advance(
+        &mut self,
+        model: &Model,
+        rows: &[DecoderRow],
+        cache: &mut KvCache,
+        count: usize,
+    ) -> Result<&[Ranking], ForwardError> {
+        let Self {
+            logits,
+            counts,
+            rankings,
+        } = self;
+        model.decode_step_into(&DecoderBatch { rows }, cache, logits)?; // [B * V]
+        let width = (logits.len() / rows.len().max(1)).max(1);
+        for row in logits.chunks_exact_mut(width) {
+            if let Some(end) = row.get_mut(model.config().eos_token_id as usize) {
+                *end = f32::NEG_INFINITY;
+            }
         }
+        counts.clear();
+        counts.resize(rows.len(), Some(count));
+        rank_rows(logits, width, width, counts, rankings);
+        Ok(rankings)
     }
-    Ok(logits.chunks_exact(width))
 }
 
 #[cfg(test)]
@@ -414,12 +436,10 @@ mod tests {
                     slot: 0,
                     memory: &memories[0],
                 }];
-                let mut logits = Vec::new();
-                let row = step(&model, &rows, &mut cache, &mut logits)
-                    .unwrap()
-                    .next()
-                    .unwrap();
-                sum += LogNormalizer::of(row).unwrap().log_probabilities(row)[*token as usize];
+                let mut step = Step::default();
+                let rankings = step.advance(&model, &rows, &mut cache, usize::MAX);
+                let likeliest = log_probabilities(&rankings.unwrap()[0]).unwrap();
+                sum += likeliest.iter().find(|(id, _)| id == token).unwrap().1;
                 last = *token;
             }
             sum

@@ -4,9 +4,9 @@ use crate::request::SamplingParams;
 use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
 use crate::truncation::{Candidate, Truncation};
+use multiway_model::kernels::Ranking;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::cmp::Ordering;
 use std::hash::{BuildHasher, RandomState};
 
 /// How many 32-bit words of the random stream each step owns: one ChaCha block.
@@ -53,17 +53,28 @@ impl Sampler {
         self.random.set_stream(stream);
     }
 
+    /// Tells how many of the likeliest tokens must be known to choose one.
+    pub(crate) fn ranks(&self) -> usize {
+        let chosen = usize::from(self.temperature <= 0.0);
+        self.top_log_probabilities.max(chosen)
+    }
+
     /// Chooses a token from the logits `[V]` of a step; nothing where the logits are not numbers.
     pub(crate) fn sample(&mut self, logits: &[f32], step: usize) -> Option<Choice> {
-        let normalizer = LogNormalizer::of(logits)?;
+        self.choose(logits, &Ranking::of(logits, self.ranks()), step)
+    }
+
+    /// Does the same where the likeliest logits are known, [`Sampler::ranks`] of them at least.
+    pub(crate) fn choose(&mut self, logits: &[f32], ranking: &Ranking, step: usize) -> Option<Choice> {
+        ranking.log_total?;
         let id = if self.temperature > 0.0 {
-            self.draw(logits, step)
+            self.draw(logits, step)?
         } else {
-            likeliest(logits).and_then(|id| TokenId::try_from(id).ok())
-        }?;
+            ranking.highest.first()?.0
+        };
         Some(Choice {
             id,
-            log_probability: normalizer.log_probability(logits, id as usize)?,
+            log_probability: ranking.log_probability(*logits.get(id as usize)?)?,
         })
     }
 
@@ -71,22 +82,23 @@ impl Sampler {
     ///
     /// Of tokens that are equally likely the one of the lower id comes first, as it is taken first.
     pub(crate) fn alternatives(&self, logits: &[f32]) -> Vec<Alternative> {
-        let count = self.top_log_probabilities;
-        if count == 0 {
-            return Vec::new();
+        match self.top_log_probabilities {
+            0 => Vec::new(),
+            count => self.alternatives_of(&Ranking::of(logits, count)),
         }
-        let Some(normalizer) = LogNormalizer::of(logits) else {
-            return Vec::new();
-        };
-        let alternative = |id: &usize| {
+    }
+
+    /// Does the same where the likeliest are known.
+    pub(crate) fn alternatives_of(&self, ranking: &Ranking) -> Vec<Alternative> {
+        let alternative = |(id, logit): &(TokenId, f32)| {
+            let log_probability = ranking.log_probability(*logit).filter(|p| p.is_finite())?;
             Some(Alternative {
-                id: TokenId::try_from(*id).ok()?,
-                log_probability: normalizer
-                    .log_probability(logits, *id)
-                    .filter(|p| p.is_finite())?,
+                id: *id,
+                log_probability,
             })
         };
-        highest(logits, count).iter().filter_map(alternative).collect()
+        let first = ranking.highest.iter().take(self.top_log_probabilities);
+        first.filter_map(alternative).collect()
     }
 
     fn draw(&mut self, logits: &[f32], step: usize) -> Option<TokenId> {
@@ -115,73 +127,6 @@ impl Sampler {
         self.random.set_word_pos(WORDS_PER_STEP * step as u128);
         // 53 bits, as many as the number has.
         (self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
-/// Orders logits, the highest first, and what is not a number last.
-pub(crate) fn descending(a: f32, b: f32) -> Ordering {
-    let number = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
-    number(b).total_cmp(&number(a))
-}
-
-/// Orders ids by their logits, the highest first; equal ones by id.
-fn by_logit(logits: &[f32], a: usize, b: usize) -> Ordering {
-    let logit = |id: usize| logits.get(id).copied().unwrap_or(f32::NEG_INFINITY);
-    descending(logit(a), logit(b)).then(a.cmp(&b))
-}
-
-/// Lists the ids of the `count` highest logits, the highest first.
-pub(crate) fn highest(logits: &[f32], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    let order_of = |a: &usize, b: &usize| by_logit(logits, *a, *b);
-    if count < order.len() {
-        order.select_nth_unstable_by(count, order_of);
-        order.truncate(count);
-    }
-    order.sort_unstable_by(order_of);
-    order
-}
-
-/// Finds the highest of some logits, of equal ones the first.
-pub(crate) fn likeliest(logits: &[f32]) -> Option<usize> {
-    (0..logits.len()).min_by(|a, b| by_logit(logits, *a, *b))
-}
-
-/// The logarithm of the sum of exponentials, which turns logits into log-probabilities.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LogNormalizer(f64);
-
-impl LogNormalizer {
-    /// Sums in a fixed order; nothing where no logit is finite or one is not a number.
-    pub(crate) fn of(logits: &[f32]) -> Option<Self> {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if !highest.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
-            return None;
-        }
-        let sum: f64 = logits
-            .iter()
-            .map(|logit| f64::from((logit - highest).exp()))
-            .sum();
-        Some(Self(f64::from(highest) + sum.ln()))
-    }
-
-    /// Returns the log-probabilities of all ids, `[V]`.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "log-probabilities are given out in 32 bits"
-    )]
-    pub(crate) fn log_probabilities(self, logits: &[f32]) -> Vec<f32> {
-        let one = |logit: &f32| (f64::from(*logit) - self.0) as f32;
-        logits.iter().map(one).collect()
-    }
-
-    /// Returns the log-probability of one id.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "log-probabilities are given out in 32 bits"
-    )]
-    pub(crate) fn log_probability(self, logits: &[f32], id: usize) -> Option<f32> {
-        logits.get(id).map(|logit| (f64::from(*logit) - self.0) as f32)
     }
 }
 

@@ -5,8 +5,8 @@
 //! typical, token always stays.
 
 use crate::request::SamplingParams;
-use crate::sampling::{descending, highest};
 use crate::tokenizer::TokenId;
+use multiway_model::kernels::Ranking;
 use std::cmp::Ordering;
 
 /// How many are put into order at first where nobody knows how many will be needed.
@@ -51,9 +51,8 @@ impl Truncation {
             weight: weight(logit),
         };
         let mut candidates: Vec<Candidate> = if self.top_k < logits.len() {
-            let first = highest(logits, self.top_k).into_iter();
-            let known = |id: usize| Some((TokenId::try_from(id).ok()?, *logits.get(id)?));
-            first.filter_map(known).map(candidate).collect()
+            let first = Ranking::of(logits, self.top_k).highest;
+            first.into_iter().map(candidate).collect()
         } else {
             (0..).zip(logits.iter().copied()).map(candidate).collect()
         };
@@ -66,6 +65,12 @@ impl Truncation {
         keep_plausible(candidates, self.min_p);
         keep_typical(candidates, self.typical_p);
     }
+}
+
+/// Orders logits, the highest first, and what is not a number last.
+fn descending(a: f32, b: f32) -> Ordering {
+    let number = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
+    number(b).total_cmp(&number(a))
 }
 
 /// Keeps the likeliest tokens that together reach a share of the total weight, and puts them into order.

@@ -1,6 +1,7 @@
 //! Cross-entropy over a vocabulary, forward and backward, without a second copy of the logits.
 
 use super::access::{slice, with_slice};
+use super::rank::log_total;
 use super::simd::{exp, multiversion};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::sync::Arc;
@@ -13,20 +14,10 @@ pub(crate) struct CrossEntropy {
     pub(crate) smoothing: f32,
 }
 
-multiversion! {
-    /// Returns the logarithm of the sum of exponentials.
-    pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut lanes = [0.0f32; 16];
-        let (chunks, rest) = row.as_chunks::<16>();
-        for chunk in chunks {
-            for i in 0..16 {
-                lanes[i] += exp(chunk[i] - max);
-            }
-        }
-        let tail: f32 = rest.iter().map(|x| exp(x - max)).sum();
-        max + (lanes.iter().sum::<f32>() + tail).ln()
-    }
+/// Returns the logarithm of the sum of exponentials.
+#[expect(clippy::cast_possible_truncation, reason = "the numbers are f32")]
+fn log_sum_exp(row: &[f32]) -> f32 {
+    log_total(row).map_or(f32::NAN, |total| total as f32)
 }
 
 multiversion! {

@@ -11,6 +11,7 @@ mod linear;
 mod loss;
 pub(crate) mod norm;
 pub(crate) mod pool;
+mod rank;
 pub(crate) mod rotary;
 pub(crate) mod rows;
 pub(crate) mod simd;
@@ -19,6 +20,7 @@ pub(crate) mod tile;
 pub(crate) use linear::{LAYOUT, SharedBytes};
 pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
+pub use rank::{Ranking, rank_rows};
 pub use rows::CacheType;
 
 use candle_core::{Result, Tensor};
@@ -42,13 +44,6 @@ pub fn cross_entropy(
         smoothing,
     };
     logits.contiguous()?.apply_op1(operation)
-}
-
-/// Returns log softmax(row)\[index\] for one row of logits.
-#[must_use]
-pub fn log_probability(row: &[f32], index: usize) -> f32 {
-    row.get(index)
-        .map_or(f32::NEG_INFINITY, |x| x - loss::log_sum_exp(row))
 }
 
 #[cfg(test)]

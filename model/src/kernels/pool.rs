@@ -370,6 +370,16 @@ impl<T> Shares<T> {
     }
 }
 
+/// Calls `task` with each item and its number.
+pub(crate) fn for_each_item<T: Send>(items: &mut [T], task: &(dyn Fn(usize, &mut T) + Sync)) {
+    let shares = Shares(items.as_mut_ptr(), items.len());
+    for_each(items.len(), &|index| {
+        // SAFETY: each task is done once, and parts of different numbers are disjoint.
+        let part = unsafe { shares.part(index, 1) };
+        part.iter_mut().for_each(|item| task(index, item));
+    });
+}
+
 /// What is done with a part of a slice, and the part of another beside it.
 type ChunkTask<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
 

@@ -4,10 +4,11 @@ use super::choices::ChoiceTrie;
 use super::closing::{Closing, Step};
 use super::compiled::CompiledGrammar;
 use crate::generation::Ends;
-use crate::sampling::{Choice, LogNormalizer, Sampler};
+use crate::sampling::{Choice, Sampler};
 use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
 use llguidance::Matcher;
+use multiway_model::kernels::Ranking;
 use std::sync::Arc;
 
 /// How many of the likeliest tokens are looked at where one was drawn that there is no room for.
@@ -272,22 +273,14 @@ impl Allowed {
     }
 
     fn log_probability(&self, id: TokenId) -> Option<f32> {
-        LogNormalizer::of(&self.logits)?.log_probability(&self.logits, self.place(id)?)
+        Ranking::of(&self.logits, 0).log_probability(self.logit(id)?)
     }
 
-    /// Lists the likeliest, in no order; earlier ones of equals.
+    /// Lists the likeliest; earlier ones of equals.
     fn likeliest(&self, count: usize) -> Vec<TokenId> {
-        let mut order: Vec<(TokenId, f32)> = self
-            .ids
-            .iter()
-            .copied()
-            .zip(self.logits.iter().copied())
-            .collect();
-        if count < order.len() {
-            order.select_nth_unstable_by(count, |(a, p), (b, q)| q.total_cmp(p).then(a.cmp(b)));
-            order.truncate(count);
-        }
-        order.into_iter().map(|(id, _)| id).collect()
+        let highest = Ranking::of(&self.logits, count).highest;
+        let id = |(place, _): (u32, f32)| self.ids.get(place as usize).copied();
+        highest.into_iter().filter_map(id).collect()
     }
 }
 

@@ -15,6 +15,7 @@ mod meters;
 mod reading;
 mod replica;
 mod reuse;
+mod row;
 mod samples;
 mod scoring;
 mod search;
@@ -27,6 +28,7 @@ mod tests;
 mod worker;
 
 pub use builder::EngineBuilder;
+pub(crate) use reading::log_probabilities;
 pub use stats::EngineStats;
 pub use worker::Shutdown;
 

@@ -1,8 +1,8 @@
 //! What a request wants of its encoded prompt.
 
-use crate::sampling::LogNormalizer;
 use crate::stream::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
+use multiway_model::kernels::Ranking;
 use multiway_model::{ProcessedImage, PromptMemory};
 use sha2::{Digest as _, Sha256};
 
@@ -64,16 +64,14 @@ pub(crate) enum Read {
 
 /// Finds the likeliest ids with their log-probabilities, the likeliest first; nothing where the logits are no numbers.
 pub(super) fn likeliest(logits: &[f32], count: usize) -> Option<Vec<(u32, f32)>> {
-    let normalizer = LogNormalizer::of(logits)?;
-    let all = normalizer.log_probabilities(logits);
-    let mut order: Vec<(u32, f32)> = (0..).zip(all).collect();
-    let likelier_first = |(a, p): &(u32, f32), (b, q): &(u32, f32)| q.total_cmp(p).then(a.cmp(b));
-    if count < order.len() {
-        order.select_nth_unstable_by(count, likelier_first);
-        order.truncate(count);
-    }
-    order.sort_unstable_by(likelier_first);
-    Some(order)
+    log_probabilities(&Ranking::of(logits, count))
+}
+
+/// Turns the highest logits of a row into log-probabilities; nothing where the logits are no numbers.
+pub(crate) fn log_probabilities(ranking: &Ranking) -> Option<Vec<(u32, f32)>> {
+    let one = |(id, logit): &(u32, f32)| Some((*id, ranking.log_probability(*logit)?));
+    ranking.log_total?;
+    ranking.highest.iter().map(one).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Several answers to one prompt, each drawn by itself.
 
 use super::Engine;
+use super::row::Row;
 use super::scoring::CacheChanges;
 use super::sequence::Sequence;
 use super::worker::Work;
@@ -142,13 +143,18 @@ impl Samples {
         self.running.iter().take(count).filter_map(row).collect()
     }
 
-    /// Takes the logits of the rows, `[B, V]`, one slice each. Where one sample fails, all do.
-    pub(crate) fn advance(&mut self, logits: &[&[f32]]) -> Result<SamplesStep, String> {
+    /// Tells how many of the likeliest tokens each row must know: all have the same settings.
+    pub(crate) fn ranks(&self) -> Option<usize> {
+        self.running.first().and_then(|sample| sample.sequence.ranks())
+    }
+
+    /// Takes the logits of the rows. Where one sample fails, all do.
+    pub(crate) fn advance(&mut self, rows: &[Row<'_>]) -> Result<SamplesStep, String> {
         let was_shared = self.is_shared;
         let mut written = 0;
         for (row, sample) in self.running.iter_mut().enumerate() {
-            let logits = logits.get(if was_shared { 0 } else { row });
-            sample.reason = sample.sequence.advance(logits.copied().unwrap_or_default())?;
+            let next = rows.get(if was_shared { 0 } else { row });
+            sample.reason = sample.sequence.advance(next.copied().unwrap_or_default())?;
             written += usize::from(sample.sequence.new_tokens() > 0);
         }
         self.is_shared = written == 0;

@@ -1,7 +1,7 @@
 //! Ranking given answers against one encoded prompt.
 
+use super::row::Row;
 use crate::error::RequestError;
-use crate::sampling::LogNormalizer;
 use crate::stream::Score;
 use crate::tokenizer::TokenId;
 use std::ops::Range;
@@ -93,13 +93,18 @@ impl Scoring {
         self.groups.iter().filter_map(row).collect()
     }
 
-    /// Takes the logits of the rows, `[B, V]`, one slice each.
-    pub(crate) fn advance(&mut self, logits: &[&[f32]]) -> Result<CacheChanges, String> {
+    /// Tells how many of the likeliest tokens must be known: none, but for what their log-probabilities are told by.
+    pub(crate) fn ranks(&self) -> Option<usize> {
+        (self.depth >= self.prefix).then_some(0)
+    }
+
+    /// Takes the logits of the rows.
+    pub(crate) fn advance(&mut self, logits: &[Row<'_>]) -> Result<CacheChanges, String> {
         let mut changes = CacheChanges::default();
         let mut next = Vec::new();
         let groups = std::mem::take(&mut self.groups);
-        for (group, logits) in groups.into_iter().zip(logits) {
-            self.note(group.clone(), logits)?;
+        for (group, row) in groups.into_iter().zip(logits) {
+            self.note(group.clone(), *row)?;
             for part in self.split(group.clone()) {
                 if part.start != group.start {
                     changes
@@ -163,18 +168,17 @@ impl Scoring {
     }
 
     /// Notes the log-probability of the next token of each member of a group.
-    fn note(&mut self, group: Range<usize>, logits: &[f32]) -> Result<(), String> {
+    fn note(&mut self, group: Range<usize>, row: Row<'_>) -> Result<(), String> {
         if self.depth < self.prefix {
             return Ok(());
         }
-        let normalizer = LogNormalizer::of(logits);
+        let ranking = row.ranking(0);
         for member in group {
             let token = self
                 .token(member, self.depth)
                 .and_then(|token| usize::try_from(token).ok());
-            let value = normalizer
-                .zip(token)
-                .and_then(|(n, token)| n.log_probability(logits, token));
+            let logit = token.and_then(|token| row.logits.get(token));
+            let value = logit.and_then(|logit| ranking.log_probability(*logit));
             match (value, self.log_probabilities.get_mut(member)) {
                 (Some(value), Some(log_probabilities)) => log_probabilities.push(value),
                 _ => {

@@ -1,5 +1,7 @@
 //! One answer searched for with several beams.
 
+use super::reading::log_probabilities;
+use super::row::Row;
 use super::scoring::CacheChanges;
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::beam_slots::BeamSlots;
@@ -7,11 +9,11 @@ use crate::error::RequestError;
 use crate::generation::Ends;
 use crate::logits::LogitsProcessor;
 use crate::request::Prepared;
-use crate::sampling::LogNormalizer;
 use crate::stop::StopMatcher;
 use crate::stream::{Ended, Events, FinishReason, Hypothesis, Timings, Usage, Written};
 use crate::tokenizer::{TokenId, Tokenizer};
 use multiway_model::ModelConfig;
+use multiway_model::kernels::Ranking;
 use tokio::sync::oneshot;
 
 pub(crate) type ListReply = oneshot::Sender<Result<Vec<Hypothesis>, RequestError>>;
@@ -110,8 +112,14 @@ impl Search {
         self.steps
     }
 
-    /// Takes the logits of the rows, `[B, V]`, one slice each.
-    pub(crate) fn advance(&mut self, logits: &[&[f32]]) -> Result<CacheChanges, String> {
+    /// Tells how many of the likeliest tokens must be known, where the beams go on by the logits as they are.
+    pub(crate) fn ranks(&self) -> Option<usize> {
+        let chooses = self.position + 1 >= self.forced.len();
+        (chooses && self.processor.is_idle()).then(|| self.search.looked_at())
+    }
+
+    /// Takes the logits of the rows.
+    pub(crate) fn advance(&mut self, rows: &[Row<'_>]) -> Result<CacheChanges, String> {
         if self.position + 1 < self.forced.len() {
             self.position += 1;
             return Ok(CacheChanges::default());
@@ -120,14 +128,20 @@ impl Search {
             "no next token is possible: the model's logits are not finite numbers, or all tokens are banned"
                 .to_owned()
         };
-        let beams = self.search.beams().iter().zip(logits);
-        let rows = beams.map(|(beam, logits)| {
-            let mut row = LogNormalizer::of(logits)?.log_probabilities(logits);
+        let count = self.search.looked_at();
+        let beams = self.search.beams().iter().zip(rows);
+        let rows = beams.map(|(beam, row)| {
+            if self.processor.is_idle() {
+                return log_probabilities(&row.ranking(count));
+            }
+            let ranking = row.ranking(0);
+            let all = row.logits.iter().map(|logit| ranking.log_probability(*logit));
+            let mut all: Vec<f32> = all.collect::<Option<_>>()?;
             let read = [self.forced.as_slice(), &beam.tokens].concat();
-            self.processor.process(&read, &mut row);
-            Some(row)
+            self.processor.process(&read, &mut all);
+            Some(Ranking::of(&all, count).highest)
         });
-        let rows: Option<Vec<Vec<f32>>> = rows.collect();
+        let rows: Option<Vec<Vec<(TokenId, f32)>>> = rows.collect();
         let parents = self
             .search
             .advance(&rows.ok_or_else(broken)?)

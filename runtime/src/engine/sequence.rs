@@ -1,5 +1,6 @@
 //! One running answer.
 
+use super::row::Row;
 use crate::constraint::{ConstraintState, Draw};
 use crate::error::RequestError;
 use crate::generation::Ends;
@@ -77,21 +78,27 @@ impl Sequence {
         self.inputs.len() - self.forced
     }
 
-    /// Takes the logits `[V]` that followed the last input, writes a token, and tells whether that was the last.
-    pub(crate) fn advance(&mut self, logits: &[f32]) -> Result<Option<FinishReason>, String> {
+    /// Tells how many of the likeliest tokens must be known, where the next token is chosen by the logits as they are.
+    pub(crate) fn ranks(&self) -> Option<usize> {
+        let chooses = self.position + 1 == self.inputs.len();
+        (chooses && self.constraint.is_none() && self.processor.is_idle()).then(|| self.sampler.ranks())
+    }
+
+    /// Takes what followed the last input, writes a token, and tells whether that was the last.
+    pub(crate) fn advance(&mut self, row: Row<'_>) -> Result<Option<FinishReason>, String> {
         self.position += 1;
         if self.position < self.inputs.len() {
             return Ok(None);
         }
         let mut changed = Vec::new();
         let processed = if self.processor.is_idle() {
-            logits
+            row
         } else {
-            changed.extend_from_slice(logits);
+            changed.extend_from_slice(row.logits);
             self.processor.process(&self.inputs, &mut changed);
-            &changed
+            Row::new(&changed, None)
         };
-        let (choice, alternatives) = self.choose(logits, processed)?;
+        let (choice, alternatives) = self.choose(row.logits, processed)?;
         self.inputs.push(choice.id);
         let (mut text, reason) = self.read(choice.id);
         if reason.is_some_and(|reason| reason != FinishReason::StopString) {
@@ -113,18 +120,21 @@ impl Sequence {
     }
 
     /// Draws the next token, of those that the constraint allows where there is one, and lists the likeliest in its place.
-    fn choose(&mut self, logits: &[f32], processed: &[f32]) -> Result<(Choice, Vec<Alternative>), String> {
+    fn choose(&mut self, logits: &[f32], processed: Row<'_>) -> Result<(Choice, Vec<Alternative>), String> {
         let step = self.new_tokens();
         match &mut self.constraint {
-            None => match self.sampler.sample(processed, step) {
-                Some(choice) => Ok((choice, self.sampler.alternatives(processed))),
-                None => {
-                    Err("the model's logits are not finite numbers; its weights may be damaged".to_owned())
+            None => {
+                let ranking = processed.ranking(self.sampler.ranks());
+                match self.sampler.choose(processed.logits, &ranking, step) {
+                    Some(choice) => Ok((choice, self.sampler.alternatives_of(&ranking))),
+                    None => Err(
+                        "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
+                    ),
                 }
-            },
+            }
             Some(constraint) => constraint.draw(Draw {
                 logits,
-                processed,
+                processed: processed.logits,
                 sampler: &mut self.sampler,
                 step,
                 left: self.max_new_tokens - step,

@@ -9,6 +9,7 @@ mod telemetry;
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
 use super::limits::{Limits, kept_constraints};
+use super::row::Row;
 use super::sequence::Sequence;
 use super::*;
 use crate::constraint::{ANSWER_BYTES, Constraint};
@@ -488,13 +489,17 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
     let (events, mut stream) = TokenStream::open();
     let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
     for _ in 1..prepared.start.len() {
-        assert_eq!(sequence.advance(&[]), Ok(None), "a forced token needs no logits");
+        assert_eq!(
+            sequence.advance(Row::default()),
+            Ok(None),
+            "a forced token needs no logits"
+        );
     }
     let mut finished = None;
     for token in tokens {
         let mut logits = vec![0.0; TOKENIZER.vocab_size()];
         logits[*token as usize] = 20.0;
-        finished = sequence.advance(&logits).unwrap();
+        finished = sequence.advance(Row::new(&logits, None)).unwrap();
         if finished.is_some() {
             break;
         }
@@ -616,5 +621,5 @@ fn a_stream_whose_engine_is_gone_tells_so_once_after_the_last_token() {
 fn logits_that_are_no_numbers_fail_the_request() {
     let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), None).unwrap();
     let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), TokenStream::open().0);
-    insta::assert_snapshot!(sequence.advance(&[f32::NAN; 8]).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
+    insta::assert_snapshot!(sequence.advance(Row::new(&[f32::NAN; 8], None)).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
 }

@@ -2,6 +2,7 @@
 
 use super::forward::Forward;
 use super::reading::{PromptToRead, Read, Reading};
+use super::row::Row;
 use super::samples::Samples;
 use super::scoring::{CacheChanges, Scoring};
 use super::search::Search;
@@ -12,6 +13,7 @@ use crate::error::RequestError;
 use crate::request::Prepared;
 use crate::scheduler::{Demand, RequestId, Scheduler};
 use crate::stream::{CodeScore, FinishReason, Usage, WordScore};
+use multiway_model::kernels::{Ranking, rank_rows};
 use multiway_model::{DecoderRow, ForwardError, PromptMemory};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -82,6 +84,17 @@ fn answer<T>(reply: &mut Reply<T>, result: Result<T, RequestError>) {
 }
 
 impl Work {
+    /// Tells how many of the likeliest next tokens each of its rows must know, if any.
+    fn ranks(&self) -> Option<usize> {
+        match self {
+            Self::Generate(sequence) => sequence.ranks(),
+            Self::Samples(samples) => samples.ranks(),
+            Self::Search(search) => search.ranks(),
+            Self::Score(scoring) => scoring.ranks(),
+            Self::Embed(_) | Self::Classify(_) | Self::Unmask(_) | Self::Uncover(_) => None,
+        }
+    }
+
     fn is_cancelled(&self) -> bool {
         match self {
             Self::Generate(sequence) => sequence.is_cancelled(),
@@ -151,6 +164,8 @@ pub(crate) struct Worker<F> {
     step_time: Duration,
     /// The logits of the last step, `[B * V]`.
     logits: Vec<f32>,
+    /// The likeliest tokens of each row of the last step.
+    rankings: Vec<Ranking>,
     counters: Arc<Counters>,
     /// How many of the model's logits are in the tokenizer's vocabulary.
     vocabulary: usize,
@@ -175,6 +190,7 @@ impl<F: Forward> Worker<F> {
             encoding: None,
             step_time: Duration::ZERO,
             logits: Vec::new(),
+            rankings: Vec::new(),
             counters,
             vocabulary,
             started: Instant::now(),
@@ -454,8 +470,9 @@ impl<F: Forward> Worker<F> {
     /// Advances every running request by one token.
     fn decode(&mut self) {
         let mut rows: Vec<DecoderRow> = Vec::new();
-        // Which request has how many rows, in the order of the rows.
+        // Which request has how many rows, in the order of the rows; and how many of the likeliest tokens each row must know.
         let mut owners: Vec<(RequestId, usize)> = Vec::new();
+        let mut ranks: Vec<Option<usize>> = Vec::new();
         for id in self.scheduler.decoding() {
             let Some(job) = self.jobs.get(&id) else { continue };
             let Some(memory) = &job.memory else { continue };
@@ -483,6 +500,7 @@ impl<F: Forward> Worker<F> {
                 Work::Embed(_) | Work::Classify(_) | Work::Unmask(_) | Work::Uncover(_) => {}
             }
             owners.push((id, rows.len() - before));
+            ranks.resize(rows.len(), job.work.ranks());
         }
         if rows.is_empty() {
             return;
@@ -494,18 +512,33 @@ impl<F: Forward> Worker<F> {
         let forward = &mut self.forward;
         // The next step writes into the same memory.
         let mut scores = std::mem::take(&mut self.logits);
-        let step = guard(|| forward.step(&rows, &mut scores));
+        let mut rankings = std::mem::take(&mut self.rankings);
+        let vocabulary = self.vocabulary;
+        let step = guard(|| {
+            forward.step(&rows, &mut scores)?;
+            rank_rows(
+                &scores,
+                scores.len() / rows.len(),
+                vocabulary,
+                &ranks,
+                &mut rankings,
+            );
+            Ok(())
+        });
         let took = since.elapsed();
         self.counters.stepped(took);
         match step {
             Ok(()) => {
                 let width = scores.len() / rows.len();
-                let vocabulary = self.vocabulary.min(width);
+                let vocabulary = vocabulary.min(width);
+                let ranked = rankings.iter().zip(&ranks);
+                let ranked = ranked.map(|(ranking, ranks)| ranks.map(|_| ranking));
                 let mut logits = scores
                     .chunks_exact(width.max(1))
-                    .filter_map(|row| row.get(..vocabulary));
+                    .zip(ranked)
+                    .filter_map(|(row, ranking)| Some(Row::new(row.get(..vocabulary)?, ranking)));
                 for (id, count) in owners {
-                    let own: Vec<&[f32]> = logits.by_ref().take(count).collect();
+                    let own: Vec<Row> = logits.by_ref().take(count).collect();
                     self.advance(id, &own, took);
                 }
             }
@@ -515,11 +548,12 @@ impl<F: Forward> Worker<F> {
             }
         }
         self.logits = scores;
+        self.rankings = rankings;
         self.step_time = since.elapsed();
     }
 
     /// Hands the logits of a step, which took so long, to the request that they belong to.
-    fn advance(&mut self, id: RequestId, logits: &[&[f32]], took: Duration) {
+    fn advance(&mut self, id: RequestId, logits: &[Row<'_>], took: Duration) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.clock.stepped(took);
         let outcome = match &mut job.work {

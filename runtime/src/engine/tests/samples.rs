@@ -96,7 +96,7 @@ fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_wh
     // Half of the samples end, half write token 5.
     let mut logits = vec![-100.0; TOKENIZER.vocab_size()];
     (logits[1], logits[5]) = (1.0, 1.0);
-    let step = samples.advance(&[&logits]).unwrap();
+    let step = samples.advance(&[Row::new(&logits, None)]).unwrap();
     assert_eq!(step.written, 8);
     let mut ended = Vec::new();
     for (slot, stream) in (10..).zip(&mut streams) {
@@ -117,7 +117,7 @@ fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_wh
         samples.rows(),
         running.iter().map(|slot| (5, *slot)).collect::<Vec<_>>()
     );
-    let rows: Vec<&[f32]> = running.iter().map(|_| logits.as_slice()).collect();
+    let rows: Vec<Row> = running.iter().map(|_| Row::new(&logits, None)).collect();
     assert_eq!(samples.advance(&rows).unwrap().changes.copies, []);
 }
 
