@@ -2,7 +2,8 @@
 
 `run.sh` prepares what this needs and calls it. Each measurement is a process of its own: it loads, warms up, times its case once,
 and prints a line of JSON. In a round every case goes through all engines, one after another, so that whatever slows the machine
-down for a while slows them all; rounds begin with another engine each.
+down for a while slows them all; rounds begin with another engine each. Ctrl-C ends it with a report of what was measured so far, and
+a file `pause` in the work folder makes it wait between two processes.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -141,13 +143,31 @@ def takes(engine, case):
     return case.verb in engine.verbs and (case.beams == 1 or engine.beams)
 
 
-def measure(arguments, all_engines, all_cases, new_tokens):
-    """Runs all rounds; returns the lines by case and engine, and why some have none.
+def wait_while_paused(mark):
+    """Waits as long as there is such a file: for when the machine is needed for something else."""
+    if mark.exists():
+        print(f"paused until {mark} is removed", file=sys.stderr)
+    while mark.exists():
+        time.sleep(1)
+
+
+def measure(arguments, all_engines, all_cases, new_tokens, company):
+    """Runs all rounds, or until Ctrl-C; returns the lines by case and engine, and why some have none."""
+    lines, reasons = defaultdict(list), {}
+    with (arguments.work / "lines.jsonl").open("w") as log:
+        try:
+            measure_rounds(arguments, all_engines, all_cases, new_tokens, company, lines, reasons, log)
+        except KeyboardInterrupt:
+            print("interrupted: the report tells what was measured so far", file=sys.stderr)
+    return lines, reasons
+
+
+def measure_rounds(arguments, all_engines, all_cases, new_tokens, company, lines, reasons, log):
+    """Runs all rounds; adds to the lines, to the reasons and to the log as it goes.
 
     A case that an engine fails is not tried again, nor is a family of models of which it fails the very first case.
     """
-    lines, reasons, worked, hopeless = defaultdict(list), {}, set(), set()
-    log = (arguments.work / "lines.jsonl").open("w")
+    worked, hopeless = set(), set()
     for number in range(arguments.rounds):
         turn = number % len(all_engines)
         order = all_engines[turn:] + all_engines[:turn]
@@ -156,7 +176,9 @@ def measure(arguments, all_engines, all_cases, new_tokens):
                 kind = (engine, case.model in T5_MODELS)
                 if not takes(engine, case) or kind in hopeless or (engine, case) in reasons:
                     continue
-                line, reason = run(engine, case, arguments, new_tokens)
+                wait_while_paused(arguments.work / "pause")
+                with company.watched():
+                    line, reason = run(engine, case, arguments, new_tokens)
                 if line is None:
                     reasons[engine, case] = reason
                     if kind not in worked:
@@ -170,7 +192,6 @@ def measure(arguments, all_engines, all_cases, new_tokens):
                 rate = line["decode_tokens_per_s"]
                 told = f"{line['encode_ms']:.0f} ms" + (f", {rate:.1f} tokens/s" if rate else "")
                 print(f"round {number + 1}: {case.model}, {case.title}: {engine.title}: {told}", file=sys.stderr)
-    return lines, reasons
 
 
 def middle(lines, field):
@@ -238,6 +259,11 @@ class Results:
                 told.append(f"{engine.title} {same} of {whole}")
         return ", ".join(told)
 
+    def rounds(self):
+        """Tells how many rounds the cases went through."""
+        counts = {len(lines) for lines in self.lines.values()} or {0}
+        return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+
     def spread(self):
         """Returns the widest distance of two rounds of a case, by its median."""
         widest = 0.0
@@ -277,28 +303,35 @@ def package(name):
 
 
 class Company:
-    """Watches what else the cores do while we measure."""
+    """Watches what else the cores do while something is measured."""
 
     def __init__(self):
-        self.start, self.busy, self.own = time.monotonic(), *self.seconds()
+        self.others = self.whole = 0.0
 
     @staticmethod
     def seconds():
-        """Returns the seconds that the cores were busy, or taken away from this machine, and those that were ours."""
+        """Returns the time, the seconds that the cores were busy or taken away from this machine, and those that were ours."""
         ticks = Path("/proc/stat").read_text().splitlines()[0].split()[1:] if Path("/proc/stat").exists() else []
         # All but the fourth and fifth, which are idle, and what guests took, which the first two count, too.
         busy = sum(int(tick) for place, tick in enumerate(ticks[:8]) if place not in (3, 4)) / os.sysconf("SC_CLK_TCK")
         usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return busy, sum(usage.ru_utime + usage.ru_stime for usage in usages)
+        return time.monotonic(), busy, sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    @contextmanager
+    def watched(self):
+        """Counts what others take of the cores from here to the end of the block."""
+        before = self.seconds()
+        yield
+        elapsed, busy, own = (now - then for now, then in zip(self.seconds(), before))
+        self.others += busy - own
+        self.whole += elapsed * os.cpu_count()
 
     def share(self):
-        """Returns the share of the cores' time that went to others since the start."""
-        busy, own = self.seconds()
-        whole = (time.monotonic() - self.start) * os.cpu_count()
-        return max(0.0, busy - self.busy - (own - self.own)) / whole
+        """Returns the share of the cores' time that went to others."""
+        return max(0.0, self.others) / max(self.whole, 1.0)
 
 
-def describe(arguments, machine, company):
+def describe(arguments, machine, company, rounds):
     """Writes down what ran, and where."""
     name, flags = cpu()
     units = {"f32": "gflop_s", "bf16": "gflop_s", "int8": "gop_s"}
@@ -313,7 +346,7 @@ def describe(arguments, machine, company):
         " (`multiway bench roofline --machine`)",
         f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
         f"- {ours}, {packages}, candle-transformers 0.11.1",
-        f"- {time.strftime('%Y-%m-%d', time.gmtime())}, rounds: {arguments.rounds}",
+        f"- {time.strftime('%Y-%m-%d', time.gmtime())}, rounds: {rounds}",
     ]
     if company > MOST_COMPANY:
         lines.append(
@@ -353,7 +386,7 @@ def report(arguments, results, reasons, all_cases, new_tokens, machine, company)
     parts = [
         "# Against other engines",
         "Written by `benches/compare/run.sh`; random weights of real shapes, random prompts, the same for all.",
-        describe(arguments, machine, company),
+        describe(arguments, machine, company, results.rounds()),
         f"Medians over the rounds. In brackets: how many times as fast, or how many times as small, {OURS} is at the same precision"
         " (for q8_0 at int8). Tokens per second count answers, not beams; encoding includes the projection of what"
         " cross-attention needs. Peak memory is that of a process that loads the model and runs the one case."
@@ -382,7 +415,7 @@ def main():
     company, machine = Company(), roofline(arguments)
     all_engines, all_cases = engines(arguments), cases(arguments)
     new_tokens = 16 if arguments.quick else 64
-    lines, reasons = measure(arguments, all_engines, all_cases, new_tokens)
+    lines, reasons = measure(arguments, all_engines, all_cases, new_tokens, company)
     report(arguments, Results(lines, all_engines), reasons, all_cases, new_tokens, machine, company.share())
     print(f"wrote {arguments.out}", file=sys.stderr)
 

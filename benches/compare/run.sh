@@ -5,7 +5,8 @@
 #
 # Everything that it makes or fetches lies in target/compare: random checkpoints of real shapes, a virtual environment with the
 # peers from PyPI, and a program around candle-transformers. It takes some hours and 15 GB of disk; --quick takes minutes, runs few
-# cases once, on two models, and writes target/compare/QUICK.md instead. Needs python3 with venv, and an idle machine.
+# cases once, on two models, and writes target/compare/QUICK.md instead. Needs python3 with venv, and an idle machine: while there is
+# a file target/compare/pause it waits between two measurements. Ctrl-C ends it with a report of what was measured so far.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cd "$here/../.."
@@ -22,7 +23,7 @@ rest=()
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --help | -h)
-            sed -n '2,8s/^# \{0,1\}//p' "$here/run.sh"
+            sed -n '2,9s/^# \{0,1\}//p' "$here/run.sh"
             exit 0
             ;;
         --quick)
