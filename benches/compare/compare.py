@@ -51,6 +51,12 @@ class Engine:
     def title(self):
         return f"{self.name} {self.dtype}"
 
+    def folder(self, work, model):
+        """Tells where it reads a model: what is packed or converted was so before."""
+        if not self.is_ours:
+            return work / "peers" / model
+        return work / "checkpoints" / model if self.dtype == "f32" else work / "packed" / f"{model}-{self.dtype}"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -111,7 +117,7 @@ def cases(arguments):
 
 def run(engine, case, arguments, new_tokens):
     """Measures a case once; returns its line, or the reason why there is none."""
-    folder = arguments.work / ("checkpoints" if engine.is_ours else "peers") / case.model
+    folder = engine.folder(arguments.work, case.model)
     command = [
         *engine.program, case.verb, "--checkpoint", str(folder), "--dtype", engine.dtype,
         "--threads", str(arguments.threads), "--batch", str(case.batch), "--source-length", str(case.source),

@@ -85,12 +85,18 @@ make_model() {
         say "converting $name for the peers"
         "$python" benches/compare/prepare.py "$work/checkpoints/$name" "$work/peers/$name"
     fi
+    local dtype
+    for dtype in bf16 int8; do
+        if [[ ! -d $work/packed/$name-$dtype ]]; then
+            "$built/multiway" --quiet convert "$work/checkpoints/$name" "$work/packed/$name-$dtype" --dtype "$dtype" --packed
+        fi
+    done
     if [[ $name == t5-* && ! -f $work/peers/$name/q8_0.gguf ]]; then
         "$candle" quantise --checkpoint "$work/peers/$name"
     fi
 }
 
-mkdir -p "$work/checkpoints" "$work/peers"
+mkdir -p "$work/checkpoints" "$work/packed" "$work/peers"
 say "building"
 cargo build --release --bin multiway --example random_checkpoint
 cargo build --release --manifest-path benches/compare/candle/Cargo.toml --target-dir "$work/candle"

@@ -14,12 +14,13 @@ use crate::kernels::rotary::{Rotary, RotaryTable};
 use crate::kernels::rows::Layout;
 use crate::layers::Weights;
 use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections, scorings};
+use crate::layers::embedding::Embedding;
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
 use crate::memory::{KvCache, PromptMemory};
 use crate::prefix::with_prefixes;
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -88,14 +89,13 @@ pub struct DecoderBatch<'a> {
 
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    text_embed: Tensor,
+    text_embed: Embedding,
     text_scale: f64,
     layers: Vec<DecoderLayer>,
     norm: Norm,
     output: Linear,
     output_scale: f64,
     rotary: Option<Arc<RotaryTable>>,
-    device: Device,
     pub(crate) max_length: usize,
     pub(crate) vocab_size: usize,
     /// Width of queries, keys and values: H times Dh.
@@ -120,7 +120,7 @@ struct DecoderLayer {
 
 impl Decoder {
     pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
-        let text_embed = weights.get("text_embed.weight")?;
+        let text_embed = weights.table("text_embed.weight")?;
         let layer_config = config.decoder();
         let scorings = scorings(weights, &layer_config, "decoder", config.decoder_layers)?;
         let layers = scorings.into_iter().enumerate();
@@ -141,7 +141,6 @@ impl Decoder {
             output: Linear::load(weights, &[output.to_owned()])?,
             output_scale: config.output_scale(),
             rotary,
-            device: text_embed.device().clone(),
             max_length: config.max_target_length,
             vocab_size: config.vocab_size,
             inner_size: layer_config.heads * layer_config.head_size,
@@ -165,8 +164,7 @@ impl Decoder {
                 limit: self.vocab_size,
             });
         }
-        let ids = Tensor::from_slice(tokens, tokens.len(), &self.device)?;
-        Ok((self.text_embed.index_select(&ids, 0)? * self.text_scale)?) // [N, D]
+        Ok((self.text_embed.rows(tokens)? * self.text_scale)?) // [N, D]
     }
 
     fn rotate(&self, qkv: &Tensor, positions: &Arc<Vec<u32>>) -> Result<Tensor> {

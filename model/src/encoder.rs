@@ -11,6 +11,7 @@ use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
 use crate::decoder::DecoderBatch;
 use crate::error::ForwardError;
 use crate::layers::attention::{SelfAttentionProjections, scorings};
+use crate::layers::embedding::Embedding;
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
@@ -94,7 +95,7 @@ impl EncoderOutput {
 #[derive(Debug)]
 pub(crate) struct Encoder {
     vision: Option<VisionEmbedding>,
-    text_embed: Tensor,
+    text_embed: Embedding,
     text_position: Option<Tensor>,
     text_scale: f64,
     layers: Vec<EncoderLayer>,
@@ -129,7 +130,7 @@ struct EncoderLayer {
 
 impl Encoder {
     pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
-        let text_embed = weights.get("text_embed.weight")?;
+        let text_embed = weights.table("text_embed.weight")?;
         let experts: &[&str] = if config.has_vision() {
             &["vision", "language"]
         } else {
@@ -241,7 +242,7 @@ impl Encoder {
     ) -> std::result::Result<Tensor, ForwardError> {
         let slots: Vec<usize> = batch.rows.iter().map(|row| row.slot).collect();
         let positions = cache.reserve(&slots)?;
-        let limit = self.text_embed.dim(0)?;
+        let limit = self.text_embed.count()?;
         let tokens: Vec<u32> = batch.rows.iter().flat_map(|row| [row.token, mask]).collect();
         if let Some(&found) = tokens.iter().find(|token| **token as usize >= limit) {
             return Err(ForwardError::TokenId { found, limit });
@@ -280,7 +281,7 @@ impl Encoder {
     }
 
     fn embed_text(&self, tokens: &[u32], positions: &[u32]) -> Result<Tensor> {
-        let rows = (self.rows(&self.text_embed, tokens)? * self.text_scale)?; // [Nt, D]
+        let rows = (self.text_embed.rows(tokens)? * self.text_scale)?; // [Nt, D]
         match &self.text_position {
             Some(table) => rows + self.rows(table, positions)?, // [Nt, D]
             None => Ok(rows),

@@ -105,8 +105,8 @@ impl Model {
     /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a linear layer;
     /// where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a number.
     ///
-    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) are used where the file is mapped: they are not copied, and
-    /// the model keeps the file open.
+    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) and its table of embeddings are used where the file is mapped:
+    /// they are not copied, and the model keeps the file open.
     ///
     /// # Errors
     /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the model;
@@ -138,6 +138,9 @@ impl Model {
         if checkpoint.packed().is_some() {
             let ready = |stored: &str| checkpoint.packed_weight(stored).map_err(candle_core::Error::wrap);
             weights = weights.with_ready(ready);
+            if dtype == DType::F32 {
+                weights = weights.with_mapped(|stored| checkpoint.mapped_table(stored));
+            }
         }
         let model = Self::assemble(config, &weights)?;
         // What was read has been copied; the file's pages need not stay in memory beside it.
@@ -225,7 +228,7 @@ impl Model {
     }
 
     fn assemble(config: &ModelConfig, weights: &Weights) -> candle_core::Result<Self> {
-        let embed = weights.get("text_embed.weight")?;
+        let embed = weights.table("text_embed.weight")?;
         let decoder = (config.decoder_layers > 0).then(|| Decoder::load(config, weights));
         Ok(Self {
             encoder: Encoder::load(config, weights)?,

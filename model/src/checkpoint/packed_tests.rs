@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::sync::OnceLock;
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -14,6 +14,7 @@ use super::tests::with_header;
 use super::*;
 use crate::kernels::{PackedLinear, WeightType};
 use crate::layers::Weights;
+use crate::layers::embedding::Embedding;
 use crate::model::{LoadOptions, Model};
 use crate::{init::initialise, testing::tiny_config};
 
@@ -133,6 +134,25 @@ fn stacked_weights_are_used_where_the_file_is_mapped() {
             assert_eq!(linear.panels().len(), linear.bytes());
         }
     }
+}
+
+#[test]
+fn the_table_of_embeddings_is_used_where_the_file_is_mapped() {
+    let folder = packed(&t5(false), WeightType::Int8);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let read = |name: &str| panic!("{name} is read");
+    let weights = Weights::new(checkpoint.config(), checkpoint.packed(), read)
+        .with_mapped(|stored| checkpoint.mapped_table(stored));
+    let table = weights.table("text_embed.weight").unwrap();
+    let Embedding::Mapped(_) = &table else {
+        panic!("{table:?}")
+    };
+    let ids: Vec<u32> = (0..u32::try_from(table.count().unwrap()).unwrap()).collect();
+    let read = checkpoint.load_tensor("shared.weight", &Device::Cpu, DType::F32);
+    let numbers = |table: Tensor| table.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(numbers(table.rows(&ids).unwrap()), numbers(read.unwrap()));
+    assert!(checkpoint.mapped_table("lm_head.weight").is_none());
+    assert!(checkpoint.mapped_table("lm_head.weight.packed").is_none());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{Checkpoint, LoadError, Opened, Shard, TensorEntry, error::shown, packed::Packing};
 use crate::kernels::SharedBytes;
+use crate::layers::embedding::MappedTable;
 
 impl Checkpoint {
     /// Reads one tensor, converted to `dtype` and moved to `device`.
@@ -56,6 +57,15 @@ impl Checkpoint {
         let (_, shard, range) = self.place(name)?;
         let weights = Arc::clone(&shard.weights);
         SharedBytes::new(weights, range)
+    }
+
+    /// Shares a table of `f32` numbers where its file is mapped; none where it is stored otherwise.
+    pub(crate) fn mapped_table(&self, name: &str) -> Option<MappedTable> {
+        let (entry, ..) = self.place(name)?;
+        match (entry.dtype, entry.shape.as_slice()) {
+            (DType::F32, [count, width]) => MappedTable::new(self.shared(name)?, *count, *width),
+            _ => None,
+        }
     }
 
     /// Names the first file with weights in a message.

@@ -5,7 +5,6 @@
 
 use super::{Decoder, DecoderBatch, DecoderLayer, DecoderRow};
 use crate::error::ForwardError;
-use crate::kernels::access::{is_cpu_f32, with_slice};
 use crate::kernels::attend::{Bias, Queries, Seen};
 use crate::kernels::pool;
 use crate::kernels::rows::Layout;
@@ -16,7 +15,7 @@ use candle_core::{Result, bail};
 impl Decoder {
     /// Tells whether [`Decoder::step_on_slices`] can do it.
     pub(crate) fn takes_slices(&self) -> bool {
-        is_cpu_f32(&self.text_embed)
+        self.text_embed.takes_slices()
             && self.norm.takes_slices()
             && self.output.takes_slices()
             && self.layers.iter().all(DecoderLayer::takes_slices)
@@ -88,18 +87,8 @@ impl Decoder {
     fn embed_into(&self, rows: &[DecoderRow], x: &mut Vec<f32>) -> Result<()> {
         #[expect(clippy::cast_possible_truncation, reason = "the numbers are f32")]
         let scale = self.text_scale as f32;
-        let width = self.text_embed.dim(1)?;
         x.clear();
-        with_slice(&self.text_embed, |table| {
-            for row in rows {
-                let start = row.token as usize * width;
-                match table.get(start..start + width) {
-                    Some(values) => x.extend(values.iter().map(|value| value * scale)),
-                    None => bail!("token {} has no row", row.token),
-                }
-            }
-            Ok(())
-        })
+        self.text_embed.append(rows.iter().map(|row| row.token), scale, x)
     }
 }
 

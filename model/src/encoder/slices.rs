@@ -117,7 +117,7 @@ impl Pass {
             plan,
             split: batch.segments.vision_rows,
             count,
-            x: vec![0.0; count * encoder.text_embed.dim(1)?], // [N, D]
+            x: vec![0.0; count * encoder.text_embed.width()?], // [N, D]
             buffers: encoder.spare.take().unwrap_or_default(),
             layer: 0,
             part: Part::Embed,

@@ -4,7 +4,8 @@ use crate::decoder::Decoder;
 use crate::encoder::EncoderOutput;
 use crate::error::ForwardError;
 use crate::kernels::access::with_slice;
-use crate::kernels::rows::Layout;
+use crate::kernels::pool;
+use crate::kernels::rows::{Layout, Rows};
 use crate::layers::linear::Linear;
 use crate::layers::own_rows;
 use crate::memory::{MemoryLayer, PromptMemory};
@@ -12,8 +13,8 @@ use crate::prefix::{ImagePrefix, with_prefixes};
 use candle_core::{Device, Result, Tensor, bail};
 use std::ops::Range;
 
-/// Rows that are projected together where it is done on slices.
-const ROWS: usize = 192;
+/// Rows that are projected together where it is done on slices: of several samples, so that threads share the keeping, too.
+const ROWS: usize = 512;
 
 /// Cross-attention keys and values under way.
 #[derive(Debug)]
@@ -34,17 +35,22 @@ struct Taker {
     sample: usize,
     /// Which rows, `[S]`: packed ones, or those of prefixes behind them.
     rows: Vec<Range<usize>>,
-    /// What is known of the present layer's rows, `[S, 2D]`.
-    own: Vec<f32>,
     taken: Taken,
 }
 
-/// The layers that are done.
+/// The layers that are done, and what is known of the present one.
 #[derive(Debug)]
 enum Taken {
-    Memory(Vec<MemoryLayer>),
-    /// `[S, 2D]` each.
-    Prefix(Vec<Tensor>),
+    Memory {
+        layers: Vec<MemoryLayer>,
+        present: Option<Rows>,
+    },
+    Prefix {
+        /// `[S, 2D]` each.
+        layers: Vec<Tensor>,
+        /// `[S, 2D]`.
+        present: Vec<f32>,
+    },
 }
 
 impl Taker {
@@ -54,10 +60,14 @@ impl Taker {
 
     /// Keeps the present layer's rows, which are all known.
     fn finish_layer(&mut self, layout: Layout, device: &Device) -> Result<()> {
+        let count = self.count();
         match &mut self.taken {
-            Taken::Memory(layers) => layers.push(MemoryLayer::of_rows(&self.own, layout)?),
-            Taken::Prefix(layers) => {
-                let own = std::mem::take(&mut self.own);
+            Taken::Memory { layers, present } => {
+                let rows = present.take().unwrap_or_else(|| Rows::zeros(layout, count, 1));
+                layers.push(MemoryLayer::Rows(rows));
+            }
+            Taken::Prefix { layers, present } => {
+                let own = std::mem::take(present);
                 let shape = (own.len() / layout.width(), layout.width());
                 layers.push(Tensor::from_vec(own, shape, device)?); // [S, 2D]
             }
@@ -66,21 +76,19 @@ impl Taker {
     }
 
     /// Takes what it wants of the rows from `first` on, `[n, 2D]`.
-    fn take(&mut self, first: usize, rows: &[f32], width: usize) -> Result<()> {
+    fn take(&mut self, first: usize, rows: &[f32], layout: Layout) -> Result<()> {
+        let width = layout.width().max(1);
         let end = first + rows.len() / width;
         let mut before = 0;
         let count = self.count();
         for range in &self.rows {
             let (start, stop) = (range.start.max(first), range.end.min(end));
             if start < stop {
-                // Everything is overwritten, layer by layer.
-                self.own.resize(count * width, 0.0); // [S, 2D]
                 let at = before + start - range.start;
-                let place = self.own.get_mut(at * width..(at + stop - start) * width);
-                match (place, rows.get((start - first) * width..(stop - first) * width)) {
-                    (Some(place), Some(rows)) => place.copy_from_slice(rows),
-                    _ => bail!("cross-attention has no rows {start}..{stop}"),
-                }
+                let Some(rows) = rows.get((start - first) * width..(stop - first) * width) else {
+                    bail!("cross-attention has no rows {start}..{stop}")
+                };
+                self.taken.keep(at, rows, count, layout)?;
             }
             before += range.len();
         }
@@ -88,23 +96,49 @@ impl Taker {
     }
 }
 
+impl Taken {
+    /// Keeps rows `[n, 2D]` as those from `at` on of `count`.
+    fn keep(&mut self, at: usize, rows: &[f32], count: usize, layout: Layout) -> Result<()> {
+        let width = layout.width().max(1);
+        match self {
+            Self::Memory { present, .. } => {
+                let kept = present.get_or_insert_with(|| Rows::zeros(layout, count, 1));
+                (at..)
+                    .zip(rows.chunks_exact(width))
+                    .try_for_each(|(row, x)| kept.write(row, x))
+            }
+            Self::Prefix { present, .. } => {
+                present.resize(count * width, 0.0); // [S, 2D]
+                match present.get_mut(at * width..at * width + rows.len()) {
+                    Some(place) => place.copy_from_slice(rows),
+                    None => bail!("row {at} does not fit into {count}"),
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Cross {
     /// Begins for the memories of some samples, and the image prefixes of some that have pictures.
     pub(crate) fn new(output: EncoderOutput, memories: &[usize], prefixes: &[usize]) -> Self {
-        let taker = |sample: usize, rows, taken| Taker {
-            sample,
-            rows,
-            own: Vec::new(),
-            taken,
-        };
+        let taker = |sample: usize, rows, taken| Taker { sample, rows, taken };
         let samples = &output.segments.samples;
-        let all = memories
-            .iter()
-            .map(|sample| taker(*sample, samples[*sample].all(), Taken::Memory(Vec::new())));
+        let all = memories.iter().map(|sample| {
+            let taken = Taken::Memory {
+                layers: Vec::new(),
+                present: None,
+            };
+            taker(*sample, samples[*sample].all(), taken)
+        });
         let images = |sample: usize| samples[sample].image_rows().into_iter().collect();
-        let images = prefixes
-            .iter()
-            .map(|sample| taker(*sample, images(*sample), Taken::Prefix(Vec::new())));
+        let images = prefixes.iter().map(|sample| {
+            let taken = Taken::Prefix {
+                layers: Vec::new(),
+                present: Vec::new(),
+            };
+            taker(*sample, images(*sample), taken)
+        });
         Self {
             takers: all.chain(images).collect(),
             output,
@@ -140,9 +174,9 @@ impl Cross {
         for taker in self.takers {
             let rows = taker.count();
             match taker.taken {
-                Taken::Memory(layers) => memories.push(PromptMemory::new(layers, rows)),
-                Taken::Prefix(cross) => {
-                    prefixes.push(ImagePrefix::of(&self.output, taker.sample, |_| Ok(cross))?);
+                Taken::Memory { layers, .. } => memories.push(PromptMemory::new(layers, rows)),
+                Taken::Prefix { layers, .. } => {
+                    prefixes.push(ImagePrefix::of(&self.output, taker.sample, |_| Ok(layers))?);
                 }
             }
         }
@@ -150,7 +184,6 @@ impl Cross {
     }
 
     fn project_slices(&mut self, projection: &Linear, rows: usize, layout: Layout) -> Result<()> {
-        let width = projection.outputs()?;
         let (own, takers, projected) = (self.output.segments.rows(), &mut self.takers, &mut self.projected);
         let end = self.done.saturating_add(rows.max(1)).min(own);
         let done = &mut self.done;
@@ -160,9 +193,11 @@ impl Cross {
                 let range = *done..end.min(*done + ROWS);
                 let x = &hidden[range.start * inputs..range.end * inputs]; // [n, D]
                 projection.forward_into(x, range.len(), projected)?; // [n, 2D]
-                for taker in &mut *takers {
-                    taker.take(range.start, projected, width)?;
-                }
+                let failure = pool::Failure::default();
+                pool::for_each_item(takers, &|_, taker| {
+                    failure.note(taker.take(range.start, projected, layout));
+                });
+                failure.result()?;
                 *done = range.end;
             }
             Ok(())
@@ -175,7 +210,7 @@ impl Cross {
             let known = prefix.cross(self.layer)?; // [R, 2D]
             with_slice(known, |known| {
                 let mut takers = self.takers.iter_mut();
-                takers.try_for_each(|taker| taker.take(first, known, width))
+                takers.try_for_each(|taker| taker.take(first, known, layout))
             })?;
             first += prefix.rows();
         }
@@ -195,8 +230,8 @@ impl Cross {
         for taker in &mut self.takers {
             let own = own_rows(&kv, &taker.rows)?; // [S, 2D]
             match &mut taker.taken {
-                Taken::Memory(layers) => layers.push(MemoryLayer::Tensor(own)),
-                Taken::Prefix(layers) => layers.push(own),
+                Taken::Memory { layers, .. } => layers.push(MemoryLayer::Tensor(own)),
+                Taken::Prefix { layers, .. } => layers.push(own),
             }
         }
         self.next();

@@ -72,15 +72,15 @@ pub(crate) fn sum(values: &[f32]) -> f32 {
 /// Branch-free, so that loops over it vectorise. Method: range reduction by ln 2 in two parts and a degree-6
 /// polynomial (Cephes `expf`).
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the exponent was clamped to -127..128 before the cast"
-)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
+    // To numbers of this size whole numbers are neighbours: adding it rounds, ties to even, and leaves the whole number in the low
+    // bits. A cast of `f32` to `i32` saturates, which compilers do one lane at a time.
+    const NEIGHBOURS: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.0);
-    let n = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    let shifted = clamped * std::f32::consts::LOG2_E + NEIGHBOURS;
+    let n = shifted - NEIGHBOURS;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
     let mut p = 1.987_569_1e-4f32;
     p = p.mul_add(r, 1.398_2e-3);
@@ -89,7 +89,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.666_666_5e-1);
     p = p.mul_add(r, 0.5);
     let y = p.mul_add(r * r, r) + 1.0;
-    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x < -87.3 { 0.0 } else { y * scale }
 }
 

@@ -1,6 +1,7 @@
 //! The layers that encoder and decoder are assembled from.
 
 pub(crate) mod attention;
+pub(crate) mod embedding;
 pub(crate) mod feed_forward;
 pub(crate) mod linear;
 pub(crate) mod norm;
@@ -9,6 +10,7 @@ pub(crate) mod positions;
 use crate::config::ModelConfig;
 use crate::kernels::{PackedLinear, WeightType};
 use candle_core::{Result, Tensor};
+use embedding::{Embedding, MappedTable};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,6 +20,9 @@ type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
 
 /// Takes a weight that is packed already, by the name that its file has for it.
 type Ready<'a> = dyn Fn(&str) -> Result<PackedLinear> + 'a;
+
+/// Takes a table where its file is mapped, by the name that its file has for it; none where it has to be read.
+type Mapped<'a> = dyn Fn(&str) -> Option<MappedTable> + 'a;
 
 /// The weights by name, read as they are asked for, and what to make of them.
 pub(crate) struct Weights<'a> {
@@ -30,6 +35,8 @@ pub(crate) struct Weights<'a> {
     pub(crate) packed: Option<WeightType>,
     /// Where linear layers were packed before.
     ready: Option<Box<Ready<'a>>>,
+    /// Where the file stays mapped.
+    mapped: Option<Box<Mapped<'a>>>,
 }
 
 impl<'a> Weights<'a> {
@@ -45,6 +52,7 @@ impl<'a> Weights<'a> {
             kept: RefCell::default(),
             packed,
             ready: None,
+            mapped: None,
         }
     }
 
@@ -52,6 +60,14 @@ impl<'a> Weights<'a> {
     pub(crate) fn with_ready(self, ready: impl Fn(&str) -> Result<PackedLinear> + 'a) -> Self {
         Self {
             ready: Some(Box::new(ready)),
+            ..self
+        }
+    }
+
+    /// Leaves tables where their file is mapped.
+    pub(crate) fn with_mapped(self, mapped: impl Fn(&str) -> Option<MappedTable> + 'a) -> Self {
+        Self {
+            mapped: Some(Box::new(mapped)),
             ..self
         }
     }
@@ -93,6 +109,15 @@ impl<'a> Weights<'a> {
         let tensor = self.take(name)?;
         self.kept.borrow_mut().insert(name.to_owned(), tensor.clone());
         Ok(tensor)
+    }
+
+    /// Takes a table where its file is mapped, or reads it.
+    pub(crate) fn table(&self, name: &str) -> Result<Embedding> {
+        let stored = self.stored(name)?;
+        match self.mapped.as_ref().and_then(|mapped| mapped(stored)) {
+            Some(table) => Ok(Embedding::Mapped(table)),
+            None => self.get(name).map(Embedding::Tensor),
+        }
     }
 
     /// Reads a weight of which something else is made.

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "lines are plain numbers")]
 
+use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -25,6 +26,14 @@ pub(crate) struct SharedBytes {
     range: Range<usize>,
 }
 
+impl fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBytes")
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
 impl SharedBytes {
     /// Takes a part of somebody's bytes; none where they do not reach so far.
     pub(crate) fn new(owner: Owner, range: Range<usize>) -> Option<Self> {
@@ -34,6 +43,11 @@ impl SharedBytes {
 
     fn bytes(&self) -> &[u8] {
         (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// Reads it as numbers where it is; none where no such numbers can be.
+    pub(crate) fn numbers(&self) -> Option<&[f32]> {
+        bytemuck::try_cast_slice(self.bytes()).ok()
     }
 
     /// Joins it with what comes right behind it.
