@@ -3,8 +3,8 @@
 use crate::request::SamplingParams;
 use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
-use crate::truncation::{Candidate, Truncation};
-use multiway_model::kernels::Ranking;
+use crate::truncation::Truncation;
+use multiway_model::kernels::{Ranking, WeighedRow};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::hash::{BuildHasher, RandomState};
@@ -102,7 +102,11 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32], step: usize) -> Option<TokenId> {
-        let candidates = self.candidates(logits);
+        let row = WeighedRow::new(logits, self.temperature);
+        if !self.truncation.cuts(&row) {
+            return row.draw(self.uniform(step));
+        }
+        let candidates = self.truncation.candidates(&row);
         let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
         let mut target = self.uniform(step) * total;
         let drawn = candidates.iter().find(|candidate| {
@@ -112,14 +116,6 @@ impl Sampler {
         // Rounding can leave a little over; it belongs to the last token that can be drawn at all.
         let last = || candidates.iter().rfind(|candidate| candidate.weight > 0.0);
         drawn.or_else(last).map(|candidate| candidate.id)
-    }
-
-    /// Lists the tokens that are drawn from.
-    fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let temperature = f64::from(self.temperature);
-        let weight = |logit: f32| (f64::from(logit - highest) / temperature).exp();
-        self.truncation.candidates(logits, weight)
     }
 
     /// Draws the step's number from 0 to 1.
@@ -272,7 +268,8 @@ mod tests {
         let recorded: Vec<Recorded> = serde_json::from_str(recorded).unwrap();
         assert_eq!(recorded.len(), 64);
         for Recorded { logits, params, kept } in recorded {
-            let candidates = Sampler::new(&params).candidates(&logits);
+            let row = WeighedRow::new(&logits, params.temperature);
+            let candidates = Truncation::new(&params).candidates(&row);
             let left = candidates.iter().filter(|candidate| candidate.weight > 0.0);
             let mut left: Vec<usize> = left.map(|candidate| candidate.id as usize).collect();
             left.sort_unstable();

@@ -6,7 +6,7 @@
 
 use crate::request::SamplingParams;
 use crate::tokenizer::TokenId;
-use multiway_model::kernels::Ranking;
+use multiway_model::kernels::{Ranking, WeighedRow};
 use std::cmp::Ordering;
 
 /// How many are put into order at first where nobody knows how many will be needed.
@@ -40,23 +40,31 @@ impl Truncation {
         }
     }
 
+    /// Tells whether it leaves any of a row's tokens out, as far as one knows without looking at their weights.
+    pub(crate) fn cuts(&self, row: &WeighedRow<'_>) -> bool {
+        self.top_k < row.logits().len() || self.top_p < 1.0 || self.min_p > 0.0 || self.typical_p < 1.0
+    }
+
     /// Lists the tokens that are to be drawn from: the likeliest first where `top_k` or `top_p` needs them in order, else
     /// by id.
-    ///
-    /// `weight` tells the weight of a logit.
-    pub(crate) fn candidates(&self, logits: &[f32], weight: impl Fn(f32) -> f64) -> Vec<Candidate> {
-        let candidate = |(id, logit): (TokenId, f32)| Candidate {
-            id,
-            logit,
-            weight: weight(logit),
-        };
-        let mut candidates: Vec<Candidate> = if self.top_k < logits.len() {
-            let first = Ranking::of(logits, self.top_k).highest;
-            first.into_iter().map(candidate).collect()
+    pub(crate) fn candidates(&self, row: &WeighedRow<'_>) -> Vec<Candidate> {
+        let logits = row.logits();
+        let mut candidates = if self.top_k < logits.len() {
+            weigh(row, Ranking::highest_of(logits, self.top_k))
+        } else if self.top_p < 1.0 {
+            nucleus(row, self.top_p)
+        } else if self.min_p > 0.0 {
+            plausible(row, self.min_p)
         } else {
-            (0..).zip(logits.iter().copied()).map(candidate).collect()
+            weigh(row, (0..).zip(logits.iter().copied()))
         };
-        self.truncate(&mut candidates);
+        // A nucleus is not cut again: the share is that of all weights.
+        let top_p = if self.top_k < logits.len() {
+            self.top_p
+        } else {
+            1.0
+        };
+        Self { top_p, ..*self }.truncate(&mut candidates);
         candidates
     }
 
@@ -65,6 +73,38 @@ impl Truncation {
         keep_plausible(candidates, self.min_p);
         keep_typical(candidates, self.typical_p);
     }
+}
+
+fn weigh(row: &WeighedRow<'_>, tokens: impl IntoIterator<Item = (TokenId, f32)>) -> Vec<Candidate> {
+    let candidate = |(id, logit): (TokenId, f32)| Candidate {
+        id,
+        logit,
+        weight: row.weight(logit),
+    };
+    tokens.into_iter().map(candidate).collect()
+}
+
+/// Lists the likeliest tokens of a row that together reach a share of the total weight, in order, as [`keep_nucleus`] keeps
+/// them.
+fn nucleus(row: &WeighedRow<'_>, share: f64) -> Vec<Candidate> {
+    let needed = share * row.total();
+    let weight = |(_, logit): &(TokenId, f32)| row.weight(*logit);
+    let likelier = |a: &(TokenId, f32), b: &(TokenId, f32)| descending(a.1, b.1).then(a.0.cmp(&b.0));
+    let mut tokens = Ranking::highest_of(row.logits(), FIRST_IN_ORDER);
+    if !keep_first(&mut tokens, needed, likelier, weight) {
+        tokens = (0..).zip(row.logits().iter().copied()).collect();
+        keep_first(&mut tokens, needed, likelier, weight);
+    }
+    weigh(row, tokens)
+}
+
+/// Lists the tokens of a row that may have a share of the likeliest one's weight, all of those that have and few others.
+fn plausible(row: &WeighedRow<'_>, share: f64) -> Vec<Candidate> {
+    let (highest, least) = (row.logit_of_share(1.0), row.logit_of_share(share));
+    // A little lower, because differences are rounded; who has too little is left out afterwards.
+    let least = least - 1e-6 * (highest.abs() + least.abs()).max(1.0);
+    let tokens = (0..).zip(row.logits().iter().copied());
+    weigh(row, tokens.filter(|(_, logit)| f64::from(*logit) >= least))
 }
 
 /// Orders logits, the highest first, and what is not a number last.

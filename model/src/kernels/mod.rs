@@ -16,12 +16,14 @@ pub(crate) mod rotary;
 pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod tile;
+mod weigh;
 
 pub(crate) use linear::{LAYOUT, SharedBytes};
 pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
 pub use rank::{Ranking, rank_rows};
 pub use rows::CacheType;
+pub use weigh::WeighedRow;
 
 use candle_core::{Result, Tensor};
 use std::sync::Arc;

@@ -4,13 +4,11 @@
 //! sum that turns these into log-probabilities: nobody copies or orders the others.
 
 use super::pool;
-use super::simd::{exp, multiversion};
+use super::simd::multiversion;
+use super::weigh::sum_of_exponentials;
 
 /// Logits that are looked at together: most blocks hold none of the highest, and one comparison says so.
 const BLOCK: usize = 128;
-
-/// How many exponentials are summed in `f32` before their sum is added in `f64`.
-const SUMMED: usize = 1024;
 
 /// From how many of the highest on a row is put into order as a whole.
 const MOST_LISTED: usize = 256;
@@ -45,11 +43,15 @@ impl Ranking {
 
     fn rank(&mut self, logits: &[f32], count: usize) {
         self.log_total = log_total(logits);
-        self.highest.clear();
-        if count >= MOST_LISTED && count < logits.len() {
-            return order(logits, count, &mut self.highest);
-        }
-        list(logits, count.min(logits.len()), &mut self.highest);
+        find(logits, count, &mut self.highest);
+    }
+
+    /// Lists at most `count` of the highest logits of a row, as [`Ranking::highest`] has them.
+    #[must_use]
+    pub fn highest_of(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+        let mut highest = Vec::new();
+        find(logits, count, &mut highest);
+        highest
     }
 
     /// Returns the log-probability of a logit of the row.
@@ -95,13 +97,23 @@ pub(super) fn log_total(values: &[f32]) -> Option<f64> {
     if !highest.is_finite() {
         return None;
     }
-    let total = sum_of_exponentials(values, highest);
+    let total = sum_of_exponentials(values, highest, 1.0);
     // What is not a number is not seen by the maximum, but makes the sum none.
     (!total.is_nan()).then(|| f64::from(highest) + total.ln())
 }
 
+fn find(logits: &[f32], count: usize, highest: &mut Vec<(u32, f32)>) {
+    highest.clear();
+    let count = count.min(logits.len());
+    if count >= MOST_LISTED {
+        return order(logits, count, highest);
+    }
+    list(logits, count, highest);
+}
+
 multiversion! {
-    fn maximum(values: &[f32]) -> f32 {
+    /// Finds the highest value; those that are no numbers are not seen.
+    pub(super) fn maximum(values: &[f32]) -> f32 {
         let mut lanes = [f32::NEG_INFINITY; 64];
         let (whole, rest) = values.as_chunks::<64>();
         for chunk in whole {
@@ -110,24 +122,6 @@ multiversion! {
             }
         }
         lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
-    }
-}
-
-multiversion! {
-    fn sum_of_exponentials(values: &[f32], highest: f32) -> f64 {
-        let mut total = 0.0;
-        for part in values.chunks(SUMMED) {
-            let mut lanes = [0.0_f32; 64];
-            let (whole, rest) = part.as_chunks::<64>();
-            for chunk in whole {
-                for (lane, value) in lanes.iter_mut().zip(chunk) {
-                    *lane += exp(value - highest);
-                }
-            }
-            let rest: f32 = rest.iter().map(|value| exp(value - highest)).sum();
-            total += f64::from(lanes.iter().sum::<f32>() + rest);
-        }
-        total
     }
 }
 
@@ -167,8 +161,10 @@ fn insert(id: u32, logit: f32, count: usize, highest: &mut Vec<(u32, f32)>) {
 fn order(logits: &[f32], count: usize, highest: &mut Vec<(u32, f32)>) {
     highest.extend((0..).zip(logits.iter().copied().map(number)));
     let higher_first = |(a, p): &(u32, f32), (b, q): &(u32, f32)| q.total_cmp(p).then(a.cmp(b));
-    highest.select_nth_unstable_by(count, higher_first);
-    highest.truncate(count);
+    if count < logits.len() {
+        highest.select_nth_unstable_by(count, higher_first);
+        highest.truncate(count);
+    }
     highest.sort_unstable_by(higher_first);
 }
 
@@ -209,8 +205,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_highest_are_those_of_the_whole_order(logits in logits(), count in 0..400_usize) {
+        fn the_highest_are_those_of_the_whole_order(logits in logits(), count in 0..1000_usize) {
             prop_assert_eq!(Ranking::of(&logits, count).highest, ordered(&logits, count));
+            prop_assert_eq!(Ranking::highest_of(&logits, count), ordered(&logits, count));
         }
 
         #[test]

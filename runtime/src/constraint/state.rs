@@ -278,7 +278,7 @@ impl Allowed {
 
     /// Lists the likeliest; earlier ones of equals.
     fn likeliest(&self, count: usize) -> Vec<TokenId> {
-        let highest = Ranking::of(&self.logits, count).highest;
+        let highest = Ranking::highest_of(&self.logits, count);
         let id = |(place, _): (u32, f32)| self.ids.get(place as usize).copied();
         highest.into_iter().filter_map(id).collect()
     }

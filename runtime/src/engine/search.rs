@@ -139,7 +139,7 @@ impl Search {
             let mut all: Vec<f32> = all.collect::<Option<_>>()?;
             let read = [self.forced.as_slice(), &beam.tokens].concat();
             self.processor.process(&read, &mut all);
-            Some(Ranking::of(&all, count).highest)
+            Some(Ranking::highest_of(&all, count))
         });
         let rows: Option<Vec<Vec<(TokenId, f32)>>> = rows.collect();
         let parents = self
