@@ -40,11 +40,17 @@ fn prepare(place: &Place) {
 }
 
 #[test]
-fn a_model_is_scored_with_weights_of_every_type() {
+fn a_model_is_scored_with_weights_and_caches_of_every_type() {
     let place = Place::new();
     prepare(&place);
     let plain = ["train", "evaluate", "--pictures", "3", "--json"];
-    for dtype in [&[][..], &["--dtype", "bf16"], &["--dtype", "int8"]] {
+    let types: [&[&str]; 4] = [
+        &[],
+        &["--dtype", "bf16"],
+        &["--dtype", "int8"],
+        &["--cache-dtype", "int8"],
+    ];
+    for dtype in types {
         let ended = place.run(&[&plain, dtype].concat());
         assert_eq!(ended.code, Some(0), "{}", ended.told());
         let report = ended.json();
@@ -82,6 +88,6 @@ fn the_help_says_what_the_weight_types_are_for() {
     let ended = Place::new().run(&["train", "evaluate", "--help"]);
     let help = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     let (_, option) = help.split_once("--dtype <TYPE> ").unwrap();
-    let (option, _) = option.split_once(" --json").unwrap();
+    let (option, _) = option.split_once(" --cache-dtype").unwrap();
     assert_snapshot!(option, @"Keep the weights of linear layers so on the CPU, to see how many answers bf16 and int8 cost [default: f32, or as a packed checkpoint has them] [possible values: f32, bf16, int8]");
 }

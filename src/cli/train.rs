@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use multiway::{Tokenizer, TokenizerError, WeightType};
+use multiway::{CacheType, Tokenizer, TokenizerError, WeightType};
 use multiway_training::data::{self, PreparedData};
 use multiway_training::evaluate::{EvaluateOptions, EvaluationReport, evaluate};
 use multiway_training::examples::{ExampleSource, QUESTION_SHARE, Stage};
@@ -16,7 +16,7 @@ use multiway_training::trainer::{TrainOptions, export, train};
 use serde_json::json;
 
 use super::context::Context;
-use super::engine::weight_type;
+use super::engine::{cache_type, weight_type};
 use super::failure::{Failure, Outcome};
 use super::output::{print_json, print_line};
 
@@ -66,7 +66,7 @@ Examples:
 const EVALUATE_HELP: &str = "\
 Examples:
   multiway train evaluate
-  multiway train evaluate --dtype int8
+  multiway train evaluate --dtype int8 --cache-dtype bf16
   multiway --checkpoint checkpoints/pretrained train evaluate --json";
 
 /// Names a step of training.
@@ -207,6 +207,10 @@ struct EvaluateArgs {
     /// checkpoint has them]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     dtype: Option<WeightType>,
+
+    /// Keep keys and values so between decoding steps, to see how many answers bf16 and int8 cost
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = cache_type())]
+    cache_dtype: CacheType,
 
     /// Print one line of JSON
     #[arg(long)]
@@ -378,6 +382,7 @@ fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
         seed: context.seed().unwrap_or(20_240_101),
         concurrency: 16,
         weights: args.dtype,
+        cache: args.cache_dtype,
     };
     let bar = bar(context);
     let progress = |what: &'static str, done: usize, total: usize| show(&bar, what, done, total);

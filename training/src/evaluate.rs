@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use multiway_model::{Checkpoint, ImageError, ImageProcessor, LoadError, WeightType};
+use multiway_model::{CacheType, Checkpoint, ImageError, ImageProcessor, LoadError, WeightType};
 use multiway_prompts::InputValue;
 use multiway_runtime::{Engine, EngineBuilder, EngineError};
 use multiway_tasks::{TaskError, TaskInputs, TaskLibrary};
@@ -65,6 +65,8 @@ pub struct EvaluateOptions {
     pub concurrency: usize,
     /// How the weights of linear layers are kept; else as a packed checkpoint has them, and of others as f32.
     pub weights: Option<WeightType>,
+    /// How keys and values are kept between decoding steps.
+    pub cache: CacheType,
 }
 
 /// Right answers of all.
@@ -118,7 +120,7 @@ pub fn evaluate(
         .weights
         .into_iter()
         .fold(Engine::builder(checkpoint), EngineBuilder::weights);
-    let engine = engine.build()?;
+    let engine = engine.cache(options.cache).build()?;
     let asker = Asker {
         engine,
         tasks: TaskLibrary::builtin()?,
