@@ -6,6 +6,7 @@ mod common;
 use common::Place;
 use insta::assert_snapshot;
 use serde_json::json;
+use std::fs;
 
 /// The side of a prepared picture.
 const SIDE: usize = 96;
@@ -66,6 +67,31 @@ fn a_model_is_scored_with_weights_and_caches_of_every_type() {
         );
         assert_eq!(report["easy_vqa"], json!({"right": 1, "total": 1}), "{dtype:?}");
     }
+}
+
+#[test]
+fn a_model_that_writes_without_a_decoder_is_not_scored_with_narrow_caches() {
+    let place = Place::new();
+    prepare(&place);
+    let fixture = |file: &str| fs::read(format!("tests/fixtures/parity/beit3_vqa/{file}")).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        place.write(&format!("model/{file}"), fixture(file));
+    }
+    let tokenizer = include_bytes!("../runtime/tests/fixtures/numbering/beit3.spm");
+    place.write("model/beit3.spm", tokenizer);
+    let ended = place.run(&[
+        "--checkpoint",
+        "model",
+        "train",
+        "evaluate",
+        "--cache-dtype",
+        "int8",
+    ]);
+    assert_snapshot!(ended.told(), @"
+    exit code 1
+    --- stderr
+    error: keys and values in int8 need a text decoder on the CPU with f32 for the rest, found a model that writes no text
+    ");
 }
 
 #[test]

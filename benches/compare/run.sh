@@ -88,7 +88,9 @@ make_model() {
     local dtype
     for dtype in bf16 int8; do
         if [[ ! -d $work/packed/$name-$dtype ]]; then
-            "$built/multiway" --quiet convert "$work/checkpoints/$name" "$work/packed/$name-$dtype" --dtype "$dtype" --packed
+            rm -rf "$work/packed/part"
+            "$built/multiway" --quiet convert "$work/checkpoints/$name" "$work/packed/part" --dtype "$dtype" --packed
+            mv "$work/packed/part" "$work/packed/$name-$dtype"
         fi
     done
     if [[ $name == t5-* && ! -f $work/peers/$name/q8_0.gguf ]]; then

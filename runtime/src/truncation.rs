@@ -49,20 +49,15 @@ impl Truncation {
     /// by id.
     pub(crate) fn candidates(&self, row: &WeighedRow<'_>) -> Vec<Candidate> {
         let logits = row.logits();
-        let mut candidates = if self.top_k < logits.len() {
-            weigh(row, Ranking::highest_of(logits, self.top_k))
-        } else if self.top_p < 1.0 {
-            nucleus(row, self.top_p)
-        } else if self.min_p > 0.0 {
-            plausible(row, self.min_p)
-        } else {
-            weigh(row, (0..).zip(logits.iter().copied()))
-        };
         // A nucleus is not cut again: the share is that of all weights.
-        let top_p = if self.top_k < logits.len() {
-            self.top_p
+        let (mut candidates, top_p) = if self.top_k < logits.len() {
+            (weigh(row, Ranking::highest_of(logits, self.top_k)), self.top_p)
+        } else if self.top_p < 1.0 {
+            (nucleus(row, self.top_p), 1.0)
+        } else if self.min_p > 0.0 {
+            (plausible(row, self.min_p), 1.0)
         } else {
-            1.0
+            (weigh(row, (0..).zip(logits.iter().copied())), 1.0)
         };
         Self { top_p, ..*self }.truncate(&mut candidates);
         candidates
@@ -89,11 +84,11 @@ fn weigh(row: &WeighedRow<'_>, tokens: impl IntoIterator<Item = (TokenId, f32)>)
 fn nucleus(row: &WeighedRow<'_>, share: f64) -> Vec<Candidate> {
     let needed = share * row.total();
     let weight = |(_, logit): &(TokenId, f32)| row.weight(*logit);
-    let likelier = |a: &(TokenId, f32), b: &(TokenId, f32)| descending(a.1, b.1).then(a.0.cmp(&b.0));
+    let order = |a: &(TokenId, f32), b: &(TokenId, f32)| likelier_first(*a, *b);
     let mut tokens = Ranking::highest_of(row.logits(), FIRST_IN_ORDER);
-    if !keep_first(&mut tokens, needed, likelier, weight) {
+    if !keep_first(&mut tokens, needed, order, weight) {
         tokens = (0..).zip(row.logits().iter().copied()).collect();
-        keep_first(&mut tokens, needed, likelier, weight);
+        keep_first(&mut tokens, needed, order, weight);
     }
     weigh(row, tokens)
 }
@@ -107,10 +102,10 @@ fn plausible(row: &WeighedRow<'_>, share: f64) -> Vec<Candidate> {
     weigh(row, tokens.filter(|(_, logit)| f64::from(*logit) >= least))
 }
 
-/// Orders logits, the highest first, and what is not a number last.
-fn descending(a: f32, b: f32) -> Ordering {
+/// Orders tokens by their logits, the highest first, and what is not a number last; equal ones by id.
+fn likelier_first((a, logit): (TokenId, f32), (b, other): (TokenId, f32)) -> Ordering {
     let number = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
-    number(b).total_cmp(&number(a))
+    number(other).total_cmp(&number(logit)).then(a.cmp(&b))
 }
 
 /// Keeps the likeliest tokens that together reach a share of the total weight, and puts them into order.
@@ -120,9 +115,9 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, share: f64) {
     if share >= 1.0 {
         return;
     }
-    let likelier = |a: &Candidate, b: &Candidate| descending(a.logit, b.logit).then(a.id.cmp(&b.id));
+    let order = |a: &Candidate, b: &Candidate| likelier_first((a.id, a.logit), (b.id, b.logit));
     let needed = share * total(candidates);
-    keep_first(candidates, needed, likelier, |candidate| candidate.weight);
+    keep_first(candidates, needed, order, |candidate| candidate.weight);
 }
 
 /// Keeps the tokens that have at least a share of the likeliest one's weight.

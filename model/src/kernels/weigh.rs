@@ -4,7 +4,7 @@ use super::rank::maximum;
 use super::simd::{exp, multiversion};
 
 /// How many exponentials are summed in `f32` before their sum is added in `f64`.
-pub(super) const SUMMED: usize = 1024;
+const SUMMED: usize = 1024;
 
 /// A row of logits at a temperature: a logit weighs `exp((logit - highest) / temperature)`, the highest one.
 #[derive(Clone, Copy, Debug)]

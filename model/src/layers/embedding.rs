@@ -11,7 +11,7 @@ pub(crate) enum Embedding {
     Mapped(MappedTable),
 }
 
-/// A table of `f32` numbers in a file that is mapped: only pages with rows that somebody asked for take memory.
+/// A table of `f32` numbers in a file that is mapped: only what lies around rows that somebody asked for takes memory.
 #[derive(Debug)]
 pub(crate) struct MappedTable {
     bytes: SharedBytes,
