@@ -105,8 +105,8 @@ impl Model {
     /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a linear layer;
     /// where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a number.
     ///
-    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) and its table of embeddings are used where the file is mapped:
-    /// they are not copied, and the model keeps the file open.
+    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) are used where the file is mapped, and rows of its embeddings are
+    /// read from there as tokens name them: neither is copied, and the model keeps the file open.
     ///
     /// # Errors
     /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the model;
@@ -139,7 +139,7 @@ impl Model {
             let ready = |stored: &str| checkpoint.packed_weight(stored).map_err(candle_core::Error::wrap);
             weights = weights.with_ready(ready);
             if dtype == DType::F32 {
-                weights = weights.with_mapped(|stored| checkpoint.mapped_table(stored));
+                weights = weights.with_tables(|stored| checkpoint.stored_table(stored));
             }
         }
         let model = Self::assemble(config, &weights)?;

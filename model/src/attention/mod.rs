@@ -41,7 +41,7 @@ impl Block {
 }
 
 /// How many query rows of a block are attended at a time: their scores stay in the cache.
-pub(crate) const TILE_ROWS: usize = 64;
+pub(crate) const TILE_ROWS: usize = 128;
 
 /// Neighbouring query rows of a block. Where tiles begin depends on the block alone.
 #[derive(Clone, Debug, PartialEq, Eq)]

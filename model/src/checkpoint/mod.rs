@@ -13,7 +13,7 @@
 //! themselves: after that, [`Checkpoint::load_tensor`] can only fail for want of memory or of a device, or where a weight is packed.
 //!
 //! A checkpoint may be packed ([`Checkpoint::pack`]): its linear layers are then stored as the kernels of the CPU read
-//! them, in one weight type, and are used where the file is mapped, so that loading copies only the embeddings. The rest of
+//! them, in one weight type, and are used where the file is mapped, so that loading copies little more than norms. The rest of
 //! the folder is the same, and so are the numbers that the model gives. Such a checkpoint is for inference on the CPU alone.
 //!
 //! Nothing in a hostile file can make loading panic or take more memory than a small multiple of the file's size:

@@ -137,22 +137,22 @@ fn stacked_weights_are_used_where_the_file_is_mapped() {
 }
 
 #[test]
-fn the_table_of_embeddings_is_used_where_the_file_is_mapped() {
+fn the_table_of_embeddings_stays_in_its_file() {
     let folder = packed(&t5(false), WeightType::Int8);
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let read = |name: &str| panic!("{name} is read");
     let weights = Weights::new(checkpoint.config(), checkpoint.packed(), read)
-        .with_mapped(|stored| checkpoint.mapped_table(stored));
+        .with_tables(|stored| checkpoint.stored_table(stored));
     let table = weights.table("text_embed.weight").unwrap();
-    let Embedding::Mapped(_) = &table else {
+    let Embedding::Stored(_) = &table else {
         panic!("{table:?}")
     };
     let ids: Vec<u32> = (0..u32::try_from(table.count().unwrap()).unwrap()).collect();
     let read = checkpoint.load_tensor("shared.weight", &Device::Cpu, DType::F32);
     let numbers = |table: Tensor| table.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(numbers(table.rows(&ids).unwrap()), numbers(read.unwrap()));
-    assert!(checkpoint.mapped_table("lm_head.weight").is_none());
-    assert!(checkpoint.mapped_table("lm_head.weight.packed").is_none());
+    assert!(checkpoint.stored_table("lm_head.weight").is_none());
+    assert!(checkpoint.stored_table("lm_head.weight.packed").is_none());
 }
 
 #[test]

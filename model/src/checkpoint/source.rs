@@ -12,6 +12,7 @@ use std::{
 use memmap2::Mmap;
 
 use super::error::{LoadError, shown, shown_list};
+use crate::layers::embedding::ReadAt;
 
 pub(super) enum Source {
     Folder {
@@ -24,14 +25,14 @@ pub(super) enum Source {
 
 /// The bytes of the weights file.
 pub(super) enum Weights {
-    Mapped(Mmap),
+    Mapped { map: Mmap, file: File },
     Static(&'static [u8]),
 }
 
 impl Weights {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped { map, .. } => map,
             Self::Static(bytes) => bytes,
         }
     }
@@ -39,7 +40,7 @@ impl Weights {
     /// Drops the pages of a mapped file from memory, but for its first bytes.
     pub(super) fn release(&self, keep: usize) {
         #[cfg(unix)]
-        if let Self::Mapped(map) = self
+        if let Self::Mapped { map, .. } = self
             && let Some(length) = map.len().checked_sub(keep)
         {
             // SAFETY: the map is of a file and is never written to, so pages that are dropped come back as they were.
@@ -52,6 +53,22 @@ impl Weights {
 impl AsRef<[u8]> for Weights {
     fn as_ref(&self) -> &[u8] {
         self.bytes()
+    }
+}
+
+impl ReadAt for Weights {
+    fn read_at(&self, start: u64, out: &mut [u8]) -> io::Result<()> {
+        #[cfg(unix)]
+        if let Self::Mapped { file, .. } = self {
+            return std::os::unix::fs::FileExt::read_exact_at(file, out, start);
+        }
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let found = self.bytes().get(start..).unwrap_or_default();
+        match found.split_at_checked(out.len()) {
+            Some((found, _)) => out.copy_from_slice(found),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(())
     }
 }
 
@@ -210,7 +227,7 @@ impl Source {
             file: shown_file,
             source,
         })?;
-        Ok(Some(Weights::Mapped(map)))
+        Ok(Some(Weights::Mapped { map, file }))
     }
 }
 

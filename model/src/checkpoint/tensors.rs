@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{Checkpoint, LoadError, Opened, Shard, TensorEntry, error::shown, packed::Packing};
 use crate::kernels::SharedBytes;
-use crate::layers::embedding::MappedTable;
+use crate::layers::embedding::StoredTable;
 
 impl Checkpoint {
     /// Reads one tensor, converted to `dtype` and moved to `device`.
@@ -59,11 +59,14 @@ impl Checkpoint {
         SharedBytes::new(weights, range)
     }
 
-    /// Shares a table of `f32` numbers where its file is mapped; none where it is stored otherwise.
-    pub(crate) fn mapped_table(&self, name: &str) -> Option<MappedTable> {
-        let (entry, ..) = self.place(name)?;
+    /// Finds a table of `f32` numbers whose rows can stay in their file; none where it is stored otherwise.
+    pub(crate) fn stored_table(&self, name: &str) -> Option<StoredTable> {
+        let (entry, shard, range) = self.place(name)?;
         match (entry.dtype, entry.shape.as_slice()) {
-            (DType::F32, [count, width]) => MappedTable::new(self.shared(name)?, *count, *width),
+            (DType::F32, [count, width]) => {
+                let file = Arc::clone(&shard.weights);
+                Some(StoredTable::new(file, range.start as u64, *count, *width))
+            }
             _ => None,
         }
     }

@@ -5,7 +5,7 @@
 
 use super::pool;
 use super::rows::{Layout, Numbers, Rows};
-use super::simd::{exp, multiversion, sum};
+use super::simd::{ask_for, exp, multiversion, sum};
 use crate::attention::Scoring;
 use candle_core::{Result, bail};
 use half::bf16;
@@ -90,6 +90,8 @@ struct Head<'a> {
     seen: Seen<'a>,
     index: usize,
     scale: f32,
+    /// Whether the next head of this query is computed next.
+    goes_on: bool,
 }
 
 multiversion! {
@@ -117,6 +119,9 @@ multiversion! {
 /// ```text
 /// score[j] = (q . k[j]) * (scale * s[j]) + b[j];  weight[j] = exp(score[j] - max);  out = sum of weight[j] t[j] v[j] / sum of weight[j]
 /// ```
+///
+/// Scores are summed while the values come from memory, and values while the next head's keys do: what a head reads is too
+/// short for a machine to foresee the most of it.
 #[inline(always)]
 fn gather<T: Number>(head: &Head<'_>, numbers: &[T], scales: &[f32], scores: &mut [f32], out: &mut [f32]) {
     match <&[f32; 64]>::try_from(head.q) {
@@ -167,13 +172,16 @@ fn score<T: Number, Q: Query + ?Sized>(
     let mut done = 0;
     for run in rows.runs(head.seen.ranges) {
         let keys = numbers[rows.piece(run, head.index)].chunks_exact(head.q.len());
-        let pairs = scores[done..][..run.count].iter_mut().zip(keys);
+        let values = numbers[rows.piece(run, rows.layout().heads + head.index)].chunks_exact(head.q.len());
+        let pairs = scores[done..][..run.count].iter_mut().zip(keys).zip(values);
         if T::SCALED {
-            for ((score, key), scale) in pairs.zip(&scales[rows.scales(run, head.index)]) {
+            for (((score, key), value), scale) in pairs.zip(&scales[rows.scales(run, head.index)]) {
+                ask_for(value);
                 *score = q.dot(key).mul_add(head.scale * scale, *score);
             }
         } else {
-            for (score, key) in pairs {
+            for ((score, key), value) in pairs {
+                ask_for(value);
                 *score = q.dot(key).mul_add(head.scale, *score);
             }
         }
@@ -237,9 +245,17 @@ fn weigh<T: Number>(head: &Head<'_>, numbers: &[T], first: usize, weights: &[f32
     let rows = head.seen.rows;
     let (mut sums, mut done) = ([0.0f32; 64], 0);
     for run in rows.runs(head.seen.ranges) {
-        let values = &numbers[rows.piece(run, rows.layout().heads + head.index)];
-        for (weight, value) in weights[done..].iter().zip(values.chunks_exact(head.q.len())) {
+        let values = numbers[rows.piece(run, rows.layout().heads + head.index)].chunks_exact(head.q.len());
+        // Keys of the next head; where there is none, these values, which are at hand, so that asking costs nothing.
+        let soon = if head.goes_on {
+            head.index + 1
+        } else {
+            rows.layout().heads + head.index
+        };
+        let soon = numbers[rows.piece(run, soon)].chunks_exact(head.q.len());
+        for ((weight, value), soon) in weights[done..].iter().zip(values).zip(soon) {
             let value = &value[first..first + 64];
+            ask_for(&soon[first..first + 64]);
             for i in 0..64 {
                 sums[i] = weight.mul_add(value[i].widen(), sums[i]);
             }
@@ -316,6 +332,7 @@ impl<'a> Queries<'a> {
         scores.resize(count.div_ceil(each) * longest, 0.0);
         let failed = pool::Failure::default();
         pool::for_each_chunk(out, each * dh, scores, longest, &|task, out, scores| {
+            let last = (out.len() / dh).saturating_sub(1);
             for (at, out) in out.chunks_exact_mut(dh).enumerate() {
                 let (row, head_index) = ((task * each + at) / heads, (task * each + at) % heads);
                 let start = row * self.stride + head_index * dh;
@@ -336,6 +353,7 @@ impl<'a> Queries<'a> {
                         seen,
                         index: head_index,
                         scale: self.scale,
+                        goes_on: at < last && head_index + 1 < heads,
                     };
                     match seen.rows.numbers() {
                         Numbers::F32(numbers) => head_f32(&head, numbers, scores, out),

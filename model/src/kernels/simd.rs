@@ -39,6 +39,22 @@ macro_rules! multiversion {
 
 pub(crate) use multiversion;
 
+/// Asks for what is soon read, so that it comes from memory while something else is computed.
+#[inline(always)]
+pub(crate) fn ask_for<T>(soon: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in soon.chunks((64 / size_of::<T>().max(1)).max(1)) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every machine of this kind has SSE, and asking reads nothing.
+        #[expect(unsafe_code, reason = "an instruction that has no counterpart in Rust")]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = soon;
+}
+
 /// Sums products in 16 lanes whose order depends on the length alone.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {

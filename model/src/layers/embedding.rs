@@ -1,35 +1,78 @@
 //! Tables of which tokens name rows.
 
-use crate::kernels::SharedBytes;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
 use crate::kernels::access::{is_cpu_f32, with_slice};
 use candle_core::{DType, Device, Result, Tensor, bail};
+
+/// Bytes that are read where somebody asks for them.
+pub(crate) trait ReadAt: Send + Sync {
+    /// Fills `out` with the bytes from `start` on.
+    ///
+    /// # Errors
+    /// Where they end before, or cannot be read.
+    fn read_at(&self, start: u64, out: &mut [u8]) -> io::Result<()>;
+}
 
 /// A table `[V, D]` of which a token names a row.
 #[derive(Debug)]
 pub(crate) enum Embedding {
     Tensor(Tensor),
-    Mapped(MappedTable),
+    Stored(StoredTable),
 }
 
-/// A table of `f32` numbers in a file that is mapped: only what lies around rows that somebody asked for takes memory.
-#[derive(Debug)]
-pub(crate) struct MappedTable {
-    bytes: SharedBytes,
+/// A table of `f32` numbers, lowest byte first, that stays in its file: rows take memory only where they are looked up.
+///
+/// Rows are read and not mapped: a system maps what lies around each row that is touched as well, and soon the whole table.
+pub(crate) struct StoredTable {
+    file: Arc<dyn ReadAt>,
+    /// Where the first row begins.
+    start: u64,
     /// How many rows there are, V.
     count: usize,
     /// How many numbers a row has, D.
     width: usize,
 }
 
-impl MappedTable {
-    /// Takes bytes as `[count, width]`; none where they have another length, or are not where `f32` numbers can be.
-    pub(crate) fn new(bytes: SharedBytes, count: usize, width: usize) -> Option<Self> {
-        let numbers = bytes.numbers()?.len();
-        (count.checked_mul(width) == Some(numbers)).then_some(Self { bytes, count, width })
+impl fmt::Debug for StoredTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, width, .. } = self;
+        write!(f, "StoredTable [{count}, {width}]")
+    }
+}
+
+impl StoredTable {
+    /// Takes what lies in a file from `start` on as `[count, width]`.
+    pub(crate) fn new(file: Arc<dyn ReadAt>, start: u64, count: usize, width: usize) -> Self {
+        Self {
+            file,
+            start,
+            count,
+            width,
+        }
     }
 
-    fn numbers(&self) -> &[f32] {
-        self.bytes.numbers().unwrap_or_default()
+    /// Appends rows times `scale`.
+    fn append(&self, tokens: impl Iterator<Item = u32>, scale: f32, out: &mut Vec<f32>) -> Result<()> {
+        let width = self.width * size_of::<f32>();
+        for token in tokens {
+            if token as usize >= self.count {
+                return no_row(token);
+            }
+            let before = out.len();
+            out.resize(before + self.width, 0.0);
+            let row = out.get_mut(before..).unwrap_or_default();
+            let start = self.start + u64::from(token) * width as u64;
+            if let Err(error) = self.file.read_at(start, bytemuck::cast_slice_mut(row)) {
+                bail!("reading the embedding of token {token}: {error}");
+            }
+            for value in row {
+                *value = f32::from_bits(u32::from_le(value.to_bits())) * scale;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -38,7 +81,7 @@ impl Embedding {
     pub(crate) fn count(&self) -> Result<usize> {
         match self {
             Self::Tensor(table) => table.dim(0),
-            Self::Mapped(table) => Ok(table.count),
+            Self::Stored(table) => Ok(table.count),
         }
     }
 
@@ -46,21 +89,21 @@ impl Embedding {
     pub(crate) fn width(&self) -> Result<usize> {
         match self {
             Self::Tensor(table) => table.dim(1),
-            Self::Mapped(table) => Ok(table.width),
+            Self::Stored(table) => Ok(table.width),
         }
     }
 
     pub(crate) fn device(&self) -> &Device {
         match self {
             Self::Tensor(table) => table.device(),
-            Self::Mapped(_) => &Device::Cpu,
+            Self::Stored(_) => &Device::Cpu,
         }
     }
 
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Self::Tensor(table) => table.dtype(),
-            Self::Mapped(_) => DType::F32,
+            Self::Stored(_) => DType::F32,
         }
     }
 
@@ -68,7 +111,7 @@ impl Embedding {
     pub(crate) fn takes_slices(&self) -> bool {
         match self {
             Self::Tensor(table) => is_cpu_f32(table),
-            Self::Mapped(_) => true,
+            Self::Stored(_) => true,
         }
     }
 
@@ -79,15 +122,9 @@ impl Embedding {
                 let tokens = Tensor::from_slice(tokens, tokens.len(), table.device())?; // [N]
                 table.index_select(&tokens, 0) // [N, D]
             }
-            Self::Mapped(table) => {
+            Self::Stored(table) => {
                 let mut rows = Vec::with_capacity(tokens.len() * table.width); // [N, D]
-                append(
-                    table.numbers(),
-                    table.width,
-                    tokens.iter().copied(),
-                    1.0,
-                    &mut rows,
-                )?;
+                table.append(tokens.iter().copied(), 1.0, &mut rows)?;
                 Tensor::from_vec(rows, (tokens.len(), table.width), &Device::Cpu)
             }
         }
@@ -100,10 +137,12 @@ impl Embedding {
         scale: f32,
         out: &mut Vec<f32>,
     ) -> Result<()> {
-        let width = self.width()?;
         match self {
-            Self::Tensor(table) => with_slice(table, |table| append(table, width, tokens, scale, out)),
-            Self::Mapped(table) => append(table.numbers(), width, tokens, scale, out),
+            Self::Tensor(table) => {
+                let width = table.dim(1)?;
+                with_slice(table, |table| append(table, width, tokens, scale, out))
+            }
+            Self::Stored(table) => table.append(tokens, scale, out),
         }
     }
 }
@@ -119,39 +158,49 @@ fn append(
         let start = token as usize * width;
         match table.get(start..start + width) {
             Some(row) => out.extend(row.iter().map(|value| value * scale)),
-            None => bail!("token {token} has no row"),
+            None => return no_row(token),
         }
     }
     Ok(())
 }
 
+fn no_row(token: u32) -> Result<()> {
+    bail!("token {token} has no row")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
-    /// Numbers as the bytes of a file.
+    /// A file of numbers, behind four other bytes.
     struct File(Vec<f32>);
 
-    impl AsRef<[u8]> for File {
-        fn as_ref(&self) -> &[u8] {
-            bytemuck::cast_slice(&self.0)
+    impl ReadAt for File {
+        fn read_at(&self, start: u64, out: &mut [u8]) -> io::Result<()> {
+            let start = usize::try_from(start).unwrap() - 4;
+            let bytes: Vec<u8> = self.0.iter().flat_map(|x| x.to_le_bytes()).collect();
+            match bytes.get(start..start + out.len()) {
+                Some(found) => out.copy_from_slice(found),
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            Ok(())
         }
     }
 
-    fn mapped(numbers: &[f32], [count, width]: [usize; 2]) -> Option<MappedTable> {
-        let bytes = SharedBytes::new(Arc::new(File(numbers.to_vec())), 0..numbers.len() * 4).unwrap();
-        MappedTable::new(bytes, count, width)
+    fn stored(numbers: &[f32], [count, width]: [usize; 2]) -> Embedding {
+        Embedding::Stored(StoredTable::new(
+            Arc::new(File(numbers.to_vec())),
+            4,
+            count,
+            width,
+        ))
     }
 
     #[test]
-    fn a_mapped_table_gives_the_rows_of_a_tensor() {
+    fn a_stored_table_gives_the_rows_of_a_tensor() {
         let table = crate::testing::random(&[7, 5], 3);
         let numbers: Vec<f32> = table.flatten_all().unwrap().to_vec1().unwrap();
-        let tables = [
-            Embedding::Mapped(mapped(&numbers, [7, 5]).unwrap()),
-            Embedding::Tensor(table),
-        ];
+        let tables = [stored(&numbers, [7, 5]), Embedding::Tensor(table)];
         let tokens = [6, 0, 3, 3];
         for table in tables {
             assert_eq!((table.count().unwrap(), table.width().unwrap()), (7, 5));
@@ -175,11 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_such_table_are_left_alone() {
-        assert!(mapped(&[0.0; 6], [2, 3]).is_some());
-        assert!(mapped(&[0.0; 6], [2, 4]).is_none());
-        assert!(mapped(&[0.0; 6], [usize::MAX, 3]).is_none());
-        let odd = SharedBytes::new(Arc::new(File(vec![0.0; 6])), 1..9).unwrap();
-        assert!(MappedTable::new(odd, 1, 2).is_none());
+    fn a_row_that_cannot_be_read_is_named() {
+        let short = stored(&[0.0; 6], [3, 3]);
+        assert!(short.rows(&[0, 1]).is_ok());
+        let error = short.rows(&[1, 2]).unwrap_err().to_string();
+        assert!(error.contains("reading the embedding of token 2"), "{error}");
     }
 }

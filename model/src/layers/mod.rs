@@ -10,7 +10,7 @@ pub(crate) mod positions;
 use crate::config::ModelConfig;
 use crate::kernels::{PackedLinear, WeightType};
 use candle_core::{Result, Tensor};
-use embedding::{Embedding, MappedTable};
+use embedding::{Embedding, StoredTable};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,8 +21,8 @@ type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
 /// Takes a weight that is packed already, by the name that its file has for it.
 type Ready<'a> = dyn Fn(&str) -> Result<PackedLinear> + 'a;
 
-/// Takes a table where its file is mapped, by the name that its file has for it; none where it has to be read.
-type Mapped<'a> = dyn Fn(&str) -> Option<MappedTable> + 'a;
+/// Finds a table that can stay in its file, by the name that the file has for it; none where it has to be read whole.
+type Stored<'a> = dyn Fn(&str) -> Option<StoredTable> + 'a;
 
 /// The weights by name, read as they are asked for, and what to make of them.
 pub(crate) struct Weights<'a> {
@@ -35,8 +35,8 @@ pub(crate) struct Weights<'a> {
     pub(crate) packed: Option<WeightType>,
     /// Where linear layers were packed before.
     ready: Option<Box<Ready<'a>>>,
-    /// Where the file stays mapped.
-    mapped: Option<Box<Mapped<'a>>>,
+    /// Where tables stay in the file.
+    tables: Option<Box<Stored<'a>>>,
 }
 
 impl<'a> Weights<'a> {
@@ -52,7 +52,7 @@ impl<'a> Weights<'a> {
             kept: RefCell::default(),
             packed,
             ready: None,
-            mapped: None,
+            tables: None,
         }
     }
 
@@ -64,10 +64,10 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Leaves tables where their file is mapped.
-    pub(crate) fn with_mapped(self, mapped: impl Fn(&str) -> Option<MappedTable> + 'a) -> Self {
+    /// Leaves tables in their file.
+    pub(crate) fn with_tables(self, tables: impl Fn(&str) -> Option<StoredTable> + 'a) -> Self {
         Self {
-            mapped: Some(Box::new(mapped)),
+            tables: Some(Box::new(tables)),
             ..self
         }
     }
@@ -111,11 +111,11 @@ impl<'a> Weights<'a> {
         Ok(tensor)
     }
 
-    /// Takes a table where its file is mapped, or reads it.
+    /// Takes a table that stays in its file, or reads it.
     pub(crate) fn table(&self, name: &str) -> Result<Embedding> {
         let stored = self.stored(name)?;
-        match self.mapped.as_ref().and_then(|mapped| mapped(stored)) {
-            Some(table) => Ok(Embedding::Mapped(table)),
+        match self.tables.as_ref().and_then(|tables| tables(stored)) {
+            Some(table) => Ok(Embedding::Stored(table)),
             None => self.get(name).map(Embedding::Tensor),
         }
     }

@@ -159,6 +159,7 @@ fn every_instruction_set_gathers_the_same_bits() {
             },
             index: 0,
             scale: 0.125,
+            goes_on: false,
         };
         let run = |chosen: bool| {
             let (mut scores, mut out) = (vec![0.0; 67], vec![0.0; 64]);

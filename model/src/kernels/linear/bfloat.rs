@@ -64,6 +64,7 @@ kernel! {
     dot: |acc, x, w| _mm512_fmadd_ps(x, w, acc),
     finish: |sum, _, _, _| sum,
     store: |to: *mut f32, sum| _mm512_storeu_ps(to, sum),
+    fetch: |line: *const u32| _mm_prefetch::<_MM_HINT_T1>(line.cast()),
     tiles: { 1: 8, 2: 4, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 2 }
 }
 
@@ -81,6 +82,7 @@ kernel! {
     dot: |acc, x, w| _mm256_fmadd_ps(x, w, acc),
     finish: |sum, _, _, _| sum,
     store: |to: *mut f32, sum| _mm256_storeu_ps(to, sum),
+    fetch: |line: *const u32| _mm_prefetch::<_MM_HINT_T1>(line.cast()),
     tiles: { 1: 4, 2: 2, 3: 2, 4: 1, 5: 1, 6: 1 }
 }
 
@@ -93,5 +95,6 @@ kernel! {
     dot: |acc: [f32; 16], x: f32, w: [f32; 16]| std::array::from_fn(|lane| x.mul_add(w[lane], acc[lane])),
     finish: |sum, _, _, _| sum,
     store: |to: *mut f32, sum: [f32; 16]| to.cast::<[f32; 16]>().write_unaligned(sum),
+    fetch: |_: *const u32| {},
     tiles: { 1: 1, 2: 1, 3: 1, 4: 1 }
 }

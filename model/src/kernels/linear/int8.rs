@@ -195,6 +195,7 @@ kernel! {
         _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale)), scales)
     },
     store: |to: *mut f32, y| _mm512_storeu_ps(to, y),
+    fetch: |line: *const u32| _mm_prefetch::<_MM_HINT_T1>(line.cast()),
     tiles: { 1: 4, 2: 4, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 2 }
 }
 
@@ -216,6 +217,7 @@ macro_rules! vnni256 {
                 _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale)), scales)
             },
             store: |to: *mut f32, y| _mm256_storeu_ps(to, y),
+            fetch: |line: *const u32| _mm_prefetch::<_MM_HINT_T1>(line.cast()),
             tiles: { 1: 2, 2: 2, 3: 2, 4: 1, 5: 1, 6: 1 }
         }
     };
@@ -251,6 +253,7 @@ kernel! {
         _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale)), scales)
     },
     store: |to: *mut f32, y| _mm256_storeu_ps(to, y),
+    fetch: |line: *const u32| _mm_prefetch::<_MM_HINT_T1>(line.cast()),
     tiles: { 1: 2, 2: 1, 3: 1, 4: 1 }
 }
 
@@ -270,5 +273,6 @@ kernel! {
         std::array::from_fn(|lane| sums[lane] as f32 * scale * scales[lane])
     },
     store: |to: *mut f32, y: [f32; 16]| to.cast::<[f32; 16]>().write_unaligned(y),
+    fetch: |_: *const u32| {},
     tiles: { 1: 1, 2: 1, 3: 1, 4: 1 }
 }

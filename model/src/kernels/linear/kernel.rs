@@ -39,7 +39,10 @@ impl Format {
 pub(super) struct Tile {
     pub(super) x: *const u32,  // rows of `row_words`, of which the last `depth` are values
     pub(super) w: *const Line, // panels of `lines`
-    pub(super) y: *mut f32,    // rows `stride` apart, of which `width` are written
+    /// Panels that are read next, of which the tile asks for the first `ahead` while it sums: at most as many as it has.
+    pub(super) next: *const Line,
+    pub(super) ahead: usize,
+    pub(super) y: *mut f32, // rows `stride` apart, of which `width` are written
     pub(super) row_words: usize,
     pub(super) depth: usize,
     pub(super) lines: usize,
@@ -93,13 +96,14 @@ impl Kernel {
 /// compiler is told to keep the whole loop in that instruction set's registers.
 ///
 /// `tiles` lists rows and the panels that go with them, from one row upwards. `start` makes a sum, given the panel and
-/// the first lane; `finish` makes `f32` of it, given the row as well; both may read the heads.
+/// the first lane; `finish` makes `f32` of it, given the row as well; both may read the heads. `fetch` asks for a line of the
+/// panels that are read next, so that they come from memory while this tile is summed.
 macro_rules! kernel {
     (
         $isa:ident, detected: $detected:expr, $(features: $features:literal,)? vector: $lanes:literal,
         format: $format:expr,
         start: $start:expr, load: $load:expr, splat: $splat:expr, dot: $dot:expr,
-        finish: $finish:expr, store: $store:expr,
+        finish: $finish:expr, store: $store:expr, fetch: $fetch:expr,
         tiles: { $($rows:literal: $panels:literal),* $(,)? }
     ) => {
         pub(super) mod $isa {
@@ -145,6 +149,10 @@ macro_rules! kernel {
                 let starts: [[_; VECTORS]; P] =
                     std::array::from_fn(|p| std::array::from_fn(|v| $start(panel(p), v * $lanes)));
                 let mut acc = [starts; R];
+                // Panels that it is not to ask for are its own: those are at hand, so that asking costs nothing.
+                let next: [_; P] = std::array::from_fn(|p| {
+                    if p < tile.ahead { tile.next.wrapping_add(p * tile.lines).cast() } else { panel(p) }
+                });
                 for k in 0..tile.depth {
                     let step = FORMAT.head * PANEL + k * FORMAT.step;
                     let weights: [[_; VECTORS]; P] = std::array::from_fn(|p| {
@@ -154,6 +162,9 @@ macro_rules! kernel {
                             unsafe { $load(panel(p).add(from)) }
                         })
                     });
+                    if tile.ahead > 0 {
+                        next.iter().for_each(|next| $fetch(next.wrapping_add(k * FORMAT.step)));
+                    }
                     for r in 0..R {
                         // SAFETY: a row has `depth` values behind its head.
                         let x = $splat(unsafe { *row(r).add(FORMAT.row_head + k) });

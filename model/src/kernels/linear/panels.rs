@@ -45,11 +45,6 @@ impl SharedBytes {
         (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
     }
 
-    /// Reads it as numbers where it is; none where no such numbers can be.
-    pub(crate) fn numbers(&self) -> Option<&[f32]> {
-        bytemuck::try_cast_slice(self.bytes()).ok()
-    }
-
     /// Joins it with what comes right behind it.
     fn with(&self, next: &Self) -> Option<Self> {
         let joins = Arc::ptr_eq(&self.owner, &next.owner) && self.range.end == next.range.start;

@@ -19,6 +19,9 @@ const TALLEST: usize = 12;
 /// Rows that a block has at most: rows in too few blocks cannot be shared out evenly.
 const MOST_ROWS: usize = 192;
 
+/// Rows that are no more do little but wait for memory in any case: the panels after theirs are not asked for ahead.
+const FEW_ROWS: usize = 4;
+
 /// Panels are shared out in multiples of this, the width of the widest tile.
 const BLOCK_PANELS: usize = 8;
 
@@ -164,29 +167,48 @@ impl Operands<'_> {
             } else {
                 1
             };
-            let mut row = rows.start;
+            let after = panel + width;
+            let next = match rows.len() {
+                0..=FEW_ROWS => after..after,
+                _ => after..panels.end.min(after + width).max(after),
+            };
+            let tiles = rows.len().div_ceil(tile_rows).max(1);
+            let (mut row, mut tile) = (rows.start, 0);
             while row < rows.end {
                 // Tiles of about the same height: a low one could not have as many panels.
                 let count = self.kernel.tile_rows(rows.end - row);
+                let share = |tile: usize| next.start + next.len() * tile / tiles;
+                let ahead = share(tile)..share(tile + 1);
+                // The tiles of these panels ask for a part of the next ones each, so that memory is as busy all the time.
                 // SAFETY: the caller's promise, for a part of its block.
-                unsafe { self.write_tile(row..row + count, panel..panel + width, output) };
+                unsafe { self.write_tile(row..row + count, panel..panel + width, ahead, output) };
                 row += count;
+                tile += 1;
             }
             panel += width;
         }
     }
 
-    /// Computes a tile of the output.
+    /// Computes a tile of the output, and asks for the panels `next` meanwhile.
     ///
     /// # Safety
-    /// As for `write_block`; `panels` is one panel or `tile_panels` of them, and `rows` at most `tile_rows`.
-    unsafe fn write_tile(&self, rows: Range<usize>, panels: Range<usize>, output: Output) {
+    /// As for `write_block`; `panels` is one panel or `tile_panels` of them, and `rows` at most `tile_rows`; `next` are panels,
+    /// as many at most.
+    unsafe fn write_tile(
+        &self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        next: Range<usize>,
+        output: Output,
+    ) {
         let first = panels.start * PANEL;
         // SAFETY: the caller promises that rows and panels are inside the slices and the output.
         let tile = unsafe {
             Tile {
                 x: self.x.as_ptr().add(rows.start * self.row_words),
                 w: self.panels.as_ptr().add(panels.start * self.lines()),
+                next: self.panels.as_ptr().add(next.start * self.lines()),
+                ahead: next.len(),
                 y: output.pointer().add(rows.start * self.stride + first),
                 row_words: self.row_words,
                 depth: self.depth,
