@@ -427,17 +427,13 @@ multiversion! {
         let rows = states.len();
         for (index, (row, state)) in scores.chunks_exact_mut(stride).zip(states).enumerate() {
             let seen = at.map_or(keys, |at| (at + 1 + index).saturating_sub(first).min(keys));
-            let (chunks, _) = row.as_chunks_mut::<PANEL>();
             if let Some(bias) = bias {
-                let bias = &bias[rows - 1 - index..][..stride];
-                let (bias, _) = bias.as_chunks::<PANEL>();
-                for (scores, bias) in chunks.iter_mut().zip(bias) {
-                    for (score, bias) in scores.iter_mut().zip(bias) {
-                        *score = score.mul_add(scale, *bias);
-                    }
+                // One loop: two of them, over panels and their lanes, become gathers and scatters.
+                for (score, bias) in row.iter_mut().zip(&bias[rows - 1 - index..][..stride]) {
+                    *score = score.mul_add(scale, *bias);
                 }
             } else {
-                for score in chunks.as_flattened_mut() {
+                for score in row.iter_mut() {
                     *score *= scale;
                 }
             }
