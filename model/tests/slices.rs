@@ -11,8 +11,8 @@ use multiway_model::{
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// Texts of up to four tiles of 64 queries.
-const LONGEST: usize = 230;
+/// Texts of up to four tiles of 128 queries.
+const LONGEST: usize = 460;
 
 fn config(pattern: AttentionPattern, fusion_layers: usize) -> ModelConfig {
     let mut config = tiny_config();
@@ -186,10 +186,10 @@ fn smaller_slices_are_more() {
     // Embedding, three parts of each layer, the last norm, and a projection for each layer of the decoder.
     let parts = 1 + 3 * config.encoder_layers + 1 + config.decoder_layers;
     assert_eq!(count(usize::MAX), parts);
-    // 217 rows are four tiles, and four slices of 64 rows.
-    assert_eq!(count(64), 4 * parts);
+    // 217 rows are two tiles, and two slices of 128 rows.
+    assert_eq!(count(128), 2 * parts);
     // Of attention a tile is the least.
-    assert_eq!(count(31), 7 * parts - 3 * config.encoder_layers);
+    assert_eq!(count(31), 7 * parts - 5 * config.encoder_layers);
 }
 
 #[test]
