@@ -16,12 +16,14 @@
 //! has of each output one `f32`, two `bf16` or four 8-bit weights of neighbouring inputs. A tile of rows by panels lives
 //! in registers. All instruction sets read the same panels, so that they can be kept in a file ([`LAYOUT`]).
 //!
-//! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, and for 8 bits AVX-512-VNNI, AVX-VNNI and AVX2.
+//! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, and for 8 bits AMX, AVX-512-VNNI, AVX-VNNI and AVX2.
 //! Elsewhere a portable form runs, which the compiler vectorises; NEON has no form of its own yet.
 //!
 //! Source: the register-tile scheme of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication"
 //! (ACM TOMS 34(3), 2008), section 4, without its blocking of `k`.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod bfloat;
 mod int8;
 mod kernel;
@@ -152,6 +154,14 @@ impl WeightType {
             );
         }
         Ok(self.kernel())
+    }
+
+    /// Counts the words from one row of `inputs` activations to the next.
+    fn row_words(self, inputs: usize) -> usize {
+        match self {
+            Self::F32 | Self::Bf16 => inputs,
+            Self::Int8 => int8::row_words(inputs),
+        }
     }
 
     /// Counts the words of a row of `inputs` activations, less the head.
@@ -379,7 +389,7 @@ impl PackedLinear {
                 x,
                 panels: &self.panels,
                 rows,
-                row_words: self.kernel.format.row_head + self.weights.depth(inputs),
+                row_words: self.weights.row_words(inputs),
                 depth: self.weights.depth(inputs),
                 outputs,
                 stride: outputs,

@@ -4,6 +4,8 @@
 //! tested against it. Kernels that training needs have a backward pass.
 
 pub(crate) mod access;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) mod amx;
 pub(crate) mod attend;
 pub(crate) mod gated;
 pub(crate) mod gemm;

@@ -5,6 +5,8 @@
     reason = "calls functions compiled for a detected instruction set"
 )]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::kernels::amx;
 use std::hint::black_box;
 
 /// How many chains run side by side: they hide five cycles of latency on two units, and fit into 16 registers.
@@ -62,6 +64,13 @@ pub(super) fn bf16() -> Option<Peak> {
 
 /// Multiplies int8 and adds in i32, where there is an instruction for it.
 pub(super) fn int8() -> Option<Peak> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::is_granted() {
+        return Some(Peak {
+            operations_a_round: 2.0 * f64::from(amx::PRODUCTS_A_ROUND),
+            chains: amx::products,
+        });
+    }
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {

@@ -30,7 +30,7 @@
 
 use std::cell::Cell;
 
-use super::kernel::{Format, Kernel, PANEL, kernel};
+use super::kernel::{Format, Kernel, Line, PANEL, kernel};
 use crate::kernels::pool;
 use crate::kernels::simd::multiversion;
 
@@ -43,15 +43,18 @@ const LARGEST: f32 = 127.0;
 /// A row of zeros in words, each byte `0 + 128`; also the signs that tell `q + 128` from `q`.
 const ZEROS: u32 = 0x8080_8080;
 
-/// A row begins with its scale; a panel with its scales, and with what sums of `q + 128` start from.
-const FORMAT: Format = Format {
-    row_head: 1,
+/// A row begins with its scale, behind which the rest of a line is free, so that no line of values touches two of memory; a panel
+/// with its scales, and with what sums of `q + 128` start from.
+pub(super) const FORMAT: Format = Format {
+    row_head: PANEL,
     head: 2,
     step: PANEL,
 };
 
 /// What can be run on some machine, the fastest first.
 pub(super) static KERNELS: &[&Kernel] = &[
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    &super::amx::KERNEL,
     #[cfg(target_arch = "x86_64")]
     &avx512vnni::KERNEL,
     #[cfg(target_arch = "x86_64")]
@@ -64,51 +67,54 @@ pub(super) static KERNELS: &[&Kernel] = &[
     &portable::KERNEL,
 ];
 
-/// Counts the words of a row of `inputs`: its scale, and four values each.
+/// Counts the words from one row of `inputs` to the next: whole lines, and an odd number of them where that takes one more, as every
+/// other line of a cache is not enough for the rows of a tile.
 pub(super) fn row_words(inputs: usize) -> usize {
-    FORMAT.row_head + inputs.div_ceil(4)
+    let lines = FORMAT.row_head / PANEL + inputs.div_ceil(4).div_ceil(PANEL);
+    (lines | 1) * PANEL
 }
 
 /// Quantises rows `[rows, inputs]` of activations, on several threads when that pays, and calls `f` with their words.
 pub(super) fn with_quantised<T>(x: &[f32], rows: usize, inputs: usize, f: impl FnOnce(&[u32]) -> T) -> T {
     thread_local! {
         /// Words that are memory only, so that a step asks for none once it is warm.
-        static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+        static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     }
     let width = row_words(inputs);
-    let mut words = SCRATCH.take();
+    let mut lines = SCRATCH.take();
     // It never shrinks: what is there already need not be set.
-    let needed = rows * width;
-    words.resize(words.len().max(needed), 0.0); // [rows, 1 + ceil(in / 4)]
-    let used = words.get_mut(..needed).unwrap_or_default();
-    pool::for_each_rows(used, width, &|first, words| {
+    let needed = rows * width / PANEL;
+    lines.resize(lines.len().max(needed), Line([0; PANEL])); // [rows, 1 + ceil(in / 64)]
+    let used = lines.get_mut(..needed).unwrap_or_default();
+    pool::for_each_rows(bytemuck::cast_slice_mut(used), width, &|first, words| {
         for (row, words) in words.chunks_exact_mut(width).enumerate() {
             let start = (first + row) * inputs;
             let x = x.get(start..start + inputs).unwrap_or_default();
-            quantise(x, bytemuck::cast_slice_mut(words));
+            let words: &mut [u32] = bytemuck::cast_slice_mut(words);
+            if let Some((head, values)) = words.split_at_mut_checked(FORMAT.row_head) {
+                head.iter_mut()
+                    .take(1)
+                    .for_each(|scale| *scale = quantise(x, values).to_bits());
+            }
         }
     });
     let result = f(bytemuck::cast_slice(used));
-    SCRATCH.set(words);
+    SCRATCH.set(lines);
     result
 }
 
-/// Quantises a row of activations into [`row_words`] words: its scale, then `q + 128` in bytes.
-pub(super) fn quantise(x: &[f32], words: &mut [u32]) {
-    let Some((scale, values)) = words.split_first_mut() else {
-        return;
-    };
+/// Quantises a row of activations into words of four bytes `q + 128`, and returns its scale.
+pub(super) fn quantise(x: &[f32], values: &mut [u32]) -> f32 {
     let largest = f32::from_bits(largest(x));
     values.fill(ZEROS);
-    *scale = if largest < LARGEST * f32::MIN_POSITIVE {
-        0.0_f32
+    if largest < LARGEST * f32::MIN_POSITIVE {
+        0.0
     } else if largest.is_finite() {
         round(x, LARGEST / largest, bytemuck::cast_slice_mut(values));
         largest / LARGEST
     } else {
         f32::NAN
     }
-    .to_bits();
 }
 
 multiversion! {
@@ -131,16 +137,15 @@ multiversion! {
 
 /// Turns a row of weights into words: its scale, what sums start from, then `q` in bytes.
 pub(super) fn encode(row: &[f32]) -> Vec<u32> {
-    let mut words = vec![0; row_words(row.len())];
-    quantise(row, &mut words);
-    let values = words.iter_mut().skip(FORMAT.row_head);
+    let mut values = vec![0; row.len().div_ceil(4)];
+    let scale = quantise(row, &mut values);
     let mut start = 0;
-    for word in values {
+    for word in &mut values {
         *word ^= ZEROS;
         start -= 128 * bytes(*word).into_iter().map(i32::from).sum::<i32>();
     }
-    words.insert(1, start.cast_unsigned());
-    words
+    let head = [scale.to_bits(), start.cast_unsigned()];
+    head.into_iter().chain(values).collect()
 }
 
 /// The four values of a word.

@@ -37,7 +37,7 @@ impl Format {
 /// A tile's operands.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
-    pub(super) x: *const u32,  // rows of `row_words`, of which the last `depth` are values
+    pub(super) x: *const u32, // rows of `row_words`, of which `depth` behind the head are values
     pub(super) w: *const Line, // panels of `lines`
     /// Panels that are read next, of which the tile asks for the first `ahead` while it sums: at most as many as it has.
     pub(super) next: *const Line,
@@ -59,6 +59,28 @@ pub(super) struct Kernel {
     pub(super) widths: &'static [usize],
     pub(super) detected: fn() -> bool,
     pub(super) write: unsafe fn(Tile, usize, usize),
+    /// Another kernel of the same format, for blocks of fewer rows than so many.
+    pub(super) few: Option<(usize, &'static Kernel)>,
+    pub(super) setup: Option<Setup>,
+}
+
+/// What a thread does before it writes tiles, and afterwards.
+#[derive(Clone, Copy)]
+pub(super) struct Setup {
+    pub(super) enter: unsafe fn(),
+    pub(super) leave: unsafe fn(),
+}
+
+/// A thread that may write tiles of a kernel, until this is dropped.
+pub(super) struct Ready(Option<Setup>);
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        if let Some(setup) = self.0 {
+            // SAFETY: `Kernel::ready` has called `enter` on this thread, as it promises that the machine can.
+            unsafe { (setup.leave)() }
+        }
+    }
 }
 
 impl std::fmt::Debug for Kernel {
@@ -79,11 +101,31 @@ impl Kernel {
         self.widths.get(tile_rows - 1).copied().unwrap_or(1)
     }
 
+    /// Returns the kernel for a block of so many rows: this one, or one that runs wherever this one does.
+    pub(super) fn for_rows(&'static self, rows: usize) -> &'static Self {
+        match self.few {
+            Some((enough, few)) if rows < enough => few,
+            _ => self,
+        }
+    }
+
+    /// Makes this thread ready to write tiles.
+    ///
+    /// # Safety
+    /// The kernel was handed out on this machine, and no kernel that needs a setup is ready on this thread.
+    pub(super) unsafe fn ready(&self) -> Ready {
+        if let Some(setup) = self.setup {
+            // SAFETY: the caller's promise.
+            unsafe { (setup.enter)() }
+        }
+        Ready(self.setup)
+    }
+
     /// Computes a tile of `rows` by `panels`.
     ///
     /// # Safety
-    /// The kernel was handed out on this machine, `rows` is at most what `tile_rows` gives, `panels` is one or what
-    /// `tile_panels` gives, and the tile's pointers reach as far as its sizes say.
+    /// The kernel was handed out on this machine and is ready on this thread, `rows` is what `tile_rows` gives, `panels` is one or
+    /// what `tile_panels` gives, and the tile's pointers reach as far as its sizes say.
     pub(super) unsafe fn write(&self, tile: Tile, rows: usize, panels: usize) {
         // SAFETY: the caller's promise.
         unsafe { (self.write)(tile, rows, panels) }
@@ -120,6 +162,8 @@ macro_rules! kernel {
                 widths: &[$($panels),*],
                 detected: $detected,
                 write,
+                few: None,
+                setup: None,
             };
 
             /// Computes a tile of `rows` by `panels`.

@@ -13,7 +13,7 @@ use crate::kernels::pool;
 /// Bytes of the rows of a block, the unit of work of a thread: they stay in the second-level cache while the panels go by.
 const BLOCK_BYTES: usize = 320 << 10;
 
-/// Rows of a block are a multiple of this, the height of the tallest tile.
+/// Rows of a block are a multiple of this or of the height of a kernel's tallest tile, which divides it or is more.
 const TALLEST: usize = 12;
 
 /// Rows that a block has at most: rows in too few blocks cannot be shared out evenly.
@@ -71,11 +71,12 @@ impl Grid {
     fn new(operands: &Operands<'_>) -> Self {
         let (rows, panels) = (operands.rows, operands.outputs.div_ceil(PANEL));
         let row_bytes = (operands.row_words * size_of::<u32>()).max(1);
-        let most = (BLOCK_BYTES / row_bytes).clamp(2 * TALLEST, MOST_ROWS);
+        let tallest = operands.kernel.widths.len().max(TALLEST);
+        let most = (BLOCK_BYTES / row_bytes).clamp(2 * tallest, MOST_ROWS);
         // Blocks of about the same height.
         let block_rows = rows
             .div_ceil(rows.div_ceil(most).max(1))
-            .next_multiple_of(TALLEST)
+            .next_multiple_of(tallest)
             .max(1);
         let panel_steps = (operands.depth * rows.min(block_rows)).max(1);
         let block_panels = (BLOCK_STEPS / panel_steps).max(1).next_multiple_of(BLOCK_PANELS);
@@ -158,8 +159,11 @@ impl Operands<'_> {
     /// `x`, `panels` and `output` hold what their shapes say, `rows` and `panels` are inside them, and no other
     /// thread touches this part of the output.
     unsafe fn write_block(&self, rows: Range<usize>, panels: Range<usize>, output: Output) {
-        let tile_rows = self.kernel.tile_rows(rows.len());
-        let tile_panels = self.kernel.tile_panels(tile_rows);
+        let kernel = self.kernel.for_rows(rows.len());
+        let tile_rows = kernel.tile_rows(rows.len());
+        let tile_panels = kernel.tile_panels(tile_rows);
+        // SAFETY: only kernels of this machine are handed out, and blocks are not written inside blocks.
+        let ready = unsafe { kernel.ready() };
         let mut panel = panels.start;
         while panel < panels.end {
             let width = if panel + tile_panels <= panels.end {
@@ -176,26 +180,28 @@ impl Operands<'_> {
             let (mut row, mut tile) = (rows.start, 0);
             while row < rows.end {
                 // Tiles of about the same height: a low one could not have as many panels.
-                let count = self.kernel.tile_rows(rows.end - row);
+                let count = kernel.tile_rows(rows.end - row);
                 let share = |tile: usize| next.start + next.len() * tile / tiles;
                 let ahead = share(tile)..share(tile + 1);
                 // The tiles of these panels ask for a part of the next ones each, so that memory is as busy all the time.
                 // SAFETY: the caller's promise, for a part of its block.
-                unsafe { self.write_tile(row..row + count, panel..panel + width, ahead, output) };
+                unsafe { self.write_tile(kernel, row..row + count, panel..panel + width, ahead, output) };
                 row += count;
                 tile += 1;
             }
             panel += width;
         }
+        drop(ready);
     }
 
     /// Computes a tile of the output, and asks for the panels `next` meanwhile.
     ///
     /// # Safety
-    /// As for `write_block`; `panels` is one panel or `tile_panels` of them, and `rows` at most `tile_rows`; `next` are panels,
-    /// as many at most.
+    /// As for `write_block`; `kernel` is ready on this thread; `panels` is one panel or `tile_panels` of them, and `rows` what
+    /// `tile_rows` gives; `next` are panels, as many as `panels` at most.
     unsafe fn write_tile(
         &self,
+        kernel: &Kernel,
         rows: Range<usize>,
         panels: Range<usize>,
         next: Range<usize>,
@@ -218,6 +224,6 @@ impl Operands<'_> {
             }
         };
         // SAFETY: only kernels of this machine are handed out, and the tile is inside its operands.
-        unsafe { self.kernel.write(tile, rows.len(), panels.len()) };
+        unsafe { kernel.write(tile, rows.len(), panels.len()) };
     }
 }
