@@ -8,6 +8,9 @@
 
 #![expect(unsafe_code, reason = "instructions that have no counterpart in Rust")]
 
+#[cfg(test)]
+mod emulation;
+
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::OnceLock;
@@ -18,20 +21,32 @@ pub(crate) const REGISTER_ROWS: usize = 16;
 /// Products that [`products`] sums in a round: four times a register of rows by a register of columns, 64 deep.
 pub(crate) const PRODUCTS_A_ROUND: u32 = 4 * 16 * 16 * 64;
 
-/// Asks whether the machine has the unit, and the system for leave to use it, once.
+/// Asks whether the machine has the unit, and the system for leave to use it, once. Unit tests emulate it where there is none.
 pub(crate) fn is_granted() -> bool {
     static GRANTED: OnceLock<bool> = OnceLock::new();
     *GRANTED.get_or_init(|| {
-        const TILES_AND_INT8: u32 = 0b11 << 24;
-        /// `ARCH_REQ_XCOMP_PERM`, of the registers of tiles.
-        const ASK: libc::c_long = 0x1023;
-        const TILE_DATA: libc::c_long = 18;
-        if cfg!(miri) || __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & TILES_AND_INT8 != TILES_AND_INT8 {
+        if cfg!(miri) {
             return false;
         }
-        // SAFETY: a call that reads and writes no memory; a system that does not know it says no.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ASK, TILE_DATA) == 0 }
+        let granted = is_there() && ask();
+        #[cfg(test)]
+        let granted = granted || emulation::install();
+        granted
     })
+}
+
+fn is_there() -> bool {
+    const TILES_AND_INT8: u32 = 0b11 << 24;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILES_AND_INT8 == TILES_AND_INT8
+}
+
+/// Asks the system for leave to use the registers.
+fn ask() -> bool {
+    /// `ARCH_REQ_XCOMP_PERM`, of the data of tiles.
+    const ASK: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: a call that reads and writes no memory; a system that does not know it says no.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ASK, TILE_DATA) == 0 }
 }
 
 /// How the unit is set up: the shapes of its registers.

@@ -76,6 +76,14 @@ fn forward(linear: &mut PackedLinear, x: &[f32], rows: usize) -> Vec<f32> {
     first
 }
 
+/// What the tests below run on: the matrix unit is emulated where a machine has all that the kernel needs but the unit.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+#[test]
+fn the_matrix_unit_is_tested_wherever_there_is_avx512() {
+    let names: Vec<_> = WeightType::Int8.kernels().map(|kernel| kernel.name).collect();
+    assert_eq!(names.contains(&"amx"), names.contains(&"avx512vnni"), "{names:?}");
+}
+
 #[test]
 fn every_instruction_set_gives_the_defined_bits_for_every_tile() {
     for rows in 0..=27 {
