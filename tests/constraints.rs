@@ -235,7 +235,7 @@ fn choice_probabilities_are_exact() {
         let end = engine.config().eos_token_id;
         let targets: Vec<Vec<TokenId>> = candidates
             .iter()
-            .map(|candidate| [engine.tokenizer().encode_text(candidate), vec![end]].concat())
+            .map(|candidate| [engine.tokenizer().encode_text(candidate).unwrap(), vec![end]].concat())
             .collect();
         let places: Vec<Vec<Vec<f64>>> = targets
             .iter()

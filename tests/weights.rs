@@ -104,7 +104,7 @@ fn rows(checkpoint: &Checkpoint, weights: WeightType) -> Vec<(String, Tensor)> {
     };
     let model = Model::load_with(checkpoint, &Device::Cpu, &options).unwrap();
     let (tokenizer, config) = (Tokenizer::from_checkpoint(checkpoint).unwrap(), model.config());
-    let tokens = |text| [tokenizer.encode_text(text), vec![config.eos_token_id]].concat();
+    let tokens = |text| [tokenizer.encode_text(text).unwrap(), vec![config.eos_token_id]].concat();
     let question = tokens("what is in the picture?");
     let images = PICTURES.map(|picture| {
         let picture = format!("examples/pictures/{picture}");

@@ -304,9 +304,9 @@ pub enum RequestError {
     },
 }
 
-impl RequestError {
-    /// Tells what a tokenizer said about a prompt.
-    pub(crate) fn from_tokenizer(error: TokenizerError) -> Self {
+/// What a tokenizer says about a prompt.
+impl From<TokenizerError> for RequestError {
+    fn from(error: TokenizerError) -> Self {
         match error {
             TokenizerError::UnknownSpecial { token, known } => Self::UnknownSpecial { token, known },
             other => Self::Failed {

@@ -38,7 +38,7 @@ fn ask(text: &str, change: impl FnOnce(&mut SamplingParams)) -> Request {
 /// Writes the likeliest tokens by hand, one model step each, after `change` of the logits by what was written.
 fn by_hand(prompt: &str, prefix: &[u32], count: usize, change: impl Fn(&[u32], &mut [f32])) -> Vec<u32> {
     let config = config();
-    let mut tokens = TOKENIZER.encode_text(prompt);
+    let mut tokens = TOKENIZER.encode_text(prompt).unwrap();
     tokens.push(config.eos_token_id);
     let sample = EncoderSample {
         images: &[],
@@ -103,7 +103,7 @@ fn penalties_count_what_the_model_wrote_and_neither_the_prompt_nor_the_prefix() 
 #[test]
 fn a_bias_decides_what_is_written_alone_and_with_beams() {
     let engine = engine(4);
-    let cat = *TOKENIZER.encode_text("cat").last().unwrap();
+    let cat = *TOKENIZER.encode_text("cat").unwrap().last().unwrap();
     let biased = |beams: usize| {
         ask("a", |p| {
             p.logit_bias = [(cat, 100.0)].into();
@@ -129,7 +129,7 @@ fn a_bias_for_a_token_that_does_not_exist_is_refused() {
 #[test]
 fn beams_are_penalised_for_what_each_has_written() {
     let engine = engine(4);
-    let cat = *TOKENIZER.encode_text("cat").last().unwrap();
+    let cat = *TOKENIZER.encode_text("cat").unwrap().last().unwrap();
     let score = |frequency: f32, presence: f32| {
         let request = ask("a", |p| {
             // So likely that it is written whatever is taken from it.

@@ -197,7 +197,7 @@ fn usage_counts_tokens_and_patches() {
         .unwrap();
     assert_eq!(
         answer.usage.prompt_tokens,
-        TOKENIZER.encode_text("a cat").len() + 1
+        TOKENIZER.encode_text("a cat").unwrap().len() + 1
     );
     assert_eq!(answer.usage.image_patches, 2 * config().patches());
     assert_eq!(answer.usage.new_tokens, 3);
@@ -207,7 +207,7 @@ fn usage_counts_tokens_and_patches() {
 /// Decodes a target by hand, one step per token, and lists the log-probabilities of its tokens after the prefix.
 fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> Vec<f64> {
     let config = config();
-    let mut tokens = TOKENIZER.encode_text(prompt);
+    let mut tokens = TOKENIZER.encode_text(prompt).unwrap();
     tokens.push(config.eos_token_id);
     let batch = EncoderBatch::new(
         &config,
@@ -276,7 +276,7 @@ fn a_score_is_the_log_probability_of_forced_decoding_token_by_token() {
     };
     let together = engine(16, 1).score_blocking(ask(), candidates.clone()).unwrap();
     for (score, candidate) in together.iter().zip(&candidates) {
-        let tokens = TOKENIZER.encode_text(candidate);
+        let tokens = TOKENIZER.encode_text(candidate).unwrap();
         assert_eq!(score.tokens, [&tokens[..], &[config().eos_token_id]].concat());
         let expected = forced("what is this?", &[prefix], &tokens);
         assert_eq!(score.log_probabilities.len(), expected.len());
@@ -309,7 +309,7 @@ fn what_candidates_have_in_common_is_decoded_once() {
         .to_vec();
     let tokens: usize = names
         .iter()
-        .map(|name| TOKENIZER.encode_text(name).len() + 1)
+        .map(|name| TOKENIZER.encode_text(name).unwrap().len() + 1)
         .sum();
     engine.score_blocking(text("?"), names).unwrap();
     let rows = usize::try_from(engine.stats().rows).unwrap();

@@ -395,7 +395,8 @@ fn tokens_are_told_with_their_alternatives_only_if_asked_for() {
 #[test]
 fn the_callers_biases_are_added_to_those_of_the_task_file() {
     let engine = engine();
-    let [one, two] = ["cat", "dog"].map(|word| *engine.tokenizer().encode_text(word).last().unwrap());
+    let [one, two] =
+        ["cat", "dog"].map(|word| *engine.tokenizer().encode_text(word).unwrap().last().unwrap());
     let file = format!(
         "---\ndescription: Barks.\ndecode: {{max_new_tokens: 4, logit_bias: {{{one}: 90, {two}: 100}}}}\n---\nHello"
     );

@@ -176,7 +176,7 @@ impl ExampleSource {
         }
         let mut rng = fork(self.seed, &[stage as u64, step, worker, size as u64]);
         for _ in 0..paired.len() * OTHER_NAMES {
-            examples.extend(self.other_name(&paired, &mut rng));
+            examples.extend(self.other_name(&paired, &mut rng).transpose()?);
         }
         Ok(examples)
     }
@@ -185,7 +185,7 @@ impl ExampleSource {
     fn masked(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
         let draw = below(rng, 100);
         if draw < 8 {
-            return Ok(self.masked_text(rng));
+            return self.masked_text(rng);
         }
         if draw < 20 {
             return self.masked_answer(rng);
@@ -214,7 +214,7 @@ impl ExampleSource {
                 ..Example::default()
             });
         }
-        let (mut tokens, mut target) = self.corrupt(&self.tokenizer.encode_text(name), 0.5, rng);
+        let (mut tokens, mut target) = self.corrupt(&self.tokenizer.encode_text(name)?, 0.5, rng);
         tokens.push(self.config.eos_token_id);
         target.push(self.config.eos_token_id);
         Ok(Example {
@@ -226,23 +226,23 @@ impl ExampleSource {
         })
     }
 
-    fn masked_text(&self, rng: &mut ChaCha8Rng) -> Example {
+    fn masked_text(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
         let texts = self.data.texts();
         let text = texts
             .get(below(rng, texts.len()))
             .map_or("", |record| record.text.as_str());
-        let mut tokens = self.tokenizer.encode_text(text);
+        let mut tokens = self.tokenizer.encode_text(text)?;
         let limit = self.config.max_target_length.min(self.config.max_text_length / 2);
         tokens.truncate(limit / 2 * 2 - 8);
         let (mut tokens, mut target) = self.corrupt(&tokens, 0.15, rng);
         tokens.push(self.config.eos_token_id);
         target.push(self.config.eos_token_id);
         target.truncate(self.config.max_target_length);
-        Example {
+        Ok(Example {
             tokens,
             target,
             ..Example::default()
-        }
+        })
     }
 
     /// A question with its answer, of which the answer is masked.
@@ -275,7 +275,7 @@ impl ExampleSource {
         }
         let draw = below(rng, 100);
         if draw < 4 {
-            examples.push(self.masked_text(rng));
+            examples.push(self.masked_text(rng)?);
             return Ok(());
         }
         let (concept, picture) = self.concept_and_picture(rng);
@@ -302,25 +302,29 @@ impl ExampleSource {
             candidate: false,
         });
         if pair.is_some() {
-            examples.push(self.name_alone(name));
+            examples.push(self.name_alone(name)?);
             paired.extend(concept.map(|c| c.concept.clone()));
         }
         Ok(())
     }
 
-    fn name_alone(&self, name: &str) -> Example {
-        let mut tokens = self.tokenizer.encode_text(name);
+    fn name_alone(&self, name: &str) -> Result<Example, TrainError> {
+        let mut tokens = self.tokenizer.encode_text(name)?;
         tokens.truncate(self.config.max_text_length - 1);
         tokens.push(self.config.eos_token_id);
-        Example {
+        Ok(Example {
             tokens,
             candidate: true,
             ..Example::default()
-        }
+        })
     }
 
     /// Draws a name that is right for no picture of the batch.
-    fn other_name(&self, paired: &HashSet<String>, rng: &mut ChaCha8Rng) -> Option<Example> {
+    fn other_name(
+        &self,
+        paired: &HashSet<String>,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Result<Example, TrainError>> {
         let (key, _) = self.concepts.get(below(rng, self.concepts.len()))?;
         if paired.contains(key) {
             return None;
@@ -384,12 +388,14 @@ impl ExampleSource {
         answer: &str,
     ) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
         let file = self.tasks.get(task)?.file();
-        let tokens = self.tokenizer.encode_prompt(&file.render(inputs)?)?;
+        let tokens = self
+            .tokenizer
+            .encode_prompt(&file.render_with(inputs, &self.tokenizer.special_names())?)?;
         let mut target = Vec::new();
         for special in &file.decode.prefix {
             target.push(self.tokenizer.require_special(special)?);
         }
-        target.extend(self.tokenizer.encode_text(answer));
+        target.extend(self.tokenizer.encode_text(answer)?);
         target.truncate(self.config.max_target_length - 1);
         target.push(self.config.eos_token_id);
         Ok((tokens, target))

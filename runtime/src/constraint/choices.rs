@@ -44,8 +44,8 @@ impl ChoiceTrie {
             longest: 0,
         };
         for choice in choices {
-            let tokens = tokenizer.encode_text(choice);
-            let shown = tokenizer.decode(&tokens);
+            let tokens = tokenizer.encode_text(choice).map_err(|error| error.to_string())?;
+            let shown = tokenizer.decode_without_spaced_words(&tokens);
             if choice.is_empty() || shown != *choice {
                 return Err(format!(
                     "the answer {choice:?} cannot be written: it would be shown as {shown:?}"

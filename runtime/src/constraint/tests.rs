@@ -135,7 +135,7 @@ fn the_first_word_may_be_written_with_its_space_or_without() {
         .unwrap();
     let ids = compiled.start().allowed().unwrap();
     let allowed: Vec<&str> = ids.iter().map(|id| OWN.tokenizer.piece(*id).unwrap()).collect();
-    let canonical = OWN.tokenizer.encode_text("cat")[0];
+    let canonical = OWN.tokenizer.encode_text("cat").unwrap()[0];
     assert!(
         allowed.contains(&OWN.tokenizer.piece(canonical).unwrap()),
         "{allowed:?}"
@@ -155,7 +155,7 @@ fn an_answer_may_end_exactly_where_it_is_one() {
             .unwrap();
         let mut state = compiled.start();
         let mut sampler = Sampler::new(&SamplingParams::default());
-        let ids = BYT5.tokenizer.encode_text(text);
+        let ids = BYT5.tokenizer.encode_text(text).unwrap();
         for (step, id) in ids.iter().enumerate() {
             let mut logits = vec![0.0; BYT5.tokenizer.vocab_size()];
             logits[*id as usize] = 9.0;

@@ -47,6 +47,9 @@ impl Vocabulary {
     /// # Errors
     /// What the grammar library says; for a vocabulary that was loaded there is no known reason.
     pub(super) fn new(tokenizer: &Tokenizer, ends: &Ends) -> Result<Self, String> {
+        if !tokenizer.spells_bytes() {
+            return Err("the decoder of tokenizer.json joins tokens in a way of its own, so that no answer can be held to a form".to_owned());
+        }
         let count = TokenId::try_from(tokenizer.vocab_size()).map_err(|error| error.to_string())?;
         let info = TokRxInfo::new(count, ends.first());
         let leading_space = tokenizer.drops_leading_space();

@@ -42,6 +42,10 @@ impl Sequence {
         } else {
             tokenizer.decode_stream()
         };
+        let text = match prepared.constraint {
+            Some(_) => text.without_spaced_words(),
+            None => text,
+        };
         Self {
             inputs: prepared.start.clone(),
             forced: prepared.start.len(),

@@ -1,18 +1,18 @@
 //! Writing a SentencePiece model as a `tokenizer.json`.
 
-use super::charsmap::CharsMap;
 use super::error::{TokenizerError, malformed};
-use super::proto::{FILE, ModelType, SentencePieceModel};
-use super::vocabulary::{Piece, PieceKind};
+use super::proto::{FILE, ModelType, ScoredPiece, SentencePieceModel};
+use super::vocabulary::PieceKind;
 use base64::Engine as _;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
 /// Converts a SentencePiece unigram model (the bytes of a `.model` or `.spm` file) into a `tokenizer.json`.
 ///
-/// [`Tokenizer::from_json`](super::Tokenizer::from_json) reads the result back to the same ids on every text. Other
-/// readers of `tokenizer.json` agree on ordinary text; they look for special tokens inside of text, sum scores
-/// with another rounding and normalise by grapheme, and so may differ on text such as `</s>` or `aaaaaa`.
+/// [`Tokenizer::from_json`](super::Tokenizer::from_json) reads the result to the same ids on ordinary text. The libraries
+/// differ where several cuts are equally likely (`aaaaaa`), since `tokenizers` sums scores word by word and in 64 bits,
+/// on some clusters of combining characters, which it normalises together, and on the name of a byte piece, `<0x41>`, which
+/// it takes for that piece.
 ///
 /// # Errors
 /// [`TokenizerError`] where the file is malformed, is not a unigram model, or has unused pieces.
@@ -20,8 +20,7 @@ pub fn sentencepiece_to_json(model: &[u8]) -> Result<Vec<u8>, TokenizerError> {
     let model = SentencePieceModel::parse(model)?;
     check(&model)?;
     let vocab: Vec<Value> = model
-        .vocabulary
-        .pieces()
+        .pieces
         .iter()
         .map(|p| json!([p.text, f64::from(p.score)]))
         .collect();
@@ -29,7 +28,7 @@ pub fn sentencepiece_to_json(model: &[u8]) -> Result<Vec<u8>, TokenizerError> {
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added_tokens(model.vocabulary.pieces()),
+        "added_tokens": added_tokens(&model.pieces),
         "normalizer": normalizer(&model),
         "pre_tokenizer": metaspace(&model),
         "post_processor": post_processor(&model),
@@ -39,9 +38,9 @@ pub fn sentencepiece_to_json(model: &[u8]) -> Result<Vec<u8>, TokenizerError> {
         },
         "model": {
             "type": "Unigram",
-            "unk_id": model.vocabulary.unknown(),
+            "unk_id": model.pieces.iter().position(|p| p.kind == PieceKind::Unknown),
             "vocab": vocab,
-            "byte_fallback": model.vocabulary.byte_fallback(),
+            "byte_fallback": model.byte_fallback,
         },
     });
     let mut bytes =
@@ -60,19 +59,19 @@ fn check(model: &SentencePieceModel) -> Result<(), TokenizerError> {
         return Err(unsupported(format!("a {:?} model", model.model_type)));
     }
     let mut spellings = HashSet::new();
-    for piece in model.vocabulary.pieces() {
+    for piece in &model.pieces {
         if piece.kind == PieceKind::Unused || !spellings.insert(&piece.text) {
             return Err(unsupported(format!("{:?} piece '{}'", piece.kind, piece.text)));
         }
     }
-    CharsMap::parse(FILE, &model.charsmap).map(drop)
+    Ok(())
 }
 
-fn added_tokens(pieces: &[Piece]) -> Vec<Value> {
+fn added_tokens(pieces: &[ScoredPiece]) -> Vec<Value> {
     let added = (0..)
         .zip(pieces)
-        .filter(|(_, p)| p.kind.is_special() || p.kind == PieceKind::UserDefined);
-    let token = |(id, piece): (u32, &Piece)| {
+        .filter(|(_, p)| p.kind.is_special() || p.kind == PieceKind::Added);
+    let token = |(id, piece): (u32, &ScoredPiece)| {
         json!({
             "id": id,
             "content": piece.text,
@@ -110,7 +109,8 @@ fn metaspace(model: &SentencePieceModel) -> Value {
 
 /// Closes a text with `</s>`, as T5's files do, for readers that let the file decide.
 fn post_processor(model: &SentencePieceModel) -> Value {
-    let Some(id) = model.vocabulary.special("</s>") else {
+    let end = |piece: &ScoredPiece| piece.kind.is_special() && piece.text == "</s>";
+    let Some(id) = model.pieces.iter().position(end) else {
         return Value::Null;
     };
     let eos = json!({ "SpecialToken": { "id": "</s>", "type_id": 0 } });

@@ -13,7 +13,7 @@ use std::fmt;
 /// # let tokenizer = multiway_runtime::Tokenizer::from_json(&[]).unwrap();
 /// let mut stream = tokenizer.decode_stream();
 /// let mut text = String::new();
-/// for id in tokenizer.encode_text("naïve 🦜") {
+/// for id in tokenizer.encode_text("naïve 🦜").unwrap() {
 ///     text += &stream.push(id);
 /// }
 /// text += &stream.finish();
@@ -26,6 +26,25 @@ pub struct DecodeStream {
     pending: Vec<u8>,
     /// Whether a space at the start of the next piece is the one that encoding put there.
     at_start: bool,
+    /// Whether a space comes before what follows, since it follows an added word.
+    after_word: bool,
+    /// Whether there is any text.
+    has_begun: bool,
+    /// Whether added words are shown with spaces around them.
+    spaces_words: bool,
+    /// White space that is only shown where something follows it.
+    held: String,
+    /// What the library's decoder has joined so far.
+    joined: Joined,
+}
+
+/// The last tokens of a text that only the library can spell, and how long the text is that they made.
+#[derive(Default)]
+struct Joined {
+    tokens: Vec<String>,
+    /// How many of the tokens the last text was made of before the newest one.
+    read: usize,
+    prefix: String,
 }
 
 impl fmt::Debug for DecodeStream {
@@ -44,7 +63,18 @@ impl DecodeStream {
             show_special,
             pending: Vec::new(),
             at_start,
+            after_word: false,
+            has_begun: false,
+            spaces_words: true,
+            held: String::new(),
+            joined: Joined::default(),
         }
+    }
+
+    /// Shows each token by its own bytes alone, as a constraint counts them.
+    pub(crate) fn without_spaced_words(mut self) -> Self {
+        self.spaces_words = false;
+        self
     }
 
     /// Takes the next id and returns the text that is now certain; nothing for a special token.
@@ -71,13 +101,38 @@ impl DecodeStream {
                 }
             }
             (PieceKind::Unused, _) => self.flush(&mut out),
+            (_, Spelling::Library) => self.join(&piece.text, &mut out),
+            (PieceKind::Word, _) if self.spaces_words => {
+                self.flush(&mut out);
+                // The text before it was stripped.
+                self.held.clear();
+                if self.has_begun {
+                    out.push(' ');
+                }
+                out.push_str(&piece.text);
+            }
             _ => {
                 self.flush(&mut out);
                 let text = self.without_leading_space(&piece.text);
                 out.extend(text.chars().map(|c| if c == META_SPACE { ' ' } else { c }));
             }
         }
+        if !piece.kind.is_special() && tokenizer.leading_space() == LeadingSpace::OfFirstToken {
+            self.at_start = false;
+        }
         self.at_start &= out.is_empty();
+        if piece.kind == PieceKind::Word && self.spaces_words {
+            // What follows begins as a text does, a space apart.
+            (self.at_start, self.after_word) = (tokenizer.leading_space() != LeadingSpace::Kept, true);
+        } else if self.after_word && !out.is_empty() && !piece.kind.is_special() {
+            out.insert(0, ' ');
+            self.after_word = false;
+        }
+        self.has_begun |= !out.is_empty();
+        if tokenizer.strips_end() && self.spaces_words && !out.is_empty() {
+            out.insert_str(0, &self.held);
+            self.held = out.split_off(out.trim_end().len());
+        }
         out
     }
 
@@ -97,7 +152,10 @@ impl DecodeStream {
         if !self.at_start {
             return piece;
         }
-        if self.tokenizer.leading_space() == LeadingSpace::AllDropped {
+        if matches!(
+            self.tokenizer.leading_space(),
+            LeadingSpace::AllDropped | LeadingSpace::OfFirstToken
+        ) {
             return piece.trim_start_matches(META_SPACE);
         }
         self.at_start = false;
@@ -120,6 +178,28 @@ impl DecodeStream {
                 out.push(char::REPLACEMENT_CHARACTER);
             }
         }
+    }
+
+    /// Adds a token by the library's decoder. What it gives out is what the text of the last tokens has grown by, once it does
+    /// not end in half a character.
+    ///
+    /// Source: `tokenizers`, `step_decode_stream`.
+    fn join(&mut self, token: &str, out: &mut String) {
+        let tokenizer = self.tokenizer.clone();
+        let Some(library) = tokenizer.library() else {
+            return;
+        };
+        let joined = &mut self.joined;
+        joined.tokens.push(token.to_owned());
+        let text = library.join(joined.tokens.clone());
+        if text.len() <= joined.prefix.len() || text.ends_with(char::REPLACEMENT_CHARACTER) {
+            return;
+        }
+        out.push_str(text.strip_prefix(joined.prefix.as_str()).unwrap_or_default());
+        let kept = joined.tokens.split_off(joined.read);
+        joined.read = kept.len();
+        joined.prefix = library.join(kept.clone());
+        joined.tokens = kept;
     }
 
     fn flush(&mut self, out: &mut String) {
@@ -145,7 +225,7 @@ impl Tokenizer {
         let piece = self.vocabulary().get(id)?;
         let bytes = match (piece.kind, self.spelling()) {
             (kind, _) if kind.is_special() => return Some(TokenText::Special(piece.text.clone())),
-            (PieceKind::Unused, _) => Vec::new(),
+            (PieceKind::Unused, _) | (_, Spelling::Library) => Vec::new(),
             (PieceKind::Byte, _) => byte_of(&piece.text).into_iter().collect(),
             (PieceKind::Normal, Spelling::ByteLevel) => piece.text.chars().filter_map(byte_level).collect(),
             _ => piece.text.replace(META_SPACE, " ").into_bytes(),
@@ -157,6 +237,23 @@ impl Tokenizer {
     pub(crate) fn is_byte(&self, id: TokenId) -> bool {
         let piece = self.vocabulary().get(id);
         piece.is_some_and(|piece| piece.kind == PieceKind::Byte)
+    }
+
+    /// Tells whether white space at the end of a text is not shown, as the slow classes of `transformers` do.
+    #[cfg(feature = "sentencepiece")]
+    fn strips_end(&self) -> bool {
+        matches!(&self.inner.backend, super::Backend::SentencePiece(slow) if slow.strips_end())
+    }
+
+    /// Tells whether white space at the end of a text is not shown.
+    #[cfg(not(feature = "sentencepiece"))]
+    fn strips_end(&self) -> bool {
+        false
+    }
+
+    /// Tells whether tokens spell their text byte for byte, whatever stands beside them.
+    pub(crate) fn spells_bytes(&self) -> bool {
+        self.spelling() != Spelling::Library
     }
 
     /// Tells whether a space that an answer begins with is not shown.

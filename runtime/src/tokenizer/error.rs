@@ -28,6 +28,21 @@ pub enum TokenizerError {
         /// What there is instead.
         supported: &'static str,
     },
+    /// A checkpoint's tokenizer is a SentencePiece model, and this build has no library for it.
+    #[error(
+        "'{file}' is a SentencePiece model, which this build does not read: build with the feature 'sentencepiece', or put \
+         a tokenizer.json beside it"
+    )]
+    NeedsFeature {
+        /// The file's name.
+        file: String,
+    },
+    /// The library that runs a tokenizer file fails on a text.
+    #[error("cannot tokenize the text: {problem}")]
+    Encode {
+        /// What the library says.
+        problem: String,
+    },
     /// A checkpoint has no tokenizer that this build can read.
     #[error("checkpoint '{checkpoint}' has no tokenizer: expected one of {expected}")]
     Missing {
@@ -39,6 +54,14 @@ pub enum TokenizerError {
     /// A checkpoint's tokenizer file could not be read.
     #[error("cannot read the tokenizer of a checkpoint: {0}")]
     Read(#[from] multiway_model::LoadError),
+    /// A tokenizer file could not be read.
+    #[error("cannot read '{path}': {source}")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The tokenizer and the model of one checkpoint do not belong together.
     #[error("tokenizer and config.json disagree: {what} is {found} in the tokenizer, expected {expected}")]
     Mismatch {

@@ -1,221 +1,573 @@
-//! Reading `tokenizer.json`: pipelines of SentencePiece's kind are recognised and run exactly as SentencePiece
-//! runs them; byte-pair encoding goes to the `tokenizers` crate.
+//! `tokenizer.json`, run by the library that defines it: `tokenizers`, normalizers, pre-tokenizers, added tokens and
+//! post-processing included.
+//!
+//! What is ours is that the text of a caller never becomes a special token. Inside of the library every special token
+//! has a spelling that is made up when the process starts and that nobody can guess, in place of its name. A template's
+//! special tokens are put into the text by that spelling, so the library finds them as it would by their names, and
+//! strips spaces around them as the file says; a name in a caller's text is text.
 
-use super::charsmap::CharsMap;
+use super::charsmap;
 use super::error::{TokenizerError, malformed};
-use super::normalizer::Normalizer;
-use super::trie::Trie;
-use super::unigram::Unigram;
-use super::vocabulary::{MAX_PIECES, META_SPACE, Piece, PieceKind, Vocabulary, byte_of};
+use super::vocabulary::{MAX_TOKENS, Piece, PieceKind, Vocabulary, byte_of, place};
+use super::{LeadingSpace, Spelling, TokenId};
 use base64::Engine as _;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::LazyLock;
+use tokenizers::models::unigram::Unigram;
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+};
 
-pub(crate) const FILE: &str = "tokenizer.json";
-const SUPPORTED: &str =
-    "Unigram with SentencePiece's pipeline, and BPE with a byte-level or metaspace decoder";
+const FILE: &str = "tokenizer.json";
 
-/// The parts of the file that decide about ids; post-processing, padding and truncation are the engine's matter.
+/// How many letters of a special token's spelling are made up.
+const SECRET_LETTERS: u32 = 24;
+
+/// The file, its model still to be read.
 #[derive(Deserialize)]
-pub(crate) struct RawTokenizer {
+struct RawFile {
     #[serde(default)]
-    pub(crate) added_tokens: Vec<AddedToken>,
+    added_tokens: Vec<RawAddedToken>,
     #[serde(default)]
-    pub(crate) normalizer: Value,
+    normalizer: Value,
     #[serde(default)]
-    pub(crate) pre_tokenizer: Value,
+    pre_tokenizer: Value,
     #[serde(default)]
-    pub(crate) decoder: Value,
-    pub(crate) model: Value,
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: RawModel,
 }
 
-/// A token beside the model's own.
 #[derive(Deserialize)]
-pub(crate) struct AddedToken {
-    pub(crate) id: u32,
-    pub(crate) content: String,
+struct RawAddedToken {
+    id: u64,
+    content: String,
     #[serde(default)]
-    pub(crate) special: bool,
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
 }
 
-#[derive(Deserialize)]
-struct RawUnigram {
-    unk_id: Option<u32>,
-    vocab: Vec<(String, f64)>,
-    #[serde(default)]
+/// The model's part of the file.
+#[derive(Default)]
+struct RawModel {
+    /// Missing in files that were written before the type was stored.
+    kind: Option<String>,
+    vocab: RawVocabulary,
+    unk_id: Option<usize>,
+    unk_token: Option<String>,
     byte_fallback: bool,
+    others: Map<String, Value>,
 }
 
-impl RawTokenizer {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        serde_json::from_slice(bytes).map_err(|e| malformed(FILE, "the file", e, "a tokenizer"))
-    }
-
-    pub(crate) fn model_type(&self) -> &str {
-        // Files written before the type was stored hold byte-pair encodings.
-        self.model.get("type").and_then(Value::as_str).unwrap_or("BPE")
-    }
+enum RawVocabulary {
+    /// A unigram model: pieces in the order of their ids, with their log-probabilities.
+    Scored(Vec<(String, f64)>),
+    Numbered(Map<String, Value>),
 }
 
-/// Says that the file asks for more than there is.
-pub(crate) fn unsupported(found: impl Into<String>) -> TokenizerError {
-    TokenizerError::Unsupported {
-        file: FILE,
-        found: found.into(),
-        supported: SUPPORTED,
+impl Default for RawVocabulary {
+    fn default() -> Self {
+        Self::Numbered(Map::new())
     }
 }
 
-/// Builds the exact SentencePiece model that a file describes.
-pub(crate) fn unigram(raw: &RawTokenizer) -> Result<(Vocabulary, Unigram), TokenizerError> {
-    let model = RawUnigram::deserialize(&raw.model)
-        .map_err(|e| malformed(FILE, "model", e, "a Unigram model with unk_id and vocab"))?;
-    let normalizer = pipeline(raw)?;
-    let vocabulary = vocabulary(raw, model)?;
-    vocabulary.require_unknown(FILE)?;
-    let unigram = Unigram::new(&vocabulary, normalizer);
-    Ok((vocabulary, unigram))
+// By hand, since what serde derives for a flattened or untagged part copies a whole vocabulary first.
+impl<'de> Deserialize<'de> for RawModel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ModelVisitor;
+
+        impl<'de> Visitor<'de> for ModelVisitor {
+            type Value = RawModel;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a model with a vocabulary")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawModel, A::Error> {
+                let mut model = RawModel::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "type" => model.kind = map.next_value()?,
+                        "vocab" => model.vocab = map.next_value()?,
+                        "unk_id" => model.unk_id = map.next_value()?,
+                        "unk_token" => model.unk_token = map.next_value()?,
+                        "byte_fallback" => {
+                            model.byte_fallback = map.next_value::<Option<bool>>()?.unwrap_or_default();
+                        }
+                        _ => drop(model.others.insert(key, map.next_value()?)),
+                    }
+                }
+                Ok(model)
+            }
+        }
+
+        deserializer.deserialize_map(ModelVisitor)
+    }
 }
 
-/// Recognises a pipeline that means what SentencePiece does.
-fn pipeline(raw: &RawTokenizer) -> Result<Normalizer, TokenizerError> {
-    let mut normalizer = Normalizer {
-        charsmap: CharsMap::default(),
-        verbatim: Trie::new([]),
-        add_dummy_prefix: false,
-        remove_extra_whitespaces: false,
+impl<'de> Deserialize<'de> for RawVocabulary {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct VocabularyVisitor;
+
+        impl<'de> Visitor<'de> for VocabularyVisitor {
+            type Value = RawVocabulary;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of pieces with scores, or an object from piece to id")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawVocabulary, A::Error> {
+                let mut pieces = Vec::new();
+                while let Some(piece) = list.next_element()? {
+                    pieces.push(piece);
+                }
+                Ok(RawVocabulary::Scored(pieces))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawVocabulary, A::Error> {
+                let mut pieces = Map::new();
+                while let Some((piece, id)) = map.next_entry()? {
+                    pieces.insert(piece, id);
+                }
+                Ok(RawVocabulary::Numbered(pieces))
+            }
+        }
+
+        deserializer.deserialize_any(VocabularyVisitor)
+    }
+}
+
+/// A tokenizer as the library runs it.
+pub(super) struct LibraryTokenizer {
+    tokenizer: tokenizers::Tokenizer,
+    /// How special tokens are spelled inside of the library.
+    secrets: HashMap<TokenId, String>,
+    unknown: Option<TokenId>,
+}
+
+/// What a file says.
+pub(super) struct Parsed {
+    pub(super) library: LibraryTokenizer,
+    pub(super) vocabulary: Vocabulary,
+    pub(super) spelling: Spelling,
+    pub(super) leading_space: LeadingSpace,
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// [`TokenizerError::Malformed`] where the library would refuse it, or where it would trust what is damaged.
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, TokenizerError> {
+    let mut raw: RawFile =
+        serde_json::from_slice(bytes).map_err(|e| malformed(FILE, "the file", e, "a tokenizer"))?;
+    check_charsmaps(&raw.normalizer)?;
+    let pieces = pieces(&raw)?;
+    let vocabulary = Vocabulary::new(FILE, pieces)?;
+    let secrets = secrets(&vocabulary);
+    let unknown = unknown_id(&raw.model);
+    let (spelling, leading_space) = spelling(&raw.decoder);
+    let added = std::mem::take(&mut raw.added_tokens);
+    let model = model(raw.model, &vocabulary, &secrets)?;
+    let mut tokenizer = tokenizers::Tokenizer::new(model);
+    let part = |name: &'static str, e: serde_json::Error| {
+        malformed(FILE, name, e, "a part that the tokenizers library knows")
     };
-    for step in steps(&raw.normalizer, "normalizers") {
-        match kind(step) {
-            "Precompiled" => normalizer.charsmap = charsmap(step)?,
-            "Strip" => normalizer.remove_extra_whitespaces = true,
-            "Replace" if step.pointer("/pattern/Regex").and_then(Value::as_str) == Some(" {2,}") => {
-                normalizer.remove_extra_whitespaces = true;
-            }
-            found => {
-                return Err(unsupported(format!(
-                    "the normalizer '{found}' before a Unigram model"
-                )));
-            }
+    let normalizer: Option<NormalizerWrapper> =
+        serde_json::from_value(raw.normalizer).map_err(|e| part("normalizer", e))?;
+    let pre_tokenizer: Option<PreTokenizerWrapper> =
+        serde_json::from_value(raw.pre_tokenizer).map_err(|e| part("pre_tokenizer", e))?;
+    let post_processor: Option<PostProcessorWrapper> =
+        serde_json::from_value(raw.post_processor).map_err(|e| part("post_processor", e))?;
+    let decoder: Option<DecoderWrapper> =
+        serde_json::from_value(raw.decoder).map_err(|e| part("decoder", e))?;
+    let refused = |e: tokenizers::Error| malformed(FILE, "added_tokens", e, "tokens that the library takes");
+    tokenizer.with_normalizer(normalizer).map_err(refused)?;
+    tokenizer.with_pre_tokenizer(pre_tokenizer);
+    tokenizer.with_post_processor(post_processor);
+    tokenizer.with_decoder(decoder);
+    // In the order of the file, as the library reads it: it numbers tokens that the model does not have by that order.
+    let tokens = added
+        .iter()
+        .map(|token| added_token(token, &vocabulary, &secrets));
+    tokenizer.add_tokens(tokens).map_err(refused)?;
+    check_numbers(&tokenizer, &added, &vocabulary, &secrets)?;
+    Ok(Parsed {
+        library: LibraryTokenizer {
+            tokenizer,
+            secrets,
+            unknown,
+        },
+        vocabulary,
+        spelling,
+        leading_space,
+    })
+}
+
+impl LibraryTokenizer {
+    /// Turns plain text into ids, without what the post-processor adds.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] where the library fails.
+    pub(super) fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+        self.encode(text, false)
+    }
+
+    /// Turns a text with [`secret`](Self::secret) spellings of special tokens into ids; with `closed`, the
+    /// post-processor adds the tokens that open and close it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] where the library fails.
+    pub(super) fn encode(&self, text: &str, closed: bool) -> Result<Vec<TokenId>, TokenizerError> {
+        // The library is other people's code on hostile text; where it panics, that is this text's error.
+        let encoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.tokenizer.encode_fast(text, closed)
+        }));
+        match encoded {
+            Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
+            Ok(Err(error)) => Err(TokenizerError::Encode {
+                problem: error.to_string(),
+            }),
+            Err(_) => Err(TokenizerError::Encode {
+                problem: "the tokenizers library gave up on it".to_owned(),
+            }),
         }
     }
-    let mut metaspace = false;
-    for step in steps(&raw.pre_tokenizer, "pretokenizers") {
-        match kind(step) {
-            "WhitespaceSplit" => normalizer.remove_extra_whitespaces = true,
-            "Metaspace" if step.get("replacement").and_then(Value::as_str) == Some("\u{2581}") => {
-                metaspace = true;
-                let never = step.get("prepend_scheme").and_then(Value::as_str) == Some("never")
-                    || step.get("add_prefix_space").and_then(Value::as_bool) == Some(false);
-                normalizer.add_dummy_prefix = !never;
-            }
-            found => {
-                return Err(unsupported(format!(
-                    "the pre-tokenizer '{found}' before a Unigram model"
-                )));
-            }
-        }
+
+    /// Spells a special token so that the library finds it.
+    pub(super) fn secret(&self, id: TokenId) -> Option<&str> {
+        self.secrets.get(&id).map(String::as_str)
     }
-    if metaspace {
-        Ok(normalizer)
-    } else {
-        Err(unsupported("a Unigram model without a Metaspace pre-tokenizer"))
+
+    /// Tells whether the file says how texts are opened and closed.
+    pub(super) fn closes_texts(&self) -> bool {
+        self.tokenizer.get_post_processor().is_some()
+    }
+
+    pub(super) fn unknown(&self) -> Option<TokenId> {
+        self.unknown
+    }
+
+    /// Joins tokens to text as the file's decoder does.
+    pub(super) fn join(&self, tokens: Vec<String>) -> String {
+        use tokenizers::Decoder as _;
+        let plain = tokens.join(" ");
+        match self.tokenizer.get_decoder() {
+            Some(decoder) => decoder.decode(tokens).unwrap_or(plain),
+            None => plain,
+        }
     }
 }
 
-/// Lists the steps of a pipeline: none, one, or a sequence.
-pub(crate) fn steps<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
-    match (value, value.get(key).and_then(Value::as_array)) {
-        (Value::Null, _) => Vec::new(),
-        (_, Some(list)) if kind(value) == "Sequence" => list.iter().collect(),
+/// Lists the steps of a pipeline, sequences inside of sequences included: at most as deep as JSON may be nested.
+fn steps<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
+    match value.get(key).and_then(Value::as_array) {
+        _ if value.is_null() => Vec::new(),
+        Some(list) if kind(value) == "Sequence" => list.iter().flat_map(|step| steps(step, key)).collect(),
         _ => vec![value],
     }
 }
 
-pub(crate) fn kind(step: &Value) -> &str {
-    step.get("type").and_then(Value::as_str).unwrap_or("(nameless)")
+fn kind(step: &Value) -> &str {
+    step.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Reads and checks the map of a `Precompiled` normaliser.
-pub(crate) fn charsmap(step: &Value) -> Result<CharsMap, TokenizerError> {
-    let place = "normalizer.precompiled_charsmap";
-    let text = step
-        .get("precompiled_charsmap")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(text)
-        .map_err(|e| malformed(FILE, place, e, "base64"))?;
-    CharsMap::parse(FILE, &bytes)
+fn check_charsmaps(normalizer: &Value) -> Result<(), TokenizerError> {
+    for step in steps(normalizer, "normalizers") {
+        let Some(text) = step.get("precompiled_charsmap").and_then(Value::as_str) else {
+            continue;
+        };
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|e| malformed(FILE, "normalizer.precompiled_charsmap", e, "base64"))?;
+        charsmap::check(FILE, &bytes)?;
+        if bytes.is_empty() {
+            let expected = "a character map; leave the step out where there is none";
+            return Err(malformed(
+                FILE,
+                "normalizer.precompiled_charsmap",
+                "nothing",
+                expected,
+            ));
+        }
+    }
+    Ok(())
 }
 
-/// Tells whether a piece is a control token by its name: some converters forget to say so in `added_tokens`.
+/// Tells whether a piece is a special token by its name: some converters forget to say so in `added_tokens`.
 fn is_special_name(text: &str) -> bool {
     text == "<s>" || multiway_prompts::is_special_form(text)
 }
 
-fn vocabulary(raw: &RawTokenizer, model: RawUnigram) -> Result<Vocabulary, TokenizerError> {
-    let byte_fallback = model.byte_fallback;
-    let mut pieces: Vec<Piece> = Vec::with_capacity(model.vocab.len().min(MAX_PIECES));
-    for (id, (text, score)) in (0..).zip(model.vocab) {
-        let kind = match byte_of(&text) {
-            _ if Some(id) == model.unk_id => PieceKind::Unknown,
-            Some(_) if byte_fallback => PieceKind::Byte,
-            _ if is_special_name(&text) => PieceKind::Control,
-            _ => PieceKind::Normal,
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "SentencePiece's scores are 32-bit"
-        )]
-        pieces.push(Piece {
-            text,
-            score: score as f32,
-            kind,
-        });
-    }
-    let mut added: Vec<&AddedToken> = raw.added_tokens.iter().collect();
-    added.sort_by_key(|token| token.id);
-    for token in added {
-        let kind = if token.special {
-            PieceKind::Control
-        } else {
-            PieceKind::UserDefined
-        };
-        let index = usize::try_from(token.id).unwrap_or(usize::MAX);
-        let next = pieces.len();
-        match pieces.get_mut(index) {
-            Some(piece) if piece.text != token.content => {
-                let expected = format!("'{}', as in the vocabulary", piece.text);
-                return Err(malformed(
-                    FILE,
-                    format!("added_tokens, id {index}"),
-                    &token.content,
-                    expected,
-                ));
-            }
-            Some(piece) if piece.kind == PieceKind::Unknown => {}
-            Some(piece) => piece.kind = kind,
-            None if index == next => pieces.push(Piece {
-                text: token.content.clone(),
-                score: 0.0,
-                kind,
-            }),
-            None => {
-                return Err(malformed(
-                    FILE,
-                    "added_tokens",
-                    format!("id {index}"),
-                    format!("id {next}"),
-                ));
+/// Lists the model's tokens and those that were added, by id.
+fn pieces(raw: &RawFile) -> Result<Vec<Piece>, TokenizerError> {
+    let unknown = raw.model.unk_token.as_deref();
+    // Without that step, the decoder shows the names of byte pieces.
+    let has_bytes = steps(&raw.decoder, "decoders")
+        .into_iter()
+        .any(|step| kind(step) == "ByteFallback");
+    let kind_of = |text: &str, is_unknown: bool| match byte_of(text) {
+        _ if is_unknown => PieceKind::Unknown,
+        Some(_) if has_bytes => PieceKind::Byte,
+        _ if is_special_name(text) => PieceKind::Control,
+        _ => PieceKind::Normal,
+    };
+    let mut pieces = Vec::new();
+    match &raw.model.vocab {
+        RawVocabulary::Scored(vocab) => {
+            let numbered = vocab.iter().enumerate();
+            let piece = |(id, (text, _)): (usize, &(String, f64))| {
+                Piece::new(text, kind_of(text, Some(id) == raw.model.unk_id))
+            };
+            pieces.extend(numbered.take(MAX_TOKENS + 1).map(piece));
+        }
+        RawVocabulary::Numbered(vocab) => {
+            for (text, id) in vocab {
+                let id = id.as_u64().unwrap_or(u64::MAX);
+                let kind = kind_of(text, Some(text.as_str()) == unknown);
+                place(FILE, &mut pieces, id, Piece::new(text, kind))?;
             }
         }
     }
-    Vocabulary::new(FILE, pieces, byte_fallback)
+    let numbers: HashMap<String, usize> = pieces
+        .iter()
+        .enumerate()
+        .map(|(id, piece)| (piece.text.clone(), id))
+        .collect();
+    for token in &raw.added_tokens {
+        let known = numbers.get(token.content.as_str()).copied();
+        let id = known.map_or(token.id, |id| id as u64);
+        let place_of = usize::try_from(id).ok().and_then(|id| pieces.get(id));
+        if place_of.is_some_and(|piece| piece.kind == PieceKind::Unknown) {
+            continue;
+        }
+        if let Some(piece) = place_of.filter(|piece| !piece.text.is_empty() && piece.text != token.content) {
+            let expected = format!("'{}', as in the vocabulary", piece.text);
+            return Err(malformed(
+                FILE,
+                format!("added_tokens, id {id}"),
+                &token.content,
+                expected,
+            ));
+        }
+        let kind = if token.special {
+            PieceKind::Control
+        } else {
+            PieceKind::Added
+        };
+        place(FILE, &mut pieces, id, Piece::new(&token.content, kind))?;
+    }
+    Ok(pieces)
 }
 
-/// Tells whether U+2581 stands for a space in a step that replaces it.
-pub(crate) fn replaces_metaspace(step: &Value) -> bool {
-    kind(step) == "Replace"
-        && step.pointer("/pattern/String").and_then(Value::as_str) == Some(&META_SPACE.to_string())
+fn unknown_id(model: &RawModel) -> Option<TokenId> {
+    match &model.vocab {
+        RawVocabulary::Scored(_) => model.unk_id.and_then(|id| TokenId::try_from(id).ok()),
+        RawVocabulary::Numbered(vocab) => {
+            let id = vocab.get(model.unk_token.as_ref()?)?.as_u64()?;
+            TokenId::try_from(id).ok()
+        }
+    }
+}
+
+/// Letters that nobody outside of this process knows.
+static SECRET: LazyLock<String> = LazyLock::new(|| {
+    let random = RandomState::new();
+    let bits = u128::from(random.hash_one(1_u8)) << 64 | u128::from(random.hash_one(2_u8));
+    letters(bits, SECRET_LETTERS)
+});
+
+/// Writes a number as so many small letters.
+fn letters(mut number: u128, count: u32) -> String {
+    let mut text = String::new();
+    for _ in 0..count {
+        let letter = u8::try_from(number % 26).unwrap_or_default();
+        text.push(char::from(b'a' + letter));
+        number /= 26;
+    }
+    text
+}
+
+/// Makes up a spelling for each special token. It begins and ends as the name does, with a letter or a sign, since added
+/// tokens of whole words look at their neighbours.
+fn secrets(vocabulary: &Vocabulary) -> HashMap<TokenId, String> {
+    let edge = |c: Option<char>, sign| {
+        if c.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            'x'
+        } else {
+            sign
+        }
+    };
+    let secret = |(name, id): (&String, &TokenId)| {
+        let (first, last) = (
+            edge(name.chars().next(), '<'),
+            edge(name.chars().next_back(), '>'),
+        );
+        let spelling = format!("{first}{}{}{last}", *SECRET, letters(u128::from(*id), 5));
+        (*id, spelling)
+    };
+    vocabulary.specials().iter().map(secret).collect()
+}
+
+/// Builds the library's model, special tokens by their secret spellings.
+fn model(
+    raw: RawModel,
+    vocabulary: &Vocabulary,
+    secrets: &HashMap<TokenId, String>,
+) -> Result<ModelWrapper, TokenizerError> {
+    let refused = |e: String| malformed(FILE, "model", e, "a model that the tokenizers library runs");
+    let spelled = |text: String| {
+        let id = vocabulary.special(&text);
+        id.and_then(|id| secrets.get(&id).cloned()).unwrap_or(text)
+    };
+    let kind = raw.kind.clone().unwrap_or_else(|| "BPE".to_owned());
+    let vocab = match raw.vocab {
+        RawVocabulary::Scored(vocab) => {
+            if let Some((id, (text, score))) = vocab
+                .iter()
+                .enumerate()
+                .find(|(_, (text, score))| text.is_empty() || !score.is_finite())
+            {
+                let expected = "a piece that is not empty and has a finite score";
+                return Err(malformed(
+                    FILE,
+                    format!("piece {id}"),
+                    format!("'{text}', {score}"),
+                    expected,
+                ));
+            }
+            let vocab = vocab
+                .into_iter()
+                .map(|(text, score)| (spelled(text), score))
+                .collect();
+            let model = Unigram::from(vocab, raw.unk_id, raw.byte_fallback);
+            return Ok(model.map_err(|e| refused(e.to_string()))?.into());
+        }
+        RawVocabulary::Numbered(vocab) => vocab,
+    };
+    let mut file = raw.others;
+    // Merges at random are for training.
+    if file
+        .insert("dropout".to_owned(), Value::Null)
+        .is_some_and(|dropout| !dropout.is_null())
+    {
+        tracing::warn!("{FILE} has dropout in its merges, which is left out");
+    }
+    if kind != "BPE" {
+        file.remove("dropout");
+    }
+    if let Some(Value::Array(merges)) = file.get_mut("merges") {
+        merges.retain(|merge| vocabulary.special(&merged(merge)).is_none());
+    }
+    let vocab: Map<String, Value> = vocab.into_iter().map(|(text, id)| (spelled(text), id)).collect();
+    file.insert("vocab".to_owned(), Value::Object(vocab));
+    if let Some(unknown) = raw.unk_token {
+        file.insert("unk_token".to_owned(), Value::String(spelled(unknown)));
+    }
+    if kind == "BPE" {
+        file.insert("byte_fallback".to_owned(), Value::Bool(raw.byte_fallback));
+    }
+    file.insert("type".to_owned(), Value::String(kind));
+    serde_json::from_value(Value::Object(file)).map_err(|e| refused(e.to_string()))
+}
+
+/// Says which piece a merge makes.
+fn merged(merge: &Value) -> String {
+    match merge {
+        Value::Array(parts) => parts.iter().filter_map(Value::as_str).collect(),
+        Value::String(parts) => parts.splitn(2, ' ').collect(),
+        _ => String::new(),
+    }
+}
+
+fn added_token(
+    token: &RawAddedToken,
+    vocabulary: &Vocabulary,
+    secrets: &HashMap<TokenId, String>,
+) -> AddedToken {
+    let id = vocabulary.special(&token.content);
+    let secret = id.and_then(|id| secrets.get(&id)).cloned();
+    let is_special = secret.is_some();
+    let content = secret.unwrap_or_else(|| token.content.clone());
+    AddedToken::from(content, token.special)
+        // Where a template writes a special token, it is one, inside of a word too.
+        .single_word(token.single_word && !is_special)
+        .lstrip(token.lstrip)
+        .rstrip(token.rstrip)
+        .normalized(token.normalized.unwrap_or(!token.special))
+}
+
+/// Checks that the library numbers the added tokens as the file does.
+fn check_numbers(
+    tokenizer: &tokenizers::Tokenizer,
+    added: &[RawAddedToken],
+    vocabulary: &Vocabulary,
+    secrets: &HashMap<TokenId, String>,
+) -> Result<(), TokenizerError> {
+    for token in added.iter().filter(|token| !token.content.is_empty()) {
+        let special = vocabulary.special(&token.content).and_then(|id| secrets.get(&id));
+        let found = tokenizer.token_to_id(special.unwrap_or(&token.content));
+        let is_there = |id: TokenId| {
+            vocabulary
+                .get(id)
+                .is_some_and(|piece| piece.text == token.content)
+        };
+        if !found.is_some_and(is_there) {
+            let expected = found.map_or_else(|| "a token".to_owned(), |id| format!("id {id}"));
+            let place = format!("added_tokens, '{}'", token.content);
+            return Err(malformed(FILE, place, format!("id {}", token.id), expected));
+        }
+    }
+    Ok(())
+}
+
+/// Reads how tokens spell text from the decoder.
+fn spelling(decoder: &Value) -> (Spelling, LeadingSpace) {
+    let (mut spelling, mut space) = (None, LeadingSpace::Kept);
+    for step in steps(decoder, "decoders") {
+        match kind(step) {
+            "ByteLevel" => spelling = Some(Spelling::ByteLevel),
+            "Metaspace" if is_metaspace(step.get("replacement")) => {
+                spelling = Some(Spelling::MetaSpace);
+                let never = step.get("prepend_scheme").and_then(Value::as_str) == Some("never")
+                    || step.get("add_prefix_space").and_then(Value::as_bool) == Some(false);
+                if !never {
+                    space = LeadingSpace::OfFirstToken;
+                }
+            }
+            "Replace"
+                if is_metaspace(step.pointer("/pattern/String"))
+                    && step.get("content").and_then(Value::as_str) == Some(" ") =>
+            {
+                spelling = Some(Spelling::MetaSpace);
+            }
+            "Strip"
+                if step.get("content").and_then(Value::as_str) == Some(" ")
+                    && step.get("start").and_then(Value::as_u64) == Some(1)
+                    && step.get("stop").and_then(Value::as_u64) == Some(0) =>
+            {
+                space = LeadingSpace::OneDropped;
+            }
+            "ByteFallback" | "Fuse" => {}
+            _ => return (Spelling::Library, LeadingSpace::Kept),
+        }
+    }
+    (spelling.unwrap_or(Spelling::Library), space)
+}
+
+fn is_metaspace(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_str) == Some("\u{2581}")
 }

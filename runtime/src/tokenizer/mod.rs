@@ -1,25 +1,23 @@
 //! Text to token ids and back.
 //!
-//! One [`Tokenizer`] serves two kinds of file: `tokenizer.json`, and SentencePiece's `.model` (feature
-//! `sentencepiece`). For a unigram vocabulary both give the same ids on every text; [`sentencepiece_to_json`]
-//! makes the first out of the second.
+//! A file means what its own library makes of it: `tokenizer.json` is run by `tokenizers`, SentencePiece's `.model` and
+//! `.spm` by `sentencepiece` (feature `sentencepiece`) with the tokens that the slow classes of `transformers` put on
+//! top. [`sentencepiece_to_json`] makes the first out of the second.
 //!
 //! Plain text never becomes a special token, whatever it spells: special tokens have ids, not spellings, as far
-//! as [`Tokenizer::encode_text`] is concerned, and only [`PromptPart::Special`] reaches them.
+//! as [`Tokenizer::encode_text`] is concerned, and only [`PromptPart::Special`] reaches them. Tokens that were added
+//! and are not special are matched in text.
 
-mod bpe;
+mod byt5;
 mod charsmap;
 mod convert;
 mod decode;
 mod error;
+mod files;
 mod json;
-mod normalizer;
-mod numbering;
 mod proto;
 #[cfg(feature = "sentencepiece")]
-mod sentencepiece;
-mod trie;
-mod unigram;
+mod slow;
 mod vocabulary;
 
 pub use convert::sentencepiece_to_json;
@@ -27,10 +25,13 @@ pub use decode::DecodeStream;
 pub(crate) use decode::TokenText;
 pub use error::TokenizerError;
 
+use files::{SlowFiles, SlowSettings};
+use json::LibraryTokenizer;
 use multiway_model::{Checkpoint, Family, LoadError, ModelConfig};
 use multiway_prompts::{Prompt, PromptPart};
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use vocabulary::Vocabulary;
 
@@ -40,11 +41,14 @@ pub type TokenId = u32;
 /// The special token that closes the encoder's text.
 const END_OF_TEXT: &str = "</s>";
 
+/// The name of the token that stands for a masked word.
+pub(crate) const MASK: &str = "<mask>";
+
 /// Turns text into token ids and back. Cheap to clone.
 ///
 /// ```no_run
 /// let tokenizer = multiway_runtime::Tokenizer::from_json(&std::fs::read("tokenizer.json")?)?;
-/// let ids = tokenizer.encode_text("a photo of </s>");
+/// let ids = tokenizer.encode_text("a photo of </s>")?;
 /// assert!(ids.iter().all(|id| !tokenizer.is_special(*id)));
 /// assert_eq!(tokenizer.decode(&ids), "a photo of </s>");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -66,21 +70,30 @@ struct Inner {
 }
 
 enum Backend {
-    Unigram(unigram::Unigram),
-    Bpe(Box<bpe::Bpe>),
+    Library(Box<LibraryTokenizer>),
     /// Each byte of UTF-8 is a token.
-    Bytes,
+    Bytes(byt5::ByteTokenizer),
     #[cfg(feature = "sentencepiece")]
-    SentencePiece(::sentencepiece::SentencePieceProcessor),
+    SentencePiece(Box<slow::SlowTokenizer>),
 }
 
-/// How the pieces of a vocabulary spell text.
+/// Whose tokens are on top of a SentencePiece model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SlowKind {
+    Plain,
+    T5,
+    XlmRoberta,
+}
+
+/// How the tokens of a vocabulary spell text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     /// U+2581 is a space.
     MetaSpace,
     /// Each character stands for a byte, as in GPT-2.
     ByteLevel,
+    /// As the decoder of `tokenizer.json` says; only the library knows.
+    Library,
 }
 
 /// What becomes of the spaces that decoded text starts with.
@@ -88,15 +101,20 @@ enum Spelling {
 enum LeadingSpace {
     Kept,
     OneDropped,
+    /// Those of the first token, as `tokenizers` drops them.
+    OfFirstToken,
+    #[cfg_attr(
+        not(feature = "sentencepiece"),
+        expect(dead_code, reason = "only SentencePiece drops all")
+    )]
     AllDropped,
 }
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let backend = match self.inner.backend {
-            Backend::Unigram(_) => "unigram",
-            Backend::Bpe(_) => "bpe",
-            Backend::Bytes => "bytes",
+            Backend::Library(_) => "tokenizers",
+            Backend::Bytes(_) => "bytes",
             #[cfg(feature = "sentencepiece")]
             Backend::SentencePiece(_) => "sentencepiece",
         };
@@ -110,7 +128,8 @@ impl fmt::Debug for Tokenizer {
 
 impl Tokenizer {
     /// Reads a checkpoint's tokenizer: its `tokenizer.json`; else what its family has, `spiece.model`, `beit3.spm`, or ByT5's
-    /// `tokenizer_config.json`; else its `tokenizer.model` where this build can.
+    /// `tokenizer_config.json`; else its `tokenizer.model`. SentencePiece models need the feature `sentencepiece`; with
+    /// them, `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json` say which tokens were added.
     ///
     /// # Errors
     /// [`TokenizerError`] where there is none, a file is malformed, or it does not fit the model's `config.json`.
@@ -145,9 +164,9 @@ impl Tokenizer {
             });
         }
         if let Some(mask) = config.writing_mask().or(config.word_mask())
-            && tokenizer.special(numbering::MASK) != Some(mask)
+            && tokenizer.special(MASK) != Some(mask)
         {
-            let found = tokenizer.special(numbering::MASK);
+            let found = tokenizer.special(MASK);
             return Err(TokenizerError::Mismatch {
                 what: "the id of <mask>",
                 found: found.map_or_else(|| "missing".to_owned(), |id| id.to_string()),
@@ -166,68 +185,146 @@ impl Tokenizer {
         if let Some(bytes) = open("tokenizer.json")? {
             return Self::from_json(&bytes);
         }
-        if matches!(config.family, Family::Beit3(_)) {
-            return match open("beit3.spm")? {
-                Some(bytes) => Self::from_xlmr_sentencepiece(&bytes),
-                None => Err(TokenizerError::Missing {
-                    checkpoint: checkpoint.to_owned(),
-                    expected: "beit3.spm, tokenizer.json",
-                }),
-            };
+        let (kind, models, expected): (_, &[&str], _) = match config.family {
+            Family::Beit3(_) => (SlowKind::XlmRoberta, &["beit3.spm"], "beit3.spm, tokenizer.json"),
+            Family::T5(_) => (
+                SlowKind::T5,
+                &["spiece.model"],
+                "tokenizer.json, spiece.model, or a tokenizer_config.json that names ByT5Tokenizer",
+            ),
+            _ => (
+                SlowKind::Plain,
+                &["tokenizer.model", "sentencepiece.model", "spiece.model"],
+                "tokenizer.json, tokenizer.model, sentencepiece.model, spiece.model",
+            ),
+        };
+        let settings = SlowFiles {
+            config: open(files::CONFIG)?,
+            added: open(files::ADDED)?,
+            special: open(files::SPECIAL)?,
+        };
+        for name in models {
+            if let Some(bytes) = open(name)? {
+                return Self::from_model(name, &bytes, kind, &settings.read()?);
+            }
         }
         if matches!(config.family, Family::T5(_)) {
-            if let Some(bytes) = open("spiece.model")? {
-                return Self::from_t5_sentencepiece(&bytes);
-            }
-            if let Some(bytes) = open("tokenizer_config.json")?
-                && numbering::names_byt5(&bytes)
-            {
-                return Self::byt5();
+            let settings = settings.read()?;
+            if settings.class.as_deref() == Some("ByT5Tokenizer") {
+                return Self::byt5_with(&settings);
             }
         }
-        #[cfg(feature = "sentencepiece")]
-        for name in ["tokenizer.model", "sentencepiece.model", "spiece.model"] {
-            if let Some(bytes) = open(name)? {
-                return Self::from_sentencepiece(&bytes);
-            }
-        }
-        let expected = if matches!(config.family, Family::T5(_)) {
-            "tokenizer.json, spiece.model, or a tokenizer_config.json that names ByT5Tokenizer"
-        } else if cfg!(feature = "sentencepiece") {
-            "tokenizer.json, tokenizer.model, sentencepiece.model, spiece.model"
-        } else {
-            "tokenizer.json (SentencePiece models need the feature 'sentencepiece')"
-        };
         Err(TokenizerError::Missing {
             checkpoint: checkpoint.to_owned(),
             expected,
         })
     }
 
-    /// Reads the bytes of a `tokenizer.json`.
+    /// Reads the tokenizer of a folder that need not hold a model: its `tokenizer.json`; else `spiece.model`, as T5 reads it,
+    /// `beit3.spm` or `sentencepiece.bpe.model`, as XLM-R does, or `tokenizer.model`; else ByT5's
+    /// `tokenizer_config.json`. Prompts are closed with `</s>` where the file says nothing else.
     ///
     /// # Errors
-    /// [`TokenizerError`] where it is malformed, or neither SentencePiece's unigram pipeline nor a byte-pair encoding.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let raw = json::RawTokenizer::parse(bytes)?;
-        match raw.model_type() {
-            "Unigram" => {
-                let (vocabulary, unigram) = json::unigram(&raw)?;
-                let space = unigram.leading_space();
-                Ok(Self::new(
-                    Backend::Unigram(unigram),
-                    vocabulary,
-                    Spelling::MetaSpace,
-                    space,
-                ))
-            }
-            "BPE" => {
-                let (vocabulary, spelling, space) = bpe::vocabulary(&raw)?;
-                let bpe = Box::new(bpe::Bpe::new(bytes, &vocabulary)?);
-                Ok(Self::new(Backend::Bpe(bpe), vocabulary, spelling, space))
-            }
-            found => Err(json::unsupported(format!("a {found} model"))),
+    /// [`TokenizerError`] where there is none, or a file is malformed.
+    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, TokenizerError> {
+        let folder = folder.as_ref();
+        let open = |name: &str| match std::fs::read(folder.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(TokenizerError::File {
+                path: folder.join(name),
+                source,
+            }),
+        };
+        if let Some(bytes) = open("tokenizer.json")? {
+            return Self::from_json(&bytes);
         }
+        let files = SlowFiles {
+            config: open(files::CONFIG)?,
+            added: open(files::ADDED)?,
+            special: open(files::SPECIAL)?,
+        };
+        let settings = files.read()?;
+        let models = [
+            ("spiece.model", SlowKind::T5),
+            ("beit3.spm", SlowKind::XlmRoberta),
+            ("sentencepiece.bpe.model", SlowKind::XlmRoberta),
+            ("tokenizer.model", SlowKind::Plain),
+        ];
+        for (name, kind) in models {
+            if let Some(bytes) = open(name)? {
+                return Self::from_model(name, &bytes, kind, &settings);
+            }
+        }
+        if settings.class.as_deref() == Some("ByT5Tokenizer") {
+            return Self::byt5_with(&settings);
+        }
+        Err(TokenizerError::Missing {
+            checkpoint: folder.display().to_string(),
+            expected: "tokenizer.json, spiece.model, beit3.spm, tokenizer.model",
+        })
+    }
+
+    #[cfg(feature = "sentencepiece")]
+    fn from_model(
+        _name: &str,
+        bytes: &[u8],
+        kind: SlowKind,
+        settings: &SlowSettings,
+    ) -> Result<Self, TokenizerError> {
+        Ok(Self::from_slow(match kind {
+            SlowKind::XlmRoberta => slow::SlowTokenizer::xlm_roberta(bytes, settings)?,
+            SlowKind::T5 => slow::SlowTokenizer::t5(bytes, settings)?,
+            SlowKind::Plain => slow::SlowTokenizer::plain(bytes)?,
+        }))
+    }
+
+    #[cfg(not(feature = "sentencepiece"))]
+    fn from_model(
+        name: &str,
+        _bytes: &[u8],
+        _kind: SlowKind,
+        _settings: &SlowSettings,
+    ) -> Result<Self, TokenizerError> {
+        Err(TokenizerError::NeedsFeature {
+            file: name.to_owned(),
+        })
+    }
+
+    /// Reads the bytes of a `tokenizer.json`, to be run by the `tokenizers` library.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] where it is malformed.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let parsed = json::parse(bytes)?;
+        let backend = Backend::Library(Box::new(parsed.library));
+        Ok(Self::new(
+            backend,
+            parsed.vocabulary,
+            parsed.spelling,
+            parsed.leading_space,
+        ))
+    }
+
+    /// Makes the tokenizer of ByT5: `<pad>`, `</s>`, `<unk>`, the 256 bytes, and `<extra_id_0>` to `<extra_id_124>`.
+    ///
+    /// Source: `transformers`, `ByT5Tokenizer`.
+    ///
+    /// # Errors
+    /// None in practice: the table is checked like any other.
+    pub fn byt5() -> Result<Self, TokenizerError> {
+        Self::byt5_with(&SlowSettings::default())
+    }
+
+    fn byt5_with(settings: &SlowSettings) -> Result<Self, TokenizerError> {
+        let (tokenizer, vocabulary) = byt5::ByteTokenizer::new(settings)?;
+        let backend = Backend::Bytes(tokenizer);
+        Ok(Self::new(
+            backend,
+            vocabulary,
+            Spelling::MetaSpace,
+            LeadingSpace::Kept,
+        ))
     }
 
     /// Reads the bytes of a SentencePiece model (`.model`, `.spm`), to be run by the SentencePiece library.
@@ -236,15 +333,32 @@ impl Tokenizer {
     /// [`TokenizerError`] where the file is malformed or uses white space in a way that is not supported.
     #[cfg(feature = "sentencepiece")]
     pub fn from_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let model = proto::SentencePieceModel::parse(bytes)?;
-        let processor = sentencepiece::open(bytes, &model)?;
-        let space = leading_space(model.remove_extra_whitespaces, model.add_dummy_prefix);
-        Ok(Self::new(
-            Backend::SentencePiece(processor),
-            model.vocabulary,
-            Spelling::MetaSpace,
-            space,
-        ))
+        slow::SlowTokenizer::plain(bytes).map(Self::from_slow)
+    }
+
+    /// Reads the bytes of a SentencePiece model for T5: where the file has no `<extra_id_N>`, as T5's own, the last hundred
+    /// ids are these, counted down; where it has them, as mT5's, they are special tokens.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] where the file is malformed.
+    #[cfg(feature = "sentencepiece")]
+    pub fn from_t5_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        slow::SlowTokenizer::t5(bytes, &SlowSettings::default()).map(Self::from_slow)
+    }
+
+    /// Reads the bytes of a SentencePiece model whose pieces are numbered as XLM-R numbers them.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] where the file is malformed, or does not begin with `<unk>`, `<s>` and `</s>`.
+    #[cfg(feature = "sentencepiece")]
+    pub fn from_xlmr_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        slow::SlowTokenizer::xlm_roberta(bytes, &SlowSettings::default()).map(Self::from_slow)
+    }
+
+    #[cfg(feature = "sentencepiece")]
+    fn from_slow((tokenizer, vocabulary, space): slow::Opened) -> Self {
+        let backend = Backend::SentencePiece(Box::new(tokenizer));
+        Self::new(backend, vocabulary, Spelling::MetaSpace, space)
     }
 
     fn new(
@@ -285,36 +399,123 @@ impl Tokenizer {
         self.inner.leading_space
     }
 
-    /// Cuts plain text into ids: never a special token, whatever the text says.
-    ///
-    /// The one exception is `<unk>`, in vocabularies without byte pieces, for characters that they do not know.
-    #[must_use]
-    pub fn encode_text(&self, text: &str) -> Vec<TokenId> {
-        let vocabulary = &self.inner.vocabulary;
+    fn library(&self) -> Option<&LibraryTokenizer> {
         match &self.inner.backend {
-            Backend::Unigram(unigram) => unigram.encode(vocabulary, text),
-            Backend::Bpe(bpe) => bpe.encode(vocabulary, text),
-            Backend::Bytes => {
-                let mut ids = Vec::with_capacity(text.len());
-                vocabulary.push_unknown(text.as_bytes(), false, &mut ids);
-                ids
-            }
-            #[cfg(feature = "sentencepiece")]
-            Backend::SentencePiece(processor) => sentencepiece::encode(processor, vocabulary, text),
+            Backend::Library(library) => Some(library),
+            _ => None,
         }
     }
 
-    /// Turns a prompt into what the encoder reads: the ids of its parts, then `</s>`, once. Where the model opens a text
-    /// with a token of its own, that comes first, and a prompt without text has no ids.
+    /// Cuts plain text into ids: never a special token, whatever the text says. Added tokens that are not special are
+    /// matched.
     ///
-    /// Texts with only pictures between them are joined and cut as one, so that a picture leaves no trace in the
-    /// text. A special token does part the texts around it: each is cut on its own, so its first word gets the space
-    /// in front that a first word gets and spaces at its ends vanish, as T5 does around its sentinels.
+    /// The one exception is `<unk>`, in vocabularies without byte pieces, for characters that they do not know.
     ///
     /// # Errors
-    /// [`TokenizerError::UnknownSpecial`] where a part names a special token that the vocabulary does not have.
+    /// [`TokenizerError::Encode`] where the library that runs the file fails.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+        self.checked(match &self.inner.backend {
+            Backend::Library(library) => library.encode_text(text)?,
+            Backend::Bytes(bytes) => bytes.encode_text(text),
+            #[cfg(feature = "sentencepiece")]
+            Backend::SentencePiece(slow) => slow.encode_text(text)?,
+        })
+    }
+
+    /// Sees that no special token came of text.
+    fn checked(&self, ids: Vec<TokenId>) -> Result<Vec<TokenId>, TokenizerError> {
+        match ids
+            .iter()
+            .find(|id| self.is_special(**id) && Some(**id) != self.unknown())
+        {
+            None => Ok(ids),
+            Some(id) => Err(TokenizerError::Encode {
+                problem: format!(
+                    "the text became the special token '{}'",
+                    self.piece(*id).unwrap_or_default()
+                ),
+            }),
+        }
+    }
+
+    fn unknown(&self) -> Option<TokenId> {
+        match &self.inner.backend {
+            Backend::Library(library) => library.unknown(),
+            Backend::Bytes(_) => None,
+            #[cfg(feature = "sentencepiece")]
+            Backend::SentencePiece(slow) => Some(slow.unknown()),
+        }
+    }
+
+    /// Turns a prompt into what the encoder reads: the ids of its parts, opened and closed as the post-processor of
+    /// `tokenizer.json` says; where there is none, `</s>` closes it, and the model's own token opens it, where it has one:
+    /// then a prompt without text has no ids.
+    ///
+    /// Texts with only pictures between them are joined and cut as one, so that a picture leaves no trace in the
+    /// text. What becomes of spaces beside a special token is for the file to say.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownSpecial`] where a part names a special token that the vocabulary does not have, and
+    /// [`TokenizerError::Encode`] where the library that runs the file fails.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<TokenId>, TokenizerError> {
-        let mut ids = Vec::new();
+        let is_empty = !prompt.parts.iter().any(|part| match part {
+            PromptPart::Text(text) => !text.is_empty(),
+            PromptPart::Special(_) => true,
+            PromptPart::Image(_) => false,
+        });
+        if is_empty && self.start.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut ids = match &self.inner.backend {
+            Backend::Library(library) => {
+                let text = self.secret_text(library, prompt)?;
+                let ids = library.encode(&text, library.closes_texts())?;
+                if library.closes_texts() {
+                    return Ok(ids);
+                }
+                ids
+            }
+            Backend::Bytes(bytes) => {
+                let mut ids = Vec::new();
+                for part in &prompt.parts {
+                    match part {
+                        PromptPart::Text(text) => ids.append(&mut bytes.encode_text(text)),
+                        PromptPart::Special(name) => ids.push(self.require_special(name)?),
+                        PromptPart::Image(_) => {}
+                    }
+                }
+                ids
+            }
+            #[cfg(feature = "sentencepiece")]
+            Backend::SentencePiece(slow) => {
+                let mut parts = Vec::with_capacity(prompt.parts.len());
+                for part in &prompt.parts {
+                    match part {
+                        PromptPart::Text(text) => parts.push(slow::SlowPart::Text(text)),
+                        PromptPart::Special(name) => {
+                            parts.push(slow::SlowPart::Special(self.require_special(name)?));
+                        }
+                        PromptPart::Image(_) => {}
+                    }
+                }
+                slow.encode_parts(&parts)?
+            }
+        };
+        if let Some(start) = self.start {
+            if ids.is_empty() {
+                return Ok(ids);
+            }
+            ids.insert(0, start);
+        }
+        let end = self.end.map_or_else(|| self.require_special(END_OF_TEXT), Ok)?;
+        if ids.last() != Some(&end) {
+            ids.push(end);
+        }
+        Ok(ids)
+    }
+
+    /// Writes a prompt as one text, with special tokens spelled as the library knows them.
+    fn secret_text(&self, library: &LibraryTokenizer, prompt: &Prompt) -> Result<String, TokenizerError> {
         let mut text = String::new();
         for part in &prompt.parts {
             match part {
@@ -322,21 +523,19 @@ impl Tokenizer {
                 PromptPart::Image(_) => {}
                 PromptPart::Special(name) => {
                     let id = self.require_special(name)?;
-                    ids.append(&mut self.encode_text(&text));
-                    text.clear();
-                    ids.push(id);
+                    text.push_str(library.secret(id).unwrap_or_default());
                 }
             }
         }
-        ids.append(&mut self.encode_text(&text));
-        if let Some(start) = self.start {
-            if ids.is_empty() {
-                return Ok(ids);
-            }
-            ids.insert(0, start);
-        }
-        ids.push(self.end.map_or_else(|| self.require_special(END_OF_TEXT), Ok)?);
-        Ok(ids)
+        Ok(text)
+    }
+
+    /// Lists the names of the special tokens, in the order of their ids.
+    #[must_use]
+    pub fn special_names(&self) -> Vec<&str> {
+        let mut named: Vec<(&String, &TokenId)> = self.inner.vocabulary.specials().iter().collect();
+        named.sort_by_key(|(_, id)| **id);
+        named.into_iter().map(|(name, _)| name.as_str()).collect()
     }
 
     /// Finds the id of a special token by its name. Where a vocabulary has one `<mask>` for all gaps, every `<extra_id_N>`
@@ -345,7 +544,7 @@ impl Tokenizer {
     pub fn special(&self, name: &str) -> Option<TokenId> {
         let vocabulary = &self.inner.vocabulary;
         let is_gap = name.starts_with("<extra_id_") && multiway_prompts::is_special_form(name);
-        let mask = || is_gap.then(|| vocabulary.special(numbering::MASK)).flatten();
+        let mask = || is_gap.then(|| vocabulary.special(MASK)).flatten();
         vocabulary.special(name).or_else(mask)
     }
 
@@ -355,11 +554,9 @@ impl Tokenizer {
     /// [`TokenizerError::UnknownSpecial`], naming some that do.
     pub fn require_special(&self, name: &str) -> Result<TokenId, TokenizerError> {
         self.special(name).ok_or_else(|| {
-            let mut known: Vec<(&String, &TokenId)> = self.inner.vocabulary.specials().iter().collect();
-            known.sort_by_key(|(_, id)| **id);
-            let count = known.len();
-            let mut names: Vec<&str> = known.iter().take(6).map(|(name, _)| name.as_str()).collect();
-            if count > names.len() {
+            let mut names = self.special_names();
+            if names.len() > 6 {
+                names.truncate(6);
                 names.push("...");
             }
             TokenizerError::UnknownSpecial {
@@ -390,6 +587,11 @@ impl Tokenizer {
         self.join(self.decode_stream_with_special(), ids)
     }
 
+    /// Turns ids into text as a constrained answer shows them.
+    pub(crate) fn decode_without_spaced_words(&self, ids: &[TokenId]) -> String {
+        self.join(self.decode_stream().without_spaced_words(), ids)
+    }
+
     fn join(&self, mut stream: DecodeStream, ids: &[TokenId]) -> String {
         let mut text: String = ids.iter().map(|id| stream.push(*id)).collect();
         text.push_str(&stream.finish());
@@ -418,14 +620,6 @@ impl Tokenizer {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.vocabulary.len()
-    }
-}
-
-fn leading_space(remove_extra_whitespaces: bool, add_dummy_prefix: bool) -> LeadingSpace {
-    match (remove_extra_whitespaces, add_dummy_prefix) {
-        (true, _) => LeadingSpace::AllDropped,
-        (false, true) => LeadingSpace::OneDropped,
-        (false, false) => LeadingSpace::Kept,
     }
 }
 
@@ -477,6 +671,11 @@ mod tests {
         let mut config = config();
         config.eos_token_id = 2;
         let tokenizer = read(&config, &[("tokenizer.json", &json)]).unwrap();
+        // The file closes prompts itself.
+        assert_eq!(tokenizer.encode_prompt(&Prompt::default()).unwrap(), [1]);
+        let mut open: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        open["post_processor"] = serde_json::Value::Null;
+        let tokenizer = read(&config, &[("tokenizer.json", open.to_string().as_bytes())]).unwrap();
         assert_eq!(tokenizer.encode_prompt(&Prompt::default()).unwrap(), [2]);
     }
 }

@@ -1,312 +1,179 @@
-//! A reader of SentencePiece's `ModelProto`, as much of it as tokenizing needs.
+//! SentencePiece's `ModelProto`, as much of it as tokenizing needs.
 //!
 //! Source: <https://github.com/google/sentencepiece>, `src/sentencepiece_model.proto`.
 
+use super::charsmap;
 use super::error::{TokenizerError, malformed};
-use super::vocabulary::{MAX_PIECES, Piece, PieceKind, Vocabulary};
+use super::vocabulary::{MAX_TOKENS, PieceKind};
+use prost::Message;
 
-pub(crate) const FILE: &str = "SentencePiece model";
+pub(super) const FILE: &str = "SentencePiece model";
 
 /// How a SentencePiece model cuts normalised text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ModelType {
-    #[default]
-    Unigram,
-    Bpe,
-    Word,
-    Char,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum ModelType {
+    Unigram = 1,
+    Bpe = 2,
+    Word = 3,
+    Char = 4,
 }
 
-/// A model file as it stands, its parts checked one by one but not against each other.
-#[derive(Debug, Default)]
+#[derive(Message)]
 struct RawModel {
-    pieces: Vec<Piece>,
-    model_type: ModelType,
-    byte_fallback: bool,
-    whitespace_as_suffix: bool,
-    normalizer: RawNormalizer,
-    denormalizer: RawNormalizer,
+    #[prost(message, repeated, tag = "1")]
+    pieces: Vec<RawPiece>,
+    #[prost(message, optional, tag = "2")]
+    trainer_spec: Option<RawTrainer>,
+    #[prost(message, optional, tag = "3")]
+    normalizer_spec: Option<RawNormalizer>,
+    #[prost(message, optional, tag = "5")]
+    denormalizer_spec: Option<RawNormalizer>,
 }
 
-/// `NormalizerSpec`, with its defaults.
-#[derive(Debug)]
+#[derive(Message)]
+struct RawPiece {
+    #[prost(string, optional, tag = "1")]
+    piece: Option<String>,
+    #[prost(float, optional, tag = "2")]
+    score: Option<f32>,
+    #[prost(int32, optional, tag = "3")]
+    kind: Option<i32>,
+}
+
+#[derive(Message)]
+struct RawTrainer {
+    #[prost(enumeration = "ModelType", optional, tag = "3")]
+    model_type: Option<i32>,
+    #[prost(bool, optional, tag = "24")]
+    treat_whitespace_as_suffix: Option<bool>,
+    #[prost(bool, optional, tag = "35")]
+    byte_fallback: Option<bool>,
+}
+
+#[derive(Message)]
 struct RawNormalizer {
-    charsmap: Vec<u8>,
-    add_dummy_prefix: bool,
-    remove_extra_whitespaces: bool,
-    escape_whitespaces: bool,
+    #[prost(bytes = "vec", optional, tag = "2")]
+    precompiled_charsmap: Option<Vec<u8>>,
+    #[prost(bool, optional, tag = "3")]
+    add_dummy_prefix: Option<bool>,
+    #[prost(bool, optional, tag = "4")]
+    remove_extra_whitespaces: Option<bool>,
+    #[prost(bool, optional, tag = "5")]
+    escape_whitespaces: Option<bool>,
 }
 
-impl Default for RawNormalizer {
-    fn default() -> Self {
-        Self {
-            charsmap: Vec::new(),
-            add_dummy_prefix: true,
-            remove_extra_whitespaces: true,
-            escape_whitespaces: true,
-        }
-    }
+/// One entry of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ScoredPiece {
+    pub(super) text: String,
+    pub(super) score: f32,
+    pub(super) kind: PieceKind,
 }
 
 /// A checked SentencePiece model.
 #[derive(Debug)]
-pub(crate) struct SentencePieceModel {
-    pub(crate) model_type: ModelType,
-    pub(crate) vocabulary: Vocabulary,
+pub(super) struct SentencePieceModel {
+    pub(super) model_type: ModelType,
+    pub(super) pieces: Vec<ScoredPiece>,
+    pub(super) byte_fallback: bool,
     /// The precompiled character map; empty for none.
-    pub(crate) charsmap: Vec<u8>,
-    pub(crate) add_dummy_prefix: bool,
-    pub(crate) remove_extra_whitespaces: bool,
+    pub(super) charsmap: Vec<u8>,
+    pub(super) add_dummy_prefix: bool,
+    pub(super) remove_extra_whitespaces: bool,
 }
 
 impl SentencePieceModel {
-    /// Reads and checks a serialised `ModelProto`.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let mut raw = RawModel::default();
-        for field in Fields::new(bytes) {
-            raw.set(field?)?;
-        }
+    /// Reads and checks a serialised `ModelProto`. The library trusts its input; so what it would trust is checked here,
+    /// the character map included.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] where the bytes are no such model, or one of a kind that is not supported.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let raw =
+            RawModel::decode(bytes).map_err(|e| malformed(FILE, "the file", e, "a SentencePiece model"))?;
+        let trainer = raw.trainer_spec.unwrap_or_default();
+        let normalizer = raw.normalizer_spec.unwrap_or_default();
         let unsupported = |found: &str| TokenizerError::Unsupported {
             file: FILE,
             found: found.to_owned(),
             supported: "escaped white space before words, and no denormaliser",
         };
-        if raw.whitespace_as_suffix {
+        if trainer.treat_whitespace_as_suffix == Some(true) {
             return Err(unsupported("treat_whitespace_as_suffix"));
         }
-        if !raw.normalizer.escape_whitespaces {
+        if normalizer.escape_whitespaces == Some(false) {
             return Err(unsupported("escape_whitespaces = false"));
         }
-        if !raw.denormalizer.charsmap.is_empty() {
+        let denormalizer = raw.denormalizer_spec.unwrap_or_default();
+        if denormalizer
+            .precompiled_charsmap
+            .is_some_and(|map| !map.is_empty())
+        {
             return Err(unsupported("a denormalizer_spec"));
         }
-        let vocabulary = Vocabulary::new(FILE, raw.pieces, raw.byte_fallback)?;
-        vocabulary.require_unknown(FILE)?;
+        let model_type = match trainer.model_type {
+            None => ModelType::Unigram,
+            Some(number) => ModelType::try_from(number)
+                .map_err(|_| malformed(FILE, "trainer_spec.model_type", number, "1 to 4"))?,
+        };
+        if raw.pieces.len() > MAX_TOKENS {
+            let expected = format!("at most {MAX_TOKENS}");
+            return Err(malformed(FILE, "pieces", raw.pieces.len(), expected));
+        }
+        let pieces: Vec<ScoredPiece> = (0..)
+            .zip(raw.pieces)
+            .map(|(id, raw)| piece(id, raw))
+            .collect::<Result<_, _>>()?;
+        let unknown = pieces
+            .iter()
+            .filter(|piece| piece.kind == PieceKind::Unknown)
+            .count();
+        if unknown != 1 {
+            let found = format!("{unknown} unknown pieces");
+            return Err(malformed(FILE, "the vocabulary", found, "exactly one"));
+        }
+        let charsmap = normalizer.precompiled_charsmap.unwrap_or_default();
+        charsmap::check(FILE, &charsmap)?;
         Ok(Self {
-            model_type: raw.model_type,
-            vocabulary,
-            charsmap: raw.normalizer.charsmap,
-            add_dummy_prefix: raw.normalizer.add_dummy_prefix,
-            remove_extra_whitespaces: raw.normalizer.remove_extra_whitespaces,
+            model_type,
+            pieces,
+            byte_fallback: trainer.byte_fallback.unwrap_or_default(),
+            charsmap,
+            add_dummy_prefix: normalizer.add_dummy_prefix.unwrap_or(true),
+            remove_extra_whitespaces: normalizer.remove_extra_whitespaces.unwrap_or(true),
         })
     }
 }
 
-impl RawModel {
-    fn set(&mut self, field: Field) -> Result<(), TokenizerError> {
-        match field.number {
-            1 => {
-                if self.pieces.len() >= MAX_PIECES {
-                    return Err(malformed(FILE, "pieces", "more", format!("at most {MAX_PIECES}")));
-                }
-                let piece = piece(field.message("pieces")?, self.pieces.len())?;
-                self.pieces.push(piece);
-            }
-            2 => self.set_trainer(field.message("trainer_spec")?)?,
-            3 => self.normalizer.set(field.message("normalizer_spec")?)?,
-            5 => self.denormalizer.set(field.message("denormalizer_spec")?)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn set_trainer(&mut self, fields: Fields) -> Result<(), TokenizerError> {
-        for field in fields {
-            let field = field?;
-            match field.number {
-                3 => {
-                    self.model_type = match field.integer("trainer_spec.model_type")? {
-                        1 => ModelType::Unigram,
-                        2 => ModelType::Bpe,
-                        3 => ModelType::Word,
-                        4 => ModelType::Char,
-                        found => return Err(malformed(FILE, "trainer_spec.model_type", found, "1 to 4")),
-                    }
-                }
-                24 => self.whitespace_as_suffix = field.integer("treat_whitespace_as_suffix")? != 0,
-                35 => self.byte_fallback = field.integer("byte_fallback")? != 0,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-impl RawNormalizer {
-    fn set(&mut self, fields: Fields) -> Result<(), TokenizerError> {
-        for field in fields {
-            let field = field?;
-            match field.number {
-                2 => self.charsmap = field.bytes("normalizer_spec.precompiled_charsmap")?.to_vec(),
-                3 => self.add_dummy_prefix = field.integer("add_dummy_prefix")? != 0,
-                4 => self.remove_extra_whitespaces = field.integer("remove_extra_whitespaces")? != 0,
-                5 => self.escape_whitespaces = field.integer("escape_whitespaces")? != 0,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-fn piece(fields: Fields, index: usize) -> Result<Piece, TokenizerError> {
-    let place = || format!("piece {index}");
-    let (mut text, mut score, mut kind) = (String::new(), 0.0, 1);
-    for field in fields {
-        let field = field?;
-        match field.number {
-            1 => {
-                let bytes = field.bytes("piece")?;
-                let utf8 = std::str::from_utf8(bytes);
-                text = utf8
-                    .map_err(|e| malformed(FILE, place(), e, "UTF-8 text"))?
-                    .to_owned();
-            }
-            2 => score = field.float("score")?,
-            3 => kind = field.integer("type")?,
-            _ => {}
-        }
-    }
-    let kind = match kind {
+fn piece(id: usize, raw: RawPiece) -> Result<ScoredPiece, TokenizerError> {
+    let kind = match raw.kind.unwrap_or(1) {
         1 => PieceKind::Normal,
         2 => PieceKind::Unknown,
         3 => PieceKind::Control,
-        4 => PieceKind::UserDefined,
+        4 => PieceKind::Added,
         5 => PieceKind::Unused,
         6 => PieceKind::Byte,
-        found => return Err(malformed(FILE, place(), format!("type {found}"), "type 1 to 6")),
+        found => {
+            return Err(malformed(
+                FILE,
+                format!("piece {id}"),
+                format!("type {found}"),
+                "type 1 to 6",
+            ));
+        }
     };
-    Ok(Piece { text, score, kind })
-}
-
-/// One field of a message.
-struct Field<'a> {
-    number: u64,
-    value: Value<'a>,
-}
-
-enum Value<'a> {
-    Varint(u64),
-    Fixed64,
-    Bytes(&'a [u8]),
-    Fixed32(u32),
-}
-
-impl<'a> Field<'a> {
-    fn bytes(&self, place: &str) -> Result<&'a [u8], TokenizerError> {
-        match self.value {
-            Value::Bytes(bytes) => Ok(bytes),
-            _ => Err(malformed(FILE, place, "a number", "a length-delimited field")),
-        }
-    }
-
-    fn message(&self, place: &str) -> Result<Fields<'a>, TokenizerError> {
-        self.bytes(place).map(Fields::new)
-    }
-
-    fn integer(&self, place: &str) -> Result<u64, TokenizerError> {
-        match self.value {
-            Value::Varint(value) => Ok(value),
-            _ => Err(malformed(FILE, place, "another wire type", "a varint")),
-        }
-    }
-
-    fn float(&self, place: &str) -> Result<f32, TokenizerError> {
-        match self.value {
-            Value::Fixed32(bits) => Ok(f32::from_bits(bits)),
-            _ => Err(malformed(FILE, place, "another wire type", "a 32-bit float")),
-        }
-    }
-}
-
-/// Walks over the fields of one protobuf message; stops at the first error.
-struct Fields<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes }
-    }
-
-    fn take(&mut self, count: u64) -> Result<&'a [u8], TokenizerError> {
-        let split = usize::try_from(count)
-            .ok()
-            .and_then(|count| self.bytes.split_at_checked(count));
-        let Some((head, tail)) = split else {
-            let found = format!("{} bytes", self.bytes.len());
-            return Err(malformed(FILE, "a field", found, format!("{count} bytes")));
-        };
-        self.bytes = tail;
-        Ok(head)
-    }
-
-    fn varint(&mut self) -> Result<u64, TokenizerError> {
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            let byte = self.take(1)?.first().copied().unwrap_or_default();
-            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or_default();
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(malformed(
+    let (text, score) = (raw.piece.unwrap_or_default(), raw.score.unwrap_or_default());
+    if text.is_empty() || !score.is_finite() {
+        let expected = "a piece that is not empty and has a finite score";
+        return Err(malformed(
             FILE,
-            "a varint",
-            "more than 10 bytes",
-            "at most 10 bytes",
-        ))
+            format!("piece {id}"),
+            format!("'{text}', {score}"),
+            expected,
+        ));
     }
-
-    fn field(&mut self) -> Result<Field<'a>, TokenizerError> {
-        let key = self.varint()?;
-        let value = match key & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => {
-                self.take(8)?;
-                Value::Fixed64
-            }
-            2 => {
-                let length = self.varint()?;
-                Value::Bytes(self.take(length)?)
-            }
-            5 => {
-                let bytes = self.take(4)?;
-                Value::Fixed32(
-                    bytes
-                        .iter()
-                        .rev()
-                        .fold(0, |value, byte| value << 8 | u32::from(*byte)),
-                )
-            }
-            found => {
-                return Err(malformed(
-                    FILE,
-                    "a field",
-                    format!("wire type {found}"),
-                    "0, 1, 2 or 5",
-                ));
-            }
-        };
-        Ok(Field {
-            number: key >> 3,
-            value,
-        })
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<Field<'a>, TokenizerError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.bytes.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.bytes = &[];
-        }
-        Some(field)
-    }
+    Ok(ScoredPiece { text, score, kind })
 }
 
 #[cfg(test)]
@@ -318,13 +185,13 @@ mod tests {
     fn a_cut_file_is_an_error() {
         // Field 1, length 5, but two bytes follow.
         let error = SentencePieceModel::parse(&[0x0a, 5, 1, 2]).unwrap_err();
-        insta::assert_snapshot!(error, @"SentencePiece model is malformed at a field: found 2 bytes, expected 5 bytes");
+        insta::assert_snapshot!(error);
     }
 
     #[test]
     fn a_file_without_pieces_is_an_error() {
         let error = SentencePieceModel::parse(&[]).unwrap_err();
-        insta::assert_snapshot!(error, @"SentencePiece model is malformed at the vocabulary: found no unknown piece, expected exactly one");
+        insta::assert_snapshot!(error, @"SentencePiece model is malformed at the vocabulary: found 0 unknown pieces, expected exactly one");
     }
 
     proptest! {
