@@ -55,7 +55,8 @@
 //! - **Pictures.** `{{ image }}`, `{{ images[0] }}`, or a loop over `images`.
 //! - **Special tokens.** `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` and `<unk>` are special where they stand in the
 //!   body outside of `{{ }}` and `{% %}`, raw blocks included. Inside, write `special("</s>")`, or `mask(2)` for
-//!   `<extra_id_2>`; a string such as `{{ "</s>" }}` is plain text.
+//!   `<extra_id_2>`; a string such as `{{ "</s>" }}` is plain text. So are the special tokens that a checkpoint has beside
+//!   these (`<sep>`, `<2de>`, `[CLS]`), when the task is run on it ([`TaskFile::render_with`]).
 //! - **Gaps.** `{{ text | gaps }}` puts `<extra_id_0>`, `<extra_id_1>`, ... in place of each `___` of a text; with
 //!   `output: {kind: text, fill: text}`, [`fill_gaps`] puts the answers there.
 //!

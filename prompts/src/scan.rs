@@ -4,9 +4,11 @@
 //! brackets) and knows nothing else of the language. What it finds in a template that minijinja refuses means nothing,
 //! but its measures of size hold for any text, and are checked before minijinja sees it.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::ops::Range;
 
-use crate::special::special_at_start;
+use crate::special::{is_bracketed_name, is_special_form, special_at_start};
 
 /// A special token in the source, and the bytes that stand for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +93,51 @@ impl Scan {
         };
         scanner.run();
         scanner.scan
+    }
+
+    /// Finds, in template data, the names that a checkpoint has besides the usual forms of special tokens; of several that
+    /// start at one place the longest. Returns all special tokens of the template, in order.
+    pub(crate) fn specials_with<'a>(&'a self, source: &str, names: &[&str]) -> Cow<'a, [SpecialSite]> {
+        let mut names: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| !name.is_empty() && !is_special_form(name) && source.contains(name))
+            .collect();
+        if names.is_empty() {
+            return Cow::Borrowed(&self.specials);
+        }
+        names.sort_by_key(|name| Reverse(name.len()));
+        let mut all = self.specials.clone();
+        for data in &self.data {
+            let mut position = data.start;
+            while let Some(rest) = source.get(position..data.end).filter(|rest| !rest.is_empty()) {
+                if let Some(known) = self.specials.iter().find(|site| site.range.start == position) {
+                    position = known.range.end;
+                    continue;
+                }
+                let name = names.iter().find(|name| rest.starts_with(**name));
+                // A name may not reach into another token.
+                let name = name.filter(|name| {
+                    let end = position + name.len();
+                    !self
+                        .specials
+                        .iter()
+                        .any(|site| (position..end).contains(&site.range.start))
+                });
+                let Some(name) = name else {
+                    position += rest.chars().next().map_or(1, char::len_utf8);
+                    continue;
+                };
+                all.push(SpecialSite {
+                    range: position..position + name.len(),
+                    token: (*name).to_owned(),
+                    in_expression: false,
+                });
+                position += name.len();
+            }
+        }
+        all.sort_by_key(|site| site.range.start);
+        Cow::Owned(all)
     }
 
     /// Finds the line at which a variable is first used.
@@ -357,7 +404,7 @@ impl<'s> Scanner<'s> {
                     self.refuse_special(line, None);
                     return;
                 };
-                if special_at_start(token).is_some_and(|whole| whole.len() == token.len()) {
+                if is_special_form(token) || is_bracketed_name(token) {
                     let range = name.range.start..close.range.end;
                     let token = token.to_owned();
                     self.scan.specials.push(SpecialSite {

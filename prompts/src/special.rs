@@ -1,11 +1,13 @@
 //! The forms that special tokens take in a template.
 
 /// Says which special tokens there are, for error messages.
-pub(crate) const SPECIAL_FORMS: &str = "<extra_id_N>, <loc_N>, </s>, <pad>, <unk>";
+pub(crate) const SPECIAL_FORMS: &str =
+    "<extra_id_N>, <loc_N>, </s>, <pad>, <unk>, or another name in brackets";
 
 const FIXED: [&str; 3] = ["</s>", "<pad>", "<unk>"];
 const NUMBERED: [&str; 2] = ["<extra_id_", "<loc_"];
 const MAX_DIGITS: usize = 5;
+const MAX_NAME_BYTES: usize = 64;
 
 /// Tells whether `token` has the form of a special token: `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` or `<unk>`.
 ///
@@ -35,6 +37,28 @@ pub(crate) fn special_at_start(text: &str) -> Option<&str> {
     text.get(..prefix.len() + digits + 1)
 }
 
+/// Tells whether `token` is written as special tokens usually are, in angle or square brackets and without white space:
+/// `<sep>`, `<|end|>`, `[CLS]`. Such a name may stand in `special("...")` and in `decode.prefix`; whether it is a special
+/// token is for the tokenizer to say.
+pub(crate) fn is_bracketed_name(token: &str) -> bool {
+    bracketed_at_start(token).is_some_and(|found| found.len() == token.len())
+}
+
+/// Finds the bracketed name that `text` starts with.
+fn bracketed_at_start(text: &str) -> Option<&str> {
+    let close = match text.chars().next()? {
+        '<' => '>',
+        '[' => ']',
+        _ => return None,
+    };
+    let end = text.find(close)?;
+    let name = text.get(1..end)?;
+    let is_name = !name.is_empty()
+        && name.len() <= MAX_NAME_BYTES
+        && !name.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '[' | '"' | '\'' | '\\'));
+    is_name.then(|| text.get(..=end)).flatten()
+}
+
 /// Names the mask token that opens gap `index`.
 pub(crate) fn mask_token(index: usize) -> String {
     format!("<extra_id_{index}>")
@@ -45,7 +69,7 @@ pub(crate) fn split_specials(text: &str) -> Option<Vec<String>> {
     let mut tokens = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let token = special_at_start(rest)?;
+        let token = special_at_start(rest).or_else(|| bracketed_at_start(rest))?;
         tokens.push(token.to_owned());
         rest = rest.get(token.len()..)?;
     }

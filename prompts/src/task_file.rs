@@ -137,7 +137,27 @@ impl TaskFile {
     ///
     /// When the inputs are not what the task declares (see [`TaskFile::complete`]), and when the template fails.
     pub fn render(&self, inputs: &Inputs) -> Result<Prompt, PromptError> {
-        self.template.render(&self.complete(inputs)?)
+        self.render_with(inputs, &[])
+    }
+
+    /// Renders the prompt for a checkpoint that has special tokens of its own: where the template spells one of
+    /// `special_tokens`, the prompt has that token. What inputs spell stays text.
+    ///
+    /// # Errors
+    ///
+    /// As [`TaskFile::render`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_prompts::{Inputs, PromptPart, TaskFile};
+    /// let task = TaskFile::parse("pair.task", b"---\ndescription: Pairs.\n---\none <sep> two")?;
+    /// let prompt = task.render_with(&Inputs::new(), &["<sep>"])?;
+    /// assert_eq!(prompt.parts[1], PromptPart::Special("<sep>".into()));
+    /// # Ok::<(), multiway_prompts::PromptError>(())
+    /// ```
+    pub fn render_with(&self, inputs: &Inputs, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
+        self.template.render(&self.complete(inputs)?, special_tokens)
     }
 
     /// Checks inputs, and adds the defaults of those that are not given.

@@ -10,7 +10,7 @@ use crate::input::{InputValue, Inputs};
 use crate::markers::{Markers, NoMarkerLeft};
 use crate::prompt::{Prompt, PromptPart};
 use crate::sandbox::{FILTERS, FUNCTIONS, Fault, MAX_FUEL, Picture, TESTS, environment};
-use crate::scan::{BadSpecial, NameRole, Scan, TooLarge};
+use crate::scan::{BadSpecial, NameRole, Scan, SpecialSite, TooLarge};
 use crate::special::SPECIAL_FORMS;
 use crate::suggest::{did_you_mean, nearest, quoted};
 
@@ -41,7 +41,7 @@ impl Template {
         };
         template.check_size()?;
         let no_inputs = Inputs::new();
-        let markers = template.markers(&no_inputs)?;
+        let markers = template.markers(&no_inputs, &template.scan.specials)?;
         environment(&markers)
             .and_then(|env| env.template_from_named_str(origin, source).map(drop))
             .map_err(|error| template.translate(&error, &no_inputs))?;
@@ -69,8 +69,8 @@ impl Template {
     /// Lists the variables that the template expects from outside, in the order of their first use.
     pub(crate) fn variables(&self) -> Result<Vec<String>, PromptError> {
         let no_inputs = Inputs::new();
-        let markers = self.markers(&no_inputs)?;
-        let source = self.marked_source(&markers);
+        let markers = self.markers(&no_inputs, &self.scan.specials)?;
+        let source = self.marked_source(&markers, &self.scan.specials);
         let undeclared = environment(&markers)
             .and_then(|env| {
                 Ok(env
@@ -84,10 +84,11 @@ impl Template {
         Ok(names)
     }
 
-    /// Renders the template with inputs that were checked.
-    pub(crate) fn render(&self, inputs: &Inputs) -> Result<Prompt, PromptError> {
-        let markers = self.markers(inputs)?;
-        let source = self.marked_source(&markers);
+    /// Renders the template with inputs that were checked, for a checkpoint whose special tokens are `names`.
+    pub(crate) fn render(&self, inputs: &Inputs, names: &[&str]) -> Result<Prompt, PromptError> {
+        let specials = self.scan.specials_with(&self.source, names);
+        let markers = self.markers(inputs, &specials)?;
+        let source = self.marked_source(&markers, &specials);
         let values = Value::from_pairs(
             inputs
                 .iter()
@@ -105,14 +106,14 @@ impl Template {
         Ok(markers.cut(&rendered))
     }
 
-    fn markers(&self, inputs: &Inputs) -> Result<Arc<Markers>, PromptError> {
+    fn markers(&self, inputs: &Inputs, specials: &[SpecialSite]) -> Result<Arc<Markers>, PromptError> {
         let texts = inputs
             .values()
             .flat_map(texts_of)
             .map(String::as_str)
             .chain([self.source.as_str()]);
         let images = inputs.values().flat_map(|value| value.pictures().iter().copied());
-        let specials = self.scan.specials.iter().map(|site| site.token.as_str());
+        let specials = specials.iter().map(|site| site.token.as_str());
         let markers =
             Markers::choose(texts, images, specials).map_err(|NoMarkerLeft| PromptError::Render {
                 origin: self.origin.to_string(),
@@ -125,10 +126,10 @@ impl Template {
     }
 
     /// Writes the template with every special token replaced by its marker. Lines stay where they are.
-    fn marked_source(&self, markers: &Markers) -> String {
+    fn marked_source(&self, markers: &Markers, specials: &[SpecialSite]) -> String {
         let mut marked = String::with_capacity(self.source.len());
         let mut position = 0;
-        for site in &self.scan.specials {
+        for site in specials {
             let Some(marker) = markers.character(&PromptPart::Special(site.token.clone())) else {
                 continue;
             };

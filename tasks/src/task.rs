@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use multiway_prompts::{Choices, EarlyStop, InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile};
-use multiway_runtime::{Constraint, EarlyStopping, Engine, Request, SamplingParams};
+use multiway_prompts::{
+    Choices, EarlyStop, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, TaskFile,
+};
+use multiway_runtime::{Constraint, EarlyStopping, Engine, Request, RequestError, SamplingParams, Tokenizer};
 
 use crate::error::TaskError;
 use crate::inputs::{SamplingOverrides, TaskInputs, bind_pictures};
@@ -72,8 +74,18 @@ impl Task {
     ///
     /// When the inputs are not what the task file declares, or the template fails.
     pub fn request(&self, inputs: &TaskInputs) -> Result<Request, TaskError> {
-        self.prepare(inputs, &SamplingParams::default())
+        self.prepare(inputs, &SamplingParams::default(), &[])
             .map(|prepared| prepared.request)
+    }
+
+    /// Checks the inputs and renders the prompt for a tokenizer, whose special tokens the template may spell.
+    ///
+    /// # Errors
+    ///
+    /// As [`Task::request`].
+    pub fn prompt(&self, tokenizer: &Tokenizer, inputs: &TaskInputs) -> Result<Prompt, TaskError> {
+        self.prepare(inputs, &SamplingParams::default(), &tokenizer.special_names())
+            .map(|prepared| prepared.request.prompt)
     }
 
     /// Starts the task on an engine. The inputs are checked at once; the request is sent when the run is first polled.
@@ -83,7 +95,11 @@ impl Task {
     /// When the inputs are not what the task file declares, or the template fails. What the engine says of the request
     /// comes out of the run.
     pub fn run(&self, engine: &Engine, inputs: &TaskInputs) -> Result<TaskRun, TaskError> {
-        let mut prepared = self.prepare(inputs, engine.default_sampling())?;
+        let tokenizer = engine.tokenizer();
+        for token in &self.file.decode.prefix {
+            tokenizer.require_special(token).map_err(RequestError::from)?;
+        }
+        let mut prepared = self.prepare(inputs, engine.default_sampling(), &tokenizer.special_names())?;
         if inputs.sampling.max_new_tokens.is_none() {
             // What a task file asks for is the most that is useful; what the model can write may be less.
             let sampling = &mut prepared.request.sampling;
@@ -121,11 +137,16 @@ impl Task {
         Ok(TaskRun::new(engine.clone(), self.name().to_owned(), prepared))
     }
 
-    fn prepare(&self, inputs: &TaskInputs, defaults: &SamplingParams) -> Result<Prepared, TaskError> {
+    fn prepare(
+        &self,
+        inputs: &TaskInputs,
+        defaults: &SamplingParams,
+        special_tokens: &[&str],
+    ) -> Result<Prepared, TaskError> {
         let values = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
         self.check_one_thing(&values)?;
         let request = Request {
-            prompt: self.file.render(&values)?,
+            prompt: self.file.render_with(&values, special_tokens)?,
             images: inputs.images.clone(),
             sampling: self.sampling(&inputs.sampling, defaults.clone()),
             priority: inputs.terms.priority,
