@@ -2,9 +2,14 @@
 
 use crate::error::RequestError;
 use crate::request::SamplingParams;
+use crate::tokenizer::TokenId;
 
 /// The most tokens whose logits a request may change by a bias.
 const MAX_BIASED: usize = 1024;
+/// The most sequences of tokens that a request may rule out.
+const MAX_BANNED: usize = 16_384;
+/// The most tokens of such a sequence.
+const MAX_SEQUENCE: usize = 64;
 /// The most samples that a request draws.
 const MAX_SAMPLES: usize = 64;
 /// The most alternatives that come along with a token.
@@ -80,14 +85,60 @@ impl SamplingParams {
         Ok(())
     }
 
-    /// Checks that every token with a bias is one of the vocabulary's.
-    pub(crate) fn check_biased_ids(&self, vocabulary: usize) -> Result<(), RequestError> {
-        match self.logit_bias.last_key_value() {
-            Some((id, _)) if *id as usize >= vocabulary => {
-                Err(RequestError::UnknownToken { id: *id, vocabulary })
+    /// Checks the sequences of tokens that are made likelier, less likely, or impossible.
+    pub(crate) fn check_sequences(&self) -> Result<(), RequestError> {
+        let biased = self.sequence_bias.iter().map(|(sequence, _)| sequence);
+        let lists = [
+            ("sequence_bias", biased.collect::<Vec<_>>(), MAX_BIASED),
+            ("bad_words_ids", self.bad_words_ids.iter().collect(), MAX_BANNED),
+        ];
+        for (name, sequences, limit) in lists {
+            if sequences.len() > limit {
+                let found = format!("{} sequences", sequences.len());
+                return Err(wrong(name, found, "at most 1024 biased and 16384 bad sequences"));
+            }
+            let is_wrong = |sequence: &&&Vec<_>| sequence.is_empty() || sequence.len() > MAX_SEQUENCE;
+            if let Some(sequence) = sequences.iter().find(is_wrong) {
+                let found = format!("a sequence of {} tokens", sequence.len());
+                return Err(wrong(name, found, "sequences of 1 to 64 tokens"));
+            }
+        }
+        if let Some((_, bias)) = self.sequence_bias.iter().find(|(_, bias)| bias.is_nan()) {
+            return Err(wrong("sequence_bias", bias.to_string(), "numbers"));
+        }
+        match self.exponential_decay_length_penalty {
+            Some((_, factor)) if !(factor > 0.0 && factor.is_finite()) => {
+                let expected = "a finite factor above 0";
+                Err(wrong(
+                    "exponential_decay_length_penalty",
+                    factor.to_string(),
+                    expected,
+                ))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Checks that every token that is named is one of the vocabulary's, or of the model's, which may have more.
+    pub(crate) fn check_token_ids(&self, vocabulary: usize, logits: usize) -> Result<(), RequestError> {
+        let check = |id: TokenId, vocabulary: usize| {
+            if id as usize >= vocabulary {
+                return Err(RequestError::UnknownToken { id, vocabulary });
+            }
+            Ok(())
+        };
+        if let Some((id, _)) = self.logit_bias.last_key_value() {
+            check(*id, vocabulary)?;
+        }
+        let biased = self.sequence_bias.iter().flat_map(|(sequence, _)| sequence);
+        let bad = self.bad_words_ids.iter().flatten();
+        let suppressed = self.suppress_tokens.iter().chain(&self.begin_suppress_tokens);
+        let forced = self.forced_bos_token_id.iter().chain(&self.forced_eos_token_id);
+        biased
+            .chain(bad)
+            .chain(suppressed)
+            .chain(forced)
+            .try_for_each(|id| check(*id, logits))
     }
 }
 
@@ -136,7 +187,7 @@ mod tests {
             assert_eq!(params.check(), Ok(()), "{params:?}");
         }
         assert_eq!(
-            params(|p| p.logit_bias = [(8, 1.0)].into()).check_biased_ids(9),
+            params(|p| p.logit_bias = [(8, 1.0)].into()).check_token_ids(9, 9),
             Ok(())
         );
     }
@@ -165,7 +216,7 @@ mod tests {
         ];
         let mut refusals: Vec<String> = out.iter().map(|p| p.check().unwrap_err().to_string()).collect();
         let foreign = params(|p| p.logit_bias = [(3, 1.0), (9, 1.0)].into());
-        refusals.push(foreign.check_biased_ids(9).unwrap_err().to_string());
+        refusals.push(foreign.check_token_ids(9, 9).unwrap_err().to_string());
         insta::assert_snapshot!(refusals.join("\n"));
     }
 }

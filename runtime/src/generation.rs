@@ -1,4 +1,5 @@
-//! How a checkpoint wants answers written where nobody says otherwise: its `generation_config.json`.
+//! How a checkpoint wants answers written where nobody says otherwise: its `generation_config.json`; where there is none, the
+//! same keys of its `config.json`, as checkpoints had them before 2023.
 //!
 //! Source: `transformers` 4.57, `generation/configuration_utils.py`, for the keys, their meaning and their defaults.
 
@@ -11,6 +12,10 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 
 const FILE: &str = "generation_config.json";
+const MODEL_FILE: &str = "config.json";
+
+/// How long answers are in `transformers` where nothing says otherwise.
+const DEFAULT_LENGTH: usize = 20;
 
 /// How many of the likeliest tokens are drawn from where a file asks to sample and does not say.
 const SAMPLED_TOP_K: usize = 50;
@@ -51,8 +56,10 @@ impl Ends {
 pub(crate) struct GenerationConfig {
     pub(crate) sampling: SamplingParams,
     pub(crate) ends: Ends,
-    /// What the decoder writes first, whatever it thinks likely.
-    pub(crate) forced_start: Option<TokenId>,
+    /// What the decoder reads first.
+    pub(crate) decoder_start: TokenId,
+    /// What the file asks for and is not followed, in words.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The keys that are used. A key that is null counts as not there.
@@ -60,7 +67,9 @@ pub(crate) struct GenerationConfig {
 #[serde(default)]
 struct RawGenerationConfig {
     eos_token_id: Option<OneOrMany>,
+    decoder_start_token_id: Option<OneOrMany>,
     forced_bos_token_id: Option<TokenId>,
+    forced_eos_token_id: Option<OneOrMany>,
     max_new_tokens: Option<usize>,
     max_length: Option<usize>,
     min_new_tokens: Option<usize>,
@@ -78,6 +87,11 @@ struct RawGenerationConfig {
     early_stopping: Option<Value>,
     repetition_penalty: Option<f32>,
     no_repeat_ngram_size: Option<usize>,
+    sequence_bias: Option<Vec<(Vec<TokenId>, f32)>>,
+    bad_words_ids: Option<Vec<Vec<TokenId>>>,
+    suppress_tokens: Option<Vec<TokenId>>,
+    begin_suppress_tokens: Option<Vec<TokenId>>,
+    exponential_decay_length_penalty: Option<(usize, f32)>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -94,22 +108,91 @@ enum OneOrMany {
     Many(Vec<TokenId>),
 }
 
-/// Keys that say nothing about what is written, or that `config.json` says already.
-const IGNORED: [&str; 13] = [
+impl OneOrMany {
+    fn ids(&self) -> &[TokenId] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+/// Keys that say nothing about what is written: how it is computed, what else is returned, and who wrote the file.
+const IGNORED: [&str; 24] = [
     "_from_model_config",
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_lookbehind",
     "bos_token_id",
-    "decoder_start_token_id",
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "disable_compile",
+    "is_assistant",
+    "low_memory",
     "max_position_embeddings",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
     "num_return_sequences",
     "output_attentions",
     "output_hidden_states",
     "output_scores",
     "pad_token_id",
     "return_dict_in_generate",
+    "target_lookbehind",
     "transformers_version",
     "trust_remote_code",
     "use_cache",
 ];
+
+/// Keys that would change what is written and are not followed, with the value that changes nothing.
+///
+/// Source: `transformers` 4.57, `GenerationConfig.__init__`.
+const NOT_FOLLOWED: [(&str, Neutral); 23] = [
+    ("constraints", Neutral::Nothing),
+    ("diversity_penalty", Neutral::Number(0.0)),
+    ("dola_layers", Neutral::Nothing),
+    ("encoder_no_repeat_ngram_size", Neutral::Number(0.0)),
+    ("encoder_repetition_penalty", Neutral::Number(1.0)),
+    ("epsilon_cutoff", Neutral::Number(0.0)),
+    ("eta_cutoff", Neutral::Number(0.0)),
+    ("force_words_ids", Neutral::Nothing),
+    ("forced_decoder_ids", Neutral::Nothing),
+    ("guidance_scale", Neutral::Number(1.0)),
+    ("max_matching_ngram_size", Neutral::Nothing),
+    ("max_time", Neutral::Nothing),
+    ("num_beam_groups", Neutral::Number(1.0)),
+    ("output_logits", Neutral::False),
+    ("penalty_alpha", Neutral::Number(0.0)),
+    ("prefill_chunk_size", Neutral::Nothing),
+    ("prompt_lookup_num_tokens", Neutral::Nothing),
+    ("remove_invalid_values", Neutral::False),
+    ("renormalize_logits", Neutral::False),
+    ("stop_strings", Neutral::Nothing),
+    ("tail_free_sampling", Neutral::Number(1.0)),
+    ("token_healing", Neutral::False),
+    ("watermarking_config", Neutral::Nothing),
+];
+
+/// A value with which a key changes nothing; null is one always.
+#[derive(Clone, Copy)]
+enum Neutral {
+    Nothing,
+    False,
+    Number(f64),
+}
+
+impl Neutral {
+    fn is(self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::Null) | (Self::False, Value::Bool(false)) => true,
+            (Self::Number(neutral), value) => value
+                .as_f64()
+                .is_some_and(|found| (found - neutral).abs() < f64::EPSILON),
+            _ => false,
+        }
+    }
+}
 
 impl GenerationConfig {
     /// The defaults of a model without such a file.
@@ -117,31 +200,40 @@ impl GenerationConfig {
         Self {
             sampling: SamplingParams::default(),
             ends: Ends::one(config.eos_token_id),
-            forced_start: None,
+            decoder_start: config.decoder_start_token_id,
+            warnings: Vec::new(),
         }
     }
 
-    /// Reads a checkpoint's file, if it has one.
+    /// Reads a checkpoint's file, if it has one, else what its `config.json` says of generating.
     pub(crate) fn read(checkpoint: &Checkpoint) -> Result<Self, EngineError> {
-        match checkpoint.file(FILE)? {
-            Some(json) => Self::parse(&json, checkpoint.config()).map_err(EngineError::Generation),
-            None => Ok(Self::of_model(checkpoint.config())),
+        for file in [FILE, MODEL_FILE] {
+            if let Some(json) = checkpoint.file(file)? {
+                let parsed = Self::parse(file, &json, checkpoint.config());
+                return parsed.map_err(|message| EngineError::Generation(format!("{file}: {message}")));
+            }
         }
+        Ok(Self::of_model(checkpoint.config()))
     }
 
-    fn parse(json: &[u8], config: &ModelConfig) -> Result<Self, String> {
+    fn parse(file: &str, json: &[u8], config: &ModelConfig) -> Result<Self, String> {
+        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
         let raw: RawGenerationConfig = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let foreign = raw
-            .others
-            .iter()
-            .filter(|(key, value)| !value.is_null() && !IGNORED.contains(&key.as_str()));
-        for (key, value) in foreign {
-            tracing::warn!(key, %value, "{FILE} has a key that changes nothing here");
+        let mut warnings = Vec::new();
+        for (key, value) in raw.others.iter().filter(|(_, value)| !value.is_null()) {
+            let known = NOT_FOLLOWED.iter().find(|(name, _)| name == key);
+            let changes = known.is_some_and(|(_, neutral)| !neutral.is(value));
+            // What `config.json` says of other things is not for here.
+            let is_foreign = known.is_none() && file == FILE && !IGNORED.contains(&key.as_str());
+            if changes || is_foreign {
+                let warning = format!("{file}: the key '{key}' is not supported and changes nothing here");
+                tracing::warn!("{warning}");
+                warnings.push(warning);
+            }
         }
         let ends = match &raw.eos_token_id {
             None => vec![config.eos_token_id],
-            Some(OneOrMany::One(id)) => vec![*id],
-            Some(OneOrMany::Many(ids)) => ids.clone(),
+            Some(ids) => ids.ids().to_vec(),
         };
         if ends.is_empty() || ends.len() > MAX_ENDS {
             return Err(format!(
@@ -149,11 +241,13 @@ impl GenerationConfig {
                 ends.len()
             ));
         }
-        let named = [
+        let start = raw.decoder_start_token_id.as_ref();
+        let start = start.and_then(|start| start.ids().first().copied());
+        let decoder_start = start.unwrap_or(config.decoder_start_token_id);
+        for (key, ids) in [
             ("eos_token_id", ends.as_slice()),
-            ("forced_bos_token_id", raw.forced_bos_token_id.as_slice()),
-        ];
-        for (key, ids) in named {
+            ("decoder_start_token_id", &[decoder_start]),
+        ] {
             if let Some(id) = ids.iter().find(|id| **id as usize >= config.vocab_size) {
                 return Err(format!(
                     "{key} is {id}, expected an id below vocab_size ({})",
@@ -161,10 +255,15 @@ impl GenerationConfig {
                 ));
             }
         }
+        let sampling = raw.sampling(config)?;
+        sampling
+            .check_token_ids(config.vocab_size, config.vocab_size)
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             ends: Ends(ends.into()),
-            forced_start: raw.forced_bos_token_id,
-            sampling: raw.sampling(config)?,
+            decoder_start,
+            sampling,
+            warnings,
         })
     }
 }
@@ -175,16 +274,16 @@ impl RawGenerationConfig {
         let beams = self.num_beams.unwrap_or(defaults.beams);
         // Beams are followed, not drawn.
         let samples = self.do_sample == Some(true) && beams == 1;
-        // What is forced counts as new, and the older keys count the token that the decoder starts from too.
-        let forced = usize::from(self.forced_bos_token_id.is_some());
+        // The older keys count the token that the decoder starts from too, but for the maximum that is the default of
+        // `transformers`: it is of new tokens.
         let older = |length: Option<usize>| length.map(|length| length.saturating_sub(1));
-        let max_new_tokens = self.max_new_tokens.or(older(self.max_length));
-        let max_new_tokens =
-            max_new_tokens.map_or(defaults.max_new_tokens, |most| most.saturating_sub(forced));
-        let room = config.max_target_length.saturating_sub(forced).max(1);
-        let max_new_tokens = max_new_tokens.clamp(1, room);
+        let most = self
+            .max_length
+            .filter(|most| *most == DEFAULT_LENGTH)
+            .or(older(self.max_length));
+        let max_new_tokens = self.max_new_tokens.or(most).unwrap_or(defaults.max_new_tokens);
+        let max_new_tokens = max_new_tokens.clamp(1, config.max_target_length.max(1));
         let min_new_tokens = self.min_new_tokens.or(older(self.min_length)).unwrap_or(0);
-        let min_new_tokens = min_new_tokens.saturating_sub(forced);
         let params = SamplingParams {
             max_new_tokens,
             min_new_tokens: min_new_tokens.min(max_new_tokens),
@@ -219,6 +318,16 @@ impl RawGenerationConfig {
             },
             repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
             no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(defaults.no_repeat_ngram_size),
+            sequence_bias: self.sequence_bias.clone().unwrap_or_default(),
+            bad_words_ids: self.bad_words_ids.clone().unwrap_or_default(),
+            suppress_tokens: self.suppress_tokens.clone().unwrap_or_default(),
+            begin_suppress_tokens: self.begin_suppress_tokens.clone().unwrap_or_default(),
+            forced_bos_token_id: self.forced_bos_token_id,
+            forced_eos_token_id: self
+                .forced_eos_token_id
+                .as_ref()
+                .map_or_else(Vec::new, |ids| ids.ids().to_vec()),
+            exponential_decay_length_penalty: self.exponential_decay_length_penalty,
             ..defaults
         };
         params.check().map_err(|error| error.to_string())?;
@@ -232,7 +341,7 @@ mod tests {
     use multiway_model::testing::tiny_config;
 
     fn parse(json: &str) -> Result<GenerationConfig, String> {
-        GenerationConfig::parse(json.as_bytes(), &tiny_config())
+        GenerationConfig::parse(FILE, json.as_bytes(), &tiny_config())
     }
 
     #[test]
@@ -242,11 +351,11 @@ mod tests {
             "do_sample": true, "temperature": 0.7, "pad_token_id": 0, "assistant_confidence_threshold": 0.4}"#;
         let read = parse(file).unwrap();
         assert_eq!(read.ends.iter().collect::<Vec<_>>(), [1, 7]);
-        assert_eq!(read.forced_start, Some(9));
         let expected = SamplingParams {
-            // The start token and the forced one are not new.
-            max_new_tokens: 19,
-            min_new_tokens: 3,
+            // The start token is not new; the forced one is.
+            max_new_tokens: 20,
+            min_new_tokens: 4,
+            forced_bos_token_id: Some(9),
             beams: 4,
             length_penalty: 2.0,
             early_stopping: EarlyStopping::AtOnce,

@@ -108,6 +108,22 @@ pub struct SamplingParams {
     pub logit_bias: BTreeMap<TokenId, f32>,
     /// Never writes the same sequence of this many tokens twice; 0 allows it.
     pub no_repeat_ngram_size: usize,
+    /// Sequences of tokens, and what is added to the logit of the last one where the others were read just before; what a
+    /// sequence of one token adds is added at every step. At most 1024 sequences of at most 64 tokens.
+    pub sequence_bias: Vec<(Vec<TokenId>, f32)>,
+    /// Sequences of tokens that are never completed. One that is an end alone counts for nothing. At most 16384 sequences of at
+    /// most 64 tokens.
+    pub bad_words_ids: Vec<Vec<TokenId>>,
+    /// Tokens that are never written.
+    pub suppress_tokens: Vec<TokenId>,
+    /// Tokens that are not written first.
+    pub begin_suppress_tokens: Vec<TokenId>,
+    /// What is written first, whatever the model finds likely, where there is no prefix.
+    pub forced_bos_token_id: Option<TokenId>,
+    /// What is written last, where [`max_new_tokens`](Self::max_new_tokens) allows no more: the likeliest of these.
+    pub forced_eos_token_id: Vec<TokenId>,
+    /// After how many tokens `</s>` becomes likelier with each token, and by which factor.
+    pub exponential_decay_length_penalty: Option<(usize, f32)>,
     /// Writes at least this many tokens before `</s>`.
     pub min_new_tokens: usize,
     /// How many continuations to follow at a time; 1 follows one, and only then are tokens sampled or streamed as they
@@ -153,6 +169,13 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             logit_bias: BTreeMap::new(),
             no_repeat_ngram_size: 0,
+            sequence_bias: Vec::new(),
+            bad_words_ids: Vec::new(),
+            suppress_tokens: Vec::new(),
+            begin_suppress_tokens: Vec::new(),
+            forced_bos_token_id: None,
+            forced_eos_token_id: Vec::new(),
+            exponential_decay_length_penalty: None,
             min_new_tokens: 0,
             beams: 1,
             length_penalty: 1.0,
@@ -243,6 +266,7 @@ impl SamplingParams {
         }
         self.check_truncation()?;
         self.check_penalties()?;
+        self.check_sequences()?;
         self.check_drawn()?;
         self.check_alternatives()
     }
@@ -272,10 +296,12 @@ impl Prepared {
         request: Request,
         tokenizer: &Tokenizer,
         config: &ModelConfig,
-        forced_start: Option<TokenId>,
+        decoder_start: TokenId,
     ) -> Result<Self, RequestError> {
         request.sampling.check()?;
-        request.sampling.check_biased_ids(tokenizer.vocab_size())?;
+        request
+            .sampling
+            .check_token_ids(tokenizer.vocab_size(), config.vocab_size)?;
         let images = images(&request, config)?;
         let bytes: usize = request.prompt.parts.iter().map(text_bytes).sum();
         if bytes > MAX_TEXT_BYTES {
@@ -284,9 +310,7 @@ impl Prepared {
                 limit: MAX_TEXT_BYTES,
             });
         }
-        let tokens = tokenizer
-            .encode_prompt(&request.prompt)
-            .map_err(RequestError::from_tokenizer)?;
+        let tokens = tokenizer.encode_prompt(&request.prompt)?;
         if config.writing_mask().is_some() && !tokens.is_empty() {
             return Err(RequestError::TextNotTaken);
         }
@@ -300,19 +324,13 @@ impl Prepared {
                 limit: config.max_text_length,
             });
         }
-        let mut start = vec![config.decoder_start_token_id];
-        if request.sampling.prefix.is_empty() {
-            start.extend(forced_start);
-        }
+        let mut start = vec![decoder_start];
         for entry in &request.sampling.prefix {
-            if multiway_prompts::is_special_form(entry) {
-                start.push(
-                    tokenizer
-                        .require_special(entry)
-                        .map_err(RequestError::from_tokenizer)?,
-                );
+            if multiway_prompts::is_special_form(entry) || tokenizer.special(entry).is_some() {
+                start.push(tokenizer.require_special(entry)?);
             } else {
-                start.append(&mut tokenizer.encode_text(entry));
+                let mut tokens = tokenizer.encode_text(entry)?;
+                start.append(&mut tokens);
             }
         }
         Ok(Self {
@@ -368,7 +386,8 @@ impl Prepared {
                 });
             }
             let mut target = prefix.to_vec();
-            target.append(&mut tokenizer.encode_text(candidate));
+            let mut tokens = tokenizer.encode_text(candidate)?;
+            target.append(&mut tokens);
             target.push(config.eos_token_id);
             if target.len() > limit {
                 return Err(RequestError::CandidateTooLong {

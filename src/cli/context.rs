@@ -13,6 +13,7 @@ use multiway::{Hub, HubError, HubName};
 use super::GlobalArgs;
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome};
+use super::output::note;
 
 /// Holds the options that every verb takes, and opens what they name.
 #[derive(Debug)]
@@ -125,7 +126,14 @@ impl Context {
 
     /// Loads a checkpoint into an engine.
     pub(crate) fn engine(&self, checkpoint: &Checkpoint, options: &EngineArgs) -> Outcome<Engine> {
-        options.build(Engine::builder(checkpoint), self.args.threads)
+        let engine = options.build(Engine::builder(checkpoint), self.args.threads)?;
+        if !self.args.quiet {
+            engine
+                .warnings()
+                .iter()
+                .for_each(|warning| note(&format!("warning: {warning}")));
+        }
+        Ok(engine)
     }
 
     /// Waits for `work` on this thread.

@@ -145,6 +145,13 @@ impl Engine {
         &self.shared.config
     }
 
+    /// Says what the checkpoint's files ask for and the engine does not do: keys of `generation_config.json` that are not
+    /// supported, each once, in words.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.shared.generation.warnings
+    }
+
     /// Returns how the checkpoint wants answers written where nobody says otherwise: its `generation_config.json`.
     #[must_use]
     pub fn default_sampling(&self) -> &SamplingParams {
@@ -281,7 +288,7 @@ impl Engine {
         let targets = clock.prepare(|| prepared.targets(&candidates, self.tokenizer(), self.config()))?;
         let place = self.place(clock).await?;
         let (reply, answer) = oneshot::channel();
-        let (start, prefix) = (self.config().decoder_start_token_id, prepared.start.len() - 1);
+        let (start, prefix) = (self.shared.generation.decoder_start, prepared.start.len() - 1);
         // Fewer rows give the same scores.
         let longest = targets.iter().map(Vec::len).max().unwrap_or_default();
         let slots = targets.len().min(self.shared.score_rows);
@@ -470,7 +477,7 @@ impl Engine {
     }
 
     fn prepare(&self, request: Request, clock: &mut Clock) -> Result<Prepared, RequestError> {
-        let start = self.shared.generation.forced_start;
+        let start = self.shared.generation.decoder_start;
         clock.prepare(|| Prepared::new(request, self.tokenizer(), self.config(), start))
     }
 

@@ -485,7 +485,7 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
         sampling,
         ..request("x", 1)
     };
-    let prepared = Prepared::new(request, &TOKENIZER, &config(), None).unwrap();
+    let prepared = Prepared::new(request, &TOKENIZER, &config(), 0).unwrap();
     let (events, mut stream) = TokenStream::open();
     let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
     for _ in 1..prepared.start.len() {
@@ -513,7 +513,7 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
 }
 
 fn ids(text: &str) -> Vec<u32> {
-    let mut ids = TOKENIZER.encode_text(text);
+    let mut ids = TOKENIZER.encode_text(text).unwrap();
     ids.push(1);
     ids
 }
@@ -588,7 +588,7 @@ fn special_tokens_are_shown_only_if_asked_for() {
 
 #[test]
 fn an_answer_that_has_ended_does_not_end_again() {
-    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), None).unwrap();
+    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), 0).unwrap();
     let (events, mut stream) = TokenStream::open();
     let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
     sequence.finish(FinishReason::Stop, Usage::default(), Timings::default());
@@ -619,7 +619,7 @@ fn a_stream_whose_engine_is_gone_tells_so_once_after_the_last_token() {
 
 #[test]
 fn logits_that_are_no_numbers_fail_the_request() {
-    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), None).unwrap();
+    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), 0).unwrap();
     let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), TokenStream::open().0);
     insta::assert_snapshot!(sequence.advance(Row::new(&[f32::NAN; 8], None)).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
 }

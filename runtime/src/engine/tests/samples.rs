@@ -88,7 +88,7 @@ fn a_sample_that_has_ended_is_in_no_further_step() {
 
 #[test]
 fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_when_it_ends() {
-    let prepared = Prepared::new(group(8, 9, 0.0), &TOKENIZER, &config(), None).unwrap();
+    let prepared = Prepared::new(group(8, 9, 0.0), &TOKENIZER, &config(), 0).unwrap();
     let (listeners, mut streams): (Vec<_>, Vec<_>) = (0..8).map(|_| TokenStream::open()).unzip();
     let mut samples = Samples::new(&prepared, &TOKENIZER, &Ends::one(1), listeners);
     samples.begin(&[10, 11, 12, 13, 14, 15, 16, 17]);
