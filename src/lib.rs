@@ -74,3 +74,8 @@ pub use multiway_tasks::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the programs of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/pipelines.md")]
+struct Pipelines;

@@ -18,6 +18,7 @@ mod profile;
 mod run;
 mod search;
 mod tasks;
+mod tokenize;
 mod train;
 
 use std::path::PathBuf;
@@ -108,6 +109,8 @@ enum Verb {
     Embed(embed::EmbedArgs),
     /// Index a folder of pictures, and find pictures by text or by picture
     Search(search::SearchArgs),
+    /// Show the token ids and pieces of a text, or of a task's prompt
+    Tokenize(tokenize::TokenizeArgs),
     /// Show what a checkpoint holds: configuration, parameter counts, tensors
     Inspect(inspect::InspectArgs),
     /// Write a checkpoint of any kind as a folder of safetensors
@@ -126,6 +129,7 @@ impl Verb {
             Verb::Tasks(args) => args.json(),
             Verb::Embed(_) => true,
             Verb::Search(args) => args.json(),
+            Verb::Tokenize(args) => args.json,
             Verb::Inspect(args) => args.json,
             Verb::Convert(args) => args.json,
             Verb::Bench(args) => args.json(),
@@ -139,6 +143,7 @@ impl Verb {
             Verb::Tasks(args) => tasks::run(context, args),
             Verb::Embed(args) => embed::run(context, args),
             Verb::Search(args) => search::run(context, args),
+            Verb::Tokenize(args) => tokenize::run(context, &args),
             Verb::Inspect(args) => inspect::run(context, args),
             Verb::Convert(args) => convert::run(context, args),
             Verb::Bench(args) => bench::run(context, args),

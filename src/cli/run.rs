@@ -98,7 +98,7 @@ pub(crate) struct RunArgs {
     choices: Vec<String>,
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("expected NAME=VALUE, found '{text}'")),
@@ -169,7 +169,13 @@ fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs>
         .with_sampling(overrides)
         .with_terms(args.engine.terms());
     inputs.constraint = constraint(args)?;
-    for (name, text) in &args.values {
+    set_values(task, &args.values, &mut inputs)?;
+    Ok(inputs)
+}
+
+/// Adds `--set` values to inputs, as the task declares them.
+pub(crate) fn set_values(task: &Task, values: &[(String, String)], inputs: &mut TaskInputs) -> Outcome {
+    for (name, text) in values {
         let value = task.file().parse_input(name, text).map_err(Failure::input)?;
         match (inputs.values.get_mut(name), value) {
             (Some(InputValue::List(items)), InputValue::List(more)) => items.extend(more),
@@ -179,7 +185,7 @@ fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs>
             }
         }
     }
-    Ok(inputs)
+    Ok(())
 }
 
 /// Reads which form the answer must have.

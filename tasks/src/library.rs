@@ -40,6 +40,7 @@ const T5: Files = builtin![
     "t5/summarize.task",
     "t5/answer.task",
     "t5/entail.task",
+    "t5/text2text.task",
     "t5/infill.task"
 ];
 
@@ -48,7 +49,8 @@ const BYT5: Files = builtin![
     "t5/translate.task",
     "t5/summarize.task",
     "t5/answer.task",
-    "t5/entail.task"
+    "t5/entail.task",
+    "t5/text2text.task"
 ];
 
 /// Size of ByT5's vocabulary, which no other T5 has.
