@@ -177,7 +177,7 @@ fn text(file: &[u8]) -> Option<Kind> {
         return Some(BASE64);
     }
     let start = start.to_ascii_lowercase();
-    if start.starts_with('<') {
+    if matches!(start.as_bytes(), [b'<', b'a'..=b'z' | b'!' | b'?', ..]) {
         return Some(markup(&start));
     }
     if start.starts_with("data:image/") {

@@ -235,6 +235,7 @@ fn texts_in_place_of_pictures_are_named() {
     assert_eq!(told("{\"error\": {\"code\": 404}}\n"), "a JSON document");
     assert_eq!(told("[]"), "a JSON document");
     assert_eq!(told("{not json"), "a text file");
+    assert_eq!(told("<3 pictures"), "a text file");
     assert_eq!(told("GIF89a is a format"), "a text file");
     assert_eq!(told("BM, as in bitmap"), "a text file");
     assert_eq!(
