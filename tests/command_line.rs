@@ -112,6 +112,30 @@ fn a_picture_on_standard_input_gives_what_the_file_gives() {
     assert_eq!((stdin.code, stdin.stdout), (Some(0), file.stdout));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_picture_from_a_pipe_gives_what_the_file_gives() {
+    let place = Place::new();
+    place.picture("green-triangle.jpg");
+    let vector = |ended: common::Ended| {
+        assert_eq!(ended.code, Some(0), "{}", ended.told());
+        ended.json()["embedding"].clone()
+    };
+    let file = vector(place.run(&["embed", "--image", "green-triangle.jpg"]));
+    let stdin = place.run_with(
+        &["embed", "--image", "/dev/stdin"],
+        &picture("green-triangle.jpg"),
+    );
+    assert_eq!(vector(stdin), file);
+
+    let pipe = place.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let writer = std::thread::spawn(move || std::fs::write(pipe, picture("green-triangle.jpg")));
+    assert_eq!(vector(place.run(&["embed", "--image", "pipe"])), file);
+    writer.join().unwrap().unwrap();
+}
+
 #[test]
 fn the_same_seed_samples_the_same_text() {
     let place = Place::new();
@@ -249,6 +273,22 @@ fn a_picture_is_the_nearest_to_itself_in_an_index() {
     );
     let text = place.run(&["search", "query", "my.index", "--text", "a turtle", "--top", "2"]);
     assert_eq!(text.stdout.lines().count(), 2);
+}
+
+#[test]
+fn pictures_are_found_by_every_extension_of_their_formats() {
+    let place = Place::new();
+    for name in ["a.JFIF", "b.jpe", "in/c.Jpeg", "in/d.pjpeg"] {
+        place.write(&format!("pictures/{name}"), picture("green-triangle.jpg"));
+    }
+    place.write("pictures/e.apng", picture("cat.png"));
+    place.write("pictures/notes.txt", "");
+    let found = place.run(&["search", "index", "pictures", "--out", "my.index", "--json"]);
+    let found = found.json();
+    assert_eq!(
+        (&found["pictures"], &found["skipped"]),
+        (&5.into(), &serde_json::json!([]))
+    );
 }
 
 #[test]

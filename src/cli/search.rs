@@ -24,8 +24,11 @@ use super::interrupt::until_interrupted;
 use super::output::{note, print_json, print_line};
 use super::pictures;
 
-/// The extensions of the pictures that are indexed.
-const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
+/// The extensions of the pictures that are indexed: of each format that is read, all that are in use.
+const EXTENSIONS: [&str; 15] = [
+    "png", "apng", "jpg", "jpeg", "jpe", "jfif", "jif", "jfi", "pjpeg", "pjp", "mpo", "webp", "gif", "bmp",
+    "dib",
+];
 
 /// How many pictures are decoded and embedded at a time.
 const AT_A_TIME: usize = 32;
@@ -45,7 +48,8 @@ Examples:
   multiway search index pictures/ --out pictures.index   # again: reads what changed
   multiway search index pictures/ --out pictures.index --json
 
-Takes PNG, JPEG, WebP, GIF and BMP files of the folder and of the folders in it.
+Takes PNG, JPEG, WebP, GIF and BMP files of the folder and of the folders in it,
+by their extensions in any case, rare ones like .jfif, .jpe and .dib included.
 A picture that cannot be read is skipped and reported. A picture whose size and
 time of change are those of the index is not read again. The index is written at
 the end, whole or not at all.

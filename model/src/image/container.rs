@@ -1,128 +1,168 @@
 //! What a picture file says of itself, looked at before any decoder is.
 //!
-//! Decoders are lenient where this crate is not: a JPEG that breaks off is decoded to its end in grey, and a WebP frame
-//! may be far larger than the picture that it belongs to. Both show in the outer structure of the file.
+//! Decoders are lenient where this crate is not, and strict where others are not: a WebP frame may be far larger than the
+//! picture that it belongs to, and a WebP may announce chunks that are not there. Both show in the outer structure of the
+//! file.
+
+use std::borrow::Cow;
 
 use image::ImageFormat;
 
-use super::{ImageError, ImageLimits, decode};
+use super::{ImageError, ImageLimits, decode, unread};
 
-/// Beginnings of files that people take for pictures, or that are pictures of kinds that are not read.
-const NOT_READ: [(usize, &[u8], &str); 14] = [
-    (0, b"II*\0", "a TIFF file"),
-    (0, b"MM\0*", "a TIFF file"),
-    (4, b"ftypavif", "an AVIF file"),
-    (4, b"ftypavis", "an AVIF file"),
-    (4, b"ftyphei", "a HEIC file"),
-    (4, b"ftypmif1", "a HEIC file"),
-    (4, b"ftyp", "a video"),
-    (0, b"\xff\x0a", "a JPEG XL file"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL file"),
-    (0, b"\0\0\x01\0", "an icon file"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"<svg", "an SVG drawing"),
-    (0, b"<?xml", "an XML document"),
-    (0, b"<!DOCTYPE", "a web page"),
-];
+/// How a BMP begins, unless its file header was left away.
+pub(super) const BMP: &[u8] = b"BM";
 
 /// Finds the format by the first bytes.
 pub(super) fn format(file: &[u8]) -> Result<ImageFormat, ImageError> {
     match image::guess_format(file) {
-        Ok(
-            format @ (ImageFormat::Png
-            | ImageFormat::Jpeg
-            | ImageFormat::WebP
-            | ImageFormat::Gif
-            | ImageFormat::Bmp),
-        ) => Ok(format),
-        _ => Err(ImageError::UnknownFormat {
-            found: looks_like(file),
-        }),
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => Ok(format),
+        // These begin with letters, as a text may.
+        Ok(format @ (ImageFormat::Gif | ImageFormat::Bmp)) if !unread::is_text(file) => Ok(format),
+        _ if is_bitmap_without_file_header(file) => Ok(ImageFormat::Bmp),
+        _ => Err(unread::refusal(file)),
     }
 }
 
-fn looks_like(file: &[u8]) -> String {
-    let known = NOT_READ
-        .iter()
-        .find(|(at, start, _)| file.get(*at..).is_some_and(|rest| rest.starts_with(start)));
-    match known {
-        Some((_, _, name)) => (*name).to_owned(),
-        None => {
-            let first: Vec<String> = file.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            format!("a file that begins with the bytes {}", first.join(" "))
-        }
-    }
+/// Recognises the device-independent bitmap that a BMP is behind its file header, and that some programs write alone.
+///
+/// Source: Microsoft, "Bitmap Header Types": the header's length, two sides, one plane, the bits of a pixel.
+fn is_bitmap_without_file_header(file: &[u8]) -> bool {
+    let number = |at: usize| {
+        let bytes = file.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map(|bytes| u16::from_le_bytes(*bytes))
+    };
+    let planes = match (number(0), number(2)) {
+        (Some(12), Some(0)) => 8, // sides of two bytes
+        (Some(40 | 52 | 56 | 64 | 108 | 124), Some(0)) => 12,
+        _ => return false,
+    };
+    number(planes) == Some(1) && matches!(number(planes + 2), Some(1 | 2 | 4 | 8 | 16 | 24 | 32))
 }
 
 /// Checks what the decoders do not.
 pub(super) fn check(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> Result<(), ImageError> {
-    let complete = match format {
-        ImageFormat::Jpeg => has_end_of_jpeg(file),
-        ImageFormat::WebP => {
-            let (chunks, complete) = riff_chunks(file);
-            for chunk in chunks {
-                check_webp_frames(chunk, limits)?;
-            }
-            complete
-        }
-        ImageFormat::Png => {
-            png_size(file).map_or(Ok(()), |(width, height)| {
-                decode::check_size(width, height, limits)
-            })?;
-            true
-        }
-        _ => true,
-    };
-    if complete {
-        Ok(())
-    } else {
-        Err(ImageError::Truncated {
+    match format {
+        ImageFormat::Png => check_png(file, limits),
+        ImageFormat::WebP => check_webp(file, limits),
+        ImageFormat::Gif if is_gif_without_pixels(file) == Some(true) => Err(ImageError::NoFrames {
             format: decode::name(format),
-        })
+        }),
+        _ => Ok(()),
     }
+}
+
+fn check_png(file: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
+    if file.get(12..16) == Some(b"CgBI") {
+        return Err(ImageError::Unsupported {
+            format: decode::name(ImageFormat::Png),
+            problem: "Apple's own variant for iOS, with a chunk CgBI \
+                      (`pngcrush -revert-iphone-optimizations in.png out.png` reverts it)"
+                .to_owned(),
+        });
+    }
+    png_size(file).map_or(Ok(()), |(width, height)| {
+        decode::check_size(width, height, limits)
+    })
+}
+
+/// Tells whether a GIF ends without a frame, or its first frame is empty; nothing, where the file breaks off before that.
+///
+/// Source: GIF89a specification, sections 18 to 27.
+fn is_gif_without_pixels(file: &[u8]) -> Option<bool> {
+    const HEADER: usize = 13; // the signature and the logical screen
+    let colours = |flags: u8| match flags & 0x80 {
+        0 => 0,
+        _ => 6 << (flags & 7), // three bytes each
+    };
+    let mut rest = file.get(HEADER + colours(*file.get(10)?)..)?;
+    loop {
+        let (&block, behind) = rest.split_first()?;
+        match block {
+            b';' => return Some(true),
+            b'!' => rest = behind_sub_blocks(behind.get(1..)?)?,
+            b',' => {
+                let (&[_, _, _, _, wide, width, tall, height, flags], behind) = behind.split_first_chunk()?;
+                let data = behind.get(colours(flags) + 1..)?; // behind the size of the first code
+                let is_flat = [wide, width] == [0; 2] || [tall, height] == [0; 2];
+                return Some(is_flat || data.first() == Some(&0));
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Skips the sub-blocks of a GIF's block, each with its length in front, up to the one of no length.
+fn behind_sub_blocks(mut rest: &[u8]) -> Option<&[u8]> {
+    loop {
+        let (&length, behind) = rest.split_first()?;
+        if length == 0 {
+            return Some(behind);
+        }
+        rest = behind.get(usize::from(length)..)?;
+    }
+}
+
+fn check_webp(file: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
+    let format = decode::name(ImageFormat::WebP);
+    let (chunks, complete) = riff_chunks(file);
+    let mut has_frames = false;
+    for chunk in chunks {
+        has_frames |= matches!(chunk.0, b"VP8 " | b"VP8L" | b"ANMF");
+        check_webp_frames(chunk, limits)?;
+    }
+    match (complete, has_frames) {
+        (false, _) => Err(ImageError::Truncated { format }),
+        (true, false) => Err(ImageError::NoFrames { format }),
+        (true, true) => Ok(()),
+    }
+}
+
+/// Clears the flags of a WebP's extended header that announce chunks which are not there.
+///
+/// The decoder would refuse the file for them. Others pass over them, and so do the programs that leave such flags
+/// behind where they take a picture's metadata or its transparency away.
+///
+/// Source: RFC 9649, section 2.7, for the flags.
+pub(super) fn without_idle_flags(file: &[u8]) -> Cow<'_, [u8]> {
+    const FLAGS: usize = 20; // behind the file's header of twelve bytes and the chunk's of eight
+    const ALPHA: u8 = 0x10;
+    const EXIF: u8 = 0x08;
+    const XMP: u8 = 0x04;
+    if file.get(12..16) != Some(b"VP8X") {
+        return file.into();
+    }
+    let has = |name: &[u8; 4]| riff_chunks(file).0.any(|(found, _)| found == name);
+    let mut idle = 0;
+    if !has(b"EXIF") {
+        idle |= EXIF;
+    }
+    if !has(b"XMP ") {
+        idle |= XMP;
+    }
+    // A lossless frame holds its transparency itself, and so do the frames of an animation.
+    if has(b"VP8 ") && !has(b"ALPH") {
+        idle |= ALPHA;
+    }
+    let mut file = Cow::Borrowed(file);
+    if file.get(FLAGS).is_some_and(|flags| flags & idle != 0)
+        && let Some(flags) = file.to_mut().get_mut(FLAGS)
+    {
+        *flags &= !idle;
+    }
+    file
 }
 
 /// Reads the size in a PNG's first chunk. The decoder has limits of its own, which do not say what they are.
 ///
 /// Source: PNG specification, third edition, section 11.2.1.
 fn png_size(file: &[u8]) -> Option<(u32, u32)> {
-    let (width, rest) = file.get(16..)?.split_first_chunk::<4>()?;
+    let header = file.get(12..)?.strip_prefix(b"IHDR")?;
+    let (width, rest) = header.split_first_chunk::<4>()?;
     Some((
         u32::from_be_bytes(*width),
         u32::from_be_bytes(*rest.first_chunk::<4>()?),
     ))
-}
-
-/// Walks a JPEG's segments and scans to its end-of-image marker.
-///
-/// Source: ITU-T T.81, sections B.1.1 (markers) and B.1.1.5 (entropy-coded data).
-fn has_end_of_jpeg(file: &[u8]) -> bool {
-    const END: u8 = 0xd9;
-    let mut rest = file.get(2..).unwrap_or_default(); // behind the start of image
-    loop {
-        // Bytes before a marker are a scan's data: there 0xff is followed by 0x00, or by a restart marker.
-        let Some(at) = rest.iter().position(|&byte| byte == 0xff) else {
-            return false;
-        };
-        rest = rest.get(at + 1..).unwrap_or_default();
-        let Some((&marker, behind)) = rest.split_first() else {
-            return false;
-        };
-        match marker {
-            END => return true,
-            0xff => {}                                  // a fill byte: look at it again
-            0x00 | 0x01 | 0xd0..=0xd8 => rest = behind, // data, or a marker without a segment
-            _ => {
-                let Some((length, _)) = behind.split_first_chunk::<2>() else {
-                    return false;
-                };
-                let Some(next) = behind.get(usize::from(u16::from_be_bytes(*length)).max(2)..) else {
-                    return false;
-                };
-                rest = next;
-            }
-        }
-    }
 }
 
 /// A chunk of a RIFF file: its name and its bytes, as far as they are there.

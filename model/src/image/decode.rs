@@ -7,9 +7,13 @@ use std::{
     panic,
 };
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage};
+use image::{
+    DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, RgbaImage,
+    codecs::bmp::BmpDecoder,
+    error::{ParameterError, ParameterErrorKind},
+};
 
-use super::{ImageError, ImageLimits, container};
+use super::{ImageError, ImageLimits, container, jpeg};
 
 /// The most bytes that a decoder may have allocated for a pixel: 16-bit RGBA.
 const DECODED_BYTES: u64 = 8;
@@ -40,11 +44,34 @@ pub(super) fn decode(file: &[u8], limits: &ImageLimits) -> Result<RgbImage, Imag
 
 fn decode_format(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> Result<DynamicImage, ImageError> {
     let fail = |error| decoding_error(error, format);
+    if format == ImageFormat::Jpeg {
+        return jpeg::decode(file, limits);
+    }
+    if format == ImageFormat::Bmp && !file.starts_with(container::BMP) {
+        let decoder = BmpDecoder::new_without_file_header(Cursor::new(file)).map_err(fail)?;
+        return pixels(decoder, format, limits);
+    }
+    let file = match format {
+        ImageFormat::WebP => container::without_idle_flags(file),
+        _ => file.into(),
+    };
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
+    reader.limits(decoder_limits(limits));
+    pixels(reader.into_decoder().map_err(fail)?, format, limits)
+}
+
+fn decoder_limits(limits: &ImageLimits) -> Limits {
     let mut decoder_limits = Limits::no_limits();
     decoder_limits.max_alloc = Some(limits.max_pixels.saturating_mul(DECODED_BYTES));
-    reader.limits(decoder_limits);
-    let mut decoder = reader.into_decoder().map_err(fail)?;
+    decoder_limits
+}
+
+fn pixels(
+    mut decoder: impl ImageDecoder,
+    format: ImageFormat,
+    limits: &ImageLimits,
+) -> Result<DynamicImage, ImageError> {
+    let fail = |error| decoding_error(error, format);
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     if decoder.total_bytes() > limits.max_pixels.saturating_mul(DECODED_BYTES) {
@@ -52,30 +79,8 @@ fn decode_format(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> Resu
     }
     let orientation = decoder.orientation().map_err(fail)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(fail)?;
-    if format == ImageFormat::Jpeg
-        && matches!(picture, DynamicImage::ImageRgb8(_) | DynamicImage::ImageLuma8(_))
-    {
-        let again = decode_as_libjpeg(file, (width, height));
-        picture = again.map_err(|error| ImageError::Damaged {
-            format: name(format),
-            problem: error.to_string(),
-        })?;
-    }
     picture.apply_orientation(orientation);
     Ok(picture)
-}
-
-/// Decodes a JPEG to the pixels that Pillow gets, which are those of libjpeg.
-///
-/// Decoders round differently where they widen the colour planes; the strict one that has read the file before is up
-/// to 4 of 255 off. This one is lenient and written in C, so it sees only files that the strict one has accepted.
-fn decode_as_libjpeg(file: &[u8], (width, height): (u32, u32)) -> io::Result<DynamicImage> {
-    let mut lines = mozjpeg::Decompress::new_mem(file)?.rgb()?;
-    let pixels = lines.read_scanlines::<u8>()?;
-    lines.finish()?;
-    let found = pixels.len();
-    let picture = RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8);
-    picture.ok_or_else(|| io::Error::other(format!("{found} bytes of pixels for {width} x {height}")))
 }
 
 /// Checks a size against the limit on pixels.
@@ -94,7 +99,7 @@ pub(super) fn check_size(width: u32, height: u32, limits: &ImageLimits) -> Resul
 }
 
 /// Names a format that is read.
-pub(super) fn name(format: ImageFormat) -> &'static str {
+pub(super) const fn name(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Png => "PNG",
         ImageFormat::Jpeg => "JPEG",
@@ -117,10 +122,15 @@ fn decoding_error(error: image::ImageError, format: ImageFormat) -> ImageError {
         return ImageError::Truncated { format }; // GIF: its decoder has no kind of error for it
     }
     match error {
+        image::ImageError::Parameter(error) if is_end_of_frames(&error) => ImageError::NoFrames { format },
         image::ImageError::Limits(_) => ImageError::TooMuchMemory { format },
         image::ImageError::Unsupported(_) => ImageError::Unsupported { format, problem },
         _ => ImageError::Damaged { format, problem },
     }
+}
+
+fn is_end_of_frames(error: &ParameterError) -> bool {
+    matches!(error.kind(), ParameterErrorKind::NoMoreData)
 }
 
 /// Lists an error, its cause, the cause's cause and so on.
@@ -156,7 +166,11 @@ fn composite(picture: &RgbaImage) -> RgbImage {
 
 /// Mixes a channel with white: `(value * alpha + 255 * (255 - alpha)) / 255`, to the nearest.
 fn over_white(value: u8, alpha: u8) -> u8 {
-    let dark = u16::from(255 - value) * u16::from(alpha); // at most 255 * 255
-    let dark = (dark + 127) / 255;
-    255 - u8::try_from(dark).unwrap_or(u8::MAX)
+    255 - scaled(255 - value, alpha)
+}
+
+/// Multiplies two values of which 255 stands for one, to the nearest: at most the smaller of the two.
+pub(super) fn scaled(a: u8, b: u8) -> u8 {
+    let product = (u16::from(a) * u16::from(b) + 127) / 255;
+    u8::try_from(product).unwrap_or(u8::MAX)
 }

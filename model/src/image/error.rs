@@ -20,9 +20,12 @@ pub enum ImageError {
     /// A file cannot be read.
     #[error("cannot read it: {0}")]
     Io(#[from] io::Error),
-    /// The path leads to a folder, a pipe or a device.
-    #[error("not a regular file: expected a picture, as {FORMATS}")]
-    NotAFile,
+    /// The path leads to a folder, a socket or a disk.
+    #[error("it is {found}: expected a picture file, as {FORMATS}")]
+    NotAFile {
+        /// What it leads to.
+        found: &'static str,
+    },
     /// There are no bytes.
     #[error("the picture is empty (0 bytes): expected {FORMATS}")]
     Empty,
@@ -35,10 +38,15 @@ pub enum ImageError {
         limit: u64,
     },
     /// The bytes are not those of a picture that can be read.
-    #[error("{found} is not a picture that can be read: expected {FORMATS}")]
+    #[error(
+        "{found} is not a picture that can be read: expected {FORMATS}{}",
+        behind(advice)
+    )]
     UnknownFormat {
         /// What the bytes look like.
         found: String,
+        /// What to do about it, where that is known.
+        advice: Option<&'static str>,
     },
     /// The picture has no width or no height.
     #[error("the picture has {width} x {height} pixels: expected at least one")]
@@ -73,6 +81,12 @@ pub enum ImageError {
         /// The format.
         format: &'static str,
     },
+    /// The file is whole, and holds no picture.
+    #[error("the {format} file holds no pixels: behind its header is no frame, or an empty one")]
+    NoFrames {
+        /// The format.
+        format: &'static str,
+    },
     /// The file is not as its format says.
     #[error("the {format} picture is damaged: {problem}")]
     Damaged {
@@ -82,11 +96,11 @@ pub enum ImageError {
         problem: String,
     },
     /// The file uses a rare feature of its format.
-    #[error("the {format} picture uses a feature that is not read: {problem}")]
+    #[error("the {format} picture is of a kind that is not read: {problem}; convert it to a plain PNG first")]
     Unsupported {
         /// The format.
         format: &'static str,
-        /// What the decoder says.
+        /// The feature.
         problem: String,
     },
     /// Raw pixels do not match their stated size.
@@ -101,4 +115,9 @@ pub enum ImageError {
         /// The bytes that were given.
         found: usize,
     },
+}
+
+/// Writes advice behind a message.
+fn behind(advice: &Option<&'static str>) -> String {
+    advice.map(|advice| format!("; {advice}")).unwrap_or_default()
 }

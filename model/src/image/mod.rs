@@ -14,18 +14,25 @@
 //!
 //! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12), on which models of this kind
 //! are trained elsewhere; `tests/fixtures/images` holds the proof, for every format. So JPEG is decoded by libjpeg,
-//! as Pillow does, once a strict decoder has accepted the file; of pictures in CMYK the strict decoder's pixels are kept.
+//! as Pillow does, and four inks become RGB by Pillow's formula.
 //!
 //! Source: Pillow's `src/libImaging/Resample.c` for the resizing.
 
 mod container;
 mod decode;
 mod error;
+mod jpeg;
 mod resize;
 #[cfg(test)]
 mod tests;
+mod unread;
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::{
+    fs::{File, FileType},
+    io::Read,
+    path::Path,
+    sync::Arc,
+};
 
 use crate::config::ModelConfig;
 pub use error::ImageError;
@@ -150,6 +157,8 @@ impl ImageProcessor {
 
     /// Reads a picture file and prepares it; no more of it is read than the limit allows.
     ///
+    /// A pipe is read to its end, as long as that takes.
+    ///
     /// # Errors
     /// [`ImageError::File`] names the file and says what is wrong with it.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<ProcessedImage, ImageError> {
@@ -165,8 +174,8 @@ impl ImageProcessor {
     fn read(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
         let limit = self.limits.max_bytes;
         let metadata = std::fs::metadata(path)?;
-        if !metadata.is_file() {
-            return Err(ImageError::NotAFile);
+        if let Some(found) = without_bytes(metadata.file_type()) {
+            return Err(ImageError::NotAFile { found });
         }
         if metadata.len() > limit {
             return Err(ImageError::FileTooLarge {
@@ -175,7 +184,8 @@ impl ImageProcessor {
             });
         }
         let mut file = Vec::new();
-        // One byte more than allowed shows, to `process`, that the file has grown since it was measured.
+        // One byte more than allowed shows, to `process`, that the file has grown since it was measured, or that it is a
+        // pipe, which has no length, of too many bytes.
         File::open(path)?
             .take(limit.saturating_add(1))
             .read_to_end(&mut file)?;
@@ -219,4 +229,19 @@ impl ImageProcessor {
         }
         pixels // [3, S, S]
     }
+}
+
+/// Names what a path leads to, if it is nothing that a picture can be read from; pipes are something.
+fn without_bytes(kind: FileType) -> Option<&'static str> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        if kind.is_socket() {
+            return Some("a socket");
+        }
+        if kind.is_block_device() {
+            return Some("a disk");
+        }
+    }
+    kind.is_dir().then_some("a folder")
 }

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::tiny_config;
 
+mod kinds;
+
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/images")
 }
@@ -161,20 +163,20 @@ fn a_file_that_cannot_be_opened_is_named() {
     fs::write(folder.path().join("large.png"), [0; 101]).unwrap();
     fs::write(folder.path().join("notes.txt"), "hello there").unwrap();
     assert_snapshot!(shown("absent.png"), @"'FOLDER/absent.png': cannot read it: No such file or directory (os error 2)");
-    assert_snapshot!(shown("."), @"'FOLDER/.': not a regular file: expected a picture, as PNG, JPEG, WebP, GIF or BMP");
+    assert_snapshot!(shown("."), @"'FOLDER/.': it is a folder: expected a picture file, as PNG, JPEG, WebP, GIF or BMP");
     assert_snapshot!(shown("large.png"), @"'FOLDER/large.png': the picture file has 101 bytes, more than the limit of 100");
-    assert_snapshot!(shown("notes.txt"), @"'FOLDER/notes.txt': a file that begins with the bytes 68 65 6c 6c 6f 20 74 68 is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
+    assert_snapshot!(shown("notes.txt"), @"'FOLDER/notes.txt': a text file is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
 }
 
 #[test]
 fn bytes_that_are_no_picture_are_refused_with_what_they_look_like() {
     assert_snapshot!(refusal(b""), @"the picture is empty (0 bytes): expected PNG, JPEG, WebP, GIF or BMP");
-    assert_snapshot!(refusal(b"hello there"), @"a file that begins with the bytes 68 65 6c 6c 6f 20 74 68 is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
+    assert_snapshot!(refusal(b"hello there"), @"a text file is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
     assert_snapshot!(refusal(b"\x89"), @"a file that begins with the bytes 89 is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
-    assert_snapshot!(refusal(b"II*\0rest of it"), @"a TIFF file is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
-    assert_snapshot!(refusal(b"\0\0\0\x20ftypheic"), @"a HEIC file is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
-    assert_snapshot!(refusal(b"<svg xmlns="), @"an SVG drawing is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
-    assert_snapshot!(refusal(b"%PDF-1.7"), @"a PDF document is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP");
+    assert_snapshot!(refusal(b"II*\0rest of it"), @"a TIFF file is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP; convert it to PNG first, e.g. with ImageMagick (`magick INPUT out.png`)");
+    assert_snapshot!(refusal(b"\0\0\0\x20ftypheic"), @"a HEIC file is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP; convert it to PNG first (`heif-convert in.heic out.png`)");
+    assert_snapshot!(refusal(b"<svg xmlns="), @"an SVG drawing is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP; render it to PNG first (`rsvg-convert in.svg -o out.png`)");
+    assert_snapshot!(refusal(b"%PDF-1.7"), @"a PDF document is not a picture that can be read: expected PNG, JPEG, WebP, GIF or BMP; render a page of it to PNG first (`pdftoppm -png in.pdf out`)");
 }
 
 /// CRC-32 as PNG has it.
@@ -258,7 +260,7 @@ fn damage_is_reported_with_what_the_decoder_says() {
         .position(|marker| marker == [0xff, 0xc0, 0, 17])
         .unwrap();
     coffee[scan + 1] = 0xc3; // a kind of JPEG that the decoder does not know
-    assert_snapshot!(refusal(&coffee), @r#"the JPEG picture is damaged: "Error decoding SOF Marker, Number of components cannot be zero.""#);
+    assert_snapshot!(refusal(&coffee), @"the JPEG picture is of a kind that is not read: lossless JPEG (SOF3); convert it to a plain PNG first");
     assert_snapshot!(refusal(&input("coffee.jpg")[..9000]), @"the JPEG picture is truncated: the file ends before the picture does");
     assert_snapshot!(refusal(&input("astronaut.webp")[..3000]), @"the WebP picture is truncated: the file ends before the picture does");
     assert_snapshot!(refusal(&input("cat.png")[..20_000]), @"the PNG picture is truncated: the file ends before the picture does");
