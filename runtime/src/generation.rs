@@ -116,7 +116,7 @@ impl GenerationConfig {
     pub(crate) fn of_model(config: &ModelConfig) -> Self {
         Self {
             sampling: SamplingParams::default(),
-            ends: Ends::one(config.eos_token_id),
+            ends: Ends(config.end_token_ids().into()),
             forced_start: None,
         }
     }
@@ -139,7 +139,7 @@ impl GenerationConfig {
             tracing::warn!(key, %value, "{FILE} has a key that changes nothing here");
         }
         let ends = match &raw.eos_token_id {
-            None => vec![config.eos_token_id],
+            None => config.end_token_ids(),
             Some(OneOrMany::One(id)) => vec![*id],
             Some(OneOrMany::Many(ids)) => ids.clone(),
         };
