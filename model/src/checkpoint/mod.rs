@@ -27,7 +27,7 @@ mod header;
 mod packed;
 #[cfg(test)]
 mod packed_tests;
-mod pickle_scan;
+mod pickle;
 mod pth;
 #[cfg(test)]
 mod pth_tests;
