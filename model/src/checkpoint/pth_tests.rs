@@ -216,12 +216,17 @@ fn a_folder_with_one_such_file_is_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("beit3_tiny.pth"), file(&tensors(&config))).unwrap();
     assert_eq!(*Checkpoint::open(folder.path()).unwrap().config(), config);
-    // With a configuration beside it, that is believed; with a second such file, neither is.
+    // With a second such file, neither is believed, but one can be named.
     fs::write(folder.path().join("other.pth"), b"").unwrap();
-    assert!(matches!(
-        Checkpoint::open(folder.path()),
-        Err(LoadError::MissingFile { .. })
-    ));
+    let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    let error = error.replace(folder.path().to_str().unwrap(), "FOLDER");
+    assert_snapshot!(error, @"'FOLDER' has several files with weights (beit3_tiny.pth, other.pth): name the one to use, such as 'FOLDER/beit3_tiny.pth', instead of the folder");
+    assert_eq!(
+        *Checkpoint::open(folder.path().join("beit3_tiny.pth"))
+            .unwrap()
+            .config(),
+        config
+    );
 }
 
 #[test]
