@@ -2,6 +2,7 @@
 
 use crate::families::{beit3, multiway, t5};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Says which rows of one sample may attend to which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,12 +177,13 @@ impl ModelConfig {
     /// [`ConfigError`] names the key, what was found and what was expected.
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
         // The architecture is looked at first: a foreign file would otherwise fail on its first unknown key.
-        let value: serde_json::Value = serde_json::from_slice(json)?;
+        let value: Value = serde_json::from_slice(json)?;
         let text = |key: &str| value.get(key).and_then(|v| v.as_str());
         match (text("architecture"), text("model_type")) {
             (Some(multiway::ARCHITECTURE), _) | (None, None) => multiway::read(json),
-            (None, Some("t5" | "mt5" | "umt5")) => t5::read(json),
-            (None, Some("beit3")) => beit3::read(json),
+            // Foreign files may have a key of the name of ours.
+            (_, Some("t5" | "mt5" | "umt5")) => t5::read(json),
+            (_, Some("beit3")) => beit3::read(json),
             (Some(found), _) | (None, Some(found)) => Err(ConfigError::Architecture {
                 found: found.to_owned(),
             }),
@@ -240,6 +242,23 @@ impl ModelConfig {
             Family::Multiway => {}
             Family::T5(details) => t5::adapt(details, shape),
             Family::Beit3(details) => beit3::adapt(details, &mut self.visual_vocab_size, shape),
+        }
+    }
+
+    /// Names the table of embeddings, and what else files call it where they store it as a part of the model.
+    pub(crate) fn embedding_aliases(&self) -> Option<(&'static str, &'static [&'static str])> {
+        match &self.family {
+            Family::Multiway | Family::Beit3(_) => None,
+            Family::T5(_) => Some((t5::SHARED, &t5::SHARED_ALIASES)),
+        }
+    }
+
+    /// Lists the ids that end a text: `</s>`, and where a configuration lists several, the others.
+    #[must_use]
+    pub fn end_token_ids(&self) -> Vec<u32> {
+        match &self.family {
+            Family::T5(details) => details.end_token_ids.clone(),
+            Family::Multiway | Family::Beit3(_) => vec![self.eos_token_id],
         }
     }
 
@@ -407,6 +426,13 @@ impl ModelConfig {
 /// The largest value accepted for any size: it bounds what a hostile file can ask to be allocated, and keeps
 /// products of two sizes inside 64 bits.
 pub(crate) const MAX_SIZE: usize = 1 << 20;
+
+/// Reads the keys of a foreign file: one that is null says as much as one that is not there.
+pub(crate) fn foreign_keys(json: &[u8]) -> Result<Map<String, Value>, ConfigError> {
+    let mut keys: Map<String, Value> = serde_json::from_slice(json)?;
+    keys.retain(|_, value| !value.is_null());
+    Ok(keys)
+}
 
 /// Makes the error of a value that a model cannot be built with.
 pub(crate) fn value(key: &'static str, found: impl ToString, expected: impl Into<String>) -> ConfigError {

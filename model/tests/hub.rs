@@ -496,3 +496,56 @@ fn a_hub_that_sends_no_parts_of_files_is_asked_for_the_whole_again() {
     assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), whole);
     assert_eq!(server.pauses().len(), 1);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_fetched_again_and_named_where_nothing_may_be_fetched() {
+    let (server, cache) = (
+        Server::start(small(), Mischief::None),
+        tempfile::tempdir().unwrap(),
+    );
+    let folder = fetch(&server, cache.path()).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let path = folder.join(file);
+        let whole = std::fs::read(&path).unwrap();
+        for is_renamed in [false, true] {
+            std::fs::remove_file(std::fs::canonicalize(&path).unwrap()).unwrap();
+            if is_renamed {
+                // The content had another name when the link was made.
+                std::fs::remove_file(&path).unwrap();
+                std::os::unix::fs::symlink("../../blobs/0123", &path).unwrap();
+            }
+            let offline = server.hub(cache.path()).only_cached();
+            let error = offline.fetch(&name(), &mut |_| {}).unwrap_err();
+            assert!(matches!(error, HubError::Incomplete { .. }), "{error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert_eq!(fetch(&server, cache.path()).unwrap(), folder);
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+    }
+}
+
+#[test]
+fn parts_of_weights_by_pytorch_are_fetched_with_their_index() {
+    let index = br#"{"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}}"#;
+    let files = [
+        ("config.json", b"{}".as_slice()),
+        ("pytorch_model.bin.index.json", index),
+        ("pytorch_model-00001-of-00002.bin", b"first"),
+        ("pytorch_model-00002-of-00002.bin", b"second"),
+    ];
+    let files = files.map(|(name, bytes)| (name.to_owned(), bytes.to_vec()));
+    let (server, cache) = (
+        Server::start(BTreeMap::from(files.clone()), Mischief::None),
+        tempfile::tempdir().unwrap(),
+    );
+    let folder = fetch(&server, cache.path()).unwrap();
+    for (name, bytes) in files {
+        assert_eq!(std::fs::read(folder.join(name)).unwrap(), bytes);
+    }
+    let hub = server.hub(cache.path()).only_cached();
+    assert_eq!(hub.fetch(&name(), &mut |_| {}).unwrap(), folder);
+    std::fs::remove_file(folder.join("pytorch_model-00002-of-00002.bin")).unwrap();
+    let error = hub.fetch(&name(), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("pytorch_model-00002-of-00002.bin"), "{error}");
+}

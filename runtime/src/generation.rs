@@ -199,7 +199,7 @@ impl GenerationConfig {
     pub(crate) fn of_model(config: &ModelConfig) -> Self {
         Self {
             sampling: SamplingParams::default(),
-            ends: Ends::one(config.eos_token_id),
+            ends: Ends(config.end_token_ids().into()),
             decoder_start: config.decoder_start_token_id,
             warnings: Vec::new(),
         }
@@ -232,7 +232,7 @@ impl GenerationConfig {
             }
         }
         let ends = match &raw.eos_token_id {
-            None => vec![config.eos_token_id],
+            None => config.end_token_ids(),
             Some(ids) => ids.ids().to_vec(),
         };
         if ends.is_empty() || ends.len() > MAX_ENDS {

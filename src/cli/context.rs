@@ -100,6 +100,7 @@ impl Context {
                 error,
                 HubError::Name { .. }
                     | HubError::Offline { .. }
+                    | HubError::Incomplete { .. }
                     | HubError::NotFound { .. }
                     | HubError::NoWeights { .. }
             );

@@ -1,9 +1,9 @@
 //! `multiway search`: a folder of pictures as an index, and pictures found by text or by picture.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, UNIX_EPOCH};
+use std::{fs, io};
 
 use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
@@ -50,9 +50,10 @@ Examples:
 
 Takes PNG, JPEG, WebP, GIF and BMP files of the folder and of the folders in it,
 by their extensions in any case, rare ones like .jfif, .jpe and .dib included.
-A picture that cannot be read is skipped and reported. A picture whose size and
-time of change are those of the index is not read again. The index is written at
-the end, whole or not at all.
+A picture or folder that cannot be read is skipped and reported. A picture whose
+size and time of change are those of the index is not read again. The index is
+written at the end, whole or not at all. Moved together with its pictures it
+finds them again.
 
 With --json, one line: {index, pictures, reused, removed, skipped [{path, reason}], seconds}.";
 
@@ -249,29 +250,38 @@ struct Found {
 
 /// Lists the pictures of a folder and of the folders in it, in the order of their paths. Links to folders are not followed.
 fn find_pictures(folder: &Path) -> anyhow::Result<Found> {
+    find_pictures_by(folder, |folder| fs::read_dir(folder)?.collect())
+}
+
+/// Lists the pictures of a folder and of the folders in it, each of which is listed by `list`.
+fn find_pictures_by(
+    folder: &Path,
+    list: impl Fn(&Path) -> io::Result<Vec<fs::DirEntry>>,
+) -> anyhow::Result<Found> {
     let mut found = Found {
         pictures: Vec::new(),
         skipped: Vec::new(),
     };
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
-        let entries =
-            fs::read_dir(&next).with_context(|| format!("cannot read the folder '{}'", next.display()))?;
+        let entries = match list(&next) {
+            Ok(entries) => entries,
+            Err(error) if next == folder => {
+                return Err(error).with_context(|| format!("cannot read the folder '{}'", next.display()));
+            }
+            Err(error) => {
+                found.skip(&next, format!("the folder cannot be read: {error}"));
+                continue;
+            }
+        };
         for entry in entries {
-            let entry = entry.with_context(|| format!("cannot read the folder '{}'", next.display()))?;
             let path = entry.path();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
             } else if is_picture(&path) {
                 match picture_entry(folder, &path) {
                     Ok(picture) => found.pictures.push(picture),
-                    Err(error) => {
-                        let path = path.display().to_string();
-                        found.skipped.push(Skipped {
-                            path,
-                            reason: format!("{error:#}"),
-                        });
-                    }
+                    Err(error) => found.skip(&path, format!("{error:#}")),
                 }
             }
         }
@@ -285,6 +295,13 @@ fn find_pictures(folder: &Path) -> anyhow::Result<Found> {
     }
     found.pictures.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
+}
+
+impl Found {
+    fn skip(&mut self, path: &Path, reason: String) {
+        let path = path.display().to_string();
+        self.skipped.push(Skipped { path, reason });
+    }
 }
 
 fn is_picture(path: &Path) -> bool {
@@ -339,7 +356,9 @@ fn known_index(out: &Path, root: &str, fingerprint: &str) -> Outcome<Option<Pict
             )
         })
         .map_err(Failure::Input)?;
-    let usable = index.root() == root && index.check_model(fingerprint).is_ok();
+    // A folder that is no longer where it was may be this one: what each file is decides.
+    let is_of_folder = index.root() == root || !Path::new(index.root()).is_dir();
+    let usable = is_of_folder && index.check_model(fingerprint).is_ok();
     Ok(usable.then_some(index))
 }
 
@@ -465,6 +484,12 @@ fn query(context: &Context, args: QueryArgs) -> Outcome {
     let mut results = index
         .nearest(vector(task, &outcome)?, args.top)
         .map_err(Failure::input)?;
+    if !Path::new(index.root()).is_dir() {
+        note(&format!(
+            "the pictures were in '{}' when they were indexed, and are not there now: index them again where they are",
+            index.root()
+        ));
+    }
     for PictureMatch { path, .. } in &mut results {
         *path = Path::new(index.root()).join(&*path).display().to_string();
     }
@@ -474,4 +499,49 @@ fn query(context: &Context, args: QueryArgs) -> Outcome {
     results
         .iter()
         .try_for_each(|hit| print_line(&format!("{:.3}  {}", hit.score, hit.path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_skipped_and_all_others_are_listed() {
+        let place = tempfile::tempdir().unwrap();
+        for folder in ["a", "b/closed/inner", "c"] {
+            fs::create_dir_all(place.path().join(folder)).unwrap();
+        }
+        for picture in [
+            "top.png",
+            "a/1.png",
+            "b/2.png",
+            "b/closed/3.png",
+            "b/closed/inner/4.png",
+            "c/5.png",
+        ] {
+            fs::write(place.path().join(picture), b"").unwrap();
+        }
+        let closed = |folder: &Path| -> io::Result<Vec<fs::DirEntry>> {
+            if folder.ends_with("closed") {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            fs::read_dir(folder)?.collect()
+        };
+        let found = find_pictures_by(place.path(), closed).unwrap();
+        let paths: Vec<&str> = found
+            .pictures
+            .iter()
+            .map(|picture| picture.path.as_str())
+            .collect();
+        assert_eq!(paths, ["a/1.png", "b/2.png", "c/5.png", "top.png"]);
+        let [skipped] = found.skipped.as_slice() else {
+            panic!("{:?}", found.skipped);
+        };
+        assert!(skipped.path.ends_with("b/closed"), "{}", skipped.path);
+        assert_eq!(skipped.reason, "the folder cannot be read: permission denied");
+        // Of a folder of which nothing at all can be read there is nothing to index.
+        let none = |_: &Path| Err(io::ErrorKind::PermissionDenied.into());
+        let error = find_pictures_by(place.path(), none).err().unwrap();
+        assert!(error.to_string().contains("cannot read the folder"), "{error:#}");
+    }
 }

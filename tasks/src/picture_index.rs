@@ -5,17 +5,20 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | `MWINDEX` and a line feed |
-//! | 4 | version, 1 |
+//! | 4 | version, 2; of version 1 the header lacks `from_index` |
 //! | 4 | E, the dimensions of a vector |
 //! | 8 | P, the number of pictures |
 //! | 8 | J, the length of the JSON that follows |
-//! | J | `{"fingerprint", "root", "pictures": [{"path", "bytes", "modified_ns"}]}` |
+//! | J | `{"fingerprint", "root", "from_index", "pictures": [{"path", "bytes", "modified_ns"}]}` |
 //! | 4 P E | the vectors, f32, one after the other |
 //! | 32 | SHA-256 |
+//!
+//! The folder of the pictures, `root`, is absolute; `from_index` is the way to it from the folder of the index, so that
+//! an index and its pictures can be moved together.
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use multiway_model::checkpoint::write_atomically;
 use serde::{Deserialize, Serialize};
@@ -23,7 +26,9 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 const MAGIC: &[u8; 8] = b"MWINDEX\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The first version, which is still read.
+const OLDEST_VERSION: u32 = 1;
 const PREFIX_BYTES: usize = 32;
 const DIGEST_BYTES: usize = 32;
 /// The largest file that [`PictureIndex::open`] reads.
@@ -111,6 +116,8 @@ pub struct PictureMatch {
 struct Header {
     fingerprint: String,
     root: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from_index: Option<String>,
     pictures: Vec<PictureEntry>,
 }
 
@@ -160,7 +167,8 @@ impl PictureIndex {
         Ok(())
     }
 
-    /// Returns the folder that was indexed.
+    /// Returns the folder that was indexed; of an index that was opened, where that folder is now, if it was moved together
+    /// with the index.
     pub fn root(&self) -> &str {
         &self.root
     }
@@ -213,7 +221,8 @@ impl PictureIndex {
             .iter()
             .map(|(picture, vector)| PictureMatch {
                 path: picture.path.clone(),
-                score: dot(query, vector),
+                // Of unit vectors it is a cosine; rounding must not make more of it.
+                score: dot(query, vector).clamp(-1.0, 1.0),
             })
             .collect();
         matches.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.path.cmp(&b.path)));
@@ -232,7 +241,22 @@ impl PictureIndex {
             path: path.to_owned(),
             source,
         })?;
-        PictureIndex::from_bytes(path, &bytes)
+        let (mut index, from_index) = PictureIndex::read(path, &bytes)?;
+        index.follow(path, from_index.as_deref());
+        Ok(index)
+    }
+
+    /// Finds the pictures beside the index, where they are no longer where they were.
+    fn follow(&mut self, path: &Path, from_index: Option<&str>) {
+        if let Some(way) = from_index
+            && !Path::new(&self.root).is_dir()
+            && let Some(folder) = folder_of(path)
+            && let Ok(moved) = fs::canonicalize(folder.join(way))
+            && moved.is_dir()
+            && let Some(moved) = moved.to_str()
+        {
+            moved.clone_into(&mut self.root);
+        }
     }
 
     /// Reads an index from the bytes of a file; `path` is for messages.
@@ -241,6 +265,11 @@ impl PictureIndex {
     ///
     /// When the bytes are no index, are damaged, or lie about their contents.
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<PictureIndex, IndexError> {
+        PictureIndex::read(path, bytes).map(|(index, _)| index)
+    }
+
+    /// Reads an index, and the way from it to its pictures.
+    fn read(path: &Path, bytes: &[u8]) -> Result<(PictureIndex, Option<String>), IndexError> {
         decode(bytes).map_err(|(expected, found)| IndexError::Broken {
             path: path.to_owned(),
             expected,
@@ -255,7 +284,7 @@ impl PictureIndex {
     /// When it cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), IndexError> {
         let path = path.as_ref();
-        self.to_bytes()
+        self.to_bytes(way(path, Path::new(&self.root)))
             .and_then(|bytes| write_atomically(path, &bytes))
             .map_err(|source| IndexError::Write {
                 path: path.to_owned(),
@@ -263,10 +292,11 @@ impl PictureIndex {
             })
     }
 
-    fn to_bytes(&self) -> io::Result<Vec<u8>> {
+    fn to_bytes(&self, from_index: Option<String>) -> io::Result<Vec<u8>> {
         let header = Header {
             fingerprint: self.fingerprint.clone(),
             root: self.root.clone(),
+            from_index,
             pictures: self.pictures.clone(),
         };
         let json = serde_json::to_vec(&header)?;
@@ -303,6 +333,34 @@ impl PictureIndex {
     }
 }
 
+/// Finds the folder that a file is in.
+fn folder_of(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    fs::canonicalize(folder).ok()
+}
+
+/// Finds the way from the folder of an index to an absolute folder; none where there is none, as between drives.
+fn way(index: &Path, root: &Path) -> Option<String> {
+    if !root.is_absolute() {
+        return None;
+    }
+    let from = folder_of(index)?;
+    let shared = std::iter::zip(from.components(), root.components())
+        .take_while(|(a, b)| a == b)
+        .count();
+    if shared == 0 {
+        return None;
+    }
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    let way: PathBuf = up.chain(root.components().skip(shared)).collect();
+    way.to_str().map(str::to_owned)
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
@@ -327,7 +385,8 @@ fn mismatch<T>(expected: impl Into<String>, found: impl Into<String>) -> Result<
     Err((expected.into(), found.into()))
 }
 
-fn decode(bytes: &[u8]) -> Result<PictureIndex, Mismatch> {
+/// Reads an index, and the way from it to its pictures.
+fn decode(bytes: &[u8]) -> Result<(PictureIndex, Option<String>), Mismatch> {
     if !bytes.starts_with(MAGIC) {
         return mismatch(
             "a file that starts with 'MWINDEX'",
@@ -344,8 +403,11 @@ fn decode(bytes: &[u8]) -> Result<PictureIndex, Mismatch> {
         );
     };
     let version = read_u32(body, 8)?;
-    if version != VERSION {
-        return mismatch(format!("version {VERSION}"), format!("version {version}"));
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
+        return mismatch(
+            format!("version {OLDEST_VERSION} to {VERSION}"),
+            format!("version {version}"),
+        );
     }
     if Sha256::digest(body).as_slice() != digest {
         return mismatch(
@@ -394,13 +456,14 @@ fn decode(bytes: &[u8]) -> Result<PictureIndex, Mismatch> {
     if let Some(value) = vectors.iter().find(|value| !value.is_finite()) {
         return mismatch("finite numbers", format!("{value}"));
     }
-    Ok(PictureIndex {
+    let index = PictureIndex {
         fingerprint: header.fingerprint,
         root: header.root,
         dimensions,
         pictures: header.pictures,
         vectors,
-    })
+    };
+    Ok((index, header.from_index))
 }
 
 fn read_word<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Mismatch> {
@@ -479,6 +542,57 @@ mod tests {
     }
 
     #[test]
+    fn rounding_makes_no_similarity_of_more_than_one() {
+        let mut index = PictureIndex::new("pictures", "abc", 2);
+        // Unit vectors in f32 whose product with themselves is 1.0000001, and their opposites.
+        let long = [0.6_f32.next_up(), 0.8];
+        assert!(dot(&long, &long) > 1.0);
+        for (path, vector) in [("same.png", long), ("opposite.png", long.map(|x| -x))] {
+            let picture = PictureEntry {
+                path: path.to_owned(),
+                bytes: 7,
+                modified_ns: 11,
+            };
+            index.push(picture, &vector).unwrap();
+        }
+        let found = index.nearest(&long, 2).unwrap();
+        let scores: Vec<u32> = found.iter().map(|hit| hit.score.to_bits()).collect();
+        assert_eq!(scores, [1.0_f32.to_bits(), (-1.0_f32).to_bits()]);
+    }
+
+    #[test]
+    fn an_index_that_is_moved_with_its_pictures_finds_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = fs::canonicalize(folder.path()).unwrap();
+        let [old, new] = ["old", "new"].map(|name| folder.join(name));
+        fs::create_dir_all(old.join("a/pictures")).unwrap();
+        fs::create_dir_all(old.join("b")).unwrap();
+        let mut index = sample();
+        index.root = old.join("a/pictures").to_str().unwrap().to_owned();
+        let name = Path::new("b/pictures.index");
+        index.save(old.join(name)).unwrap();
+        assert_eq!(PictureIndex::open(old.join(name)).unwrap(), index);
+        // The index alone: its pictures are where they were.
+        fs::copy(old.join(name), folder.join("copy.index")).unwrap();
+        assert_eq!(PictureIndex::open(folder.join("copy.index")).unwrap(), index);
+        fs::rename(&old, &new).unwrap();
+        let moved = PictureIndex::open(new.join(name)).unwrap();
+        assert_eq!(Path::new(moved.root()), new.join("a/pictures"));
+        // Where they are nowhere, the index still says where they were.
+        fs::remove_dir_all(new.join("a")).unwrap();
+        assert_eq!(PictureIndex::open(new.join(name)).unwrap(), index);
+    }
+
+    #[test]
+    fn an_index_of_the_first_version_is_read() {
+        let bytes = sample().to_bytes(None).unwrap();
+        let mut body = bytes[..bytes.len() - DIGEST_BYTES].to_vec();
+        body[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        let read = PictureIndex::from_bytes(Path::new("x.index"), &sealed(body)).unwrap();
+        assert_eq!(read, sample());
+    }
+
+    #[test]
     fn a_vector_of_other_dimensions_or_not_finite_is_refused() {
         let error = sample().nearest(&[1.0], 1).unwrap_err();
         assert_eq!(
@@ -502,7 +616,7 @@ mod tests {
 
     #[test]
     fn no_single_damaged_byte_and_no_cut_goes_unnoticed() {
-        let bytes = sample().to_bytes().unwrap();
+        let bytes = sample().to_bytes(None).unwrap();
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x40;
@@ -519,7 +633,7 @@ mod tests {
 
     #[test]
     fn a_heading_that_lies_is_refused_before_anything_is_allocated() {
-        let bytes = sample().to_bytes().unwrap();
+        let bytes = sample().to_bytes(None).unwrap();
         let body = &bytes[..bytes.len() - DIGEST_BYTES];
         let patched = |at: usize, word: &[u8]| {
             let mut body = body.to_vec();

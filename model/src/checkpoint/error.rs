@@ -35,6 +35,88 @@ pub enum LoadError {
         /// The files that are there.
         found: String,
     },
+    /// A folder has several files of weights by PyTorch, and nothing says which is meant.
+    #[error(
+        "'{path}' has several files with weights ({files}): name the one to use, such as '{example}', instead of the folder"
+    )]
+    SeveralWeights {
+        /// The folder.
+        path: String,
+        /// Their names.
+        files: String,
+        /// The path of the first of them.
+        example: String,
+    },
+    /// A file of PyTorch's was unpacked into a folder.
+    #[error(
+        "'{path}' is a file of PyTorch's that was unpacked into a folder: pack it again, without compression, with `cd {parent} && zip -0 -r {archive} {folder}`, and name {archive} there"
+    )]
+    Unpacked {
+        /// The folder with data.pkl.
+        path: String,
+        /// The folder around it, quoted for a shell.
+        parent: String,
+        /// The name of the folder, quoted for a shell.
+        folder: String,
+        /// The name of the file to make, quoted for a shell.
+        archive: String,
+    },
+    /// Weights are in several files, of which one is missing.
+    #[error("'{path}' lacks '{file}', one of the {count} files that its weights are in: fetch it too")]
+    MissingShard {
+        /// The folder.
+        path: String,
+        /// The file that is missing.
+        file: String,
+        /// How many files there should be.
+        count: usize,
+    },
+    /// Two files hold the same tensor.
+    #[error("'{file}' holds tensor '{tensor}', which another of the files with weights holds too")]
+    Repeated {
+        /// The second file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// Instead of a file there is what Git LFS leaves for one that was not fetched.
+    #[error(
+        "'{file}' is not the file itself but a pointer of Git LFS to it: fetch the file with `git lfs pull` in its folder, after `git lfs install`"
+    )]
+    LfsPointer {
+        /// The file.
+        file: String,
+    },
+    /// Instead of a file there is a page that was saved in its place.
+    #[error(
+        "'{file}' is a web page (HTML), not the file itself: download the file, not the page that shows it"
+    )]
+    WebPage {
+        /// The file.
+        file: String,
+    },
+    /// A file is a link to what is not there.
+    #[error("'{file}' is a link to '{target}', which is not there: fetch the checkpoint again")]
+    DanglingLink {
+        /// The file.
+        file: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// What should be one table of embeddings is stored twice, with different numbers.
+    #[error(
+        "'{file}' holds '{first}' and '{second}' with different numbers and no '{shared}': the model has one table of embeddings for both, so remove the wrong one"
+    )]
+    Embeddings {
+        /// The file.
+        file: String,
+        /// The first name.
+        first: String,
+        /// The second name.
+        second: String,
+        /// The name that the one table has.
+        shared: String,
+    },
     /// Weights were asked for in a form that only the CPU's linear layers have, with `f32` for the rest.
     #[error("{weights} weights need the CPU and f32 for the rest, found {device} and {dtype:?}")]
     Weights {
@@ -258,8 +340,13 @@ pub enum PthError {
     #[error("its archive cannot be read, it may be truncated: {0}")]
     Archive(String),
     /// The archive has no description of tensors.
-    #[error("its archive has no data.pkl")]
+    #[error(
+        "its archive has no data.pkl, so that it is something else than `torch.save` writes; if it is a folder that was packed, unpack it and name the folder"
+    )]
     NoPickle,
+    /// The archive was packed by another program.
+    #[error("its archive is compressed, which PyTorch never does: unpack it, and pack it with `zip -0 -r`")]
+    Compressed,
     /// The description is too long.
     #[error("its data.pkl has {found} bytes, more than the {limit} that are read")]
     PickleSize {
@@ -275,8 +362,14 @@ pub enum PthError {
     #[error("its data.pkl takes something from an empty stack, or recalls what was not remembered")]
     PickleStack,
     /// The description would need more memory than any checkpoint does.
-    #[error("its data.pkl makes more objects, or nests them deeper, than any checkpoint does")]
+    #[error("its data.pkl makes more objects, or longer names, than any checkpoint does")]
     PickleCost,
+    /// The description adds items to what is no container.
+    #[error("its data.pkl puts items into something that holds none, at byte {place}")]
+    PickleItems {
+        /// Where.
+        place: usize,
+    },
     /// The description has an operation that is not known.
     #[error("its data.pkl has the operation 0x{code:02x} at byte {place}, which checkpoints have no use for")]
     Operation {
@@ -291,9 +384,6 @@ pub enum PthError {
         /// Module and name.
         found: String,
     },
-    /// candle's reader refused the description.
-    #[error("its data.pkl cannot be read: {0}")]
-    Pickle(String),
     /// Tensors share numbers until they are far more than the file.
     #[error(
         "its tensors would have {found} bytes, but the file has {file}: they use the same numbers again and again"
@@ -306,7 +396,7 @@ pub enum PthError {
     },
     /// The file does not hold a table of tensors.
     #[error(
-        "it holds no table of tensors by name, neither at its top nor under 'model', 'module' or 'state_dict'"
+        "it holds no table of tensors by name, neither at its top nor under 'model', 'module', 'state_dict' or 'model_state_dict'; save `model.state_dict()`"
     )]
     NoTable,
     /// A tensor cannot be used.

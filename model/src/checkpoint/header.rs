@@ -89,6 +89,12 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
     }
 }
 
+/// Tells whether a file begins as one of safetensors, whatever it is called: with a length and an object of JSON.
+pub(super) fn begins_as_safetensors(file: &[u8]) -> bool {
+    file.split_first_chunk::<LENGTH_BYTES>()
+        .is_some_and(|(length, json)| u64::from_le_bytes(*length) <= HEADER_LIMIT && json.starts_with(b"{"))
+}
+
 /// Reads the header of a whole file.
 pub(super) fn parse(file: &[u8]) -> Result<Header, HeaderError> {
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {

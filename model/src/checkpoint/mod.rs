@@ -5,7 +5,7 @@
 //! | `config.json` | the [`ModelConfig`] |
 //! | `model.safetensors` | every weight of [`ModelConfig::tensors`], as F32, BF16 or F16, and nothing else but what its family is known to carry unused |
 //! | `model.safetensors.index.json` | instead, for weights in several files: which file holds which weight |
-//! | `pytorch_model.bin`, or the only `*.pth` | instead, weights as PyTorch saves them; those of BEiT-3 need no `config.json` |
+//! | `pytorch_model.bin`, or `pytorch_model.bin.index.json` with its parts, or the only `*.pth` | instead, weights as PyTorch saves them; those of BEiT-3 need no `config.json` |
 //! | `tokenizer.json`, `tokenizer.model` | the tokenizer, read by whoever tokenizes through [`Checkpoint::file`] |
 //!
 //! A checkpoint comes from a folder ([`Checkpoint::open`]) or from bytes inside the binary
@@ -23,27 +23,24 @@
 
 mod convert;
 mod error;
+#[cfg(test)]
+mod foreign_tests;
 mod header;
 mod packed;
 #[cfg(test)]
 mod packed_tests;
-mod pickle_scan;
+mod pickle;
 mod pth;
 #[cfg(test)]
 mod pth_tests;
 mod save;
+mod shards;
 mod source;
 mod tensors;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
-    path::Path,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::HashMap, fmt, path::Path, sync::Arc};
 
 use candle_core::DType;
 
@@ -51,9 +48,9 @@ use crate::config::ModelConfig;
 use crate::families::beit3;
 pub use convert::{Conversion, ConvertError};
 pub use error::{HeaderError, LoadError, PthError, SaveError};
-use header::Header;
 use packed::Packing;
 pub use save::write_atomically;
+use shards::{Stored, unwrap_names};
 use source::Source;
 #[cfg(feature = "hub")]
 pub(crate) use source::is_plain_file_name;
@@ -63,6 +60,9 @@ pub const CONFIG_FILE: &str = "config.json";
 
 /// The name of the file in which PyTorch's weights are, where they are not called after the model.
 pub(crate) const PTH_FILE: &str = "pytorch_model.bin";
+
+/// The name of the file that says in which of PyTorch's files the weights are, where they are in several.
+pub(crate) const PTH_INDEX_FILE: &str = "pytorch_model.bin.index.json";
 
 /// The name of the weights file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -82,9 +82,6 @@ pub(crate) const COMPANIONS: [&str; 9] = [
     "labels.txt",
     "answer2label.txt",
 ];
-
-/// The largest index that is read, in bytes.
-const INDEX_LIMIT: u64 = 16 << 20;
 
 /// The most files that weights may be in.
 const MAX_SHARDS: usize = 1024;
@@ -139,19 +136,12 @@ struct Shard {
     keep: usize,
 }
 
-/// What files with weights hold.
-struct Stored {
-    /// The file that decides which files there are.
-    file: String,
-    shards: Vec<Shard>,
-    tensors: Vec<TensorEntry>,
-    packing: Option<Packing>,
-}
-
-/// The index as it stands.
-#[derive(serde::Deserialize)]
-struct RawIndex {
-    weight_map: BTreeMap<String, String>,
+impl Shard {
+    /// Borrows the bytes of a tensor that is in this file.
+    fn numbers(&self, tensor: &TensorEntry) -> Option<&[u8]> {
+        let start = self.data + tensor.start;
+        self.weights.bytes().get(start..start + tensor.bytes)
+    }
 }
 
 impl fmt::Debug for Checkpoint {
@@ -201,14 +191,19 @@ impl Checkpoint {
         let Stored {
             file,
             shards,
-            tensors,
+            mut tensors,
             packing,
+            is_pth,
         } = match Self::shards(&name, &source) {
             Err(LoadError::MissingFile { .. }) if config.is_none() => {
                 return Err(source.missing(&name, CONFIG_FILE));
             }
             shards => shards?,
         };
+        unwrap_names(&mut tensors);
+        if let Some(config) = &config {
+            Self::rename_embeddings(config, &mut tensors, &shards, &file)?;
+        }
         let shape = |name: &str| {
             let tensor = tensors.iter().find(|tensor| tensor.name == name);
             let packed = || packing.as_ref()?.shapes.get(name);
@@ -216,7 +211,7 @@ impl Checkpoint {
         };
         let mut config = match config {
             Some(config) => config,
-            None if file.ends_with(WEIGHTS_FILE) => return Err(source.missing(&name, CONFIG_FILE)),
+            None if !is_pth => return Err(source.missing(&name, CONFIG_FILE)),
             None => Self::inferred(&file, shape)?,
         };
         config.adapt(shape);
@@ -261,112 +256,6 @@ impl Checkpoint {
             file: file.to_owned(),
             source,
         })
-    }
-
-    /// Opens the files with weights.
-    fn shards(name: &str, source: &Source) -> Result<Stored, LoadError> {
-        if let Some(weights) = source.named_weights() {
-            let shard = Self::shard(name, source, weights)?;
-            return shard.ok_or_else(|| source.missing(name, weights));
-        }
-        // One file wins over several, as in `transformers`: what `save` writes is what is read.
-        if let Some(stored) = Self::shard(name, source, WEIGHTS_FILE)? {
-            return Ok(stored);
-        }
-        let Some(json) = source.file(name, INDEX_FILE, INDEX_LIMIT)? else {
-            for file in [PTH_FILE.to_owned()].into_iter().chain(source.only_pth()) {
-                if let Some(stored) = Self::shard(name, source, &file)? {
-                    return Ok(stored);
-                }
-            }
-            return Err(source.missing(name, WEIGHTS_FILE));
-        };
-        let file = source.shown(name, INDEX_FILE);
-        let index: RawIndex = serde_json::from_slice(&json).map_err(|problem| LoadError::Index {
-            file: file.clone(),
-            source: problem,
-        })?;
-        let files: BTreeSet<&String> = index.weight_map.values().collect();
-        if files.is_empty() || files.len() > MAX_SHARDS {
-            return Err(LoadError::Shards {
-                file,
-                found: files.len(),
-                limit: MAX_SHARDS,
-            });
-        }
-        let (mut shards, mut all) = (Vec::new(), Vec::new());
-        for (number, part) in files.into_iter().enumerate() {
-            let Some(stored) = Self::shard(name, source, part)? else {
-                return Err(source.missing(name, part));
-            };
-            if stored.packing.is_some() {
-                return Err(LoadError::PackedShard { file: stored.file });
-            }
-            for tensor in stored.tensors {
-                // Tensors that the index places elsewhere, or not at all, are not to be believed.
-                if index.weight_map.get(&tensor.name) != Some(part) {
-                    return Err(LoadError::Misplaced {
-                        file,
-                        tensor: error::shown(&tensor.name),
-                        found: error::shown(part),
-                    });
-                }
-                all.push(TensorEntry {
-                    shard: number,
-                    ..tensor
-                });
-            }
-            shards.extend(stored.shards);
-        }
-        Ok(Stored {
-            file,
-            shards,
-            tensors: all,
-            packing: None,
-        })
-    }
-
-    /// Opens one file with weights, if it is there.
-    fn shard(name: &str, source: &Source, file: &str) -> Result<Option<Stored>, LoadError> {
-        let Some(weights) = source.weights(name, file)? else {
-            return Ok(None);
-        };
-        let shown = source.shown(name, file);
-        let Header {
-            tensors,
-            data,
-            packing,
-        } = if source::is_pth(file) {
-            let tensors = pth::parse(weights.bytes()).map_err(|problem| LoadError::Pth {
-                file: shown.clone(),
-                source: problem,
-            })?;
-            // Its tensors' places are counted from the start of the file.
-            Header {
-                tensors,
-                data: 0,
-                packing: None,
-            }
-        } else {
-            header::parse(weights.bytes()).map_err(|problem| LoadError::Header {
-                file: shown.clone(),
-                source: problem,
-            })?
-        };
-        let packed = tensors.iter().filter(|tensor| tensor.dtype == DType::U8);
-        let keep = packed.map(|tensor| data + tensor.start + tensor.bytes).max();
-        let shard = Shard {
-            file: shown.clone(),
-            weights: Arc::new(weights),
-            data,
-            keep: keep.unwrap_or(0),
-        };
-        Ok(Some(Stored {
-            file: shown,
-            shards: vec![shard],
-            tensors,
-            packing,
-        }))
     }
 
     /// Lists the files with weights: their names, without folders, and their bytes.

@@ -1,8 +1,8 @@
 //! Weights as PyTorch saves them: a zip archive of a pickle that describes tensors, and of their raw numbers.
 //!
-//! The pickle is read by candle's reader, which executes nothing. That reader trusts its input for its use of memory, so
-//! the pickle is [scanned](super::pickle_scan) first. The numbers are not compressed, so they are used where they lie in
-//! the mapped file, as those of safetensors are.
+//! Of the pickle is [read](super::pickle) what describes weights, and nothing is executed; whatever else a training script
+//! put beside them is passed over. The numbers are not compressed, so they are used where they lie in the mapped file, as
+//! those of safetensors are.
 //!
 //! Source: `torch.save` since PyTorch 1.6, and `torch/_utils.py`, `_rebuild_tensor_v2`.
 
@@ -10,22 +10,36 @@ use std::collections::HashMap;
 use std::io::{Cursor, Read};
 
 use candle_core::DType;
-use candle_core::pickle::{Object, Stack};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::TensorEntry;
 use super::error::{PthError, shown};
-use super::pickle_scan::scan;
+use super::pickle::{Id, Pickle};
 
 /// The largest pickle that is read, in bytes; the numbers are not in it.
 const PICKLE_LIMIT: u64 = 16 << 20;
 
 /// The keys under which a file's weights stand where it holds other things beside them.
-const STATE_KEYS: [&str; 3] = ["model", "module", "state_dict"];
+const STATE_KEYS: [&str; 4] = ["model", "module", "state_dict", "model_state_dict"];
+
+/// How many tables deep the weights may stand.
+const STATE_DEPTH: usize = 4;
+
+/// The file in the archive that describes the tensors.
+pub(super) const PICKLE_FILE: &str = "data.pkl";
 
 /// Tells whether a file begins as a zip archive does.
 pub(super) fn is_archive(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04")
+}
+
+/// Tells whether a file begins as `torch.save` begins one, whatever it is called: the description is the first file in it.
+pub(super) fn begins_as_pth(head: &[u8]) -> bool {
+    // A file's header in an archive: 26 bytes, the length of its name, that of what else there is, and its name.
+    let name = head.get(26..).and_then(<[u8]>::split_first_chunk::<2>);
+    let name = name.and_then(|(length, rest)| rest.get(2..2 + usize::from(u16::from_le_bytes(*length))));
+    let name = name.and_then(|name| name.strip_suffix(PICKLE_FILE.as_bytes()));
+    is_archive(head) && name.is_some_and(|folder| folder.is_empty() || folder.ends_with(b"/"))
 }
 
 /// Where a storage's numbers lie in the file.
@@ -41,28 +55,27 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<TensorEntry>, PthError> {
     }
     let mut archive =
         ZipArchive::new(Cursor::new(file)).map_err(|error| PthError::Archive(error.to_string()))?;
-    let (folder, pickle) = pickle(&mut archive)?;
-    scan(&pickle)?;
-    let mut stack = Stack::empty();
-    stack
-        .read_loop(&mut pickle.as_slice())
-        .and_then(|()| stack.finalize())
-        .map_err(|error| PthError::Pickle(shown(&error.to_string())))
-        .and_then(|object| tensors(object, &mut Storages::new(archive, folder, file.len())))
+    let (folder, bytes) = description(&mut archive)?;
+    let pickle = Pickle::read(&bytes)?;
+    tensors(&pickle, &mut Storages::new(archive, folder, file.len()))
 }
 
 /// Reads the pickle, and the folder of the archive in which it lies.
-fn pickle(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<(String, Vec<u8>), PthError> {
+fn description(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<(String, Vec<u8>), PthError> {
     let fail = |error: zip::result::ZipError| PthError::Archive(error.to_string());
     for index in 0..archive.len() {
-        let entry = archive.by_index(index).map_err(fail)?;
+        // As it lies there: what compressed it is not of interest.
+        let entry = archive.by_index_raw(index).map_err(fail)?;
         let name = entry.name().map_err(fail)?.into_owned();
         let Some(folder) = name
-            .strip_suffix("data.pkl")
-            .filter(|folder| folder.ends_with('/'))
+            .strip_suffix(PICKLE_FILE)
+            .filter(|folder| folder.is_empty() || folder.ends_with('/'))
         else {
             continue;
         };
+        if entry.compression() != CompressionMethod::Stored {
+            return Err(PthError::Compressed);
+        }
         if entry.size() > PICKLE_LIMIT {
             return Err(PthError::PickleSize {
                 found: entry.size(),
@@ -116,9 +129,7 @@ impl<'a> Storages<'a> {
                 .by_name(&name)
                 .map_err(|error| wrong(format!("its numbers '{}' cannot be found: {error}", shown(&name))))?;
             if entry.compression() != CompressionMethod::Stored {
-                return Err(wrong(
-                    "its numbers are compressed, which PyTorch never does".to_owned(),
-                ));
+                return Err(PthError::Compressed);
             }
             let place = entry.data_start().and_then(|start| usize::try_from(start).ok());
             let place = place.zip(usize::try_from(entry.size()).ok());
@@ -138,31 +149,19 @@ impl<'a> Storages<'a> {
 }
 
 /// Finds the table of weights and reads its tensors.
-fn tensors(object: Object, storages: &mut Storages) -> Result<Vec<TensorEntry>, PthError> {
-    let Object::Dict(mut entries) = object else {
-        return Err(PthError::NoTable);
-    };
-    let state = STATE_KEYS.iter().find_map(|key| {
-        let is_state = |(name, value): &(Object, Object)| {
-            matches!(name, Object::Unicode(name) if name == key) && matches!(value, Object::Dict(_))
-        };
-        entries.iter().position(is_state)
-    });
-    if let Some(place) = state
-        && let (_, Object::Dict(inner)) = entries.swap_remove(place)
-    {
-        entries = inner;
-    }
+fn tensors(pickle: &Pickle, storages: &mut Storages) -> Result<Vec<TensorEntry>, PthError> {
+    let root = pickle.table(pickle.root()).ok_or(PthError::NoTable)?;
+    let entries =
+        weights(pickle, root, STATE_DEPTH).unwrap_or_else(|| states(pickle, root).next().unwrap_or(root));
+    let has_tensors = entries.iter().any(|(_, value)| is_tensor(pickle, *value));
     let mut found: Vec<TensorEntry> = Vec::with_capacity(entries.len());
     for (name, value) in entries {
-        let Object::Unicode(name) = name else {
-            return Err(PthError::NoTable);
-        };
-        // `state_dict()` gives its table an attribute, which candle's reader puts among the entries.
-        if name == "_metadata" && matches!(value, Object::Dict(_)) {
+        // Counts, names and settings may stand among the weights.
+        if has_tensors && !is_tensor(pickle, *value) {
             continue;
         }
-        found.push(tensor(name, value, storages)?);
+        let name = pickle.text(*name).ok_or(PthError::NoTable)?;
+        found.push(tensor(name, pickle, *value, storages)?);
     }
     // Tensors may share numbers, as tied weights do, but not so that little makes much.
     let total = found
@@ -185,40 +184,52 @@ fn tensors(object: Object, storages: &mut Storages) -> Result<Vec<TensorEntry>, 
     Ok(found)
 }
 
+/// Lists the tables under the keys of weights, the likeliest key first.
+fn states<'p>(pickle: &'p Pickle, table: &'p [(Id, Id)]) -> impl Iterator<Item = &'p [(Id, Id)]> {
+    STATE_KEYS.iter().flat_map(move |key| {
+        let under_key = table.iter().filter(|(name, _)| pickle.text(*name) == Some(key));
+        under_key.filter_map(|(_, value)| pickle.table(*value))
+    })
+}
+
+/// Finds the table that holds tensors: the one under a key of weights before the one around it, which may hold others.
+fn weights<'p>(pickle: &'p Pickle, table: &'p [(Id, Id)], depth: usize) -> Option<&'p [(Id, Id)]> {
+    let inner = match depth.checked_sub(1) {
+        Some(depth) => states(pickle, table).find_map(|inner| weights(pickle, inner, depth)),
+        None => None,
+    };
+    let has_tensors = || table.iter().any(|(_, value)| is_tensor(pickle, *value));
+    inner.or_else(|| has_tensors().then_some(table))
+}
+
+/// Tells whether an object is described as tensors of any kind are.
+fn is_tensor(pickle: &Pickle, value: Id) -> bool {
+    pickle.call(value).is_some_and(|((module, name), _)| {
+        ["torch._utils", "torch._tensor"].contains(&module) && name.starts_with("_rebuild")
+    })
+}
+
 /// Reads one tensor's description: `_rebuild_tensor_v2(storage, offset, size, stride, ...)`.
-fn tensor(name: String, value: Object, storages: &mut Storages) -> Result<TensorEntry, PthError> {
+fn tensor(name: &str, pickle: &Pickle, value: Id, storages: &mut Storages) -> Result<TensorEntry, PthError> {
     let wrong = |problem: &str| PthError::Tensor {
-        tensor: shown(&name),
+        tensor: shown(name),
         problem: problem.to_owned(),
     };
     let is_not = || wrong("it is no tensor as PyTorch saves one");
-    let (mut function, mut arguments) = reduce(value).ok_or_else(is_not)?;
-    if is_global(&function, "torch._utils", "_rebuild_parameter") {
-        let inner = arguments.into_iter().next().and_then(reduce);
-        (function, arguments) = inner.ok_or_else(is_not)?;
-    }
-    if !is_global(&function, "torch._utils", "_rebuild_tensor_v2") {
-        return Err(is_not());
-    }
-    let mut arguments = arguments.into_iter();
-    let (
-        Some(Object::PersistentLoad(storage)),
-        Some(offset),
-        Some(Object::Tuple(size)),
-        Some(Object::Tuple(stride)),
-    ) = (
-        arguments.next(),
-        arguments.next(),
-        arguments.next(),
-        arguments.next(),
-    )
-    else {
+    let arguments = rebuilt(pickle, value).ok_or_else(is_not)?;
+    let [storage, offset, size, stride, ..] = arguments else {
         return Err(is_not());
     };
-    let (class, key) = storage_of(*storage).ok_or_else(is_not)?;
-    let dtype = dtype(&name, &class)?;
-    let counts = |values: Vec<Object>| values.into_iter().map(count).collect::<Option<Vec<usize>>>();
-    let (Some(offset), Some(shape), Some(stride)) = (count(offset), counts(size), counts(stride)) else {
+    let (class, key) = storage_of(pickle, *storage).ok_or_else(is_not)?;
+    let dtype = dtype(name, class)?;
+    let counts = |id: Id| {
+        let items = pickle.tuple(id)?.iter();
+        items
+            .map(|item| pickle.count(*item))
+            .collect::<Option<Vec<usize>>>()
+    };
+    let (Some(offset), Some(shape), Some(stride)) = (pickle.count(*offset), counts(*size), counts(*stride))
+    else {
         return Err(is_not());
     };
     if shape.len() != stride.len() || !is_contiguous(&shape, &stride) {
@@ -240,7 +251,7 @@ fn tensor(name: String, value: Object, storages: &mut Storages) -> Result<Tensor
         .zip(offset.checked_mul(width))
         .ok_or_else(too_large)?;
     let end = offset.checked_add(bytes).ok_or_else(too_large)?;
-    let storage = storages.find(&name, &key)?;
+    let storage = storages.find(name, key)?;
     if end > storage.bytes {
         let problem = format!(
             "its shape {shape:?} needs {bytes} bytes from byte {offset} on, but its storage has {}",
@@ -250,7 +261,7 @@ fn tensor(name: String, value: Object, storages: &mut Storages) -> Result<Tensor
     }
     let start = storage.start + offset;
     Ok(TensorEntry {
-        name,
+        name: name.to_owned(),
         shape,
         dtype,
         bytes,
@@ -259,36 +270,32 @@ fn tensor(name: String, value: Object, storages: &mut Storages) -> Result<Tensor
     })
 }
 
-fn reduce(object: Object) -> Option<(Object, Vec<Object>)> {
-    match object {
-        Object::Reduce { callable, args } => match *args {
-            Object::Tuple(arguments) => Some((*callable, arguments)),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn is_global(object: &Object, module: &str, class: &str) -> bool {
-    matches!(object, Object::Class { module_name, class_name } if module_name == module && class_name == class)
-}
-
-fn count(object: Object) -> Option<usize> {
-    usize::try_from(object.int_or_long().ok()?).ok()
+/// Returns the arguments of `_rebuild_tensor_v2`, also where a parameter or a class of tensors is made of what it returns.
+fn rebuilt<'p>(pickle: &'p Pickle, value: Id) -> Option<&'p [Id]> {
+    let (function, arguments) = pickle.call(value)?;
+    let (function, arguments) = match function {
+        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+            pickle.call(*arguments.first()?)?
+        }
+        // The function, the class, and the function's arguments.
+        ("torch._tensor", "_rebuild_from_type_v2") => {
+            let [function, _, arguments, ..] = arguments else {
+                return None;
+            };
+            (pickle.class(*function)?, pickle.tuple(*arguments)?)
+        }
+        _ => (function, arguments),
+    };
+    (function == ("torch._utils", "_rebuild_tensor_v2")).then_some(arguments)
 }
 
 /// Reads `("storage", type, key, device, length)`.
-fn storage_of(object: Object) -> Option<(String, String)> {
-    let Object::Tuple(parts) = object else { return None };
-    let mut parts = parts.into_iter();
-    match (parts.next()?, parts.next()?, parts.next()?) {
-        (Object::Unicode(kind), Object::Class { class_name, .. }, Object::Unicode(key))
-            if kind == "storage" =>
-        {
-            Some((class_name, key))
-        }
-        _ => None,
-    }
+fn storage_of<'p>(pickle: &Pickle<'p>, storage: Id) -> Option<(&'p str, &'p str)> {
+    let [kind, class, key, ..] = pickle.tuple(pickle.elsewhere(storage)?)? else {
+        return None;
+    };
+    let (_, class) = pickle.class(*class)?;
+    (pickle.text(*kind)? == "storage").then_some((class, pickle.text(*key)?))
 }
 
 fn dtype(tensor: &str, class: &str) -> Result<DType, PthError> {

@@ -93,7 +93,7 @@ impl Pickle {
     }
 }
 
-fn archive(pickle: &[u8], storages: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn archive(pickle: &[u8], storages: &[Vec<u8>]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     zip.start_file("archive/data.pkl", stored).unwrap();
@@ -105,12 +105,12 @@ fn archive(pickle: &[u8], storages: &[Vec<u8>]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-fn bytes(tensor: &Tensor) -> Vec<u8> {
+pub(super) fn bytes(tensor: &Tensor) -> Vec<u8> {
     let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn config(task: &str) -> ModelConfig {
+pub(super) fn config(task: &str) -> ModelConfig {
     let json = format!(
         r#"{{"model_type": "beit3", "task": "{task}", "num_classes": 3, "encoder_embed_dim": 64,
         "encoder_attention_heads": 1, "encoder_ffn_embed_dim": 32, "encoder_layers": 2, "max_source_positions": 20,
@@ -130,11 +130,11 @@ const TASKS: [&str; 7] = [
     "pretraining",
 ];
 
-fn tensors(config: &ModelConfig) -> Vec<(String, Tensor)> {
+pub(super) fn tensors(config: &ModelConfig) -> Vec<(String, Tensor)> {
     initialise(config, 5, &Device::Cpu).unwrap()
 }
 
-fn file(tensors: &[(String, Tensor)]) -> Vec<u8> {
+pub(super) fn file(tensors: &[(String, Tensor)]) -> Vec<u8> {
     let storages: Vec<_> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
     archive(&Pickle::state(tensors, "FloatStorage").0, &storages)
 }
@@ -216,12 +216,17 @@ fn a_folder_with_one_such_file_is_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("beit3_tiny.pth"), file(&tensors(&config))).unwrap();
     assert_eq!(*Checkpoint::open(folder.path()).unwrap().config(), config);
-    // With a configuration beside it, that is believed; with a second such file, neither is.
+    // With a second such file, neither is believed, but one can be named.
     fs::write(folder.path().join("other.pth"), b"").unwrap();
-    assert!(matches!(
-        Checkpoint::open(folder.path()),
-        Err(LoadError::MissingFile { .. })
-    ));
+    let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    let error = error.replace(folder.path().to_str().unwrap(), "FOLDER");
+    assert_snapshot!(error, @"'FOLDER' has several files with weights (beit3_tiny.pth, other.pth): name the one to use, such as 'FOLDER/beit3_tiny.pth', instead of the folder");
+    assert_eq!(
+        *Checkpoint::open(folder.path().join("beit3_tiny.pth"))
+            .unwrap()
+            .config(),
+        config
+    );
 }
 
 #[test]
@@ -237,12 +242,14 @@ fn what_pickles_can_do_beyond_describing_tensors_is_refused() {
     refusals.push(refusal(&archive(b"\x80\x02(iposix\nsystem\n.", &[])));
     let long = Pickle::default().op(b"X\xff\xff\xff\xff.");
     refusals.push(refusal(&archive(&long.0, &[])));
-    // Each round remembers a pair of what was remembered before: the size doubles.
+    // Each round remembers a pair of what was remembered before: a copy would double in size. Here nothing is copied, so that
+    // it is refused for what it is not.
     let mut bomb = Pickle::default().op(b"Nq\x00");
     for _ in 0..40 {
         bomb = bomb.op(b"h\x00h\x00\x86q\x00");
     }
     refusals.push(refusal(&archive(&bomb.op(b".").0, &[])));
+    // Nor does anything follow how deep objects lie in each other.
     let deep = (0..1000).fold(Pickle::default().op(b"N"), |pickle, _| pickle.op(b"\x85"));
     refusals.push(refusal(&archive(&deep.op(b".").0, &[])));
     // A long name, recalled again and again; marks; and an error that would repeat what it found.
@@ -258,6 +265,39 @@ fn what_pickles_can_do_beyond_describing_tensors_is_refused() {
     refusals.push(refusal(&archive(b"\x80\x02]s.", &[])));
     refusals.push(refusal(&archive(b"\x80\x02].", &[])));
     assert_snapshot!(refusals.join("\n"));
+}
+
+#[test]
+fn names_through_which_python_would_reach_beyond_data_are_refused_wherever_they_stand() {
+    let names = [
+        ("os", "system"),
+        ("nt", "system"),
+        ("subprocess", "Popen"),
+        ("builtins", "eval"),
+        ("__builtin__", "getattr"),
+        ("types", "FunctionType"),
+        ("importlib.util", "module_from_spec"),
+        ("runpy", "_run_code"),
+    ];
+    for (module, name) in names {
+        let beside = |pickle: Pickle| {
+            pickle
+                .op(b"\x80\x02}(")
+                .text("weight")
+                .tensor("0", "FloatStorage", &[2])
+                .text("args")
+        };
+        let called = beside(Pickle::default())
+            .global(module, name)
+            .text("true")
+            .op(b"\x85Ru.");
+        let on_stack = beside(Pickle::default()).text(module).text(name).op(b"\x93u.");
+        for pickle in [called, on_stack] {
+            let refusal = refusal(&archive(&pickle.0, &[vec![0; 8]]));
+            let expected = format!("names '{module}.{name}', which no checkpoint needs");
+            assert!(refusal.contains(&expected), "{refusal}");
+        }
+    }
 }
 
 #[test]

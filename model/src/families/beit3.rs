@@ -7,10 +7,10 @@
 
 use crate::config::{
     Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, check_eps, check_ids, check_sizes, value,
+    WeightSpec, check_eps, check_ids, check_sizes, foreign_keys, value,
 };
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// What a checkpoint was fine-tuned for, which decides its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,37 +83,9 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Position tables start at this row: what comes before belongs to padding.
 const POSITION_OFFSET: usize = 2;
 
-/// Keys that say nothing about the numbers of a forward pass: training, and parts that BEiT-3 does not use.
-const IGNORED: [&str; 24] = [
-    "activation_dropout",
-    "attention_dropout",
-    "bert_init",
-    "checkpoint_activations",
-    "checkpoint_img_size",
-    "ddp_rank",
-    "drop_path_rate",
-    "dropout",
-    "encoder_normalize_before",
-    "fsdp",
-    "in_chans",
-    "model_type",
-    "moe_eval_capacity_token_fraction",
-    "moe_expert_count",
-    "moe_gating_use_fp32",
-    "moe_normalize_gate_prob_before_dropping",
-    "moe_second_expert_policy",
-    "moe_top1_expert",
-    "no_output_layer",
-    "share_encoder_input_output_embed",
-    "use_xmoe",
-    "xpos_scale_base",
-    "max_rel_pos",
-    "bos_token_id",
-];
-
-/// The keys that are used, or that would change the numbers if they had another value than BEiT-3's.
+/// The keys that are used, or that would change the numbers if they had another value than BEiT-3's. All others say nothing
+/// about a forward pass: training, and parts that BEiT-3 does not use.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RawBeit3Config {
     encoder_embed_dim: usize,
     encoder_attention_heads: usize,
@@ -175,9 +147,7 @@ fn epsilon() -> f64 {
 
 /// Reads and checks a `config.json` of torchscale with a task.
 pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
-    let mut keys: Map<String, Value> = serde_json::from_slice(json)?;
-    keys.retain(|key, _| !IGNORED.contains(&key.as_str()));
-    let raw: RawBeit3Config = serde_json::from_value(Value::Object(keys))?;
+    let raw: RawBeit3Config = serde_json::from_value(Value::Object(foreign_keys(json)?))?;
     check(&raw)?;
     let mask_token_id = match raw.mask_token_id {
         Some(id) => id,

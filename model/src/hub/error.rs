@@ -27,6 +27,16 @@ pub enum HubError {
         /// Where was looked.
         cache: String,
     },
+    /// The network may not be used, and a file of the checkpoint is in the cache by its name alone.
+    #[error(
+        "'{name}' is in the cache without {file}: what that is a link to is gone or was never fetched, and downloads are switched off; run once without --offline"
+    )]
+    Incomplete {
+        /// The repository.
+        name: String,
+        /// The file, with its folder.
+        file: String,
+    },
     /// The hub does not answer as asked.
     #[error("cannot fetch {what} of '{name}': {reason}")]
     Fetch {

@@ -2,7 +2,9 @@
 
 use super::requests::{Announced, Fault, Requests};
 use super::{Download, HubError, HubName, folder, is_hash};
-use crate::checkpoint::{COMPANIONS, CONFIG_FILE, INDEX_FILE, PTH_FILE, WEIGHTS_FILE, is_plain_file_name};
+use crate::checkpoint::{
+    COMPANIONS, CONFIG_FILE, INDEX_FILE, PTH_FILE, PTH_INDEX_FILE, WEIGHTS_FILE, is_plain_file_name,
+};
 use hf_hub::CacheRepo;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// The most files with weights that are fetched.
 const MAX_FILES: usize = 1024;
+
+/// The files that weights are in, whole or with an index of their parts, the first choice first.
+const WEIGHTS: [(&str, &str); 2] = [(WEIGHTS_FILE, INDEX_FILE), (PTH_FILE, PTH_INDEX_FILE)];
 
 /// One commit of a repository being fetched.
 pub(super) struct Fetching<'a> {
@@ -47,16 +52,15 @@ impl Fetching<'_> {
     /// Chooses the files with weights.
     fn weights(&self, files: &[String], progress: &mut dyn FnMut(Download)) -> Result<Vec<String>, HubError> {
         let has = |file: &str| files.iter().any(|other| other == file);
-        if has(WEIGHTS_FILE) {
-            return Ok(vec![WEIGHTS_FILE.to_owned()]);
-        }
-        if has(INDEX_FILE) {
-            self.file(INDEX_FILE, progress)?;
-            let index = self.cached.pointer_path(&self.commit).join(INDEX_FILE);
-            return shards(&index).map_err(|problem| self.damaged(INDEX_FILE, problem));
-        }
-        if has(PTH_FILE) {
-            return Ok(vec![PTH_FILE.to_owned()]);
+        for (whole, index) in WEIGHTS {
+            if has(whole) {
+                return Ok(vec![whole.to_owned()]);
+            }
+            if has(index) {
+                self.file(index, progress)?;
+                let path = self.cached.pointer_path(&self.commit).join(index);
+                return shards(&path).map_err(|problem| self.damaged(index, problem));
+            }
         }
         let mut pth = files
             .iter()
@@ -114,6 +118,8 @@ impl Fetching<'_> {
             write_mark(&mark).map_err(|source| io_error(&mark, source))?;
         }
         if !pointer.exists() {
+            // It may lead to what is gone, under another name.
+            let _ = fs::remove_file(&pointer);
             link(&blob, &pointer).map_err(|source| io_error(&pointer, source))?;
         }
         Ok(())
@@ -231,16 +237,43 @@ fn check(path: &Path, size: u64, etag: &str) -> io::Result<Option<String>> {
 /// Says whether a folder has all the weights of a checkpoint.
 pub(super) fn has_weights(folder: &Path) -> bool {
     let is_there = |file: &str| folder.join(file).exists();
-    if is_there(WEIGHTS_FILE) {
-        return true;
-    }
-    if is_there(INDEX_FILE) {
-        let files = shards(&folder.join(INDEX_FILE));
-        return files.is_ok_and(|files| files.iter().all(|file| is_there(file)));
+    for (whole, index) in WEIGHTS {
+        if is_there(whole) {
+            return true;
+        }
+        if is_there(index) {
+            let files = shards(&folder.join(index));
+            return files.is_ok_and(|files| files.iter().all(|file| is_there(file)));
+        }
     }
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let is_pth = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".pth");
-    is_there(PTH_FILE) || entries.filter(is_pth).count() == 1
+    entries.filter(is_pth).count() == 1
+}
+
+/// Names a file of a checkpoint that a folder has as a link to nothing, or as the name of a part of its weights alone.
+pub(super) fn lacking(folder: &Path) -> Option<String> {
+    let is_gone = |path: &PathBuf| path.is_symlink() && !path.exists();
+    let weights = WEIGHTS.iter().flat_map(|(whole, index)| [*whole, *index]);
+    let known = [CONFIG_FILE].into_iter().chain(COMPANIONS).chain(weights);
+    let mut known = known.map(|file| folder.join(file));
+    let gone = known.find(is_gone).or_else(|| {
+        let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
+        let is_pth = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "pth");
+        entries
+            .map(|entry| entry.path())
+            .find(|path| is_pth(path) && is_gone(path))
+    });
+    let part = || {
+        let is_there = |file: &&str| folder.join(file).exists();
+        let (_, index) = WEIGHTS
+            .iter()
+            .find(|(_, index)| is_there(index))
+            .filter(|(whole, _)| !is_there(whole))?;
+        let parts = shards(&folder.join(index)).ok()?.into_iter();
+        parts.map(|part| folder.join(part)).find(|part| !part.exists())
+    };
+    gone.or_else(part).map(|path| path.display().to_string())
 }
 
 /// Lists the files that an index names; or says what is wrong with it.

@@ -7,6 +7,7 @@
 //!
 //! Nothing here is called unless a checkpoint is asked for by its name on the hub.
 
+mod environment;
 mod error;
 mod fetching;
 mod requests;
@@ -15,7 +16,8 @@ mod requests_tests;
 
 pub use error::HubError;
 
-use fetching::{Fetching, fault_error, fetch_error, has_weights, io_error, wrong_name};
+use environment::Environment;
+use fetching::{Fetching, fault_error, fetch_error, has_weights, io_error, lacking, wrong_name};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use requests::{Pause, Requests};
 use std::fmt;
@@ -108,27 +110,22 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Uses the hub and the cache that the environment names, as `huggingface_hub` does: `HF_ENDPOINT`, `HF_HUB_CACHE`,
-    /// `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE`.
+    /// Uses the hub and the cache that the environment names, as `huggingface_hub` does: `HF_HUB_CACHE`,
+    /// `HUGGINGFACE_HUB_CACHE`, `HF_HOME` or `XDG_CACHE_HOME` for the cache, with `~` and `$NAME` in them; `HF_TOKEN`,
+    /// `HUGGING_FACE_HUB_TOKEN` or the file `HF_TOKEN_PATH`; `HF_ENDPOINT`; `HF_HUB_OFFLINE` and `TRANSFORMERS_OFFLINE`.
     ///
     /// # Errors
     /// [`HubError::NoHome`] where nothing says where the cache is.
     pub fn from_env() -> Result<Self, HubError> {
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let home = || {
-            let home = set("HF_HOME").map(PathBuf::from);
-            home.or_else(|| Some(std::env::home_dir()?.join(".cache/huggingface")))
+        let environment = Environment {
+            variable: &|name| std::env::var(name).ok(),
+            home: &environment::home,
         };
-        let cache = set("HF_HUB_CACHE").map(PathBuf::from);
-        let cache = cache
-            .or_else(|| Some(home()?.join("hub")))
-            .ok_or(HubError::NoHome)?;
-        let is_true = |value: String| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str());
         Ok(Self {
-            token: set("HF_TOKEN").or_else(|| Cache::new(cache.clone()).token()),
-            cache,
-            endpoint: set("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()),
-            offline: set("HF_HUB_OFFLINE").is_some_and(is_true),
+            token: environment.token(),
+            cache: environment.cache().ok_or(HubError::NoHome)?,
+            endpoint: environment.endpoint().unwrap_or_else(|| ENDPOINT.to_owned()),
+            offline: environment.is_offline(),
             pause: Pause::default(),
         })
     }
@@ -167,11 +164,21 @@ impl Hub {
     /// [`HubError`] where it is not there and cannot be fetched, or arrives damaged. Whole files that came stay, and so
     /// do parts of files, for the next time.
     pub fn fetch(&self, name: &HubName, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
-        let cached = || complete_snapshot(&Cache::new(self.cache.clone()), name);
+        let snapshot = snapshot(&Cache::new(self.cache.clone()), name);
+        let cached = || {
+            let snapshot = snapshot.clone()?;
+            (has_weights(&snapshot) && lacking(&snapshot).is_none()).then_some(snapshot)
+        };
         if self.offline {
-            return cached().ok_or_else(|| HubError::Offline {
-                name: name.to_string(),
-                cache: self.cache.display().to_string(),
+            return cached().ok_or_else(|| match snapshot.as_deref().and_then(lacking) {
+                Some(file) => HubError::Incomplete {
+                    name: name.to_string(),
+                    file,
+                },
+                None => HubError::Offline {
+                    name: name.to_string(),
+                    cache: self.cache.display().to_string(),
+                },
             });
         }
         match self.download(name, progress) {
@@ -211,15 +218,15 @@ impl Hub {
     }
 }
 
-/// Finds the folder of a checkpoint whose weights are all in the cache.
-fn complete_snapshot(cache: &Cache, name: &HubName) -> Option<PathBuf> {
+/// Finds the folder of a checkpoint in the cache, whole or not.
+fn snapshot(cache: &Cache, name: &HubName) -> Option<PathBuf> {
     let repo = cache.repo(name.repo());
     // A revision may be a branch or a commit.
     let branch = folder(&repo).join("refs").join(&name.revision);
     let commit = fs::read_to_string(branch).unwrap_or_else(|_| name.revision.clone());
     let commit = commit.trim();
     let folder = repo.pointer_path(commit);
-    (is_hash(commit) && has_weights(&folder)).then_some(folder)
+    is_hash(commit).then_some(folder)
 }
 
 /// Finds the folder of a repository in the cache, two above any of its snapshots.
