@@ -1,4 +1,4 @@
-//! The real binary on checkpoints as they come from elsewhere. `tests/fixtures/foreign/plain` is a random T5 of one layer in
+//! The real binary on checkpoints as they come from elsewhere. `tests/fixtures/cases/checkpoints/plain` is a random T5 of one layer in
 //! the layout of `transformers`; right is what `transformers` 4.57.6 writes from it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
@@ -23,7 +23,7 @@ const RIGHT: [u64; 6] = [72, 58, 135, 154, 34, 34];
 
 fn fixture(file: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    root.join("tests/fixtures/foreign/plain").join(file)
+    root.join("tests/fixtures/cases/checkpoints/plain").join(file)
 }
 
 /// Puts the model into a folder, with a task that says what it makes of a text.
