@@ -109,3 +109,32 @@ fn checkpoints_from_the_wild_are_answered_as_transformers_answers_them() {
         wrong.join("\n")
     );
 }
+
+#[test]
+fn what_config_json_says_of_generating_and_the_added_tokens_go_with_a_converted_checkpoint() {
+    let cases: Vec<Case> =
+        serde_json::from_slice(&std::fs::read(Path::new(CASES).join("checkpoints/expected.json")).unwrap())
+            .unwrap();
+    for name in ["generation-in-config-alone", "added-beside-spiece"] {
+        let case = cases.iter().find(|case| case.case == name).unwrap();
+        let place = Place::new();
+        for (name, file) in &case.files {
+            let bytes = std::fs::read(Path::new(CASES).join("checkpoints").join(file)).unwrap();
+            place.write(&format!("{}/{name}", case.case), bytes);
+        }
+        let arguments = case.arguments();
+        let original: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let answer = place.run(&original).json();
+        assert_eq!(place.run(&["convert", name, "out"]).code, Some(0));
+        let converted: Vec<&str> = original
+            .iter()
+            .map(|part| if *part == name { "out" } else { part })
+            .collect();
+        let again = place.run(&converted).json();
+        assert_eq!(
+            (&again["text"], &again["usage"]),
+            (&answer["text"], &answer["usage"]),
+            "{name}"
+        );
+    }
+}

@@ -33,8 +33,9 @@ them: a start maps the file and packs nothing. It serves every verb on the CPU, 
 is checked too. It cannot be converted again, nor trained: keep the original.
 
 What lies beside the weights goes with them, if it is called tokenizer.json, tokenizer.model,
-sentencepiece.model, spiece.model, beit3.spm, tokenizer_config.json, labels.txt,
-answer2label.txt or generation_config.json.
+sentencepiece.model, spiece.model, beit3.spm, tokenizer_config.json, added_tokens.json,
+special_tokens_map.json, labels.txt, answer2label.txt or generation_config.json; where there
+is no such file, what config.json says of generating becomes one.
 
 With --json, one line: {out, packed, tensors, files [..], max_error, largest}.";
 

@@ -1,12 +1,14 @@
 //! Writing any checkpoint as a folder with `config.json` and safetensors, and proving that it is the same model.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::{fs, io};
 
 use candle_core::{DType, Device, Tensor};
+use serde_json::{Map, Value};
 
-use super::{COMPANIONS, Checkpoint, LoadError, SaveError, packed, save};
+use super::{COMPANIONS, CONFIG_FILE, Checkpoint, GENERATION_FILE, LoadError, SaveError, packed, save};
 use crate::batch::{EncoderBatch, EncoderSample};
 use crate::config::ModelConfig;
 use crate::decoder::TargetBatch;
@@ -61,6 +63,41 @@ pub struct Conversion {
     /// The largest output, for comparison.
     pub largest: f32,
 }
+
+/// Keys that say how answers are written, and stood in `config.json` before there was a file for them.
+///
+/// Source: `transformers` 4.57, `GenerationConfig.__init__`.
+const GENERATION_KEYS: [&str; 29] = [
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_new_tokens",
+    "min_p",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "remove_invalid_values",
+    "renormalize_logits",
+    "repetition_penalty",
+    "sequence_bias",
+    "suppress_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+];
 
 impl Checkpoint {
     /// Writes the checkpoint into a folder as `config.json`, `model.safetensors` and the files of its tokenizer, with
@@ -149,6 +186,17 @@ impl Checkpoint {
         })
     }
 
+    /// Writes what `config.json` says of generating, which the new one does not, as a file of its own.
+    fn generation_keys(&self) -> Result<Option<Vec<u8>>, ConvertError> {
+        let config: Option<Map<String, Value>> = match self.file(CONFIG_FILE)? {
+            Some(json) => serde_json::from_slice(json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&json)).ok(),
+            None => None,
+        };
+        let mut keys = config.unwrap_or_default();
+        keys.retain(|key, value| !value.is_null() && GENERATION_KEYS.contains(&key.as_str()));
+        Ok((!keys.is_empty()).then(|| Value::Object(keys).to_string().into_bytes()))
+    }
+
     /// Hands the files that go with the weights to `write`, with `notes`, and removes those of another checkpoint that was in
     /// the folder. Returns the names of those that there are.
     fn write_beside(
@@ -159,7 +207,11 @@ impl Checkpoint {
     ) -> Result<Vec<&'static str>, ConvertError> {
         let (mut names, mut contents) = (Vec::new(), Vec::new());
         for name in COMPANIONS {
-            if let Some(bytes) = self.file(name)? {
+            let bytes = match self.file(name)? {
+                None if name == GENERATION_FILE => self.generation_keys()?.map(Cow::Owned),
+                bytes => bytes,
+            };
+            if let Some(bytes) = bytes {
                 names.push(name);
                 contents.push(bytes);
             }

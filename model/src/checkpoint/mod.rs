@@ -70,15 +70,20 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The name of the file that says in which files the weights are, where they are in several.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// The file that says how answers are written where nobody says otherwise.
+pub(crate) const GENERATION_FILE: &str = "generation_config.json";
+
 /// Files that go with the weights, where a checkpoint has them.
-pub(crate) const COMPANIONS: [&str; 9] = [
-    "generation_config.json",
+pub(crate) const COMPANIONS: [&str; 11] = [
+    GENERATION_FILE,
     "tokenizer.json",
     "tokenizer.model",
     "sentencepiece.model",
     "spiece.model",
     "beit3.spm",
     "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
     "labels.txt",
     "answer2label.txt",
 ];

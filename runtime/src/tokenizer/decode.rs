@@ -130,8 +130,10 @@ impl DecodeStream {
         }
         self.has_begun |= !out.is_empty();
         if tokenizer.strips_end() && self.spaces_words && !out.is_empty() {
-            out.insert_str(0, &self.held);
-            self.held = out.split_off(out.trim_end().len());
+            out.insert_str(0, &std::mem::take(&mut self.held));
+            if piece.kind != PieceKind::Word {
+                self.held = out.split_off(out.trim_end().len());
+            }
         }
         out
     }

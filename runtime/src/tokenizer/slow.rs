@@ -334,6 +334,9 @@ impl SlowTokenizer {
             left.filter(|text| !text.is_empty()),
             right.filter(|text| !text.is_empty()),
         );
+        // Whether it is part of a word is told by the texts before they are stripped.
+        let joins_left = left.as_ref().is_some_and(|left| !left.ends_with(' '));
+        let joins_right = right.as_ref().is_some_and(|right| !right.starts_with(' '));
         if token.rstrip
             && let Some(right) = &mut right
         {
@@ -347,12 +350,10 @@ impl SlowTokenizer {
         if !token.single_word || token.special {
             return;
         }
-        if let Some(left) = left.filter(|left| !left.ends_with(' ')) {
-            left.push_str(&token.content);
-        } else if let Some(right) = right.filter(|right| !right.starts_with(' ')) {
-            right.insert_str(0, &token.content);
-        } else {
-            return;
+        match (left, right) {
+            (Some(left), _) if joins_left => left.push_str(&token.content),
+            (_, Some(right)) if joins_right => right.insert_str(0, &token.content),
+            _ => return,
         }
         *this = Segment::Text(String::new());
     }
