@@ -585,6 +585,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn keys_of_training_and_null_say_nothing_and_those_that_would_make_other_numbers_are_refused() {
+        let config = |keys: &[(&str, Value)]| {
+            let mut json = json!({
+                "model_type": "beit3", "task": "encoder", "encoder_embed_dim": 64, "encoder_attention_heads": 1,
+                "encoder_ffn_embed_dim": 32, "encoder_layers": 2, "vocab_size": 30, "img_size": 16, "patch_size": 4
+            });
+            keys.iter().for_each(|(key, value)| json[*key] = value.clone());
+            ModelConfig::from_json(json.to_string().as_bytes())
+        };
+        let others = [
+            ("drop_path_rate", json!(0.1)),
+            ("checkpoint_activations", json!(true)),
+            ("batch_size", json!(64)),
+            ("output_dir", json!("/tmp/out")),
+            ("num_max_bpe_tokens", Value::Null),
+            ("mask_token_id", Value::Null),
+            ("layernorm_eps", Value::Null),
+            ("dtype", json!("float16")),
+        ];
+        assert_eq!(config(&others).unwrap(), config(&[]).unwrap());
+        for (key, value) in [
+            ("deepnorm", json!(true)),
+            ("subln", json!(false)),
+            ("activation_fn", json!("relu")),
+        ] {
+            let error = config(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("'{key}' is ")), "{error}");
+        }
+    }
+
+    #[test]
     fn heads_are_those_of_the_released_sizes_and_of_the_giant() {
         let heads = |width: usize| {
             let shape = |name: &str| match name {
