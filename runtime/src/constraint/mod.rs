@@ -94,9 +94,16 @@ pub enum Constraint {
     ///
     /// Known are `type`, `enum`, `const`, `anyOf`, `oneOf` of unlike types, `properties`, `required`, `items`, `minItems`,
     /// `maxItems`, `minLength`, `maxLength`, `pattern` (alone), `minimum`, `maximum`, `exclusiveMinimum`,
-    /// `exclusiveMaximum`, and `$ref` to a place in the schema that does not lead back to itself. Another keyword that
-    /// would matter is an error. Properties come in the order of the schema, and no others are written, whatever
-    /// `additionalProperties` says. A value of which the schema says nothing is a text, a number, a boolean or null.
+    /// `exclusiveMaximum`, `multipleOf` (a power of ten from 1 to 100000), and `$ref` to a place in the schema that does
+    /// not lead back to itself. Another keyword that would matter is an error. Properties come in the order of the schema,
+    /// and no others are written, whatever `additionalProperties` says. A value of which the schema says nothing is a text,
+    /// a number, a boolean or null.
+    ///
+    /// Bounds may be any numbers, such as those of 64-bit integers. They are clamped inwards to what is written, so that
+    /// an answer always fits the schema as it stands: numbers have at most 15 digits, which survive in 64-bit floating
+    /// point, and up to 5 zeros behind them only where all smaller numbers are out of bounds. Numbers with a point have
+    /// at most 6 digits behind it, unless bounds are narrower than that. A `maxLength` or `maxItems` above 65535 is
+    /// read as 65535.
     JsonSchema(Value),
     /// What a grammar in the dialect of Lark that the crate `llguidance` reads derives from its rule `start`. Where the
     /// tokenizer shows no space at the start, one that the grammar begins with is not shown.

@@ -2,15 +2,17 @@
 //!
 //! Only keywords whose every answer can be completed in time are known; others are refused by name rather than ignored.
 //! What is read may be narrower than the schema: an answer has no white space, names properties in the order of the
-//! schema and no others, and its numbers have at most [`MAX_DIGITS`] digits.
+//! schema and no others, and its numbers have at most [`MAX_DIGITS`] digits and [`MAX_ZEROS`] zeros behind them.
 
-use super::numbers::{Bounds, Decimal, MAX_DIGITS, number};
-use serde_json::{Map, Value};
+use super::numbers::{Bounds, Decimal, MAX_DIGITS, MAX_ZEROS, multiple, number};
+use serde_json::{Map, Number, Value};
 
 /// The deepest nesting of schemas.
 const MAX_DEPTH: usize = 32;
 /// The most schemas that a schema may have inside, references followed.
 const MAX_NODES: usize = 1024;
+/// The most that minimum lengths and counts may be; larger maximum ones are read as this.
+const MAX_COUNT: u32 = u16::MAX as u32;
 /// The most properties of one object.
 const MAX_PROPERTIES: usize = 256;
 /// The most bytes of a value that is written literally.
@@ -68,7 +70,13 @@ const KEYWORDS: [(&str, &[&str]); 5] = [
     ("array", &["items", "minItems", "maxItems"]),
     ("object", &["properties", "required", "additionalProperties"]),
 ];
-const NUMBER: &[&str] = &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+const NUMBER: &[&str] = &[
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+];
 
 /// A character of a text in JSON, as it may be written: escaped where it must be.
 pub(super) const CHARACTER: &str = r#"(?:[^"\\\x00-\x1f\x7f]|\\["\\nrt])"#;
@@ -374,7 +382,7 @@ fn string(schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> 
 }
 
 fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<Schema, String> {
-    let bound = |keyword: &str| {
+    let read = |keyword: &str| {
         let Some(value) = schema.get(keyword) else {
             return Ok(None);
         };
@@ -383,23 +391,41 @@ fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<
             .and_then(|number| Decimal::parse(&number.to_string()));
         match decimal {
             Some(decimal) => Ok(Some(decimal)),
-            None => place.at(keyword).wrong(format_args!(
-                "expected a number of at most {MAX_DIGITS} digits, 6 of them behind the point, found {}",
-                short(value)
-            )),
+            None => place
+                .at(keyword)
+                .wrong(format_args!("expected a number, found {}", short(value))),
         }
     };
     let bounds = Bounds {
-        minimum: bound("minimum")?,
-        maximum: bound("maximum")?,
-        exclusive_minimum: bound("exclusiveMinimum")?,
-        exclusive_maximum: bound("exclusiveMaximum")?,
+        minimum: read("minimum")?,
+        maximum: read("maximum")?,
+        exclusive_minimum: read("exclusiveMinimum")?,
+        exclusive_maximum: read("exclusiveMaximum")?,
     };
-    match number(&bounds, integer) {
+    let zeros = match read("multipleOf")?.map(Decimal::as_zeros) {
+        Some(None) => {
+            return place.at("multipleOf").wrong(format_args!(
+                "expected 1, 10, 100, 1000, 10000 or 100000, found {}",
+                short(schema.get("multipleOf").unwrap_or(&Value::Null))
+            ));
+        }
+        Some(zeros) => zeros,
+        None => integer.then_some(0),
+    };
+    let regex = match zeros {
+        Some(zeros) => multiple(&bounds, zeros),
+        None => number(&bounds),
+    };
+    match regex {
         Some(regex) => Ok(Schema::Regex(regex)),
         None => place.wrong(format_args!(
-            "no {} of at most {MAX_DIGITS} digits lies between these bounds",
-            if integer { "whole number" } else { "number" }
+            "no {} that can be written lies between these bounds: of at most {MAX_DIGITS} digits, and {MAX_ZEROS} zeros \
+             behind them",
+            match zeros {
+                None => "number".to_owned(),
+                Some(0) => "whole number".to_owned(),
+                Some(zeros) => format!("multiple of {}", 10_u32.pow(zeros.unsigned_abs())),
+            }
         )),
     }
 }
@@ -470,21 +496,31 @@ fn counts(
     most: &str,
     place: &Place,
 ) -> Result<(u32, Option<u32>), String> {
-    let count = |keyword: &str| match schema.get(keyword) {
+    let count = |keyword: &str, limit: u64, expected: &str| match schema.get(keyword) {
         None => Ok(None),
-        Some(value) => match value.as_u64().and_then(|count| u16::try_from(count).ok()) {
-            Some(count) => Ok(Some(u32::from(count))),
+        Some(value) => match value.as_number().and_then(whole).filter(|count| *count <= limit) {
+            Some(count) => Ok(Some(
+                u32::try_from(count).map_or(MAX_COUNT, |count| count.min(MAX_COUNT)),
+            )),
             None => place.at(keyword).wrong(format_args!(
-                "expected a whole number up to 65535, found {}",
+                "expected a whole number {expected}, found {}",
                 short(value)
             )),
         },
     };
-    let (fewest, largest) = (count(least)?.unwrap_or(0), count(most)?);
+    let fewest = count(least, u64::from(MAX_COUNT), "up to 65535")?.unwrap_or(0);
+    let largest = count(most, u64::MAX, "of 0 or more")?;
     if largest.is_some_and(|largest| largest < fewest) {
         return place.wrong(format_args!("{least} is larger than {most}"));
     }
     Ok((fewest, largest))
+}
+
+/// Reads a number that is not negative and whole, as `3` and `3.0` are; saturates.
+fn whole(number: &Number) -> Option<u64> {
+    let decimal = Decimal::parse(&number.to_string())?;
+    let (floor, ceil) = (decimal.floor(0), decimal.ceil(0));
+    (floor == ceil && floor >= 0).then(|| u64::try_from(floor).unwrap_or(u64::MAX))
 }
 
 /// Refuses keywords that are not known here.
