@@ -3,13 +3,17 @@
 //! Only keywords whose every answer can be completed in time are known; others are refused by name rather than ignored.
 //! What is read may be narrower than the schema: an answer has no white space, names properties in the order of the
 //! schema and no others, and its numbers have at most [`MAX_DIGITS`] digits and [`MAX_ZEROS`] zeros behind them.
+//!
+//! What a `$ref` points to is read once, as a definition of its own, however often it is referred to.
 
 use super::numbers::{Bounds, Decimal, MAX_DIGITS, MAX_ZEROS, multiple, number};
+use super::references;
 use serde_json::{Map, Number, Value};
+use std::collections::BTreeSet;
 
-/// The deepest nesting of schemas.
+/// The deepest nesting of schemas, from the definition that they are in.
 const MAX_DEPTH: usize = 32;
-/// The most schemas that a schema may have inside, references followed.
+/// The most schemas that a schema and all that it refers to may have inside.
 const MAX_NODES: usize = 1024;
 /// The most that minimum lengths and counts may be; larger maximum ones are read as this.
 const MAX_COUNT: u32 = u16::MAX as u32;
@@ -32,6 +36,24 @@ pub(super) enum Schema {
         most: Option<u32>,
     },
     AnyOf(Vec<Schema>),
+    /// What a definition allows.
+    Reference(Reference),
+}
+
+/// A reference to a definition.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Reference {
+    pub(super) definition: usize,
+    /// Where it stands.
+    pub(super) path: String,
+}
+
+/// A schema that others refer to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Definition {
+    /// Where it stands.
+    pub(super) path: String,
+    pub(super) schema: Schema,
 }
 
 /// One property of an object.
@@ -82,31 +104,56 @@ const NUMBER: &[&str] = &[
 pub(super) const CHARACTER: &str = r#"(?:[^"\\\x00-\x1f\x7f]|\\["\\nrt])"#;
 
 impl Schema {
-    /// Reads a schema.
-    ///
-    /// # Errors
-    /// A message that names the place in the schema, what was found there, and what is known.
-    pub(super) fn parse(schema: &Value) -> Result<Self, String> {
-        let mut reader = Reader {
-            root: schema,
-            nodes: 0,
-        };
-        reader.read(schema, &Place::root())
-    }
-
     fn literal(value: &Value) -> Self {
         Self::Literals(vec![value.to_string()])
     }
 
+    fn boolean() -> Self {
+        Self::Literals(vec!["true".to_owned(), "false".to_owned()])
+    }
+
     /// Text, a number, true, false or null: what stands for a value of which a schema says nothing.
     fn scalar() -> Result<Self, String> {
-        let options = ["string", "number", "boolean", "null"];
-        let schemas: Result<Vec<Self>, String> = options
-            .iter()
-            .map(|name| of_type(name, &Map::new(), &Place::root(), &mut Reader::empty()))
-            .collect();
-        Ok(Self::AnyOf(schemas?))
+        let (nothing, root) = (Map::new(), Place::root());
+        Ok(Self::AnyOf(vec![
+            string(&nothing, &root)?,
+            numeric(&nothing, false, &root)?,
+            Self::boolean(),
+            Self::literal(&Value::Null),
+        ]))
     }
+}
+
+/// Reads a schema and what it refers to; the first definition is the schema itself. No definition refers to itself
+/// except from within an object or array, and each has finite answers.
+///
+/// # Errors
+/// A message that names the place in the schema, what was found there, and what is known.
+pub(super) fn parse(schema: &Value) -> Result<Vec<Definition>, String> {
+    let mut reader = Reader {
+        root: schema,
+        nodes: 0,
+        pointers: vec![String::new()],
+        exclusive: Vec::new(),
+    };
+    let mut definitions: Vec<Definition> = Vec::new();
+    while let Some(pointer) = reader.pointers.get(definitions.len()).cloned() {
+        let target = schema.pointer(&pointer).unwrap_or(&Value::Null);
+        let place = Place {
+            path: format!("#{pointer}"),
+            depth: 0,
+        };
+        definitions.push(Definition {
+            schema: reader.read(target, &place)?,
+            path: place.path,
+        });
+    }
+    for (place, options) in &reader.exclusive {
+        if !are_disjoint(options, &definitions) {
+            return place.wrong("an answer could fit two of these; write anyOf, or give each another type");
+        }
+    }
+    references::resolve(definitions)
 }
 
 /// Where in a schema something stands.
@@ -139,27 +186,20 @@ impl Place {
 struct Reader<'a> {
     root: &'a Value,
     nodes: usize,
-}
-
-impl Reader<'static> {
-    fn empty() -> Self {
-        Self {
-            root: &Value::Null,
-            nodes: 0,
-        }
-    }
+    /// Where the definitions stand, by their numbers.
+    pointers: Vec<String>,
+    /// Of what at most one option may fit, and where.
+    exclusive: Vec<(Place, Vec<Beginning>)>,
 }
 
 impl Reader<'_> {
     fn read(&mut self, schema: &Value, place: &Place) -> Result<Schema, String> {
         self.nodes += 1;
         if place.depth > MAX_DEPTH {
-            return place.wrong(format_args!(
-                "nested deeper than {MAX_DEPTH}; a schema that refers to itself has answers without end"
-            ));
+            return place.wrong(format_args!("nested deeper than {MAX_DEPTH}"));
         }
         if self.nodes > MAX_NODES {
-            return place.wrong(format_args!("more than {MAX_NODES} schemas, references followed"));
+            return place.wrong(format_args!("more than {MAX_NODES} schemas"));
         }
         let schema = match schema {
             Value::Bool(true) => return Schema::scalar(),
@@ -202,21 +242,22 @@ impl Reader<'_> {
     ) -> Result<Schema, String> {
         check_keywords(schema, &["$ref"], place)?;
         let pointer = reference.as_str().and_then(|text| text.strip_prefix('#'));
-        let root = self.root;
-        let target = pointer.and_then(|pointer| Some((pointer, root.pointer(pointer)?)));
-        match target {
-            Some((pointer, target)) => {
-                let there = Place {
-                    path: format!("#{pointer}"),
-                    depth: place.depth + 1,
-                };
-                self.read(target, &there)
-            }
-            None => place.at("$ref").wrong(format_args!(
+        let place = place.at("$ref");
+        let Some(pointer) = pointer.filter(|pointer| self.root.pointer(pointer).is_some()) else {
+            return place.wrong(format_args!(
                 "expected a place in this schema such as \"#/$defs/name\", found {}",
                 short(reference)
-            )),
-        }
+            ));
+        };
+        let known = self.pointers.iter().position(|known| known == pointer);
+        let definition = known.unwrap_or_else(|| {
+            self.pointers.push(pointer.to_owned());
+            self.pointers.len() - 1
+        });
+        Ok(Schema::Reference(Reference {
+            definition,
+            path: place.path,
+        }))
     }
 
     fn options(&mut self, options: &Value, exclusive: bool, place: &Place) -> Result<Schema, String> {
@@ -225,8 +266,9 @@ impl Reader<'_> {
         };
         let read = |(index, option): (usize, &Value)| self.read(option, &place.at(&index.to_string()));
         let schemas: Vec<Schema> = options.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        if exclusive && !are_disjoint(&schemas) {
-            return place.wrong("an answer could fit two of these; write anyOf, or give each another type");
+        if exclusive {
+            let beginnings = schemas.iter().map(Beginning::of).collect();
+            self.exclusive.push((place.clone(), beginnings));
         }
         Ok(Schema::AnyOf(schemas))
     }
@@ -348,7 +390,7 @@ fn of_type(
 ) -> Result<Schema, String> {
     match name {
         "null" => Ok(Schema::literal(&Value::Null)),
-        "boolean" => Ok(Schema::Literals(vec!["true".to_owned(), "false".to_owned()])),
+        "boolean" => Ok(Schema::boolean()),
         "string" => string(schema, place),
         "integer" | "number" => numeric(schema, name == "integer", place),
         "array" => reader.array(schema, place),
@@ -541,33 +583,73 @@ fn check_keywords(schema: &Map<String, Value>, known: &[&str], place: &Place) ->
     place.wrong(format_args!("the keyword '{unknown}' is not supported{beside}"))
 }
 
-/// Tells whether no answer fits two of the schemas, as far as their first characters tell.
-fn are_disjoint(schemas: &[Schema]) -> bool {
-    let mut seen: Vec<char> = Vec::new();
-    for schema in schemas {
-        let own = first_characters(schema);
-        if own.iter().any(|first| seen.contains(first)) {
-            return false;
-        }
-        seen.extend(own);
-    }
-    true
+/// With what the answers of a schema may begin.
+#[derive(Debug, Default)]
+struct Beginning {
+    /// A number begins with `0`.
+    characters: BTreeSet<char>,
+    /// They may also begin as those of these definitions do.
+    definitions: BTreeSet<usize>,
 }
 
-/// Lists with what an answer may begin; a number begins with `0`.
-fn first_characters(schema: &Schema) -> Vec<char> {
-    let literal = |text: &String| match text.chars().next() {
-        Some('-' | '0'..='9') => '0',
-        first => first.unwrap_or_default(),
-    };
-    match schema {
-        Schema::Literals(texts) => texts.iter().map(literal).collect(),
-        Schema::Regex(regex) if regex.starts_with('"') => vec!['"'],
-        Schema::Regex(_) => vec!['0'],
-        Schema::Object(_) => vec!['{'],
-        Schema::Array { .. } => vec!['['],
-        Schema::AnyOf(options) => options.iter().flat_map(first_characters).collect(),
+impl Beginning {
+    fn of(schema: &Schema) -> Self {
+        let mut beginning = Self::default();
+        beginning.add(schema);
+        beginning
     }
+
+    fn add(&mut self, schema: &Schema) {
+        let literal = |text: &String| match text.chars().next() {
+            Some('-' | '0'..='9') => '0',
+            first => first.unwrap_or_default(),
+        };
+        match schema {
+            Schema::Literals(texts) => self.characters.extend(texts.iter().map(literal)),
+            Schema::Regex(regex) => {
+                self.characters
+                    .insert(if regex.starts_with('"') { '"' } else { '0' });
+            }
+            Schema::Object(_) => {
+                self.characters.insert('{');
+            }
+            Schema::Array { .. } => {
+                self.characters.insert('[');
+            }
+            Schema::AnyOf(options) => options.iter().for_each(|option| self.add(option)),
+            Schema::Reference(reference) => {
+                self.definitions.insert(reference.definition);
+            }
+        }
+    }
+
+    /// Lists the characters, those of definitions included.
+    fn characters(&self, definitions: &[Definition]) -> BTreeSet<char> {
+        let mut found = self.characters.clone();
+        let mut seen = BTreeSet::new();
+        let mut unseen: Vec<usize> = self.definitions.iter().copied().collect();
+        while let Some(place) = unseen.pop() {
+            if let Some(definition) = definitions.get(place)
+                && seen.insert(place)
+            {
+                let beginning = Self::of(&definition.schema);
+                found.extend(beginning.characters);
+                unseen.extend(beginning.definitions);
+            }
+        }
+        found
+    }
+}
+
+/// Tells whether no answer fits two of the options, as far as their first characters tell.
+fn are_disjoint(options: &[Beginning], definitions: &[Definition]) -> bool {
+    let mut seen = BTreeSet::new();
+    options.iter().all(|option| {
+        let own = option.characters(definitions);
+        let is_new = seen.is_disjoint(&own);
+        seen.extend(own);
+        is_new
+    })
 }
 
 fn short(value: &Value) -> String {

@@ -1,5 +1,7 @@
 //! Constraints on answers that are drawn from logits without a model, with vocabularies of every kind.
 
+mod recursion;
+
 use super::*;
 use crate::sampling::Sampler;
 use crate::tokenizer::{TokenId, sentencepiece_to_json};
