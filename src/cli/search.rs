@@ -23,6 +23,7 @@ use super::failure::{Failure, Outcome};
 use super::interrupt::until_interrupted;
 use super::output::{note, print_json, print_line};
 use super::pictures;
+use super::usage::whole_number;
 
 /// The extensions of the pictures that are indexed.
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "gif", "bmp"];
@@ -107,7 +108,7 @@ struct QueryArgs {
     source: SourceArgs,
 
     /// Print this many pictures
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = whole_number::<usize>)]
     top: usize,
 
     /// Print one line of JSON
