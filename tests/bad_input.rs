@@ -179,6 +179,11 @@ fn a_broken_task_file_is_told_with_its_line() {
         "unknown_filter",
         run_task_file(greeting("Hello {{ name | uper }}"))
     );
+    let utf16: Vec<u8> = greeting("Hello")
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    assert_snapshot!("task_in_utf16", run_task_file(utf16));
     assert_snapshot!(
         "not_utf8",
         run_task_file(b"---\ndescription: Gr\xfc\xdft.\n---\nHello")
@@ -270,6 +275,87 @@ fn with_json_an_error_is_one_line_on_standard_output_too() {
 }
 
 #[test]
+fn with_json_a_command_line_that_cannot_be_read_is_one_line_too() {
+    let place = Place::new();
+    let told = [
+        &["run", "caption", "--json", "--bogus"][..],
+        &["run", "caption", "--json", "--set", "x"],
+        &["embed"],
+        &["embed", "--text", "a", "--image", "b"],
+        &["run", "caption", "--beams", "zero", "--json"],
+        &["run", "caption", "--json", "--regex", "a", "--choice", "b"],
+        &["run", "--json"],
+        &["--json", "run", "caption"],
+        &["search", "--json"],
+        &["search", "query", "--json"],
+        &["fly", "--json"],
+        &["bench", "decode", "--batch", "x", "--json"],
+        &["run", "caption", "--json", "--seed"],
+    ]
+    .map(|args| {
+        let ended = place.run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.told());
+        let json = ended.json();
+        assert_eq!(json["error"]["kind"], "input");
+        assert_eq!(json["error"]["exit_code"], 2);
+        assert!(
+            ended.stderr.starts_with("error: ") || ended.stderr.contains("Usage:"),
+            "{}",
+            ended.stderr
+        );
+        format!(
+            "{}: {}\n",
+            args.join(" "),
+            json["error"]["message"].as_str().unwrap()
+        )
+    });
+    assert_snapshot!("usage_as_json", told.concat());
+}
+
+#[test]
+fn json_that_is_a_value_or_a_plain_argument_asks_for_nothing() {
+    let place = Place::new();
+    for args in [
+        &["run", "caption", "--set", "--json"][..],
+        &["run", "caption", "--", "--json"],
+        &["run", "caption", "--bogus"],
+    ] {
+        let ended = place.run(args);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}");
+    }
+    for args in [
+        &["run", "--json", "--help"][..],
+        &["embed", "--help"],
+        &["--version"],
+    ] {
+        let ended = place.run(args);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(ended.stdout.starts_with("multiway") || ended.stdout.contains("Usage:"));
+    }
+}
+
+#[test]
+fn a_number_that_cannot_be_is_told_with_what_was_expected() {
+    let place = Place::new();
+    let told = [
+        ["--seed", "-1"],
+        ["--seed", "18446744073709551616"],
+        ["--seed", "one"],
+        ["--threads", "-1"],
+        ["--beams", "-2"],
+        ["--min-new-tokens", "-1"],
+        ["--temperature", "-1"],
+    ]
+    .map(|option| {
+        refusal(
+            &place,
+            &[&["run", "infill", "--set", "text=a ___"], &option[..]].concat(),
+        )
+    });
+    assert_snapshot!("numbers", told.concat());
+}
+
+#[test]
 fn an_index_that_is_none_is_refused_and_never_overwritten() {
     let place = Place::new();
     place.picture("cat.png");
@@ -341,6 +427,28 @@ fn a_form_that_cannot_be_used_is_told() {
     assert_snapshot!(
         "schema_no_json",
         run("caption", &["--json-schema", "broken.json"])
+    );
+    let utf16: Vec<u8> = "\u{feff}{\"type\": \"null\"}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    place.write("utf16.json", utf16);
+    assert_snapshot!(
+        "schema_in_utf16",
+        run("caption", &["--json-schema", "utf16.json"])
+    );
+    place.write("latin1.json", b"{\"enum\": [\"Gr\xfc\xdfe\"]}");
+    assert_snapshot!(
+        "schema_not_utf8",
+        run("caption", &["--json-schema", "latin1.json"])
+    );
+    place.write(
+        "endless.json",
+        r##"{"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}"##,
+    );
+    assert_snapshot!(
+        "schema_endless",
+        run("caption", &["--json-schema", "endless.json"])
     );
     assert_snapshot!(
         "schema_missing",

@@ -574,6 +574,46 @@ fn an_answer_has_the_form_that_was_asked_for() {
     );
 }
 
+/// Schemas as other tools write them, each with how many tokens an answer may have.
+const SCHEMAS: [(&str, &str); 6] = [
+    ("safe-integers", "24"),
+    ("int64", "60"),
+    ("floats", "60"),
+    ("linked-list", "60"),
+    ("tree", "60"),
+    ("with-byte-order-mark", "24"),
+];
+
+#[test]
+fn schemas_of_other_tools_are_taken_and_answers_fit_them() {
+    let place = Place::new();
+    place.picture("cat.png");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/schemas");
+    for (name, most) in SCHEMAS {
+        let file = format!("{folder}/{name}.json");
+        let bytes = std::fs::read(&file).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let schema: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
+        for seed in ["1", "2", "3"] {
+            let args = [
+                "run",
+                "caption",
+                "--image",
+                "cat.png",
+                "--json",
+                "--temperature",
+                "1.5",
+            ];
+            let form = ["--json-schema", &file, "--max-new-tokens", most, "--seed", seed];
+            let ended = place.run(&[&args[..], &form].concat());
+            assert_eq!(ended.code, Some(0), "{name}: {}", ended.told());
+            let json = ended.json();
+            assert!(jsonschema::is_valid(&schema, &json["value"]), "{name}: {json}");
+            assert_eq!(json["finish_reason"], "stop");
+        }
+    }
+}
+
 #[test]
 fn a_task_that_answers_with_json_prints_it_on_one_line() {
     let place = Place::new();

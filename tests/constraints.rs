@@ -40,7 +40,7 @@ impl Schemas {
     }
 
     fn value(&mut self, depth: u32) -> Value {
-        match self.below(if depth < 3 { 12 } else { 8 }) {
+        match self.below(if depth < 3 { 13 } else { 8 }) {
             0 => json!({"type": "boolean"}),
             1 => self.string(),
             2 => {
@@ -61,6 +61,7 @@ impl Schemas {
                 json!({"type": "array", "items": self.value(depth + 1), "minItems": least, "maxItems": most})
             }
             10 => json!({"anyOf": [self.value(depth + 1), self.value(depth + 1)]}),
+            11 => json!({"anyOf": [{"$ref": "#"}, {"type": "null"}]}),
             _ => self.object(depth),
         }
     }
@@ -77,8 +78,10 @@ impl Schemas {
     }
 
     fn number(&mut self) -> Value {
-        match self.below(4) {
+        match self.below(6) {
             0 => json!({"type": "number"}),
+            4 => json!({"type": "integer", "minimum": i64::MIN, "maximum": u64::MAX}),
+            5 => json!({"type": "number", "minimum": -1e308, "exclusiveMaximum": 0.1 + 0.2}),
             1 => json!({"type": "number", "minimum": 0, "maximum": 1}),
             2 => json!({"type": "number", "exclusiveMinimum": -1.5, "maximum": 20.25}),
             _ => json!({"type": "number", "exclusiveMinimum": 0}),

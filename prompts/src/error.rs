@@ -38,6 +38,12 @@ pub enum PromptError {
         /// The offending byte.
         byte: u8,
     },
+    /// The file is in UTF-16.
+    #[error("{origin}: it is in UTF-16, expected UTF-8; save the file as UTF-8")]
+    Utf16 {
+        /// The file.
+        origin: String,
+    },
     /// The file does not start with `---`.
     #[error(
         "{origin}:1: expected a line `---` that opens the front matter, found {}; a task file looks like this:\n\n{EXAMPLE_FILE}",

@@ -80,6 +80,7 @@
 //! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
 //! | `error`, `suggest` | [`PromptError`], [`InputError`], "did you mean" |
 
+mod encoding;
 mod error;
 mod front_matter;
 mod infill;
@@ -95,6 +96,7 @@ mod suggest;
 mod task_file;
 mod template;
 
+pub use encoding::text_of_file;
 pub use error::{InputError, PromptError};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{InputKind, InputSpec, InputValue, Inputs};

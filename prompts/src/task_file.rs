@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
+use crate::encoding::text_of_file;
 use crate::error::{InputError, PromptError};
 use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
@@ -78,9 +79,7 @@ impl TaskFile {
             bytes.len(),
             MAX_FRONT_MATTER_BYTES + MAX_BODY_BYTES,
         )?;
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| not_utf8(origin, bytes, error.valid_up_to()))?;
-        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+        let text = text_of_file(origin, bytes)?;
         let text = if text.contains('\r') {
             Cow::Owned(text.replace("\r\n", "\n"))
         } else {
@@ -414,15 +413,6 @@ fn check_size(origin: &str, part: &'static str, bytes: usize, limit: usize) -> R
         bytes,
         limit,
     })
-}
-
-fn not_utf8(origin: &str, bytes: &[u8], offset: usize) -> PromptError {
-    PromptError::NotUtf8 {
-        origin: origin.to_owned(),
-        line: 1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count(),
-        offset,
-        byte: bytes.get(offset).copied().unwrap_or_default(),
-    }
 }
 
 /// Reads the name from a path: `tasks/caption.task` and `builtin:caption.task` are called `caption`.

@@ -21,12 +21,16 @@ fn constraints() -> Vec<Constraint> {
             )
         })
         .collect();
+    // Every answer can be read in as many ways as it has brackets.
+    let arrays = (0..20).map(|n| json!({"type": "array", "items": {"$ref": "#"}, "minItems": n}));
     let words = (0..500).map(|n| format!("thing {n}"));
     vec![
         Constraint::Regex("[a-z]+( [a-z]+){0,12}\\.".to_owned()),
         Constraint::Regex("(cat|dog)s?".to_owned()),
         Constraint::JsonSchema(json!({"type": "object", "properties": properties})),
         Constraint::JsonSchema(json!({"type": "array", "items": {"type": "integer"}})),
+        Constraint::JsonSchema(json!({"type": "array", "items": {"$ref": "#"}})),
+        Constraint::JsonSchema(json!({"anyOf": arrays.collect::<Vec<_>>()})),
         Constraint::Choices(words.collect()),
         Constraint::Lark("start: (\"a\" | \"b\" start \"c\")+".to_owned()),
     ]

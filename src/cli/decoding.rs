@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::failure::{Failure, Outcome};
 use super::output::{note, print_line};
+use super::usage::whole_number;
 
 /// Holds how to decode; what is not given is as the task file says, or else the checkpoint.
 #[derive(Debug, Args)]
@@ -21,7 +22,7 @@ pub(crate) struct DecodingArgs {
     max_new_tokens: Option<usize>,
 
     /// The fewest tokens that the answer may have [default: what the task file says]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     min_new_tokens: Option<usize>,
 
     /// The sampling temperature; 0 takes the most likely token [default: what the task file says]

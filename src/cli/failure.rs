@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use multiway::TaskError;
 use serde_json::json;
 
+use super::usage::WrongUsage;
+
 /// Exit code where something failed while running.
 pub(crate) const EXIT_RUNTIME: u8 = 1;
 /// Exit code where the command line or an input is wrong.
@@ -108,15 +110,29 @@ pub(crate) fn report(outcome: Outcome, json: bool) -> ExitCode {
         return ExitCode::from(failure.exit_code());
     }
     if json {
-        let error =
-            json!({"kind": failure.kind(), "message": failure.message(), "exit_code": failure.exit_code()});
-        // Standard error still tells; a closed standard output cannot.
-        let _ = writeln!(io::stdout(), "{}", json!({ "error": error }));
+        print_json_error(failure.kind(), &failure.message(), failure.exit_code());
     }
     if !matches!(failure, Failure::Interrupted) {
         let _ = writeln!(io::stderr(), "error: {}", failure.message());
     }
     ExitCode::from(failure.exit_code())
+}
+
+/// Reports why a command line cannot be read, or shows the help or version that it asks for, and gives the exit code.
+pub(crate) fn report_usage(wrong: &WrongUsage) -> ExitCode {
+    let is_error = wrong.error.use_stderr();
+    if is_error && wrong.json {
+        print_json_error("input", &wrong.message(), EXIT_INPUT);
+    }
+    // A closed pipe under `--help` is all that can fail here, and nobody is left to tell.
+    let _ = wrong.error.print();
+    ExitCode::from(if is_error { EXIT_INPUT } else { 0 })
+}
+
+fn print_json_error(kind: &str, message: &str, exit_code: u8) {
+    let error = json!({"kind": kind, "message": message, "exit_code": exit_code});
+    // Standard error still tells; a closed standard output cannot.
+    let _ = writeln!(io::stdout(), "{}", json!({ "error": error }));
 }
 
 #[cfg(test)]

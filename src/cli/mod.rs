@@ -20,6 +20,7 @@ mod search;
 mod tasks;
 mod tokenize;
 mod train;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::context::Context;
 use self::failure::Outcome;
+use self::usage::whole_number;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -46,7 +48,7 @@ Exit codes:
 
 Results go to standard output, errors to standard error as `error: ...`.
 With --json, standard output holds exactly one line: the result (of `bench`, a line for
-each), or {\"error\": {\"kind\", \"message\", \"exit_code\"}}.
+each), or {\"error\": {\"kind\", \"message\", \"exit_code\"}}, also where the command line is wrong.
 A reader that closes the pipe early (`multiway ... | head -1`) is no error.";
 
 /// Runs image-and-text tasks with one small model: captions, questions, classes, search.
@@ -86,7 +88,7 @@ struct GlobalArgs {
     threads: Option<u16>,
 
     /// Seed of the sampling; the same seed gives the same text
-    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options", value_parser = whole_number::<u64>)]
     seed: Option<u64>,
 
     /// Print results and errors only: no progress bars, no notes
@@ -154,17 +156,9 @@ impl Verb {
 
 /// Parses the command line, runs the verb, reports an error, and gives the exit code.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match usage::parse::<Cli>(std::env::args_os().collect()) {
         Ok(cli) => cli,
-        Err(error) => {
-            // A closed pipe under `--help` is all that can fail here, and nobody is left to tell.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                failure::EXIT_INPUT
-            } else {
-                0
-            });
-        }
+        Err(wrong) => return failure::report_usage(&wrong),
     };
     let json = cli.verb.json();
     let outcome = Context::new(cli.global).and_then(|context| cli.verb.run(&context));

@@ -1,7 +1,7 @@
 //! `multiway run`: one task, on pictures and text, streamed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -11,6 +11,7 @@ use multiway::{
     Answer, Checkpoint, Choice, Constraint, FinishReason, InputValue, PatchAnswer, Task, TaskEvent,
     TaskInputs, TaskLibrary, TaskOutcome, TaskRun, Usage, WrittenToken,
 };
+use multiway_prompts::text_of_file;
 use serde::Serialize;
 
 use super::context::{Context, processor};
@@ -53,7 +54,9 @@ profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token, firs
 with --profile, whose parts add up to the total.
 
 --regex, --json-schema and --choice allow only text of that form, and the answer is always complete:
-a form whose shortest text needs more than --max-new-tokens is refused.";
+a form whose shortest text needs more than --max-new-tokens is refused. Numbers of a schema's answer have at
+most 15 digits, and bounds of more are clamped to that; a schema may refer to itself, and its answers nest at
+most 100 arrays and objects. The file is UTF-8.";
 
 /// Names a task and what it works on.
 #[derive(Debug, Args)]
@@ -192,12 +195,17 @@ pub(crate) fn set_values(task: &Task, values: &[(String, String)], inputs: &mut 
 fn constraint(args: &RunArgs) -> Outcome<Option<Constraint>> {
     if let Some(path) = &args.json_schema {
         let named = |error: anyhow::Error| error.context(format!("--json-schema '{}'", path.display()));
-        let bytes = fs::read(path).map_err(|error| Failure::Input(named(error.into())))?;
-        let schema = serde_json::from_slice(&bytes).map_err(|error| Failure::Input(named(error.into())))?;
+        let schema = read_json(path).map_err(|error| Failure::Input(named(error)))?;
         return Ok(Some(Constraint::JsonSchema(schema)));
     }
     let choices = (!args.choices.is_empty()).then(|| Constraint::Choices(args.choices.clone()));
     Ok(args.regex.clone().map(Constraint::Regex).or(choices))
+}
+
+fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
+    let bytes = fs::read(path)?;
+    let text = text_of_file(&path.display().to_string(), &bytes)?;
+    Ok(serde_json::from_str(text)?)
 }
 
 /// A line of text on standard output that may not be ended yet.

@@ -23,6 +23,7 @@ use super::failure::{Failure, Outcome};
 use super::interrupt::until_interrupted;
 use super::output::{note, print_json, print_line};
 use super::pictures;
+use super::usage::whole_number;
 
 /// The extensions of the pictures that are indexed: of each format that is read, all that are in use.
 const EXTENSIONS: [&str; 15] = [
@@ -112,7 +113,7 @@ struct QueryArgs {
     source: SourceArgs,
 
     /// Print this many pictures
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = whole_number::<usize>)]
     top: usize,
 
     /// Print one line of JSON

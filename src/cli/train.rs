@@ -19,6 +19,7 @@ use super::context::Context;
 use super::engine::{cache_type, weight_type};
 use super::failure::{Failure, Outcome};
 use super::output::{print_json, print_line};
+use super::usage::whole_number;
 
 const AFTER_HELP: &str = "\
 Examples: the embedded model is made by these, in this order:
@@ -141,11 +142,11 @@ struct RunArgs {
     start: PathBuf,
 
     /// Steps of the whole run [default: 2000 to pretrain, 5000 to finetune]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u64>)]
     steps: Option<u64>,
 
     /// Examples a step
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole_number::<usize>)]
     batch: usize,
 
     /// The highest learning rate [default: 0.0012 to pretrain, 0.001 to finetune]
@@ -161,11 +162,11 @@ struct RunArgs {
     muon: bool,
 
     /// Steps between two saved states
-    #[arg(long, value_name = "N", default_value_t = 250)]
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = whole_number::<u64>)]
     save_every: u64,
 
     /// Worker threads; the numbers depend on their count
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = whole_number::<usize>)]
     workers: usize,
 }
 
@@ -196,11 +197,11 @@ struct EvaluateArgs {
     data: DataArgs,
 
     /// OpenMoji pictures to draw
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = whole_number::<usize>)]
     pictures: usize,
 
     /// Test questions to ask, drawn by the seed [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     questions: Option<usize>,
 
     /// Keep the weights of linear layers so on the CPU, to see how many answers bf16 and int8 cost [default: f32, or as a packed

@@ -1,9 +1,10 @@
 //! Completing an answer before its tokens run out.
 
 use super::language::{Expression, Language};
+use super::nesting::{MAX_NESTING, Nesting};
 use super::vocabulary::Vocabulary;
 use crate::tokenizer::TokenId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Knows, wherever an answer is, tokens that complete it.
@@ -15,7 +16,12 @@ pub(super) struct Closing {
     state: Expression,
     /// Tokens that complete the answer from here; never more than there is room for.
     plan: Vec<TokenId>,
+    /// Where an answer of JSON is: neither there nor by its plan it is nested too deeply.
+    nesting: Option<Nesting>,
     vocabulary: Arc<Vocabulary>,
+    /// The tokens that are not looked at any more in this step, and how large the language may become in it.
+    costly: HashSet<TokenId>,
+    most_expressions: usize,
     /// The tokens that complete what may follow; nothing where they are too many.
     completions: HashMap<Expression, Option<Vec<TokenId>>>,
     /// How many tokens the completions have, all together.
@@ -27,6 +33,7 @@ pub(super) struct Closing {
 pub(super) struct Step {
     state: Expression,
     plan: Vec<TokenId>,
+    nesting: Option<Nesting>,
 }
 
 /// The longest completion, in bytes; a token is at least one.
@@ -34,14 +41,26 @@ const MAX_COMPLETION_BYTES: usize = 1 << 15;
 /// How many bytes an answer may find out about its language before it forgets what it does not need.
 pub(super) const MAX_OWN_BYTES: usize = 1 << 20;
 
+/// How many expressions a language may have at the end of a step that it did not have before, besides those that copy
+/// what it had from the start.
+const STEP_EXPRESSIONS: usize = 1 << 12;
+/// The most of those that copy what it had from the start.
+const MAX_COPIED_EXPRESSIONS: usize = 1 << 14;
+
+fn step_expressions(language: &Language) -> usize {
+    let copied = language.common_len().min(MAX_COPIED_EXPRESSIONS);
+    language.own_len() + copied + STEP_EXPRESSIONS
+}
+
 impl Closing {
     /// Finds the shortest answer of a language.
     ///
     /// # Errors
-    /// Why there is none: the language is empty, or the vocabulary lacks a character.
+    /// Why there is none: the language is empty, the vocabulary lacks a character, or the answer is nested too deeply.
     pub(super) fn new(
         language: Language,
         start: Expression,
+        nesting: Option<Nesting>,
         vocabulary: Arc<Vocabulary>,
     ) -> Result<Self, String> {
         let text = language
@@ -50,10 +69,19 @@ impl Closing {
         let plan = vocabulary
             .cut(&text)
             .map_err(|character| format!("this model's vocabulary cannot spell {character:?}"))?;
+        if nesting.is_some_and(|nesting| nesting.after(&text).is_too_deep()) {
+            return Err(format!(
+                "the arrays and objects of its shortest answer are nested deeper than {MAX_NESTING}"
+            ));
+        }
+        let language = language.share();
         Ok(Self {
-            language: language.share(),
+            costly: HashSet::new(),
+            most_expressions: step_expressions(&language),
+            language,
             state: start,
             plan,
+            nesting,
             vocabulary,
             completions: HashMap::new(),
             completion_tokens: 0,
@@ -77,24 +105,56 @@ impl Closing {
 
     /// Finds out where a token leads, if the answer can then be completed with `room` more tokens, its end included.
     pub(super) fn after(&mut self, token: TokenId, room: usize) -> Option<Step> {
-        let state = self.language.read(self.state, self.vocabulary.bytes(token))?;
         let planned = match self.plan.split_first() {
             Some((first, rest)) if *first == token => Some(rest.to_vec()),
             _ => None,
         };
-        let shortest = self.completion(state);
+        let state = match &planned {
+            Some(_) => self.language.read(self.state, self.vocabulary.bytes(token))?,
+            None => self.read_cheaply(token)?,
+        };
+        let nesting = self
+            .nesting
+            .map(|nesting| nesting.after(self.vocabulary.bytes(token)));
+        let shortest = self
+            .completion(state)
+            .filter(|plan| !nesting.is_some_and(|nesting| self.nests_too_deeply(nesting, plan)));
         let plan = [planned, shortest].into_iter().flatten().min_by_key(Vec::len)?;
-        (plan.len() < room).then_some(Step { state, plan })
+        let step = Step { state, plan, nesting };
+        (step.plan.len() < room).then_some(step)
+    }
+
+    /// Reads a token that need not be written, unless too much of the language has to be found for it.
+    fn read_cheaply(&mut self, token: TokenId) -> Option<Expression> {
+        if self.costly.contains(&token) {
+            return None;
+        }
+        let bytes = self.vocabulary.bytes(token);
+        let most = self.most_expressions;
+        let state = self.language.read_within(self.state, bytes, most);
+        if state.is_none() && self.language.own_len() > most {
+            self.costly.insert(token);
+        }
+        state
+    }
+
+    fn nests_too_deeply(&self, nesting: Nesting, plan: &[TokenId]) -> bool {
+        let tokens = plan.iter().map(|token| self.vocabulary.bytes(*token));
+        let end = tokens.fold(nesting, Nesting::after);
+        end.is_too_deep()
     }
 
     pub(super) fn take(&mut self, step: Step) {
         self.state = step.state;
         self.plan = step.plan;
+        self.nesting = step.nesting;
         if self.own_bytes() > MAX_OWN_BYTES {
             self.state = self.language.keep_only(self.state);
             self.completions = HashMap::new();
             self.completion_tokens = 0;
         }
+        self.costly.clear();
+        self.most_expressions = step_expressions(&self.language);
     }
 
     /// Estimates the bytes that all answers share.

@@ -2,20 +2,24 @@
 
 use super::language::{Expression, Language};
 use super::regex::parse;
-use super::schema::{Property, Schema};
+use super::schema::{Definition, Property, Reference, Schema};
 use llguidance::regex_to_lark;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// Writes a grammar in Lark's syntax whose rule `start` is a schema's answers, perhaps with a space in front.
-pub(super) fn lark(schema: &Schema, leading_space: bool) -> String {
+/// Writes a grammar in Lark's syntax whose rule `start` is the answers of the first definition, perhaps with a space in
+/// front.
+pub(super) fn lark(definitions: &[Definition], leading_space: bool) -> String {
     let mut rules = Rules::default();
-    let value = rules.value(schema);
-    let space = if leading_space {
-        format!(" | \" \" {value}")
-    } else {
-        String::new()
-    };
-    format!("start: {value}{space}\n{}", rules.text)
+    rules.refer(0);
+    while let Some(place) = rules.unwritten.pop() {
+        let value = definitions
+            .get(place)
+            .map(|definition| rules.value(&definition.schema));
+        let _ = writeln!(rules.text, "d{place}: {}", value.unwrap_or_default());
+    }
+    let space = if leading_space { r#" | " " d0"# } else { "" };
+    format!("start: d0{space}\n{}", rules.text)
 }
 
 /// How many properties one rule has at most.
@@ -25,6 +29,9 @@ const RUN: usize = 16;
 struct Rules {
     text: String,
     count: usize,
+    /// The definitions that others refer to, and those of them that have no rule yet.
+    referred: BTreeSet<usize>,
+    unwritten: Vec<usize>,
 }
 
 impl Rules {
@@ -37,8 +44,17 @@ impl Rules {
         name
     }
 
+    /// Returns the name of a definition's rule, which will be written.
+    fn refer(&mut self, definition: usize) -> String {
+        if self.referred.insert(definition) {
+            self.unwritten.push(definition);
+        }
+        format!("d{definition}")
+    }
+
     fn value(&mut self, schema: &Schema) -> String {
         match schema {
+            Schema::Reference(Reference { definition, .. }) => self.refer(*definition),
             Schema::Literals(texts) => {
                 let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
                 format!("({})", texts.join(" | "))
@@ -108,82 +124,108 @@ fn quoted(text: &str) -> String {
         .replace('\x7f', "\\u007f")
 }
 
-/// Makes the language of a schema's answers.
-pub(super) fn language(language: &mut Language, schema: &Schema) -> Result<Expression, String> {
-    let expression = match schema {
-        Schema::Literals(texts) => {
-            let texts: Vec<Expression> = texts
-                .iter()
-                .map(|text| language.literal(text.as_bytes()))
-                .collect();
-            language.or(texts)
-        }
-        Schema::Regex(regex) => {
-            let hir = parse(regex)?;
-            language.regex(&hir)?
-        }
-        Schema::AnyOf(options) => {
-            let options: Result<Vec<Expression>, String> = options
-                .iter()
-                .map(|option| self::language(language, option))
-                .collect();
-            language.or(options?)
-        }
-        Schema::Array { items, least, most } => array(language, items, *least, *most)?,
-        Schema::Object(properties) => object(language, properties)?,
+/// Makes the language of the first definition's answers.
+pub(super) fn language(language: &mut Language, definitions: &[Definition]) -> Result<Expression, String> {
+    let mut values = Values {
+        language,
+        definitions,
+        begun: BTreeSet::new(),
     };
-    if language.is_too_large() {
-        return Err("it is too large".to_owned());
-    }
-    Ok(expression)
+    let start = values.definition(0)?;
+    language.settle();
+    Ok(start)
 }
 
-fn array(
-    language: &mut Language,
-    items: &Schema,
-    least: u32,
-    most: Option<u32>,
-) -> Result<Expression, String> {
-    let empty = language.literal(b"[]");
-    if most == Some(0) {
-        return Ok(empty);
-    }
-    let item = self::language(language, items)?;
-    let (open, comma, close) = (
-        language.literal(b"["),
-        language.literal(b","),
-        language.literal(b"]"),
-    );
-    let next = language.concat(comma, item);
-    let rest = language.repeat(next, least.saturating_sub(1), most.map(|most| most - 1));
-    let full = language.sequence(&[open, item, rest, close]);
-    Ok(if least == 0 {
-        language.or([empty, full])
-    } else {
-        full
-    })
+/// Makes the languages of values.
+struct Values<'a> {
+    language: &'a mut Language,
+    definitions: &'a [Definition],
+    /// The definitions whose languages are made, or are being made.
+    begun: BTreeSet<usize>,
 }
 
-fn object(language: &mut Language, properties: &[Property]) -> Result<Expression, String> {
-    let (open, comma, close) = (
-        language.literal(b"{"),
-        language.literal(b","),
-        language.literal(b"}"),
-    );
-    let (mut none_yet, mut after) = (close, close);
-    for property in properties.iter().rev() {
-        let key = language.literal(property.key.as_bytes());
-        let value = self::language(language, &property.schema)?;
-        let pair = language.concat(key, value);
-        let first = language.concat(pair, after);
-        let later = language.concat(comma, first);
-        let skipped = (!property.is_required).then_some((none_yet, after));
-        none_yet = language.or([Some(first), skipped.map(|(none_yet, _)| none_yet)]
-            .into_iter()
-            .flatten());
-        after = language.or([Some(later), skipped.map(|(_, after)| after)]
-            .into_iter()
-            .flatten());
+impl Values<'_> {
+    /// Refers to a definition, however often: its language is made once.
+    fn definition(&mut self, place: usize) -> Result<Expression, String> {
+        if let Some(definition) = self.definitions.get(place)
+            && self.begun.insert(place)
+        {
+            let meaning = self.value(&definition.schema)?;
+            self.language.define(place, meaning);
+        }
+        Ok(self.language.reference(place))
     }
-    Ok(language.concat(open, none_yet))
+
+    fn value(&mut self, schema: &Schema) -> Result<Expression, String> {
+        let expression = match schema {
+            Schema::Literals(texts) => {
+                let texts = texts.iter().map(|text| self.language.literal(text.as_bytes()));
+                let texts: Vec<Expression> = texts.collect();
+                self.language.or(texts)
+            }
+            Schema::Regex(regex) => {
+                let hir = parse(regex)?;
+                self.language.regex(&hir)?
+            }
+            Schema::AnyOf(options) => {
+                let options: Result<Vec<Expression>, String> =
+                    options.iter().map(|option| self.value(option)).collect();
+                self.language.or(options?)
+            }
+            Schema::Array { items, least, most } => self.array(items, *least, *most)?,
+            Schema::Object(properties) => self.object(properties)?,
+            Schema::Reference(reference) => self.definition(reference.definition)?,
+        };
+        if self.language.is_too_large() {
+            return Err("it is too large".to_owned());
+        }
+        Ok(expression)
+    }
+
+    fn array(&mut self, items: &Schema, least: u32, most: Option<u32>) -> Result<Expression, String> {
+        let empty = self.language.literal(b"[]");
+        if most == Some(0) {
+            return Ok(empty);
+        }
+        let item = self.value(items)?;
+        let language = &mut *self.language;
+        let (open, comma, close) = (
+            language.literal(b"["),
+            language.literal(b","),
+            language.literal(b"]"),
+        );
+        let next = language.concat(comma, item);
+        let rest = language.repeat(next, least.saturating_sub(1), most.map(|most| most - 1));
+        let full = language.sequence(&[open, item, rest, close]);
+        Ok(if least == 0 {
+            language.or([empty, full])
+        } else {
+            full
+        })
+    }
+
+    fn object(&mut self, properties: &[Property]) -> Result<Expression, String> {
+        let (open, comma, close) = (
+            self.language.literal(b"{"),
+            self.language.literal(b","),
+            self.language.literal(b"}"),
+        );
+        let (mut none_yet, mut after) = (close, close);
+        for property in properties.iter().rev() {
+            let key = self.language.literal(property.key.as_bytes());
+            let value = self.value(&property.schema)?;
+            let language = &mut *self.language;
+            let pair = language.concat(key, value);
+            let first = language.concat(pair, after);
+            let later = language.concat(comma, first);
+            let skipped = (!property.is_required).then_some((none_yet, after));
+            none_yet = language.or([Some(first), skipped.map(|(none_yet, _)| none_yet)]
+                .into_iter()
+                .flatten());
+            after = language.or([Some(later), skipped.map(|(_, after)| after)]
+                .into_iter()
+                .flatten());
+        }
+        Ok(self.language.concat(open, none_yet))
+    }
 }

@@ -1,12 +1,16 @@
-//! A regular language as the texts that may still follow, which knows how it ends soonest.
+//! A language as the texts that may still follow, which knows how it ends soonest.
 //!
 //! An expression is what may still be written. Reading a byte gives another expression, its derivative; and the
 //! shortest text that is left to write is found by looking at the expression alone. That is what constrained answers
 //! need besides a mask: to be complete before the tokens run out.
 //!
+//! An expression may refer to a definition that it is itself part of, so that the language nests and is no longer regular.
+//! Its derivatives are found in the same way; what is left of the innermost value then stands in front of what is left of
+//! those around it ([`Node::Within`]), as on a stack.
+//!
 //! Source: Owens, Reppy and Turon 2009, "Regular-expression derivatives re-examined", section 3.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The most expressions that one answer may lead to; a language that needs more is refused or its answer fails.
@@ -68,14 +72,19 @@ enum Node {
     Or(Box<[Expression]>),
     /// At least so many times, at most so many; without a bound above where there is none.
     Repeat(Expression, u32, Option<u32>),
+    /// What a definition matches, by its number.
+    Reference(usize),
+    /// What is left of a definition's text, then what follows it. Unlike those of [`Concat`](Self::Concat), its parts keep
+    /// their shape: the first is the same however deeply it is nested, so that a level takes one expression.
+    Within(Expression, Expression),
 }
 
 impl Node {
     /// Lists what it is made of.
     fn parts(&self) -> Vec<Expression> {
         match self {
-            Self::Never | Self::Empty | Self::Bytes(_) => Vec::new(),
-            Self::Concat(a, b) => vec![*a, *b],
+            Self::Never | Self::Empty | Self::Bytes(_) | Self::Reference(_) => Vec::new(),
+            Self::Concat(a, b) | Self::Within(a, b) => vec![*a, *b],
             Self::Or(parts) => parts.to_vec(),
             Self::Repeat(part, ..) => vec![*part],
         }
@@ -87,7 +96,8 @@ impl Node {
             Self::Concat(a, b) => Self::Concat(name(a), name(b)),
             Self::Or(parts) => Self::Or(parts.iter().copied().map(name).collect()),
             Self::Repeat(part, least, most) => Self::Repeat(name(part), least, most),
-            Self::Never | Self::Empty | Self::Bytes(_) => self,
+            Self::Within(a, b) => Self::Within(name(a), name(b)),
+            Self::Never | Self::Empty | Self::Bytes(_) | Self::Reference(_) => self,
         }
     }
 }
@@ -129,6 +139,8 @@ impl Nodes {
 pub(super) struct Language {
     common: Arc<Nodes>,
     own: Nodes,
+    /// What references mean.
+    definitions: Arc<BTreeMap<usize, Expression>>,
     /// The bytes that can be written on their own; completions prefer them.
     writable: ByteSet,
 }
@@ -138,6 +150,7 @@ impl Language {
         let mut language = Self {
             common: Arc::default(),
             own: Nodes::default(),
+            definitions: Arc::default(),
             writable,
         };
         language.intern(Node::Never);
@@ -155,6 +168,7 @@ impl Language {
         Self {
             common: Arc::new(common),
             own: Nodes::default(),
+            definitions: self.definitions,
             writable: self.writable,
         }
     }
@@ -192,6 +206,16 @@ impl Language {
     /// Tells whether more expressions were made than one answer may need.
     pub(super) fn is_too_large(&self) -> bool {
         self.common.facts.len() + self.own.facts.len() > MAX_NODES
+    }
+
+    /// Counts the expressions that all clones share.
+    pub(super) fn common_len(&self) -> usize {
+        self.common.facts.len()
+    }
+
+    /// Counts the expressions that were added.
+    pub(super) fn own_len(&self) -> usize {
+        self.own.facts.len()
     }
 
     /// Estimates the bytes of what all clones share.
@@ -238,7 +262,12 @@ impl Language {
             Node::Never => (false, u32::MAX),
             Node::Empty => (true, 0),
             Node::Bytes(_) => (false, 1),
-            Node::Concat(a, b) => (
+            // A definition's text is never empty.
+            Node::Reference(definition) => {
+                let meaning = self.definitions.get(definition);
+                (false, meaning.map_or(u32::MAX, |meaning| self.shortest(*meaning)))
+            }
+            Node::Concat(a, b) | Node::Within(a, b) => (
                 self.is_accepting(*a) && self.is_accepting(*b),
                 self.shortest(*a).saturating_add(self.shortest(*b)),
             ),
@@ -292,6 +321,10 @@ impl Language {
         match (a, b) {
             (Expression::NEVER, _) | (_, Expression::NEVER) => Expression::NEVER,
             (Expression::EMPTY, other) | (other, Expression::EMPTY) => other,
+            _ if let Node::Within(inner, rest) = *self.node(a) => {
+                let rest = self.within(rest, b);
+                self.within(inner, rest)
+            }
             _ => {
                 // Leaning to the right, so that equal rests are the same expression. What is written can be as long as an
                 // expression, so it is gone through without recursion.
@@ -303,6 +336,60 @@ impl Language {
                 firsts.push(last);
                 let firsts = firsts.into_iter().rev();
                 firsts.fold(b, |rest, first| self.intern(Node::Concat(first, rest)))
+            }
+        }
+    }
+
+    /// Matches what is left of a definition's text, then what follows it.
+    fn within(&mut self, inner: Expression, rest: Expression) -> Expression {
+        match (inner, rest) {
+            (Expression::NEVER, _) | (_, Expression::NEVER) => Expression::NEVER,
+            (Expression::EMPTY, rest) => rest,
+            _ => match *self.node(inner) {
+                Node::Within(innermost, around) => {
+                    let rest = self.within(around, rest);
+                    self.within(innermost, rest)
+                }
+                _ => self.intern(Node::Within(inner, rest)),
+            },
+        }
+    }
+
+    /// Matches what a definition matches. Its text must not be empty, nor begin with its own.
+    pub(super) fn reference(&mut self, definition: usize) -> Expression {
+        self.intern(Node::Reference(definition))
+    }
+
+    /// Says what references to a definition mean. Once all are defined, [`settle`](Self::settle) is called.
+    pub(super) fn define(&mut self, definition: usize, meaning: Expression) {
+        Arc::make_mut(&mut self.definitions).insert(definition, meaning);
+    }
+
+    /// Finds the lengths of the shortest texts of all that refers to definitions, now that these are known.
+    pub(super) fn settle(&mut self) {
+        let mut recursive = BTreeSet::new();
+        for (place, facts) in self.own.facts.iter().enumerate() {
+            let first = self.common.facts.len();
+            let is_part = |part: &Expression| recursive.contains(&(part.0 as usize).saturating_sub(first));
+            if matches!(facts.node, Node::Reference(_)) || facts.node.parts().iter().any(is_part) {
+                recursive.insert(place);
+            }
+        }
+        // Lengths only shrink, and each time round those of another definition are found.
+        let mut has_changed = true;
+        while has_changed {
+            has_changed = false;
+            for place in &recursive {
+                let Some(facts) = self.own.facts.get(*place) else {
+                    continue;
+                };
+                let (_, shortest) = self.measure(&facts.node);
+                if let Some(facts) = self.own.facts.get_mut(*place)
+                    && facts.shortest != shortest
+                {
+                    facts.shortest = shortest;
+                    has_changed = true;
+                }
             }
         }
     }
@@ -343,36 +430,98 @@ impl Language {
     }
 
     /// Returns what may follow once `byte` was written.
+    ///
+    /// What is written can nest as deep as an answer is long, so expressions are gone through without recursion.
     pub(super) fn derivative(&mut self, expression: Expression, byte: u8) -> Expression {
+        let mut open = vec![expression];
+        while let Some(last) = open.last().copied() {
+            if self.known_derivative(last, byte).is_none() {
+                let mut needed = self.heads(last);
+                needed.retain(|head| self.known_derivative(*head, byte).is_none());
+                if !needed.is_empty() {
+                    open.extend(needed);
+                    continue;
+                }
+                let derivative = self.derived(last, byte);
+                self.own.derivatives.insert((last, byte), derivative);
+            }
+            open.pop();
+        }
+        self.known_derivative(expression, byte)
+            .unwrap_or(Expression::NEVER)
+    }
+
+    fn known_derivative(&self, expression: Expression, byte: u8) -> Option<Expression> {
         let key = (expression, byte);
         let known = self.common.derivatives.get(&key);
-        if let Some(known) = known.or_else(|| self.own.derivatives.get(&key)) {
-            return *known;
+        known.or_else(|| self.own.derivatives.get(&key)).copied()
+    }
+
+    /// Lists the parts to which the next byte may belong.
+    fn heads(&self, expression: Expression) -> Vec<Expression> {
+        match self.node(expression) {
+            Node::Never | Node::Empty | Node::Bytes(_) => Vec::new(),
+            Node::Or(parts) => parts.to_vec(),
+            Node::Repeat(part, ..) => vec![*part],
+            Node::Reference(definition) => self.definitions.get(definition).copied().into_iter().collect(),
+            Node::Within(inner, rest) if self.is_accepting(*inner) => vec![*inner, *rest],
+            Node::Within(inner, _) => vec![*inner],
+            Node::Concat(..) => {
+                // The byte may belong to any part before which all others may be empty.
+                let (mut heads, mut rest) = (Vec::new(), expression);
+                while let Node::Concat(first, second) = *self.node(rest) {
+                    heads.push(first);
+                    if !self.is_accepting(first) {
+                        return heads;
+                    }
+                    rest = second;
+                }
+                heads.push(rest);
+                heads
+            }
         }
-        let derivative = match self.node(expression).clone() {
+    }
+
+    /// Makes a derivative from those of the [heads](Self::heads).
+    fn derived(&mut self, expression: Expression, byte: u8) -> Expression {
+        let known = |language: &Self, head| {
+            let known = language.known_derivative(head, byte);
+            known.unwrap_or(Expression::NEVER)
+        };
+        match self.node(expression).clone() {
             Node::Never | Node::Empty => Expression::NEVER,
             Node::Bytes(set) if set.contains(byte) => Expression::EMPTY,
             Node::Bytes(_) => Expression::NEVER,
             Node::Concat(..) => {
-                // The byte may belong to any part before which all others may be empty.
                 let (mut ways, mut rest) = (Vec::new(), expression);
                 while let Node::Concat(first, second) = *self.node(rest) {
-                    let derivative = self.derivative(first, byte);
-                    ways.push(self.concat(derivative, second));
+                    let first_derivative = known(self, first);
+                    ways.push(self.concat(first_derivative, second));
                     rest = second;
                     if !self.is_accepting(first) {
-                        rest = Expression::NEVER;
+                        return self.or(ways);
                     }
                 }
-                ways.push(self.derivative(rest, byte));
+                ways.push(known(self, rest));
                 self.or(ways)
             }
+            Node::Within(inner, rest) => {
+                let inner_derivative = known(self, inner);
+                let inside = self.within(inner_derivative, rest);
+                let behind = self.is_accepting(inner).then(|| known(self, rest));
+                self.or([Some(inside), behind].into_iter().flatten())
+            }
+            Node::Reference(definition) => {
+                let meaning = self.definitions.get(&definition).copied();
+                let inner = known(self, meaning.unwrap_or(Expression::NEVER));
+                self.within(inner, Expression::EMPTY)
+            }
             Node::Or(parts) => {
-                let parts: Vec<Expression> = parts.iter().map(|part| self.derivative(*part, byte)).collect();
+                let parts: Vec<Expression> = parts.iter().map(|part| known(self, *part)).collect();
                 self.or(parts)
             }
             Node::Repeat(part, least, most) => {
-                let first = self.derivative(part, byte);
+                let first = known(self, part);
                 let rest = self.repeat(
                     part,
                     least.saturating_sub(1),
@@ -380,17 +529,27 @@ impl Language {
                 );
                 self.concat(first, rest)
             }
-        };
-        self.own.derivatives.insert(key, derivative);
-        derivative
+        }
     }
 
     /// Returns what may follow once some bytes were written; nothing where they cannot be.
     pub(super) fn read(&mut self, expression: Expression, bytes: &[u8]) -> Option<Expression> {
-        let mut expression = expression;
+        self.read_within(expression, bytes, MAX_NODES)
+    }
+
+    /// Returns the same; nothing also where more than `most` expressions would have been added once that is found
+    /// out. What was found out before is always returned again.
+    pub(super) fn read_within(
+        &mut self,
+        expression: Expression,
+        bytes: &[u8],
+        most: usize,
+    ) -> Option<Expression> {
+        let (mut expression, known) = (expression, self.own_len());
         for byte in bytes {
             expression = self.derivative(expression, *byte);
-            if expression == Expression::NEVER || self.is_too_large() {
+            let added = self.own_len();
+            if expression == Expression::NEVER || self.is_too_large() || (added > most && added > known) {
                 return None;
             }
         }
@@ -411,7 +570,8 @@ impl Language {
                 Node::Never => return None,
                 Node::Empty => {}
                 Node::Bytes(set) => text.push(set.example(self.writable)?),
-                Node::Concat(a, b) => rest.extend([*b, *a]),
+                Node::Concat(a, b) | Node::Within(a, b) => rest.extend([*b, *a]),
+                Node::Reference(definition) => rest.push(*self.definitions.get(definition)?),
                 Node::Or(parts) => rest.push(*parts.iter().min_by_key(|part| self.shortest(**part))?),
                 Node::Repeat(_, 0, _) => {}
                 // Its text is empty, however often it is repeated.
@@ -478,6 +638,83 @@ mod tests {
             );
         }
         assert_eq!(language.completion(start, 2), None);
+    }
+
+    /// What a list in brackets matches, which may hold another: `[x]`, `[[x]]`, `[[[x]x]x]`.
+    fn nested(language: &mut Language) -> Expression {
+        let inner = language.reference(0);
+        let (x, open, close) = (
+            language.literal(b"x"),
+            language.literal(b"["),
+            language.literal(b"]"),
+        );
+        let with_inner = language.repeat(inner, 0, Some(1));
+        let bare = language.sequence(&[open, inner, close]);
+        let full = language.sequence(&[open, with_inner, x, close]);
+        let meaning = language.or([full, bare]);
+        language.define(0, meaning);
+        language.settle();
+        meaning
+    }
+
+    #[test]
+    fn a_definition_may_hold_itself() {
+        let mut language = Language::new(ByteSet::default());
+        let start = nested(&mut language);
+        let mut accepts = |text: &str| {
+            let end = language.read(start, text.as_bytes());
+            end.is_some_and(|end| language.is_accepting(end))
+        };
+        assert!(
+            ["[x]", "[[x]]", "[[[x]x]x]", "[[[x]]x]"]
+                .iter()
+                .all(|text| accepts(text))
+        );
+        assert!(
+            !["", "[", "x", "[]", "[[x]", "[x]]", "[xx]"]
+                .iter()
+                .any(|text| accepts(text))
+        );
+    }
+
+    #[test]
+    fn the_shortest_completion_closes_all_that_is_open() {
+        let mut language = Language::new(ByteSet::default());
+        let start = nested(&mut language);
+        for (prefix, rest) in [
+            ("", "[x]"),
+            ("[", "x]"),
+            ("[[[", "x]]]"),
+            ("[[[x]x", "]]"),
+            ("[[[x", "]]]"),
+            ("[x]", ""),
+        ] {
+            let state = language.read(start, prefix.as_bytes()).unwrap();
+            let completion = language.completion(state, 99).unwrap();
+            assert_eq!(completion, rest.as_bytes(), "after {prefix}");
+        }
+    }
+
+    #[test]
+    fn each_level_of_nesting_takes_as_little_as_the_one_before() {
+        let mut language = Language::new(ByteSet::default());
+        let start = nested(&mut language);
+        let mut language = language.share();
+        let mut state = start;
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            for _ in 0..1000 {
+                state = language.derivative(state, b'[');
+            }
+            state = language.keep_only(state);
+            taken.push(language.own_bytes());
+        }
+        assert!(taken[2] - taken[1] <= taken[1] - taken[0] + 64, "{taken:?}");
+        assert!(taken[2] < 3000 * 4 * 256, "{taken:?}");
+        let end = language
+            .read(state, format!("x{}", "]".repeat(3000)).as_bytes())
+            .unwrap();
+        assert!(language.is_accepting(end));
     }
 
     #[test]

@@ -12,8 +12,10 @@ mod compiling;
 mod grammar;
 mod kept;
 mod language;
+mod nesting;
 mod numbers;
 mod pattern;
+mod references;
 mod regex;
 mod schema;
 mod state;
@@ -35,7 +37,7 @@ use compiling::{Compiling, with_stack};
 use kept::Kept;
 use language::{Expression, Language};
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
-use schema::Schema;
+use nesting::Nesting;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -94,9 +96,21 @@ pub enum Constraint {
     ///
     /// Known are `type`, `enum`, `const`, `anyOf`, `oneOf` of unlike types, `properties`, `required`, `items`, `minItems`,
     /// `maxItems`, `minLength`, `maxLength`, `pattern` (alone), `minimum`, `maximum`, `exclusiveMinimum`,
-    /// `exclusiveMaximum`, and `$ref` to a place in the schema that does not lead back to itself. Another keyword that
-    /// would matter is an error. Properties come in the order of the schema, and no others are written, whatever
-    /// `additionalProperties` says. A value of which the schema says nothing is a text, a number, a boolean or null.
+    /// `exclusiveMaximum`, `multipleOf` (a power of ten from 1 to 100000), and `$ref` to a place in the schema. Another
+    /// keyword that would matter is an error. Properties come in the order of the schema, and no others are written,
+    /// whatever `additionalProperties` says. A value of which the schema says nothing is a text, a number, a boolean or
+    /// null.
+    ///
+    /// Bounds may be any numbers, such as those of 64-bit integers. They are clamped inwards to what is written, so that
+    /// an answer always fits the schema as it stands: numbers have at most 15 digits, which survive in 64-bit floating
+    /// point, and up to 5 zeros behind them only where all smaller numbers are out of bounds. Numbers with a point have
+    /// at most 6 digits behind it, unless bounds are narrower than that. A `maxLength` or `maxItems` above 65535 is
+    /// read as 65535.
+    ///
+    /// A schema may refer to itself, as those of lists and trees do. An answer has at most 100 arrays and objects around
+    /// a value. What no finite answer has is never written: an optional property, say, whose value would need another of
+    /// its kind without end. A schema none of whose answers ends is refused. Where very many ways to read what was
+    /// written are open at once, tokens that would add to them may be left out, as where there is no room.
     JsonSchema(Value),
     /// What a grammar in the dialect of Lark that the crate `llguidance` reads derives from its rule `start`. Where the
     /// tokenizer shows no space at the start, one that the grammar begins with is not shown.
@@ -298,16 +312,16 @@ impl Constraints {
         let (body_hir, _) = regex::without_anchors(&hir);
         let body_hir = regex::without_captures(&body_hir);
         let grammar = TopLevelGrammar::from_regex(&format!("{space}(?:{body_hir})"));
-        self.grammar(grammar, Some((language, body)))
+        self.grammar(grammar, Some((language, body, None)))
     }
 
     fn json_schema(&self, schema: &Value) -> Result<Compiled, String> {
-        let schema = Schema::parse(schema)?;
+        let definitions = schema::parse(schema)?;
         let mut language = Language::new(self.vocabulary()?.single_bytes());
-        let body = grammar::language(&mut language, &schema)?;
+        let body = grammar::language(&mut language, &definitions)?;
         let space = self.vocabulary()?.drops_leading_space();
-        let grammar = TopLevelGrammar::from_lark(grammar::lark(&schema, space));
-        self.grammar(grammar, Some((language, body)))
+        let grammar = TopLevelGrammar::from_lark(grammar::lark(&definitions, space));
+        self.grammar(grammar, Some((language, body, Some(Nesting::default()))))
     }
 
     fn lark(&self, source: &str) -> Result<Compiled, String> {
@@ -328,14 +342,14 @@ impl Constraints {
         self.grammar(grammar, None)
     }
 
-    /// Compiles a grammar, and for a language finds how its answers are completed.
+    /// Compiles a grammar, and for a language finds how its answers are completed; those of JSON nest within bounds.
     fn grammar(
         &self,
         grammar: TopLevelGrammar,
-        language: Option<(Language, Expression)>,
+        language: Option<(Language, Expression, Option<Nesting>)>,
     ) -> Result<Compiled, String> {
         let vocabulary = self.vocabulary()?;
-        let closing = language.map(|(mut language, body)| {
+        let closing = language.map(|(mut language, body, nesting)| {
             let space = language.literal(if vocabulary.drops_leading_space() {
                 b" "
             } else {
@@ -343,7 +357,7 @@ impl Constraints {
             });
             let space = language.or([Expression::EMPTY, space]);
             let start = language.concat(space, body);
-            Closing::new(language, start, Arc::clone(vocabulary))
+            Closing::new(language, start, nesting, Arc::clone(vocabulary))
         });
         let closing = closing.transpose()?;
         let grammar = CompiledGrammar::new(vocabulary, grammar, closing)?;

@@ -1,41 +1,81 @@
 //! Regular expressions for the numbers between two bounds.
+//!
+//! A bound may be any number that JSON can write; what is written between two of them has at most [`MAX_DIGITS`] digits.
+//! So bounds are clamped inwards to what can be written: a minimum is rounded up, a maximum down.
 
 /// The most digits of a number: as many as survive in 64-bit floating point.
 pub(super) const MAX_DIGITS: usize = 15;
-/// The most digits behind the point.
-const MAX_FRACTION: usize = 6;
-/// The most digits behind the point of a number between open bounds: one more than bounds have.
-const MAX_SCALE: u32 = 7;
+/// The most zeros behind those digits, where bounds leave no smaller number: enough for all of 64-bit integers.
+pub(super) const MAX_ZEROS: i32 = 5;
+/// The most digits behind the point, unless bounds are so narrow that nothing with so few lies between them.
+const MAX_FRACTION: i32 = 6;
+/// The most digits behind the point: all but the zero in front of it.
+const MAX_SCALE: i32 = 14;
+/// The most digits of a bound that are looked at; 64-bit numbers have at most 20.
+const MAX_BOUND_DIGITS: usize = 30;
 /// The number behind the largest one.
 const LIMIT: i128 = 10_i128.pow(15);
 /// The number behind the largest one with a fraction: all digits, less those behind the point.
 const FRACTION_LIMIT: i128 = 10_i128.pow(9);
+/// Stands for all numbers that are larger.
+const HUGE: i128 = 10_i128.pow(36);
 
-/// A number, exactly: `value / 10^scale`.
+/// A number, exactly: `value * 10^exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decimal {
-    value: i64,
-    scale: u32,
+    value: i128,
+    exponent: i32,
 }
 
 impl Decimal {
-    /// Reads a number as JSON writes it; nothing where it has too many digits or an exponent.
+    /// Reads a number as JSON writes it; nothing where it has more digits than any 64-bit number.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let (digits, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
         let fraction = fraction.trim_end_matches('0');
-        let digits = whole.trim_start_matches('-').len() + fraction.len();
-        if digits > MAX_DIGITS || fraction.len() > MAX_FRACTION {
+        if whole.len() + fraction.len() > MAX_BOUND_DIGITS {
             return None;
         }
+        let power: i32 = power.parse().ok()?;
         Some(Self {
             value: format!("{whole}{fraction}").parse().ok()?,
-            scale: u32::try_from(fraction.len()).ok()?,
+            exponent: power.checked_sub(i32::try_from(fraction.len()).ok()?)?,
         })
     }
 
-    /// Counts in units of `10^-scale`, which must be at least as fine.
-    fn at(self, scale: u32) -> i128 {
-        i128::from(self.value) * 10_i128.pow(scale - self.scale)
+    /// Returns 10 to the power of a whole number from 0 to 5.
+    pub(super) fn as_zeros(self) -> Option<i32> {
+        (0..=MAX_ZEROS).find(|zeros| self.floor(-zeros) == 1 && self.ceil(-zeros) == 1)
+    }
+
+    /// Counts whole units of `10^-scale`, rounded down.
+    pub(super) fn floor(self, scale: i32) -> i128 {
+        let exponent = self.exponent.saturating_add(scale);
+        let unit = 10_i128.checked_pow(exponent.unsigned_abs());
+        if exponent >= 0 {
+            let units = unit.and_then(|unit| self.value.checked_mul(unit));
+            return units.unwrap_or(HUGE * self.value.signum()).clamp(-HUGE, HUGE);
+        }
+        // Of a unit that is larger than all there are, nothing is one whole.
+        unit.map_or(self.value.min(0).signum(), |unit| self.value.div_euclid(unit))
+    }
+
+    /// Counts whole units of `10^-scale`, rounded up.
+    pub(super) fn ceil(self, scale: i32) -> i128 {
+        let negated = Self {
+            value: -self.value,
+            ..self
+        };
+        -negated.floor(scale)
+    }
+
+    /// Counts the digits behind the point.
+    fn scale(self) -> i32 {
+        if self.value == 0 {
+            0
+        } else {
+            (-self.exponent).max(0)
+        }
     }
 }
 
@@ -59,16 +99,15 @@ impl Bounds {
         all.into_iter().flatten()
     }
 
-    /// The smallest and largest number of units of `10^-scale`.
-    fn units(&self, scale: u32, limit: i128) -> (i128, i128) {
-        let unit = |bound: Option<Decimal>| bound.map(|bound| bound.at(scale));
+    /// The smallest and largest number of units of `10^-scale`, from `-limit` to `limit`.
+    fn units(&self, scale: i32, limit: i128) -> (i128, i128) {
         let lowest = [
-            unit(self.minimum),
-            unit(self.exclusive_minimum).map(|bound| bound + 1),
+            self.minimum.map(|bound| bound.ceil(scale)),
+            self.exclusive_minimum.map(|bound| bound.floor(scale) + 1),
         ];
         let highest = [
-            unit(self.maximum),
-            unit(self.exclusive_maximum).map(|bound| bound - 1),
+            self.maximum.map(|bound| bound.floor(scale)),
+            self.exclusive_maximum.map(|bound| bound.ceil(scale) - 1),
         ];
         (
             lowest.into_iter().flatten().max().unwrap_or(-limit).max(-limit),
@@ -77,34 +116,33 @@ impl Bounds {
     }
 }
 
-/// Makes an expression for the numbers between bounds, or nothing where there are none.
+/// Makes an expression for the numbers between bounds, or nothing where none can be written.
 ///
 /// Whole bounds allow whole numbers and fractions of up to six digits; with other or exclusive bounds, all numbers have
-/// as many digits behind the point as the finest bound, at least two; more where none lies between the bounds, and fewer
-/// where there are too many in front of it.
-pub(super) fn number(bounds: &Bounds, integer: bool) -> Option<String> {
+/// as many digits behind the point as the finest bound, two to six; more where none lies between the bounds, and fewer
+/// where there are too many in front of it. Where all whole numbers of 15 digits are too small, numbers have as few zeros
+/// behind 15 digits as will do.
+pub(super) fn number(bounds: &Bounds) -> Option<String> {
     let exclusive = bounds.exclusive_minimum.is_some() || bounds.exclusive_maximum.is_some();
-    let finest = bounds.all().map(|bound| bound.scale).max().unwrap_or(0);
-    if integer {
-        return whole(bounds, finest);
-    }
+    let finest = bounds.all().map(Decimal::scale).max().unwrap_or(0);
     if finest == 0 && !exclusive {
-        return general(bounds);
+        return general(bounds).or_else(|| multiple(bounds, 0));
     }
-    let usual = finest.max(2);
-    let mut scales = (usual..=MAX_SCALE).chain((finest..usual).rev());
-    scales.find_map(|scale| {
-        let (lowest, highest) = bounds.units(scale, LIMIT - 1);
-        signed(lowest, highest, scale as usize)
-    })
+    let usual = finest.clamp(2, MAX_FRACTION);
+    let mut scales = (usual..=MAX_SCALE).chain((-MAX_ZEROS..usual).rev());
+    scales.find_map(|scale| between(bounds, scale))
 }
 
-/// Whole numbers; bounds with fractions are rounded towards each other.
-fn whole(bounds: &Bounds, finest: u32) -> Option<String> {
-    let unit = 10_i128.pow(finest);
-    let (lowest, highest) = bounds.units(finest, (LIMIT - 1) * unit);
-    let lowest = -(-lowest).div_euclid(unit);
-    signed(lowest, highest.div_euclid(unit), 0)
+/// Makes an expression for the whole numbers between bounds that end in so many zeros at least.
+pub(super) fn multiple(bounds: &Bounds, zeros: i32) -> Option<String> {
+    let mut scales = (-MAX_ZEROS..=-zeros).rev();
+    scales.find_map(|scale| between(bounds, scale))
+}
+
+/// Numbers of up to 15 digits, the last of them of `10^-scale`.
+fn between(bounds: &Bounds, scale: i32) -> Option<String> {
+    let (lowest, highest) = bounds.units(scale, LIMIT - 1);
+    signed(lowest, highest, scale)
 }
 
 /// Whole numbers, and fractions between them as far as their digits go.
@@ -124,12 +162,17 @@ fn general(bounds: &Bounds) -> Option<String> {
 }
 
 /// Numbers of units of `10^-scale`, with a minus where they are negative.
-fn signed(lowest: i128, highest: i128, scale: usize) -> Option<String> {
-    let negative = digits((-highest).max(1), -lowest, scale).map(|digits| format!("-{digits}"));
-    let options: Vec<String> = digits(lowest.max(0), highest, scale)
-        .into_iter()
-        .chain(negative)
-        .collect();
+fn signed(lowest: i128, highest: i128, scale: i32) -> Option<String> {
+    let fraction = usize::try_from(scale).unwrap_or(0);
+    let zeros = "0".repeat(usize::try_from(-scale).unwrap_or(0));
+    // Zero has no zeros behind it.
+    let zero = (lowest <= 0 && highest >= 0).then(|| spell(0, 0, fraction));
+    let sized = |sign: &str, from: i128, to: i128| {
+        digits(from, to, fraction).map(|digits| format!("{sign}{digits}{zeros}"))
+    };
+    let positive = sized("", lowest.max(1), highest);
+    let negative = sized("-", (-highest).max(1), -lowest);
+    let options: Vec<String> = [zero, positive, negative].into_iter().flatten().collect();
     (!options.is_empty()).then(|| format!("(?:{})", options.join("|")))
 }
 
@@ -216,7 +259,7 @@ mod tests {
             exclusive_maximum: decimal("1"),
             ..Bounds::default()
         };
-        let pattern = number(&bounds, false).unwrap();
+        let pattern = number(&bounds).unwrap();
         assert!(
             ["-0.25", "0.00", "0.99", "-0.01"]
                 .iter()
@@ -231,11 +274,11 @@ mod tests {
 
     #[test]
     fn numbers_without_bounds_have_up_to_fifteen_digits() {
-        let any = number(&Bounds::default(), true).unwrap();
+        let any = multiple(&Bounds::default(), 0).unwrap();
         assert!(
             matches(&any, "-999999999999999") && matches(&any, "0") && !matches(&any, "1000000000000000")
         );
-        let any = number(&Bounds::default(), false).unwrap();
+        let any = number(&Bounds::default()).unwrap();
         assert!(
             matches(&any, "-0.5")
                 && matches(&any, "12.345678")
@@ -250,10 +293,10 @@ mod tests {
             minimum: decimal("2000000000"),
             ..Bounds::default()
         };
-        let large = number(&bounds, false).unwrap();
+        let large = number(&bounds).unwrap();
         assert!(matches(&large, "2000000000") && matches(&large, "999999999999999"));
         assert!(!matches(&large, "1999999999") && !matches(&large, "5") && !matches(&large, "5.5"));
-        let any = number(&Bounds::default(), false).unwrap();
+        let any = number(&Bounds::default()).unwrap();
         assert!(
             matches(&any, "-1000000000") && matches(&any, "999999999.5") && !matches(&any, "1000000000.5")
         );
@@ -261,7 +304,7 @@ mod tests {
             exclusive_minimum: decimal("100000000000000"),
             ..Bounds::default()
         };
-        let open = number(&bounds, false).unwrap();
+        let open = number(&bounds).unwrap();
         assert!(matches(&open, "100000000000001") && !matches(&open, "100000000000000"));
     }
 
@@ -273,7 +316,7 @@ mod tests {
                 exclusive_maximum: decimal(high),
                 ..Bounds::default()
             };
-            number(&bounds, false)
+            number(&bounds)
         };
         let narrow = open("0.5", "0.51").unwrap();
         assert!(matches(&narrow, "0.501") && matches(&narrow, "0.509"));
@@ -295,9 +338,140 @@ mod tests {
             exclusive_maximum: decimal("2"),
             ..Bounds::default()
         };
-        assert_eq!(number(&bounds, true), None);
-        assert!(number(&bounds, false).is_some());
-        assert_eq!(Decimal::parse("1e300"), None);
+        assert_eq!(multiple(&bounds, 0), None);
+        assert!(number(&bounds).is_some());
+        let beyond = Bounds {
+            minimum: decimal("1e300"),
+            ..Bounds::default()
+        };
+        assert_eq!(multiple(&beyond, 0), None, "it would have 301 digits");
+        assert_eq!(number(&beyond), None);
+    }
+
+    /// Numbers between bounds as schemas write them; `not` are beside them, or cannot be written.
+    fn between_are(bounds: &Bounds, integer: bool, between: &[&str], not: &[&str]) {
+        let pattern = if integer {
+            multiple(bounds, 0)
+        } else {
+            number(bounds)
+        };
+        let pattern = pattern.unwrap();
+        for text in between {
+            assert!(matches(&pattern, text), "{text} in {pattern}");
+        }
+        for text in not {
+            assert!(!matches(&pattern, text), "{text} in {pattern}");
+        }
+    }
+
+    #[test]
+    fn bounds_of_more_than_fifteen_digits_are_clamped_to_what_can_be_written() {
+        let bounds = |low: &str, high: &str| Bounds {
+            minimum: decimal(low),
+            maximum: decimal(high),
+            ..Bounds::default()
+        };
+        for (low, high) in [
+            ("-9007199254740991", "9007199254740991"),
+            ("-9223372036854775808", "9223372036854775807"),
+            ("-1.8446744073709552e+19", "18446744073709551615"),
+            ("-1e+308", "1e+308"),
+        ] {
+            let (own, others) = (
+                ["-999999999999999", "0", "7", "999999999999999"],
+                ["1000000000000000", "1.", "-0"],
+            );
+            between_are(&bounds(low, high), true, &own, &others);
+            between_are(&bounds(low, high), false, &own, &others);
+            between_are(&bounds(low, high), false, &["0.5", "-12.25"], &[]);
+        }
+        between_are(
+            &bounds("0.1234567890123456", "1"),
+            false,
+            &["0.123457", "1.000000"],
+            &["0.123456", "0.5"],
+        );
+        between_are(
+            &bounds("-5e-324", "0.30000000000000004"),
+            false,
+            &["0.300000", "0.000000"],
+            &["0.300001", "-0.000001"],
+        );
+        between_are(
+            &bounds("3.5e+2", "1e+3"),
+            true,
+            &["350", "1000"],
+            &["349", "1001"],
+        );
+        between_are(
+            &bounds("99999999999999.95", "1e+20"),
+            false,
+            &["100000000000000"],
+            &["99999999999999"],
+        );
+    }
+
+    #[test]
+    fn exclusive_bounds_of_many_digits_leave_out_no_more_than_themselves() {
+        let open = |low: &str, high: &str| Bounds {
+            exclusive_minimum: decimal(low),
+            exclusive_maximum: decimal(high),
+            ..Bounds::default()
+        };
+        between_are(
+            &open("-9007199254740992", "9007199254740992"),
+            true,
+            &["999999999999999", "-1"],
+            &[],
+        );
+        assert_eq!(number(&open("0.3", "0.30000000000000004")), None);
+    }
+
+    #[test]
+    fn numbers_beyond_fifteen_digits_end_in_zeros() {
+        let bounds = |low: &str, high: &str| Bounds {
+            minimum: decimal(low),
+            maximum: decimal(high),
+            ..Bounds::default()
+        };
+        let large = bounds("1000000000000000", "9223372036854775807");
+        for integer in [true, false] {
+            between_are(
+                &large,
+                integer,
+                &["1000000000000000", "9999999999999990"],
+                &["999999999999999", "1000000000000001", "0"],
+            );
+        }
+        assert_eq!(
+            multiple(&bounds("-9223372036854775808", "-9223372036854775800"), 0),
+            None
+        );
+        assert_eq!(multiple(&bounds("9007199254740991", "9007199254740993"), 0), None);
+    }
+
+    #[test]
+    fn multiples_of_a_power_of_ten_end_in_its_zeros() {
+        assert_eq!(
+            ["1", "1.0", "1e+2", "100000"].map(|text| decimal(text).unwrap().as_zeros()),
+            [Some(0), Some(0), Some(2), Some(5)]
+        );
+        assert_eq!(
+            ["0", "-1", "5", "0.1", "1000000", "1e+300"].map(|text| decimal(text).unwrap().as_zeros()),
+            [None; 6]
+        );
+        let bounds = Bounds {
+            minimum: decimal("-250"),
+            maximum: decimal("1e+3"),
+            ..Bounds::default()
+        };
+        let hundreds = multiple(&bounds, 2).unwrap();
+        assert!(["-200", "0", "1000"].iter().all(|text| matches(&hundreds, text)));
+        assert!(
+            !["-300", "00", "000", "50", "1100"]
+                .iter()
+                .any(|text| matches(&hundreds, text))
+        );
     }
 
     proptest! {
@@ -309,8 +483,8 @@ mod tests {
                 ..Bounds::default()
             };
             let within = (lowest..=lowest + size).contains(&found);
-            prop_assert_eq!(matches(&number(&bounds, true).unwrap(), &found.to_string()), within);
-            let general = number(&bounds, false).unwrap();
+            prop_assert_eq!(matches(&multiple(&bounds, 0).unwrap(), &found.to_string()), within);
+            let general = number(&bounds).unwrap();
             prop_assert_eq!(matches(&general, &found.to_string()), within);
             let half = f64::from(i32::try_from(found).unwrap()) + 0.5;
             let inside = half >= lowest as f64 && half <= (lowest + size) as f64;

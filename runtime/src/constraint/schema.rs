@@ -2,15 +2,21 @@
 //!
 //! Only keywords whose every answer can be completed in time are known; others are refused by name rather than ignored.
 //! What is read may be narrower than the schema: an answer has no white space, names properties in the order of the
-//! schema and no others, and its numbers have at most [`MAX_DIGITS`] digits.
+//! schema and no others, and its numbers have at most [`MAX_DIGITS`] digits and [`MAX_ZEROS`] zeros behind them.
+//!
+//! What a `$ref` points to is read once, as a definition of its own, however often it is referred to.
 
-use super::numbers::{Bounds, Decimal, MAX_DIGITS, number};
-use serde_json::{Map, Value};
+use super::numbers::{Bounds, Decimal, MAX_DIGITS, MAX_ZEROS, multiple, number};
+use super::references;
+use serde_json::{Map, Number, Value};
+use std::collections::BTreeSet;
 
-/// The deepest nesting of schemas.
+/// The deepest nesting of schemas, from the definition that they are in.
 const MAX_DEPTH: usize = 32;
-/// The most schemas that a schema may have inside, references followed.
+/// The most schemas that a schema and all that it refers to may have inside.
 const MAX_NODES: usize = 1024;
+/// The most that minimum lengths and counts may be; larger maximum ones are read as this.
+const MAX_COUNT: u32 = u16::MAX as u32;
 /// The most properties of one object.
 const MAX_PROPERTIES: usize = 256;
 /// The most bytes of a value that is written literally.
@@ -30,6 +36,24 @@ pub(super) enum Schema {
         most: Option<u32>,
     },
     AnyOf(Vec<Schema>),
+    /// What a definition allows.
+    Reference(Reference),
+}
+
+/// A reference to a definition.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Reference {
+    pub(super) definition: usize,
+    /// Where it stands.
+    pub(super) path: String,
+}
+
+/// A schema that others refer to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Definition {
+    /// Where it stands.
+    pub(super) path: String,
+    pub(super) schema: Schema,
 }
 
 /// One property of an object.
@@ -68,37 +92,68 @@ const KEYWORDS: [(&str, &[&str]); 5] = [
     ("array", &["items", "minItems", "maxItems"]),
     ("object", &["properties", "required", "additionalProperties"]),
 ];
-const NUMBER: &[&str] = &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+const NUMBER: &[&str] = &[
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+];
 
 /// A character of a text in JSON, as it may be written: escaped where it must be.
 pub(super) const CHARACTER: &str = r#"(?:[^"\\\x00-\x1f\x7f]|\\["\\nrt])"#;
 
 impl Schema {
-    /// Reads a schema.
-    ///
-    /// # Errors
-    /// A message that names the place in the schema, what was found there, and what is known.
-    pub(super) fn parse(schema: &Value) -> Result<Self, String> {
-        let mut reader = Reader {
-            root: schema,
-            nodes: 0,
-        };
-        reader.read(schema, &Place::root())
-    }
-
     fn literal(value: &Value) -> Self {
         Self::Literals(vec![value.to_string()])
     }
 
+    fn boolean() -> Self {
+        Self::Literals(vec!["true".to_owned(), "false".to_owned()])
+    }
+
     /// Text, a number, true, false or null: what stands for a value of which a schema says nothing.
     fn scalar() -> Result<Self, String> {
-        let options = ["string", "number", "boolean", "null"];
-        let schemas: Result<Vec<Self>, String> = options
-            .iter()
-            .map(|name| of_type(name, &Map::new(), &Place::root(), &mut Reader::empty()))
-            .collect();
-        Ok(Self::AnyOf(schemas?))
+        let (nothing, root) = (Map::new(), Place::root());
+        Ok(Self::AnyOf(vec![
+            string(&nothing, &root)?,
+            numeric(&nothing, false, &root)?,
+            Self::boolean(),
+            Self::literal(&Value::Null),
+        ]))
     }
+}
+
+/// Reads a schema and what it refers to; the first definition is the schema itself. No definition refers to itself
+/// except from within an object or array, and each has finite answers.
+///
+/// # Errors
+/// A message that names the place in the schema, what was found there, and what is known.
+pub(super) fn parse(schema: &Value) -> Result<Vec<Definition>, String> {
+    let mut reader = Reader {
+        root: schema,
+        nodes: 0,
+        pointers: vec![String::new()],
+        exclusive: Vec::new(),
+    };
+    let mut definitions: Vec<Definition> = Vec::new();
+    while let Some(pointer) = reader.pointers.get(definitions.len()).cloned() {
+        let target = schema.pointer(&pointer).unwrap_or(&Value::Null);
+        let place = Place {
+            path: format!("#{pointer}"),
+            depth: 0,
+        };
+        definitions.push(Definition {
+            schema: reader.read(target, &place)?,
+            path: place.path,
+        });
+    }
+    for (place, options) in &reader.exclusive {
+        if !are_disjoint(options, &definitions) {
+            return place.wrong("an answer could fit two of these; write anyOf, or give each another type");
+        }
+    }
+    references::resolve(definitions)
 }
 
 /// Where in a schema something stands.
@@ -131,27 +186,20 @@ impl Place {
 struct Reader<'a> {
     root: &'a Value,
     nodes: usize,
-}
-
-impl Reader<'static> {
-    fn empty() -> Self {
-        Self {
-            root: &Value::Null,
-            nodes: 0,
-        }
-    }
+    /// Where the definitions stand, by their numbers.
+    pointers: Vec<String>,
+    /// Of what at most one option may fit, and where.
+    exclusive: Vec<(Place, Vec<Beginning>)>,
 }
 
 impl Reader<'_> {
     fn read(&mut self, schema: &Value, place: &Place) -> Result<Schema, String> {
         self.nodes += 1;
         if place.depth > MAX_DEPTH {
-            return place.wrong(format_args!(
-                "nested deeper than {MAX_DEPTH}; a schema that refers to itself has answers without end"
-            ));
+            return place.wrong(format_args!("nested deeper than {MAX_DEPTH}"));
         }
         if self.nodes > MAX_NODES {
-            return place.wrong(format_args!("more than {MAX_NODES} schemas, references followed"));
+            return place.wrong(format_args!("more than {MAX_NODES} schemas"));
         }
         let schema = match schema {
             Value::Bool(true) => return Schema::scalar(),
@@ -194,21 +242,22 @@ impl Reader<'_> {
     ) -> Result<Schema, String> {
         check_keywords(schema, &["$ref"], place)?;
         let pointer = reference.as_str().and_then(|text| text.strip_prefix('#'));
-        let root = self.root;
-        let target = pointer.and_then(|pointer| Some((pointer, root.pointer(pointer)?)));
-        match target {
-            Some((pointer, target)) => {
-                let there = Place {
-                    path: format!("#{pointer}"),
-                    depth: place.depth + 1,
-                };
-                self.read(target, &there)
-            }
-            None => place.at("$ref").wrong(format_args!(
+        let place = place.at("$ref");
+        let Some(pointer) = pointer.filter(|pointer| self.root.pointer(pointer).is_some()) else {
+            return place.wrong(format_args!(
                 "expected a place in this schema such as \"#/$defs/name\", found {}",
                 short(reference)
-            )),
-        }
+            ));
+        };
+        let known = self.pointers.iter().position(|known| known == pointer);
+        let definition = known.unwrap_or_else(|| {
+            self.pointers.push(pointer.to_owned());
+            self.pointers.len() - 1
+        });
+        Ok(Schema::Reference(Reference {
+            definition,
+            path: place.path,
+        }))
     }
 
     fn options(&mut self, options: &Value, exclusive: bool, place: &Place) -> Result<Schema, String> {
@@ -217,8 +266,9 @@ impl Reader<'_> {
         };
         let read = |(index, option): (usize, &Value)| self.read(option, &place.at(&index.to_string()));
         let schemas: Vec<Schema> = options.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        if exclusive && !are_disjoint(&schemas) {
-            return place.wrong("an answer could fit two of these; write anyOf, or give each another type");
+        if exclusive {
+            let beginnings = schemas.iter().map(Beginning::of).collect();
+            self.exclusive.push((place.clone(), beginnings));
         }
         Ok(Schema::AnyOf(schemas))
     }
@@ -340,7 +390,7 @@ fn of_type(
 ) -> Result<Schema, String> {
     match name {
         "null" => Ok(Schema::literal(&Value::Null)),
-        "boolean" => Ok(Schema::Literals(vec!["true".to_owned(), "false".to_owned()])),
+        "boolean" => Ok(Schema::boolean()),
         "string" => string(schema, place),
         "integer" | "number" => numeric(schema, name == "integer", place),
         "array" => reader.array(schema, place),
@@ -374,7 +424,7 @@ fn string(schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> 
 }
 
 fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<Schema, String> {
-    let bound = |keyword: &str| {
+    let read = |keyword: &str| {
         let Some(value) = schema.get(keyword) else {
             return Ok(None);
         };
@@ -383,23 +433,41 @@ fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<
             .and_then(|number| Decimal::parse(&number.to_string()));
         match decimal {
             Some(decimal) => Ok(Some(decimal)),
-            None => place.at(keyword).wrong(format_args!(
-                "expected a number of at most {MAX_DIGITS} digits, 6 of them behind the point, found {}",
-                short(value)
-            )),
+            None => place
+                .at(keyword)
+                .wrong(format_args!("expected a number, found {}", short(value))),
         }
     };
     let bounds = Bounds {
-        minimum: bound("minimum")?,
-        maximum: bound("maximum")?,
-        exclusive_minimum: bound("exclusiveMinimum")?,
-        exclusive_maximum: bound("exclusiveMaximum")?,
+        minimum: read("minimum")?,
+        maximum: read("maximum")?,
+        exclusive_minimum: read("exclusiveMinimum")?,
+        exclusive_maximum: read("exclusiveMaximum")?,
     };
-    match number(&bounds, integer) {
+    let zeros = match read("multipleOf")?.map(Decimal::as_zeros) {
+        Some(None) => {
+            return place.at("multipleOf").wrong(format_args!(
+                "expected 1, 10, 100, 1000, 10000 or 100000, found {}",
+                short(schema.get("multipleOf").unwrap_or(&Value::Null))
+            ));
+        }
+        Some(zeros) => zeros,
+        None => integer.then_some(0),
+    };
+    let regex = match zeros {
+        Some(zeros) => multiple(&bounds, zeros),
+        None => number(&bounds),
+    };
+    match regex {
         Some(regex) => Ok(Schema::Regex(regex)),
         None => place.wrong(format_args!(
-            "no {} of at most {MAX_DIGITS} digits lies between these bounds",
-            if integer { "whole number" } else { "number" }
+            "no {} that can be written lies between these bounds: of at most {MAX_DIGITS} digits, and {MAX_ZEROS} zeros \
+             behind them",
+            match zeros {
+                None => "number".to_owned(),
+                Some(0) => "whole number".to_owned(),
+                Some(zeros) => format!("multiple of {}", 10_u32.pow(zeros.unsigned_abs())),
+            }
         )),
     }
 }
@@ -470,21 +538,31 @@ fn counts(
     most: &str,
     place: &Place,
 ) -> Result<(u32, Option<u32>), String> {
-    let count = |keyword: &str| match schema.get(keyword) {
+    let count = |keyword: &str, limit: u64, expected: &str| match schema.get(keyword) {
         None => Ok(None),
-        Some(value) => match value.as_u64().and_then(|count| u16::try_from(count).ok()) {
-            Some(count) => Ok(Some(u32::from(count))),
+        Some(value) => match value.as_number().and_then(whole).filter(|count| *count <= limit) {
+            Some(count) => Ok(Some(
+                u32::try_from(count).map_or(MAX_COUNT, |count| count.min(MAX_COUNT)),
+            )),
             None => place.at(keyword).wrong(format_args!(
-                "expected a whole number up to 65535, found {}",
+                "expected a whole number {expected}, found {}",
                 short(value)
             )),
         },
     };
-    let (fewest, largest) = (count(least)?.unwrap_or(0), count(most)?);
+    let fewest = count(least, u64::from(MAX_COUNT), "up to 65535")?.unwrap_or(0);
+    let largest = count(most, u64::MAX, "of 0 or more")?;
     if largest.is_some_and(|largest| largest < fewest) {
         return place.wrong(format_args!("{least} is larger than {most}"));
     }
     Ok((fewest, largest))
+}
+
+/// Reads a number that is not negative and whole, as `3` and `3.0` are; saturates.
+fn whole(number: &Number) -> Option<u64> {
+    let decimal = Decimal::parse(&number.to_string())?;
+    let (floor, ceil) = (decimal.floor(0), decimal.ceil(0));
+    (floor == ceil && floor >= 0).then(|| u64::try_from(floor).unwrap_or(u64::MAX))
 }
 
 /// Refuses keywords that are not known here.
@@ -505,33 +583,73 @@ fn check_keywords(schema: &Map<String, Value>, known: &[&str], place: &Place) ->
     place.wrong(format_args!("the keyword '{unknown}' is not supported{beside}"))
 }
 
-/// Tells whether no answer fits two of the schemas, as far as their first characters tell.
-fn are_disjoint(schemas: &[Schema]) -> bool {
-    let mut seen: Vec<char> = Vec::new();
-    for schema in schemas {
-        let own = first_characters(schema);
-        if own.iter().any(|first| seen.contains(first)) {
-            return false;
-        }
-        seen.extend(own);
-    }
-    true
+/// With what the answers of a schema may begin.
+#[derive(Debug, Default)]
+struct Beginning {
+    /// A number begins with `0`.
+    characters: BTreeSet<char>,
+    /// They may also begin as those of these definitions do.
+    definitions: BTreeSet<usize>,
 }
 
-/// Lists with what an answer may begin; a number begins with `0`.
-fn first_characters(schema: &Schema) -> Vec<char> {
-    let literal = |text: &String| match text.chars().next() {
-        Some('-' | '0'..='9') => '0',
-        first => first.unwrap_or_default(),
-    };
-    match schema {
-        Schema::Literals(texts) => texts.iter().map(literal).collect(),
-        Schema::Regex(regex) if regex.starts_with('"') => vec!['"'],
-        Schema::Regex(_) => vec!['0'],
-        Schema::Object(_) => vec!['{'],
-        Schema::Array { .. } => vec!['['],
-        Schema::AnyOf(options) => options.iter().flat_map(first_characters).collect(),
+impl Beginning {
+    fn of(schema: &Schema) -> Self {
+        let mut beginning = Self::default();
+        beginning.add(schema);
+        beginning
     }
+
+    fn add(&mut self, schema: &Schema) {
+        let literal = |text: &String| match text.chars().next() {
+            Some('-' | '0'..='9') => '0',
+            first => first.unwrap_or_default(),
+        };
+        match schema {
+            Schema::Literals(texts) => self.characters.extend(texts.iter().map(literal)),
+            Schema::Regex(regex) => {
+                self.characters
+                    .insert(if regex.starts_with('"') { '"' } else { '0' });
+            }
+            Schema::Object(_) => {
+                self.characters.insert('{');
+            }
+            Schema::Array { .. } => {
+                self.characters.insert('[');
+            }
+            Schema::AnyOf(options) => options.iter().for_each(|option| self.add(option)),
+            Schema::Reference(reference) => {
+                self.definitions.insert(reference.definition);
+            }
+        }
+    }
+
+    /// Lists the characters, those of definitions included.
+    fn characters(&self, definitions: &[Definition]) -> BTreeSet<char> {
+        let mut found = self.characters.clone();
+        let mut seen = BTreeSet::new();
+        let mut unseen: Vec<usize> = self.definitions.iter().copied().collect();
+        while let Some(place) = unseen.pop() {
+            if let Some(definition) = definitions.get(place)
+                && seen.insert(place)
+            {
+                let beginning = Self::of(&definition.schema);
+                found.extend(beginning.characters);
+                unseen.extend(beginning.definitions);
+            }
+        }
+        found
+    }
+}
+
+/// Tells whether no answer fits two of the options, as far as their first characters tell.
+fn are_disjoint(options: &[Beginning], definitions: &[Definition]) -> bool {
+    let mut seen = BTreeSet::new();
+    options.iter().all(|option| {
+        let own = option.characters(definitions);
+        let is_new = seen.is_disjoint(&own);
+        seen.extend(own);
+        is_new
+    })
 }
 
 fn short(value: &Value) -> String {

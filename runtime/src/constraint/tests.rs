@@ -1,5 +1,7 @@
 //! Constraints on answers that are drawn from logits without a model, with vocabularies of every kind.
 
+mod recursion;
+
 use super::*;
 use crate::sampling::Sampler;
 use crate::tokenizer::{TokenId, sentencepiece_to_json};
@@ -274,6 +276,14 @@ fn what_cannot_be_used_is_refused_with_what_is_wrong() {
         Constraint::JsonSchema(json!({"type": "array", "minItems": 3, "maxItems": 2})),
         Constraint::JsonSchema(json!({"type": "integer", "minimum": 3, "maximum": 2})),
         Constraint::JsonSchema(json!({"type": "number", "minimum": 1e300})),
+        Constraint::JsonSchema(
+            json!({"type": "integer", "minimum": 9_007_199_254_740_991_i64, "maximum": 9_007_199_254_740_993_i64}),
+        ),
+        Constraint::JsonSchema(json!({"type": "integer", "multipleOf": 1000, "minimum": 1, "maximum": 999})),
+        Constraint::JsonSchema(json!({"type": "number", "multipleOf": 0.1})),
+        Constraint::JsonSchema(json!({"type": "number", "minimum": 1, "exclusiveMinimum": true})),
+        Constraint::JsonSchema(json!({"type": "string", "minLength": 65_536})),
+        Constraint::JsonSchema(json!({"type": "string", "maxLength": -1})),
         Constraint::JsonSchema(json!({"$ref": "#"})),
         Constraint::JsonSchema(json!({"$ref": "https://example.com/schema"})),
         Constraint::JsonSchema(json!({"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]})),
