@@ -41,11 +41,11 @@ const MAX_COMPLETION_BYTES: usize = 1 << 15;
 /// How many bytes an answer may find out about its language before it forgets what it does not need.
 pub(super) const MAX_OWN_BYTES: usize = 1 << 20;
 
-/// How many expressions a language may have at the end of a step that it did not have before, besides those that copy
-/// what it had from the start.
+/// How many expressions the language of a schema may have at the end of a step that it did not have before, besides those
+/// that copy what it had from the start: a schema that refers to itself may leave ever more ways open.
 const STEP_EXPRESSIONS: usize = 1 << 12;
 /// The most of those that copy what it had from the start.
-const MAX_COPIED_EXPRESSIONS: usize = 1 << 14;
+const MAX_COPIED_EXPRESSIONS: usize = 1 << 16;
 
 fn step_expressions(language: &Language) -> usize {
     let copied = language.common_len().min(MAX_COPIED_EXPRESSIONS);
@@ -110,8 +110,8 @@ impl Closing {
             _ => None,
         };
         let state = match &planned {
-            Some(_) => self.language.read(self.state, self.vocabulary.bytes(token))?,
-            None => self.read_cheaply(token)?,
+            None if self.nesting.is_some() => self.read_cheaply(token)?,
+            _ => self.language.read(self.state, self.vocabulary.bytes(token))?,
         };
         let nesting = self
             .nesting

@@ -19,6 +19,9 @@ const EXTRA_IDS: usize = 100;
 /// How many pieces of the model, `<unk>`, `<s>` and `</s>`, have other ids for XLM-R.
 const REPLACED: usize = 3;
 
+/// The id of `<unk>` in XLM-R's numbering.
+const XLM_UNKNOWN: TokenId = 3;
+
 /// Sets `add_dummy_prefix` of a serialised model's `normalizer_spec` to false: in a protobuf message, what comes later counts.
 const WITHOUT_DUMMY_PREFIX: [u8; 4] = [0x1a, 2, 0x18, 0];
 
@@ -158,7 +161,7 @@ impl SlowTokenizer {
         let unknown_length = is_new.then(|| processor.encode("<unk>").map_or(0, |ids| ids.len()));
         let offset = TokenId::from(rules == Rules::XlmRoberta);
         let unknown = match rules {
-            Rules::XlmRoberta => REPLACED as TokenId,
+            Rules::XlmRoberta => XLM_UNKNOWN,
             _ => processor.unk_id(),
         };
         let in_text: Vec<usize> = (0..added.len())
