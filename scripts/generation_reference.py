@@ -80,8 +80,10 @@ def draw(rng):
     if some(rng, 0.2):
         keys["forced_bos_token_id"] = token()
     if some(rng, 0.25):
-        keys["forced_eos_token_id"] = rng.choice([1, 1, [1, token()]])
-    if some(rng, 0.25):
+        # With beams, two forced tokens have the same score, and torch's order of equal ones is its own.
+        keys["forced_eos_token_id"] = rng.choice([1, 1, [1, token()]]) if "num_beams" not in keys else 1
+    # An end that is banned and made likelier at once has no score (-inf + inf) in transformers.
+    if some(rng, 0.25) and "min_length" not in keys and "min_new_tokens" not in keys:
         keys["exponential_decay_length_penalty"] = [rng.randrange(1, 5), rng.choice([1.05, 1.3, 1.8])]
     if some(rng, 0.25):
         keys["decoder_start_token_id"] = rng.choice([3, 7, 40, VOCAB - 1])

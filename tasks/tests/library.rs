@@ -123,7 +123,10 @@ fn a_folder_with_a_wrong_file_changes_nothing() {
     write(folder.path(), "b.task", b"\xff\xfe");
     let mut library = TaskLibrary::builtin().unwrap();
     let error = library.load_dir(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("b.task") && error.contains("not UTF-8"), "{error}");
+    assert!(
+        error.contains("b.task") && error.contains("expected UTF-8"),
+        "{error}"
+    );
     assert!(library.get("a").is_err());
 }
 

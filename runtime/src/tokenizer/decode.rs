@@ -34,6 +34,8 @@ pub struct DecodeStream {
     spaces_words: bool,
     /// White space that is only shown where something follows it.
     held: String,
+    /// Whether what followed the last added word had no text.
+    is_blank: bool,
     /// What the library's decoder has joined so far.
     joined: Joined,
 }
@@ -67,6 +69,7 @@ impl DecodeStream {
             has_begun: false,
             spaces_words: true,
             held: String::new(),
+            is_blank: false,
             joined: Joined::default(),
         }
     }
@@ -124,9 +127,13 @@ impl DecodeStream {
         if piece.kind == PieceKind::Word && self.spaces_words {
             // What follows begins as a text does, a space apart.
             (self.at_start, self.after_word) = (tokenizer.leading_space() != LeadingSpace::Kept, true);
-        } else if self.after_word && !out.is_empty() && !piece.kind.is_special() {
-            out.insert(0, ' ');
-            self.after_word = false;
+            self.is_blank = false;
+        } else if self.after_word && !piece.kind.is_special() {
+            self.is_blank = out.is_empty();
+            if !out.is_empty() {
+                out.insert(0, ' ');
+                self.after_word = false;
+            }
         }
         self.has_begun |= !out.is_empty();
         if tokenizer.strips_end() && self.spaces_words && !out.is_empty() {
@@ -147,6 +154,10 @@ impl DecodeStream {
     pub(crate) fn take_rest(&mut self) -> String {
         let mut out = String::new();
         self.flush(&mut out);
+        // `transformers` joins it all the same.
+        if std::mem::take(&mut self.is_blank) {
+            out.push(' ');
+        }
         out
     }
 
