@@ -397,7 +397,10 @@ fn broken_files_are_errors_that_say_where() {
         ("no model", Tokenizer::from_json(b"{}")),
         (
             "word piece",
-            Tokenizer::from_json(br#"{"model": {"type": "WordPiece", "vocab": {}}}"#),
+            // One field is missing: of several, the library names any.
+            Tokenizer::from_json(
+                br#"{"model": {"type": "WordPiece", "vocab": {}, "unk_token": "?", "max_input_chars_per_word": 9}}"#,
+            ),
         ),
         (
             "an id too far",

@@ -17,7 +17,7 @@ const BOUNDS: [(&str, [f64; 2]); 9] = [
     (LAYERS[0], [0.0091, 0.044]),
     (LAYERS[1], [0.0149, 0.075]),
     (LAYERS[2], [0.0213, 0.103]),
-    (HEADS, [0.052, 0.097]),
+    (HEADS, [0.0178, 0.097]),
     (ENCODER, [0.0145, 0.068]),
     (DECODER, [0.0234, 0.119]),
     (LOGITS, [0.0109, 0.052]),
@@ -188,6 +188,7 @@ fn narrow_weights_move_the_references_layers_as_far_as_the_table_says() {
     if !are_ours() {
         return;
     }
+    let mut wrong = Vec::new();
     for (column, weights) in [WeightType::Bf16, WeightType::Int8].into_iter().enumerate() {
         let mut worst: BTreeMap<&str, (f64, String)> = BTreeMap::new();
         for folder in cases() {
@@ -200,15 +201,13 @@ fn narrow_weights_move_the_references_layers_as_far_as_the_table_says() {
         }
         for (row, bounds) in BOUNDS {
             let (bound, (error, place)) = (bounds[column], &worst[row]);
-            assert!(
-                *error <= bound,
-                "{weights}, {row}: {error:.4} at {place}, expected at most {bound}"
-            );
             let least = if row == WORDS { 0.0 } else { bound / 2.0 };
-            assert!(
-                *error >= least,
-                "{weights}, {row}: {error:.4} at {place} is all, expected at least {least}"
-            );
+            if !(least..=bound).contains(error) {
+                wrong.push(format!(
+                    "{weights}, {row}: {error:.4} at {place}, expected {least} to {bound}"
+                ));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
