@@ -146,7 +146,7 @@ mod tests {
             },
             home: &|user| match user {
                 "" => Some("/home/me".to_owned()),
-                "root" => Some("/root/".to_owned()),
+                "ada" => Some("/home/ada/".to_owned()),
                 _ => None,
             },
         })
@@ -163,7 +163,7 @@ mod tests {
             (&[("HF_HOME", "/h"), ("XDG_CACHE_HOME", "/x")], "/h/hub"),
             (&[("HF_HOME", "~/h")], "/home/me/h/hub"),
             (&[("HF_HOME", "~")], "/home/me/hub"),
-            (&[("HF_HOME", "~root/h")], "/root/h/hub"),
+            (&[("HF_HOME", "~ada/h")], "/home/ada/h/hub"),
             (&[("HF_HOME", "~nobody-here/h")], "~nobody-here/h/hub"),
             (&[("HF_HOME", "$S/h"), ("S", "/scratch")], "/scratch/h/hub"),
             (

@@ -25,12 +25,16 @@ const SINGLE: [&str; 7] = [
 const MANY: &str = "additional_special_tokens";
 
 /// A token beside a model's own.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(super) struct AddedToken {
     pub(super) content: String,
+    #[serde(default)]
     pub(super) single_word: bool,
+    #[serde(default)]
     pub(super) lstrip: bool,
+    #[serde(default)]
     pub(super) rstrip: bool,
+    #[serde(default)]
     pub(super) special: bool,
 }
 
@@ -66,31 +70,6 @@ pub(super) struct SlowSettings {
     pub(super) add_prefix_space: Option<bool>,
     /// The class that wrote the files.
     pub(super) class: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawToken {
-    content: String,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
-    special: bool,
-}
-
-impl From<RawToken> for AddedToken {
-    fn from(raw: RawToken) -> Self {
-        Self {
-            content: raw.content,
-            single_word: raw.single_word,
-            lstrip: raw.lstrip,
-            rstrip: raw.rstrip,
-            special: raw.special,
-        }
-    }
 }
 
 /// The bytes of the three files, where they are there.
@@ -188,13 +167,13 @@ fn object(
 }
 
 fn numbered_token(id: &str, token: &Value) -> Result<AddedToken, TokenizerError> {
-    let raw = RawToken::deserialize(token)
+    let token = AddedToken::deserialize(token)
         .map_err(|e| malformed(CONFIG, format!("added_tokens_decoder, '{id}'"), e, "a token"))?;
-    if raw.content.is_empty() {
+    if token.content.is_empty() {
         let place = format!("added_tokens_decoder, '{id}'");
         return Err(malformed(CONFIG, place, "an empty token", "some text"));
     }
-    Ok(raw.into())
+    Ok(token)
 }
 
 /// Reads a special token: its name, or an object with its settings.
@@ -203,7 +182,7 @@ fn special_token(value: &Value) -> Option<AddedToken> {
         Value::String(name) => AddedToken::plain(name, true),
         Value::Object(_) => AddedToken {
             special: true,
-            ..RawToken::deserialize(value).ok()?.into()
+            ..AddedToken::deserialize(value).ok()?
         },
         _ => return None,
     };

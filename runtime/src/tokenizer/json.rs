@@ -8,6 +8,7 @@
 
 use super::charsmap;
 use super::error::{TokenizerError, malformed};
+use super::files;
 use super::vocabulary::{MAX_TOKENS, Piece, PieceKind, Vocabulary, byte_of, place};
 use super::{LeadingSpace, Spelling, TokenId};
 use base64::Engine as _;
@@ -33,7 +34,7 @@ const SECRET_LETTERS: u32 = 24;
 #[derive(Deserialize)]
 struct RawFile {
     #[serde(default)]
-    added_tokens: Vec<RawAddedToken>,
+    added_tokens: Vec<NumberedToken>,
     #[serde(default)]
     normalizer: Value,
     #[serde(default)]
@@ -46,19 +47,11 @@ struct RawFile {
 }
 
 #[derive(Deserialize)]
-struct RawAddedToken {
+struct NumberedToken {
     id: u64,
-    content: String,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    #[serde(default)]
     normalized: Option<bool>,
-    #[serde(default)]
-    special: bool,
+    #[serde(flatten)]
+    token: files::AddedToken,
 }
 
 /// The model's part of the file.
@@ -342,14 +335,22 @@ fn pieces(raw: &RawFile) -> Result<Vec<Piece>, TokenizerError> {
             }
         }
     }
-    let numbers: HashMap<String, usize> = pieces
+    let mut known: HashMap<&str, Option<u64>> = raw
+        .added_tokens
         .iter()
-        .enumerate()
-        .map(|(id, piece)| (piece.text.clone(), id))
+        .map(|added| (added.token.content.as_str(), None))
         .collect();
-    for token in &raw.added_tokens {
-        let known = numbers.get(token.content.as_str()).copied();
-        let id = known.map_or(token.id, |id| id as u64);
+    for (id, piece) in (0..).zip(&pieces) {
+        if let Some(known) = known.get_mut(piece.text.as_str()) {
+            *known = Some(id);
+        }
+    }
+    for NumberedToken { id, token, .. } in &raw.added_tokens {
+        let id = known
+            .get(token.content.as_str())
+            .copied()
+            .flatten()
+            .unwrap_or(*id);
         let place_of = usize::try_from(id).ok().and_then(|id| pieces.get(id));
         if place_of.is_some_and(|piece| piece.kind == PieceKind::Unknown) {
             continue;
@@ -494,7 +495,9 @@ fn merged(merge: &Value) -> String {
 }
 
 fn added_token(
-    token: &RawAddedToken,
+    NumberedToken {
+        token, normalized, ..
+    }: &NumberedToken,
     vocabulary: &Vocabulary,
     secrets: &HashMap<TokenId, String>,
 ) -> AddedToken {
@@ -507,17 +510,18 @@ fn added_token(
         .single_word(token.single_word && !is_special)
         .lstrip(token.lstrip)
         .rstrip(token.rstrip)
-        .normalized(token.normalized.unwrap_or(!token.special))
+        .normalized(normalized.unwrap_or(!token.special))
 }
 
 /// Checks that the library numbers the added tokens as the file does.
 fn check_numbers(
     tokenizer: &tokenizers::Tokenizer,
-    added: &[RawAddedToken],
+    added: &[NumberedToken],
     vocabulary: &Vocabulary,
     secrets: &HashMap<TokenId, String>,
 ) -> Result<(), TokenizerError> {
-    for token in added.iter().filter(|token| !token.content.is_empty()) {
+    let added = added.iter().filter(|added| !added.token.content.is_empty());
+    for NumberedToken { id, token, .. } in added {
         let special = vocabulary.special(&token.content).and_then(|id| secrets.get(&id));
         let found = tokenizer.token_to_id(special.unwrap_or(&token.content));
         let is_there = |id: TokenId| {
@@ -526,9 +530,9 @@ fn check_numbers(
                 .is_some_and(|piece| piece.text == token.content)
         };
         if !found.is_some_and(is_there) {
-            let expected = found.map_or_else(|| "a token".to_owned(), |id| format!("id {id}"));
+            let expected = found.map_or_else(|| "a token".to_owned(), |found| format!("id {found}"));
             let place = format!("added_tokens, '{}'", token.content);
-            return Err(malformed(FILE, place, format!("id {}", token.id), expected));
+            return Err(malformed(FILE, place, format!("id {id}"), expected));
         }
     }
     Ok(())

@@ -102,18 +102,18 @@ fn steps_equal_the_scalar_formula() {
                 .collect()
         };
         let means: Vec<Vec<f64>> = vars.iter().map(|(_, var)| mean(var)).collect();
-        let true_norm = means
+        let whole_norm = means
             .iter()
             .flatten()
             .map(|value| value * value)
             .sum::<f64>()
             .sqrt();
-        assert!((f64::from(norm) - true_norm).abs() < 1e-4 * true_norm);
-        assert!(true_norm > 5.0, "the test clips");
+        assert!((f64::from(norm) - whole_norm).abs() < 1e-4 * whole_norm);
+        assert!(whole_norm > 5.0, "the test clips");
         for ((scalars, gradient), (name, var)) in expected.iter_mut().zip(&means).zip(&vars) {
             let decays = name == "layers.0.weight";
             for ((scalar, gradient), found) in scalars.iter_mut().zip(gradient).zip(values(var)) {
-                scalar.step(&config, gradient * 5.0 / true_norm, decays, rate, step);
+                scalar.step(&config, gradient * 5.0 / whole_norm, decays, rate, step);
                 assert!(
                     (scalar.weight - f64::from(found)).abs() < 2e-5,
                     "{name}: {} {found}",
