@@ -16,4 +16,4 @@ fi
 "$python" "$root/scripts/generation_reference.py" "$work/reference" "$root/tests/fixtures/cases/checkpoints/plain/tokenizer.json" "${1:-320}" "${2:-1}"
 cd "$root"
 MULTIWAY_GENERATION_REFERENCE=$work/reference \
-  cargo test --release --test generation_reference -- --ignored --nocapture
+  cargo test --release --test generation_reference -- --nocapture

@@ -32,4 +32,4 @@ rm -rf "$work/reference"
 "$python" "$root/scripts/tokenizer_reference.py" "$work/reference" "${folders[@]}"
 cd "$root"
 MULTIWAY_TOKENIZER_REFERENCE=$work/reference \
-  cargo test --release -p multiway-runtime --features sentencepiece --test reference_tokenizers -- --ignored --nocapture
+  cargo test --release -p multiway-runtime --features sentencepiece --test reference_tokenizers -- --nocapture

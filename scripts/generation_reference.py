@@ -3,8 +3,8 @@
 
 usage: generation_reference.py OUT TOKENIZER_JSON [COUNT=320] [SEED=1]
 
-Writes a small random T5 into OUT/model, for each setting the files that say how to generate, and OUT/cases.json: [{"files": {name: text}, "text": prompt,
-"ids": what is written, the start token first}, ...]. Every setting is drawn by the seed: greedy or with beams, and any of the keys that are followed. Most are in
+Writes a small random T5 into OUT/model (its weights and config.json) and OUT/cases.json: {"cases": [{"file": which file holds the keys, "keys": how to generate,
+"text": prompt, "ids": what is written, the start token first}, ...]}. tests/fixtures/generation is what COUNT 320 and SEED 1 make. Every setting is drawn by the seed: greedy or with beams, and any of the keys that are followed. Most are in
 generation_config.json; every fifth checkpoint has none, and the keys are in its config.json, as before 2023.
 """
 import json
@@ -24,7 +24,7 @@ WORDS = ["the", "house", "is", "wonderful", "a", "red", "small", "on", "in", "gr
 def make_model(folder, tokenizer):
     torch.manual_seed(5)
     config = transformers.T5Config(
-        vocab_size=VOCAB, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_decoder_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
+        vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_decoder_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
         tie_word_embeddings=False, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)
     model = transformers.T5ForConditionalGeneration(config).eval()
     with torch.no_grad():
@@ -35,7 +35,7 @@ def make_model(folder, tokenizer):
         model.lm_head.weight[1] *= 2.0
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    (folder / "tokenizer.json").write_bytes(pathlib.Path(tokenizer).read_bytes())
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=str(tokenizer))
 
 
 def some(rng, share):
@@ -99,9 +99,8 @@ def main():
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     folder = out / "model"
-    make_model(folder, tokenizer_json)
+    tokenizer = make_model(folder, tokenizer_json)
     plain = json.loads((folder / "config.json").read_text())
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     rng = random.Random(seed)
     cases, differing = [], set()
     for number in range(count):
@@ -109,24 +108,27 @@ def main():
         text = " ".join(rng.choice(WORDS) for _ in range(rng.randrange(2, 9)))
         if number % 5 == 4:
             keys.pop("eos_token_id", None)
-            files = {"config.json": {**plain, **keys}}
+            file = "config.json"
         else:
-            files = {"config.json": plain, "generation_config.json": {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, **keys}}
-        for name in ("config.json", "generation_config.json"):
-            (folder / name).unlink(missing_ok=True)
-        for name, content in files.items():
-            (folder / name).write_text(json.dumps(content))
+            file = "generation_config.json"
+            keys = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, **keys}
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        (folder / "config.json").write_text(json.dumps(plain))
+        (folder / file).write_text(json.dumps({**plain, **keys} if file == "config.json" else keys))
         model = transformers.T5ForConditionalGeneration.from_pretrained(folder).eval()
         with torch.no_grad():
             ids = model.generate(torch.tensor([tokenizer(text)["input_ids"]]))[0].tolist()
         # Beams that ended are filled with padding.
-        while len(ids) > 1 and ids[-1] == 0 and any(end in ids[1:] for end in ([1] + (keys.get("eos_token_id") or []))):
+        ends = keys.get("eos_token_id", 1)
+        ends = ends if isinstance(ends, list) else [ends]
+        while len(ids) > 1 and ids[-1] == 0 and any(end in ids[1:] for end in ends):
             ids.pop()
         differing.add(tuple(ids[1:]))
-        cases.append({"files": {name: json.dumps(content) for name, content in files.items()}, "text": text, "ids": ids})
-    (folder / "config.json").write_text(json.dumps(plain))
+        cases.append({"file": file, "keys": keys, "text": text, "ids": ids})
+    (folder / "config.json").write_text(json.dumps(plain, indent=1) + "\n")
     (folder / "generation_config.json").unlink(missing_ok=True)
-    (out / "cases.json").write_text(json.dumps({"transformers": transformers.__version__, "seed": seed, "cases": cases}))
+    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
+    (out / "cases.json").write_text(f'{{"transformers": "{transformers.__version__}", "seed": {seed}, "cases": [\n{lines}\n]}}\n')
     print(f"{len(cases)} settings by transformers {transformers.__version__}, seed {seed}; {len(differing)} different answers")
 
 

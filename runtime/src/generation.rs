@@ -7,6 +7,7 @@ use crate::error::EngineError;
 use crate::request::{EarlyStopping, SamplingParams};
 use crate::tokenizer::TokenId;
 use multiway_model::{Checkpoint, ModelConfig};
+use multiway_prompts::text_of_file;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -217,8 +218,8 @@ impl GenerationConfig {
     }
 
     fn parse(file: &str, json: &[u8], config: &ModelConfig) -> Result<Self, String> {
-        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-        let raw: RawGenerationConfig = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let json = text_of_file("the file", json).map_err(|error| error.to_string())?;
+        let raw: RawGenerationConfig = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let mut warnings = Vec::new();
         for (key, value) in raw.others.iter().filter(|(_, value)| !value.is_null()) {
             let known = NOT_FOLLOWED.iter().find(|(name, _)| name == key);

@@ -1,14 +1,16 @@
-//! The tokenizers against the libraries that define their files, on what `scripts/check_tokenizers.sh` recorded.
+//! The tokenizers against the libraries that define their files: on what is recorded in `tests/fixtures/reference`, and on what
+//! `scripts/check_tokenizers.sh` records in the folder that `MULTIWAY_TOKENIZER_REFERENCE` names.
 #![cfg(feature = "sentencepiece")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use multiway_prompts::Prompt;
 use multiway_runtime::{TokenId, Tokenizer};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
 struct Reference {
+    /// Where the tokenizer is; what is recorded beside this test names it from there.
     folder: PathBuf,
     /// The library, with its version.
     kind: String,
@@ -17,9 +19,9 @@ struct Reference {
 }
 
 #[test]
-#[ignore = "needs what scripts/check_tokenizers.sh records"]
 fn ids_and_texts_are_those_of_the_library_that_defines_the_file() {
-    let folder = std::env::var_os("MULTIWAY_TOKENIZER_REFERENCE").unwrap();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference");
+    let folder = std::env::var_os("MULTIWAY_TOKENIZER_REFERENCE").map_or_else(|| own.clone(), PathBuf::from);
     let (mut count, mut failed) = (0, Vec::new());
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -28,7 +30,7 @@ fn ids_and_texts_are_those_of_the_library_that_defines_the_file() {
         }
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let reference: Reference = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let tokenizer = Tokenizer::from_folder(&reference.folder).unwrap();
+        let tokenizer = Tokenizer::from_folder(own.join(&reference.folder)).unwrap();
         let mut wrong = Vec::new();
         for (text, ids, closed, back) in &reference.texts {
             let found = tokenizer.encode_text(text).unwrap();

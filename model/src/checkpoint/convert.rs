@@ -6,11 +6,11 @@ use std::path::Path;
 use std::{fs, io};
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{COMPANIONS, CONFIG_FILE, Checkpoint, GENERATION_FILE, LoadError, SaveError, packed, save};
 use crate::batch::{EncoderBatch, EncoderSample};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, foreign_keys};
 use crate::decoder::TargetBatch;
 use crate::error::ForwardError;
 use crate::image::ProcessedImage;
@@ -188,12 +188,12 @@ impl Checkpoint {
 
     /// Writes what `config.json` says of generating, which the new one does not, as a file of its own.
     fn generation_keys(&self) -> Result<Option<Vec<u8>>, ConvertError> {
-        let config: Option<Map<String, Value>> = match self.file(CONFIG_FILE)? {
-            Some(json) => serde_json::from_slice(json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&json)).ok(),
-            None => None,
+        let Some(config) = self.file(CONFIG_FILE)? else {
+            return Ok(None);
         };
-        let mut keys = config.unwrap_or_default();
-        keys.retain(|key, value| !value.is_null() && GENERATION_KEYS.contains(&key.as_str()));
+        // It was read when the checkpoint was opened.
+        let mut keys = foreign_keys(&config).unwrap_or_default();
+        keys.retain(|key, _| GENERATION_KEYS.contains(&key.as_str()));
         Ok((!keys.is_empty()).then(|| Value::Object(keys).to_string().into_bytes()))
     }
 

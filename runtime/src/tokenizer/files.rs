@@ -4,6 +4,7 @@
 //! `tokenizer_config.json` counts; without it `added_tokens.json` does, with the names in `special_tokens_map.json`.
 
 use super::error::{TokenizerError, malformed};
+use multiway_prompts::text_of_file;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -159,9 +160,9 @@ fn object(
     match bytes {
         None => Ok(serde_json::Map::new()),
         Some(bytes) => {
-            let bytes = bytes.as_ref();
-            let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-            serde_json::from_slice(bytes).map_err(|e| malformed(file, "the file", e, "a JSON object"))
+            let text =
+                text_of_file(file, bytes.as_ref()).map_err(|e| malformed(file, "the file", e, "text"))?;
+            serde_json::from_str(text).map_err(|e| malformed(file, "the file", e, "a JSON object"))
         }
     }
 }
