@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use futures_util::future::try_join_all;
-use multiway::{
-    Engine, ImageProcessor, InputValue, ProcessedImage, SamplingOverrides, TaskInputs, TaskLibrary,
-};
+use multiway::image::ProcessedImage;
+use multiway::prompt::InputValue;
+use multiway::task::SamplingOverrides;
+use multiway::{Engine, ImageProcessor, TaskInputs, TaskLibrary};
 
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pictures");
 const NAMES: [&str; 8] = [

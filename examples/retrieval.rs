@@ -7,7 +7,8 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use anyhow::Context;
-use multiway::{Engine, ImageProcessor, PictureEntry, PictureIndex, Task, TaskInputs, TaskLibrary};
+use multiway::index::{PictureEntry, PictureIndex};
+use multiway::{Engine, ImageProcessor, Task, TaskInputs, TaskLibrary};
 
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pictures");
 

@@ -1,17 +1,17 @@
 //! One model, one runtime, any image-and-text task written as a prompt.
 //!
-//! This crate is the way in: it re-exports what an application needs of the member crates, and carries the default
-//! checkpoint. Open a checkpoint, build an [`Engine`], take a [`Task`] from the [`TaskLibrary`], run it:
+//! This crate is the way in: it re-exports what an application needs of the member crates. Open a checkpoint, build an
+//! [`Engine`], take a [`Task`] from the [`TaskLibrary`], run it:
 //!
 //! ```
-//! use multiway::{Engine, ImageProcessor, TaskEvent, TaskInputs, TaskLibrary};
+//! use multiway::{Checkpoint, Engine, ImageProcessor, TaskEvent, TaskInputs, TaskLibrary};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let checkpoint = multiway::embedded_checkpoint()?;
+//! let checkpoint = Checkpoint::open("checkpoints/default")?;
 //! let image = ImageProcessor::new(checkpoint.config()).open("examples/pictures/cat.png")?;
 //! let engine = Engine::builder(&checkpoint).build()?;
 //!
-//! let library = TaskLibrary::builtin()?;
+//! let library = TaskLibrary::for_model(checkpoint.config())?;
 //! let mut run = library.get("caption")?.run(&engine, &TaskInputs::new().with_image(image))?;
 //! while let Some(event) = run.next_blocking() {
 //!     if let TaskEvent::Text(piece) = event? {
@@ -23,23 +23,31 @@
 //! # }
 //! ```
 //!
-//! A [`TaskRun`] is also a `Stream`. An engine is cheap to clone, answers many requests at a time, and gives each the
-//! answer that it would give it alone.
+//! A [`TaskRun`](task::TaskRun) is also a `Stream`. An engine is cheap to clone, answers many requests at a time, and gives
+//! each the answer that it would give it alone.
+//!
+//! The names that most programs need are at the root; the rest is by subject:
 //!
 //! | to | use |
 //! |---|---|
-//! | open a model folder | [`Checkpoint::open`], [`embedded_checkpoint`] |
-//! | prepare pictures | [`ImageProcessor`] |
-//! | run tasks, and write tasks | [`TaskLibrary`], [`Task`], [`TaskFile`] |
-//! | choose, embed, search | [`Answer`], [`PictureIndex`] |
-//! | go below tasks | [`Engine`], [`Request`], [`Prompt`] |
+//! | open a model folder, or convert it | [`Checkpoint::open`], [`checkpoint`] |
+//! | fetch a model by name (feature `hub`) | `hub` |
+//! | prepare pictures | [`ImageProcessor`], [`image`] |
+//! | run tasks, read their answers, score them | [`TaskLibrary`], [`Task`], [`task`] |
+//! | write task files and prompts | [`prompt`] |
+//! | find pictures by text or by picture | [`index`] |
+//! | generate, score, embed and classify below tasks | [`Engine`], [`engine`] |
+//! | tokenize | [`tokenizer`] |
 //!
 //! # Features
 //!
-//! - `hub` (default): fetches checkpoints from a hub, if asked for by name.
-//! - `embedded-checkpoint` (default): carries the default checkpoint in the binary.
-//! - `sentencepiece` (default): reads SentencePiece models; builds C++ with cmake.
+//! None is on by default, and Rust alone builds the library.
+//!
+//! - `hub`: fetches checkpoints from a hub, if asked for by name.
+//! - `embedded-checkpoint`: carries the default checkpoint in the program, as `embedded_checkpoint`.
+//! - `sentencepiece`: reads SentencePiece models; builds C++ with cmake.
 //! - `cuda`, `flash-attn`: run on an NVIDIA GPU.
+//! - `measure`: what `multiway bench` measures with.
 
 #[cfg(feature = "embedded-checkpoint")]
 mod embedded;
@@ -47,28 +55,71 @@ mod embedded;
 #[cfg(feature = "embedded-checkpoint")]
 pub use embedded::embedded_checkpoint;
 
-pub use multiway_model::checkpoint::{Conversion, ConvertError, TensorEntry};
+pub use multiway_model::{Checkpoint, ImageProcessor};
+pub use multiway_runtime::{Engine, Request, SamplingParams};
+pub use multiway_tasks::{Answer, Task, TaskEvent, TaskInputs, TaskLibrary};
+
+/// Checkpoints: what a model is, the types that its numbers are kept in, and conversion.
+pub mod checkpoint {
+    pub use multiway_model::checkpoint::{Conversion, ConvertError, TensorEntry};
+    pub use multiway_model::{CacheType, Checkpoint, DType, Device, LoadError, ModelConfig, WeightType};
+}
+
+/// The engine: requests in, streams of tokens, scores and vectors out.
+pub mod engine {
+    pub use multiway_runtime::{
+        Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,
+        EngineStats, FinishReason, Generation, Hypothesis, Request, RequestError, SamplingParams, Score,
+        Shutdown, StreamEvent, Timings, TokenStream, Usage, WordScore,
+    };
+}
+
+/// Checkpoints by name, from a hub or from the cache that other tools share.
 #[cfg(feature = "hub")]
-pub use multiway_model::hub::{Download, Hub, HubError, HubName};
-pub use multiway_model::{
-    CacheType, Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, ModelConfig,
-    ProcessedImage, WeightType,
-};
-pub use multiway_prompts::{
-    InputKind, InputSpec, InputValue, Inputs, OutputSpec, PatchRange, Prompt, PromptError, PromptPart,
-    TaskFile,
-};
-pub use multiway_runtime::{
-    Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,
-    EngineStats, FinishReason, Generation, Hypothesis, Request, RequestError, SamplingParams, Score,
-    Shutdown, StreamEvent, Timings, TokenId, TokenStream, Tokenizer, TokenizerError, Usage, WordScore,
-    sentencepiece_to_json,
-};
-pub use multiway_tasks::{
-    Answer, Choice, ExampleReport, IndexError, PatchAnswer, PictureEntry, PictureIndex, PictureMatch,
-    RequestTerms, SamplingOverrides, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary,
-    TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken, metrics,
-};
+pub mod hub {
+    pub use multiway_model::hub::{Download, Hub, HubError, HubName};
+}
+
+/// Pictures: bytes in, normalised pixels out.
+pub mod image {
+    pub use multiway_model::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
+}
+
+/// Indexes of pictures, searched by text or by picture.
+pub mod index {
+    pub use multiway_tasks::{IndexError, PictureEntry, PictureIndex, PictureMatch};
+}
+
+/// What `multiway bench` measures with: batches without an engine, kernels, and what the machine can do.
+#[cfg(feature = "measure")]
+pub mod measure {
+    pub use multiway_model::kernels::Pool;
+    pub use multiway_model::measure::{KernelTiming, Machine, Prediction, StepWork, Workload, kernels};
+    pub use multiway_model::{ForwardError, LoadOptions, Model};
+    pub use multiway_runtime::measure::*;
+}
+
+/// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
+pub mod prompt {
+    pub use multiway_prompts::{
+        InputKind, InputSpec, InputValue, Inputs, OutputSpec, PatchRange, Prompt, PromptError, PromptPart,
+        TaskFile, text_of_file,
+    };
+}
+
+/// Tasks, their answers, and metrics over answers.
+pub mod task {
+    pub use multiway_tasks::{
+        Answer, Choice, ExampleReport, PatchAnswer, RequestTerms, SamplingOverrides, ScoredToken, Task,
+        TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode,
+        WrittenToken, metrics,
+    };
+}
+
+/// Tokenizers: text to token ids and back.
+pub mod tokenizer {
+    pub use multiway_runtime::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};
+}
 
 /// Compiles the README's programs.
 #[cfg(doctest)]

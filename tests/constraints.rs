@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use futures_util::future::join_all;
-use multiway::{
-    Constraint, DType, Device, Engine, FinishReason, Generation, InputValue, Prompt, Request, RequestError,
-    SamplingParams, Task, TaskFile, TaskInputs, TokenId, embedded_checkpoint,
-};
+use multiway::checkpoint::{DType, Device};
+use multiway::engine::{Constraint, FinishReason, Generation, RequestError};
+use multiway::prompt::{InputValue, Prompt, TaskFile};
+use multiway::tokenizer::TokenId;
+use multiway::{Engine, Request, SamplingParams, Task, TaskInputs, embedded_checkpoint};
 use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, PromptMemory};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

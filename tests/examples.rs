@@ -5,18 +5,19 @@
     reason = "helpers of tests may fail as tests do"
 )]
 
-use std::path::Path;
 use std::process::Command;
 
-/// Runs an example that was built beside the binary, and returns what it printed.
+/// Runs an example that was built with this test, and returns what it printed.
 fn run(name: &str) -> String {
     run_with(name, &[])
 }
 
 fn run_with(name: &str, arguments: &[&str]) -> String {
-    let binary = Path::new(env!("CARGO_BIN_EXE_multiway"));
-    let example = binary
-        .parent()
+    // This test lies in `deps`, beside the folder of the examples.
+    let test = std::env::current_exe().unwrap();
+    let example = test
+        .ancestors()
+        .nth(2)
         .unwrap()
         .join("examples")
         .join(name)

@@ -2,7 +2,8 @@
 //! `tests/fixtures/generation`, or in the folder that `MULTIWAY_GENERATION_REFERENCE` names.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
-use multiway::{Checkpoint, Engine, Prompt, Request};
+use multiway::prompt::Prompt;
+use multiway::{Checkpoint, Engine, Request};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::fs;

@@ -1,10 +1,11 @@
 //! The embedded model with weights, and with keys and values, in 16 and in 8 bits.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use multiway::{
-    CacheType, Checkpoint, Choice, Device, Engine, ImageProcessor, InputValue, TaskInputs, TaskLibrary,
-    Tokenizer, WeightType, embedded_checkpoint,
-};
+use multiway::checkpoint::{CacheType, Device, WeightType};
+use multiway::prompt::InputValue;
+use multiway::task::Choice;
+use multiway::tokenizer::Tokenizer;
+use multiway::{Checkpoint, Engine, ImageProcessor, TaskInputs, TaskLibrary, embedded_checkpoint};
 use multiway_model::{EncoderBatch, EncoderSample, LoadOptions, Model, Place, TargetBatch, Tensor};
 
 /// How far an 8-bit probability may be from that of f32, over ten names and four pictures.

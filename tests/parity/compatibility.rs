@@ -55,43 +55,43 @@ const CLAIMS: [(&str, &str, &str, &str); 34] = [
     (
         "the command line runs a T5 folder, with its tasks",
         "T5",
-        "tests/command_line.rs",
+        "cli/tests/command_line.rs",
         "a_t5_of_transformers_runs_like_the_embedded_model",
     ),
     (
         "`run vqa`, with labels.txt or answer2label.txt",
         "BEiT-3",
-        "tests/beit3.rs",
+        "cli/tests/beit3.rs",
         "a_question_is_answered_with_one_of_the_answers_in_the_side_file",
     ),
     (
         "`run reason`, two pictures",
         "BEiT-3",
-        "tests/beit3.rs",
+        "cli/tests/beit3.rs",
         "two_pictures_are_compared_with_a_sentence",
     ),
     (
         "`run classify`",
         "BEiT-3",
-        "tests/beit3.rs",
+        "cli/tests/beit3.rs",
         "a_picture_is_classified_alone",
     ),
     (
         "`run caption`",
         "BEiT-3",
-        "tests/beit3.rs",
+        "cli/tests/beit3.rs",
         "a_caption_is_searched_for_with_beams_and_takes_no_text",
     ),
     (
         "`embed`, and so `search`",
         "BEiT-3",
-        "tests/beit3.rs",
+        "cli/tests/beit3.rs",
         "pictures_and_texts_are_embedded_by_two_towers",
     ),
     (
         "`run infill` by the head for masked words",
         "BEiT-3",
-        "tests/beit3.rs",
+        "cli/tests/beit3.rs",
         "masked_words_are_filled_in",
     ),
     (
@@ -151,7 +151,7 @@ const CLAIMS: [(&str, &str, &str, &str); 34] = [
     (
         "checkpoints as people have them: added tokens, full dumps of configurations, generation keys",
         "T5",
-        "tests/wild.rs",
+        "cli/tests/wild.rs",
         "checkpoints_from_the_wild_are_answered_as_transformers_answers_them",
     ),
     (
@@ -163,7 +163,7 @@ const CLAIMS: [(&str, &str, &str, &str); 34] = [
     (
         "`convert`, compared afterwards",
         "all",
-        "tests/beit3.rs",
+        "cli/tests/beit3.rs",
         "a_checkpoint_is_converted_with_its_provenance_and_runs_the_same",
     ),
     (
@@ -181,19 +181,19 @@ const CLAIMS: [(&str, &str, &str, &str); 34] = [
     (
         "`module.` and `model.` in front of every name",
         "all",
-        "tests/foreign.rs",
+        "cli/tests/foreign.rs",
         "every_weight_may_carry_the_name_of_what_wrapped_the_model",
     ),
     (
         "embeddings under the name of encoder or decoder",
         "T5",
-        "tests/foreign.rs",
+        "cli/tests/foreign.rs",
         "the_embeddings_of_a_t5_may_have_the_name_of_either_part",
     ),
     (
         "keys of training, and whole dumps of a `config.json`",
         "T5",
-        "tests/foreign.rs",
+        "cli/tests/foreign.rs",
         "keys_of_training_and_whole_dumps_of_a_configuration_are_read",
     ),
     (

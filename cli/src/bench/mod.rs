@@ -1,0 +1,319 @@
+//! `multiway bench`: how fast a model encodes, decodes and loads on this machine, and how much faster it could be.
+
+mod args;
+mod growth;
+mod report;
+mod roofline;
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Instant;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use multiway::Checkpoint;
+use multiway::checkpoint::WeightType;
+use multiway::checkpoint::{CacheType, ModelConfig};
+use multiway::measure::{self, Case, ForwardError, LoadOptions, MeasureError, Model, Pool};
+use serde_json::{Value, json};
+
+use self::args::{CaseArgs, CommonArgs, LoadArgs, WritingArgs};
+use self::growth::GrowthArgs;
+use self::report::{Report, milliseconds, peak_memory_mb, rounded};
+use self::roofline::{KernelsArgs, RooflineArgs};
+use super::context::Context;
+use super::failure::{Failure, Outcome};
+
+/// What the lines of this binary call it, beside those of other engines.
+const ENGINE: &str = "multiway";
+
+/// The columns of cases, in `encode` and `decode` alike.
+const CASE_COLUMNS: &[&str] = &[
+    "engine",
+    "dtype",
+    "cache",
+    "model",
+    "threads",
+    "batch",
+    "src",
+    "pictures",
+    "beam",
+    "new_tokens",
+    "encode_ms",
+    "decode_tokens_per_s",
+    "rss_mb",
+];
+
+const AFTER_HELP: &str = "\
+Examples:
+  multiway bench decode --checkpoint DIR --threads 2 --batch 1,8,32 --source-length 64
+  multiway bench encode --batch 1,8 --source-length 32 --json
+  multiway bench load --checkpoint DIR
+  multiway bench roofline --threads 2
+  multiway bench growth --checkpoint DIR --threads 2
+
+Start with `roofline`: it says what the machine can do, and which kernel is far from it.
+`growth` says how time grows with batch, prompts and threads, beside how it should.
+Prompts are random ids (and random pictures, where the model sees any), the same for the
+same --seed. Answers have exactly the length that is asked for: their end is never taken.
+A machine that does other work at the same time measures that too.";
+
+const ENCODE_HELP: &str = "\
+Examples:
+  multiway bench encode --checkpoint DIR --threads 2 --batch 1,32 --source-length 64,256
+  multiway bench encode --checkpoint BEIT3_DIR --batch 1 --source-length 32 --pictures 1 --json
+
+encode_ms is the median time to encode the whole batch, and, where the model writes text,
+to project what cross-attention needs of it. src counts the text tokens of each prompt;
+its pictures come on top. rss_mb is the most memory that the process has had so far, in
+10^6 bytes: give each case a process of its own where that matters.
+
+With --json, a line a case: {engine, dtype, cache, model, threads, batch, src, pictures,
+beam, new_tokens, encode_ms, decode_tokens_per_s, rss_mb}; what is not measured is null.";
+
+const DECODE_HELP: &str = "\
+Examples:
+  multiway bench decode --checkpoint DIR --dtype f32 --threads 2 --batch 8 \\
+      --source-length 64 --new-tokens 64 --beams 1 --repeats 3 --json
+  multiway bench decode --checkpoint DIR --batch 1,8,32 --beams 1,4
+  multiway bench decode --checkpoint DIR --cache-dtype int8 --batch 32 --source-length 256
+
+Takes the likeliest token of each answer; with --beams, searches as `multiway run --beams`
+does. decode_tokens_per_s is batch times new_tokens, by the median time from the end of
+encoding to the last token: beams do not count, only the answers that they end in.
+encode_ms and rss_mb are as in `multiway bench encode --help`. Each step reads the weights
+once, and the keys and values of every prompt: with many long prompts these count for more,
+and --cache-dtype bf16 or int8 makes them half or about a quarter.
+
+With --json, a line a case, as `multiway bench encode` prints it. --show-tokens adds
+tokens: the ids of each answer, to compare with what another engine writes.";
+
+const LOAD_HELP: &str = "\
+Examples:
+  multiway bench load --checkpoint DIR --threads 2
+  multiway bench load --checkpoint DIR --source-length 64 --json
+
+load_s is the time to open the checkpoint and make its weights ready; first_token_s is the
+time from the same start to the first token of an answer, or where the model writes no
+text, to its encoded prompt. Files that were read before come from memory: run it twice.
+A packed checkpoint (`multiway convert --dtype int8`) is ready once it is mapped.
+
+With --json, one line: {engine, dtype, cache, model, threads, src, pictures, load_s,
+first_token_s, rss_mb}.";
+
+/// Measures one thing.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    verb: BenchVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchVerb {
+    /// Time encoding prompts
+    #[command(after_help = ENCODE_HELP)]
+    Encode(CaseArgs),
+    /// Time writing answers
+    #[command(after_help = DECODE_HELP)]
+    Decode(WritingArgs),
+    /// Time loading, up to the first token
+    #[command(after_help = LOAD_HELP)]
+    Load(LoadArgs),
+    /// Time each kernel alone, at the shapes of a model
+    #[command(after_help = roofline::KERNELS_HELP)]
+    Kernels(KernelsArgs),
+    /// Measure what this machine can do, and print each kernel's share of it
+    #[command(after_help = roofline::ROOFLINE_HELP)]
+    Roofline(RooflineArgs),
+    /// Time steps and encodings as they grow, beside what this machine could take
+    #[command(after_help = growth::HELP)]
+    Growth(GrowthArgs),
+}
+
+impl BenchArgs {
+    /// Tells whether standard output must hold lines of JSON.
+    pub(crate) fn json(&self) -> bool {
+        match &self.verb {
+            BenchVerb::Encode(args) => args.common.json,
+            BenchVerb::Decode(args) => args.cases.common.json,
+            BenchVerb::Load(args) => args.common.json,
+            BenchVerb::Kernels(args) => args.common.json,
+            BenchVerb::Roofline(args) => args.kernels.common.json,
+            BenchVerb::Growth(args) => args.common.json,
+        }
+    }
+}
+
+/// Runs the verb, on as many threads as were asked for.
+pub(crate) fn run(context: &Context, args: BenchArgs) -> Outcome {
+    let cores = || available_parallelism().map_or(1, usize::from);
+    let threads = context.threads().unwrap_or_else(cores);
+    match args.verb {
+        BenchVerb::Encode(args) => on_threads(threads, || encode(context, &args)),
+        BenchVerb::Decode(args) => on_threads(threads, || decode(context, &args)),
+        BenchVerb::Load(args) => on_threads(threads, || load(context, &args)),
+        BenchVerb::Kernels(args) => on_threads(threads, || roofline::kernels(context, &args)),
+        BenchVerb::Roofline(args) => on_threads(threads, || roofline::run(context, &args)),
+        BenchVerb::Growth(args) => growth::run(context, threads, &args),
+    }
+}
+
+/// Does `work` with so many threads for kernels.
+fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let kernels = Arc::new(Pool::new(threads));
+    pool.map_err(Failure::runtime)?.install(|| kernels.install(work))
+}
+
+fn encode(context: &Context, args: &CaseArgs) -> Outcome {
+    let subject = Subject::load(context, &args.common)?;
+    let cases = args.cases(subject.model.config(), context.seed(), &[1], 0);
+    let bar = progress_bar(context, cases.len());
+    let mut report = Report::new(args.common.json, CASE_COLUMNS);
+    for case in cases {
+        let seconds = measure::encoding(&subject.model, &case).map_err(refused)?;
+        let mut line = subject.case(&case, seconds);
+        line["beam"] = Value::Null;
+        line["new_tokens"] = Value::Null;
+        bar.suspend(|| report.print(&line))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn decode(context: &Context, args: &WritingArgs) -> Outcome {
+    let common = &args.cases.common;
+    let subject = Subject::load(context, common)?;
+    let config = subject.model.config();
+    let cases = args
+        .cases
+        .cases(config, context.seed(), &args.beams, args.new_tokens);
+    let bar = progress_bar(context, cases.len());
+    let mut report = Report::new(common.json, CASE_COLUMNS);
+    for case in cases {
+        let decoded = measure::decoding(&subject.model, &case).map_err(refused)?;
+        let mut line = subject.case(&case, decoded.encode_seconds);
+        let tokens = case.batch * case.new_tokens;
+        line["decode_tokens_per_s"] = rounded(tokens as f64 / decoded.decode_seconds);
+        if args.show_tokens {
+            line["tokens"] = json!(decoded.tokens);
+        }
+        bar.suspend(|| report.print(&line))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn load(context: &Context, args: &LoadArgs) -> Outcome {
+    let start = Instant::now();
+    let subject = Subject::load(context, &args.common)?;
+    let loaded = start.elapsed();
+    let case = args.case(subject.model.config(), context.seed());
+    measure::first_token(&subject.model, &case).map_err(refused)?;
+    let answered = start.elapsed();
+    let columns = &[
+        "engine",
+        "dtype",
+        "cache",
+        "model",
+        "threads",
+        "src",
+        "pictures",
+        "load_s",
+        "first_token_s",
+        "rss_mb",
+    ];
+    Report::new(args.common.json, columns).print(&json!({
+        "engine": ENGINE,
+        "dtype": subject.weights.name(),
+        "cache": args.common.cache_dtype.name(),
+        "model": subject.name,
+        "threads": rayon::current_num_threads(),
+        "src": case.source_length,
+        "pictures": case.pictures,
+        "load_s": rounded(loaded.as_secs_f64()),
+        "first_token_s": rounded(answered.as_secs_f64()),
+        "rss_mb": peak_memory_mb(),
+    }))
+}
+
+/// The model that is measured.
+struct Subject {
+    model: Model,
+    name: String,
+    weights: WeightType,
+    cache: CacheType,
+}
+
+impl Subject {
+    fn load(context: &Context, common: &CommonArgs) -> Outcome<Subject> {
+        let checkpoint = context.checkpoint()?;
+        let options = LoadOptions {
+            weights: common.dtype,
+            cache: common.cache_dtype,
+            ..LoadOptions::default()
+        };
+        let model = Model::load_with(&checkpoint, &multiway::checkpoint::Device::Cpu, &options)
+            .map_err(Failure::input)?;
+        let name = name(&checkpoint);
+        let weights = common.weights(&checkpoint);
+        let cache = common.cache_dtype;
+        Ok(Subject {
+            model,
+            name,
+            weights,
+            cache,
+        })
+    }
+
+    /// Writes down a case and how long its prompts took.
+    fn case(&self, case: &Case, encode_seconds: f64) -> Value {
+        json!({
+            "engine": ENGINE,
+            "dtype": self.weights.name(),
+            "cache": self.cache.name(),
+            "model": self.name,
+            "threads": rayon::current_num_threads(),
+            "batch": case.batch,
+            "src": case.source_length,
+            "pictures": case.pictures,
+            "beam": case.beams,
+            "new_tokens": case.new_tokens,
+            "encode_ms": milliseconds(encode_seconds),
+            "decode_tokens_per_s": null,
+            "rss_mb": peak_memory_mb(),
+        })
+    }
+}
+
+fn name(checkpoint: &Checkpoint) -> String {
+    checkpoint.name().to_owned()
+}
+
+/// Tells how many pictures a prompt has where nobody says: one, if the model sees any.
+fn pictures(config: &ModelConfig, asked: Option<usize>) -> usize {
+    asked.unwrap_or(config.max_images.min(1))
+}
+
+/// Sorts what went wrong into what another command line would avoid, and what not.
+fn refused(error: MeasureError) -> Failure {
+    match error {
+        MeasureError::Forward(ForwardError::Tensor(_)) | MeasureError::NotFinite => Failure::runtime(error),
+        _ => Failure::input(error),
+    }
+}
+
+/// Shows on a terminal how many cases are done.
+fn progress_bar(context: &Context, cases: usize) -> ProgressBar {
+    let target = if context.quiet() {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} cases {elapsed}");
+    let bar = ProgressBar::with_draw_target(Some(cases as u64), target);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,201 @@
+//! What all verbs need: the checkpoint, the tasks, an engine, and an asynchronous runtime.
+
+use std::future::Future;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+#[cfg(feature = "hub")]
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+#[cfg(feature = "hub")]
+use multiway::hub::{Hub, HubError, HubName};
+use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
+
+use super::GlobalArgs;
+use super::engine::EngineArgs;
+use super::failure::{Failure, Outcome};
+use super::output::note;
+
+/// Holds the options that every verb takes, and opens what they name.
+#[derive(Debug)]
+pub(crate) struct Context {
+    args: GlobalArgs,
+}
+
+impl Context {
+    /// Starts logging, if it was asked for.
+    pub(crate) fn new(args: GlobalArgs) -> Outcome<Context> {
+        if let Some(filter) = &args.log {
+            let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| {
+                Failure::Input(anyhow::anyhow!(
+                    "--log: expected a filter such as `info` or `multiway_runtime=debug`, found '{filter}': {error}"
+                ))
+            })?;
+            let terminal = io::stderr().is_terminal();
+            tracing_subscriber::fmt()
+                .with_ansi(terminal)
+                .with_env_filter(filter)
+                .with_writer(io::stderr)
+                .init();
+        }
+        Ok(Context { args })
+    }
+
+    /// Tells whether only results and errors may be printed.
+    pub(crate) fn quiet(&self) -> bool {
+        self.args.quiet
+    }
+
+    /// Returns how many threads compute, where the caller says so.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.args.threads.map(usize::from)
+    }
+
+    /// Returns the seed of sampling.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.args.seed
+    }
+
+    /// Loads the built-in tasks that a checkpoint's model was made for, and those of the caller's folders.
+    pub(crate) fn library(&self, checkpoint: &Checkpoint) -> Outcome<TaskLibrary> {
+        let mut library = TaskLibrary::for_model(checkpoint.config()).map_err(Failure::runtime)?;
+        for folder in &self.args.task_dirs {
+            library.load_dir(folder).map_err(Failure::input)?;
+        }
+        Ok(library)
+    }
+
+    /// Opens the checkpoint that the caller named, or the embedded one.
+    pub(crate) fn checkpoint(&self) -> Outcome<Checkpoint> {
+        match &self.args.checkpoint {
+            Some(place) => self.open(place),
+            None => embedded(),
+        }
+    }
+
+    /// Opens a folder or a file, or where there is neither, a checkpoint of the hub by its name.
+    #[cfg(feature = "hub")]
+    pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
+        let text = place.to_str().unwrap_or_default();
+        let (name, is_local) = match text.strip_prefix(HUB_PREFIX) {
+            Some(name) => (HubName::parse(name).map_err(Failure::input)?, false),
+            None if is_local(place) => return Checkpoint::open(place).map_err(Failure::input),
+            None => match HubName::parse(text) {
+                Ok(name) => (name, true),
+                Err(_) => return Checkpoint::open(place).map_err(Failure::input),
+            },
+        };
+        let mut hub = Hub::from_env().map_err(Failure::runtime)?;
+        if self.args.offline {
+            hub = hub.only_cached();
+        }
+        let bar = progress_bar(self.quiet());
+        let folder = hub.fetch(&name, &mut |download| {
+            bar.set_length(download.total);
+            bar.set_position(download.done);
+            bar.set_message(download.file.to_owned());
+        });
+        bar.finish_and_clear();
+        let folder = folder.map_err(|error| {
+            let is_input = matches!(
+                error,
+                HubError::Name { .. }
+                    | HubError::Offline { .. }
+                    | HubError::Incomplete { .. }
+                    | HubError::NotFound { .. }
+                    | HubError::NoWeights { .. }
+            );
+            let mut error = anyhow::Error::new(error);
+            if is_local {
+                error = error.context(format!(
+                    "there is no folder or file '{text}', and from the hub it did not come"
+                ));
+            }
+            if is_input {
+                Failure::Input(error)
+            } else {
+                Failure::Runtime(error)
+            }
+        })?;
+        Checkpoint::open(folder).map_err(Failure::input)
+    }
+
+    /// Opens a folder or a file.
+    #[cfg(not(feature = "hub"))]
+    pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
+        Checkpoint::open(place).map_err(Failure::input)
+    }
+
+    /// Loads a checkpoint into an engine.
+    pub(crate) fn engine(&self, checkpoint: &Checkpoint, options: &EngineArgs) -> Outcome<Engine> {
+        let engine = options.build(Engine::builder(checkpoint), self.args.threads)?;
+        if !self.args.quiet {
+            engine
+                .warnings()
+                .iter()
+                .for_each(|warning| note(&format!("warning: {warning}")));
+        }
+        Ok(engine)
+    }
+
+    /// Waits for `work` on this thread.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                Failure::runtime(anyhow::Error::new(error).context("cannot start the event loop"))
+            })?;
+        let outcome = runtime.block_on(work);
+        // Does not wait for a file that is still being read after an interrupt.
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
+/// Says that a name is one of the hub, even where a folder has it too.
+#[cfg(feature = "hub")]
+const HUB_PREFIX: &str = "hf:";
+
+/// Says whether a place is meant to be on this machine: it is there, it is called like a file, or its folder is there.
+#[cfg(feature = "hub")]
+fn is_local(place: &Path) -> bool {
+    let is_file = place.extension().is_some_and(|ending| {
+        ["pth", "pt", "bin", "safetensors"]
+            .iter()
+            .any(|known| ending == *known)
+    });
+    let folder = place
+        .components()
+        .next()
+        .map(|first| Path::new(first.as_os_str()).is_dir());
+    place.exists() || is_file || folder == Some(true)
+}
+
+#[cfg(feature = "hub")]
+fn progress_bar(quiet: bool) -> ProgressBar {
+    let target = if quiet {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Makes what turns pictures into what a checkpoint's model takes.
+pub(crate) fn processor(checkpoint: &Checkpoint) -> ImageProcessor {
+    ImageProcessor::new(checkpoint.config())
+}
+
+#[cfg(feature = "embedded-checkpoint")]
+fn embedded() -> Outcome<Checkpoint> {
+    multiway::embedded_checkpoint().map_err(Failure::runtime)
+}
+
+#[cfg(not(feature = "embedded-checkpoint"))]
+fn embedded() -> Outcome<Checkpoint> {
+    Err(Failure::Input(anyhow::anyhow!(
+        "this binary carries no checkpoint: name a folder with --checkpoint DIR"
+    )))
+}

@@ -1,0 +1,317 @@
+//! `multiway run`: one task, on pictures and text, streamed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use futures_util::StreamExt;
+use multiway::engine::{Constraint, FinishReason, Usage};
+use multiway::prompt::InputValue;
+use multiway::prompt::text_of_file;
+use multiway::task::{Choice, PatchAnswer, TaskOutcome, TaskRun, WrittenToken};
+use multiway::{Answer, Checkpoint, Task, TaskEvent, TaskInputs, TaskLibrary};
+use serde::Serialize;
+
+use super::context::{Context, processor};
+use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
+use super::engine::EngineArgs;
+use super::failure::{Failure, Outcome, task_failure};
+use super::interrupt::until_interrupted;
+use super::output::{TimingsMs, note, print_json, print_line, print_piece};
+use super::pictures;
+use super::profile::{Part, Profile, ProfileReport};
+
+/// How many choices are listed for people.
+const SHOWN_CHOICES: usize = 10;
+
+const AFTER_HELP: &str = "\
+Examples:
+  multiway run caption --image cat.png
+  multiway run caption --image cat.png --set language=Japanese
+  multiway run vqa --image shapes.png --set question='how many shapes are there?'
+  multiway run classify --image cat.png --set choices=cat,dog,guitar
+  multiway run infill --set text='The ___ sat on the ___.'
+  multiway run patches --image cat.png --set hide=3-5:2-7
+  multiway run caption --image cat.png --temperature 0.8 --min-p 0.05 --samples 3 --best-of 16
+  multiway run vqa --image cat.png --set question='how many?' --regex '[0-9]{1,2}'
+  multiway run caption --image cat.png --json-schema picture.schema.json
+  multiway run caption --image cat.png --profile
+  cat cat.png | multiway run caption --image - --json
+  multiway --task-dir my-tasks run my-task --image one.png --image two.png
+
+`multiway tasks show TASK` lists the inputs of a task. A list is written with commas,
+or as a JSON array of strings.
+
+With --json, one line: {task, text, finish_reason,
+usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
+with choices [{text, probability}], embedding [..], value (JSON) or
+patches [{row, column, codes [{code, probability}]}] where the task answers so;
+with samples [{text, finish_reason, mean_log_probability}] where several are drawn, and
+tokens [{id, piece, log_probability, alternatives [..]}] with --top-log-probabilities, and
+profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token, first_token_ms}
+with --profile, whose parts add up to the total.
+
+--regex, --json-schema and --choice allow only text of that form, and the answer is always complete:
+a form whose shortest text needs more than --max-new-tokens is refused. Numbers of a schema's answer have at
+most 15 digits, and bounds of more are clamped to that; a schema may refer to itself, and its answers nest at
+most 100 arrays and objects. The file is UTF-8.";
+
+/// Names a task and what it works on.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct RunArgs {
+    /// The task: `multiway tasks` lists them
+    task: String,
+
+    /// A picture: PNG, JPEG, WebP, GIF or BMP; `-` reads one from standard input (repeatable)
+    #[arg(long = "image", short, value_name = "PATH")]
+    images: Vec<PathBuf>,
+
+    /// An input of the task (repeatable)
+    #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = assignment)]
+    values: Vec<(String, String)>,
+
+    /// Print one line of JSON instead of streaming text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Tell where the time of the request went: a table on standard error after the answer, or with --json its `profile`
+    #[arg(long)]
+    profile: bool,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+
+    #[command(flatten)]
+    decoding: DecodingArgs,
+
+    /// Write only what this regular expression matches as a whole; for tasks that write text
+    #[arg(long, value_name = "PATTERN", group = "form")]
+    regex: Option<String>,
+
+    /// Write JSON that fits the schema in this file; for tasks that write text
+    #[arg(long, value_name = "FILE", group = "form")]
+    json_schema: Option<PathBuf>,
+
+    /// Write only one of these texts (repeatable); for tasks that write text. Probabilities come from a task whose output
+    /// is of kind choice
+    #[arg(long = "choice", value_name = "TEXT", group = "form")]
+    choices: Vec<String>,
+}
+
+pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("expected NAME=VALUE, found '{text}'")),
+    }
+}
+
+/// Runs the verb.
+pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
+    let mut profile = Profile::start();
+    let (checkpoint, library) = profile.time(Part::Open, || open(context))?;
+    let task = library.get(&args.task).map_err(Failure::input)?;
+    let mut inputs = profile.time(Part::Render, || values(context, task, &args))?;
+    inputs.images = profile.time(Part::Pictures, || {
+        pictures::open_all(&processor(&checkpoint), &args.images)
+    })?;
+    let checked = profile.time(Part::Render, || task.request(&inputs));
+    checked.map_err(Failure::input)?;
+    let engine = profile.time(Part::Load, || context.engine(&checkpoint, &args.engine))?;
+    let load = profile.elapsed();
+    let run = profile.time(Part::Render, || task.run(&engine, &inputs));
+    let run = run.map_err(Failure::input)?;
+    let outcome = profile.time(Part::Answer, || stream(context, run, !args.json))?;
+    if args.json {
+        let profile = args.profile.then(|| profile.report(&outcome));
+        return print_json(&Report::new(task, &outcome, load, profile));
+    }
+    profile.time(Part::Answer, || print_rest(context, &outcome))?;
+    if args.profile {
+        profile.report(&outcome).print();
+    }
+    Ok(())
+}
+
+fn open(context: &Context) -> Outcome<(Checkpoint, TaskLibrary)> {
+    let checkpoint = context.checkpoint()?;
+    let library = context.library(&checkpoint)?;
+    Ok((checkpoint, library))
+}
+
+/// Waits for the answer, and prints its text as it comes, if it is to be printed.
+fn stream(context: &Context, run: TaskRun, streams: bool) -> Outcome<TaskOutcome> {
+    let mut line = Line { streams, open: false };
+    let outcome = context.block_on(until_interrupted(answer(run, &mut line)));
+    line.end()?;
+    outcome
+}
+
+/// Prints what is no text, and what comes after the text.
+fn print_rest(context: &Context, outcome: &TaskOutcome) -> Outcome {
+    if let Some(vector) = outcome.answer.embedding() {
+        return print_json(&vector);
+    }
+    if !outcome.answer.patches().is_empty() {
+        return print_patches(outcome.answer.patches());
+    }
+    print_samples(outcome)?;
+    if !context.quiet() {
+        print_choices(&outcome.answer);
+        note_tokens(outcome);
+    }
+    Ok(())
+}
+
+/// Reads the `--set` values as the task declares them. A list that is set several times has all the items.
+fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs> {
+    let overrides = args.decoding.overrides(context.seed())?;
+    let mut inputs = TaskInputs::new()
+        .with_sampling(overrides)
+        .with_terms(args.engine.terms());
+    inputs.constraint = constraint(args)?;
+    set_values(task, &args.values, &mut inputs)?;
+    Ok(inputs)
+}
+
+/// Adds `--set` values to inputs, as the task declares them.
+pub(crate) fn set_values(task: &Task, values: &[(String, String)], inputs: &mut TaskInputs) -> Outcome {
+    for (name, text) in values {
+        let value = task.file().parse_input(name, text).map_err(Failure::input)?;
+        match (inputs.values.get_mut(name), value) {
+            (Some(InputValue::List(items)), InputValue::List(more)) => items.extend(more),
+            (Some(_), _) => return Err(Failure::Input(anyhow!("the input '{name}' is set twice"))),
+            (None, value) => {
+                inputs.values.insert(name.clone(), value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads which form the answer must have.
+fn constraint(args: &RunArgs) -> Outcome<Option<Constraint>> {
+    if let Some(path) = &args.json_schema {
+        let named = |error: anyhow::Error| error.context(format!("--json-schema '{}'", path.display()));
+        let schema = read_json(path).map_err(|error| Failure::Input(named(error)))?;
+        return Ok(Some(Constraint::JsonSchema(schema)));
+    }
+    let choices = (!args.choices.is_empty()).then(|| Constraint::Choices(args.choices.clone()));
+    Ok(args.regex.clone().map(Constraint::Regex).or(choices))
+}
+
+fn read_json(path: &Path) -> anyhow::Result<serde_json::Value> {
+    let bytes = fs::read(path)?;
+    let text = text_of_file(&path.display().to_string(), &bytes)?;
+    Ok(serde_json::from_str(text)?)
+}
+
+/// A line of text on standard output that may not be ended yet.
+struct Line {
+    streams: bool,
+    open: bool,
+}
+
+impl Line {
+    fn add(&mut self, piece: &str) -> Outcome {
+        if !self.streams {
+            return Ok(());
+        }
+        self.open = true;
+        print_piece(piece)
+    }
+
+    fn end(&mut self) -> Outcome {
+        if std::mem::take(&mut self.open) {
+            print_line("")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+async fn answer(mut run: TaskRun, line: &mut Line) -> Outcome<TaskOutcome> {
+    while let Some(event) = run.next().await {
+        match event.map_err(task_failure)? {
+            TaskEvent::Text(piece) => line.add(&piece)?,
+            TaskEvent::Finished(outcome) => {
+                // A text without a single character is still a line.
+                line.open |= line.streams && outcome.answer.text().is_some();
+                return Ok(outcome);
+            }
+            _ => {}
+        }
+    }
+    Err(Failure::Runtime(anyhow!(
+        "the engine stopped before the answer was complete"
+    )))
+}
+
+/// Lists the choices under the answer, on standard error: they are for people, scripts have `--json`.
+fn print_choices(answer: &Answer) {
+    for choice in answer.choices().iter().take(SHOWN_CHOICES) {
+        note(&format!("  {:.3}  {}", choice.probability, choice.text));
+    }
+}
+
+/// Prints a line for each hidden patch: where it is, its likeliest code, and how probable that is.
+fn print_patches(patches: &[PatchAnswer]) -> Outcome {
+    for patch in patches {
+        if let Some(best) = patch.codes.first() {
+            let (row, column) = (patch.row, patch.column);
+            print_line(&format!("{row}:{column}\t{}\t{:.3}", best.code, best.probability))?;
+        }
+    }
+    Ok(())
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    task: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    finish_reason: Option<FinishReason>,
+    usage: Usage,
+    #[serde(skip_serializing_if = "<[Choice]>::is_empty")]
+    choices: &'a [Choice],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples: Vec<SampleReport<'a>>,
+    #[serde(skip_serializing_if = "<[WrittenToken]>::is_empty")]
+    tokens: &'a [WrittenToken],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "<[PatchAnswer]>::is_empty")]
+    patches: &'a [PatchAnswer],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a serde_json::Value>,
+    timings_ms: TimingsMs,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<ProfileReport>,
+}
+
+impl<'a> Report<'a> {
+    fn new(
+        task: &'a Task,
+        outcome: &'a TaskOutcome,
+        load: Duration,
+        profile: Option<ProfileReport>,
+    ) -> Report<'a> {
+        Report {
+            task: task.name(),
+            text: outcome.answer.text(),
+            finish_reason: outcome.finish_reason,
+            usage: outcome.usage,
+            choices: outcome.answer.choices(),
+            samples: outcome.samples.iter().map(SampleReport::new).collect(),
+            tokens: &outcome.tokens,
+            embedding: outcome.answer.embedding(),
+            patches: outcome.answer.patches(),
+            value: outcome.answer.json(),
+            timings_ms: TimingsMs::new(load, outcome.timings),
+            profile,
+        }
+    }
+}
