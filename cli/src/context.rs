@@ -6,11 +6,13 @@ use std::path::Path;
 
 #[cfg(feature = "hub")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use multiway::checkpoint::Device;
 #[cfg(feature = "hub")]
 use multiway::hub::{Hub, HubError, HubName};
 use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
 
 use super::GlobalArgs;
+use super::device::DeviceChoice;
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome};
 use super::output::note;
@@ -125,9 +127,25 @@ impl Context {
         Checkpoint::open(place).map_err(Failure::input)
     }
 
+    /// Opens the device that computes.
+    pub(crate) fn device(&self) -> Outcome<Device> {
+        self.args.device.open(self.args.quiet)
+    }
+
+    /// Refuses a GPU for what computes on the CPU alone.
+    pub(crate) fn require_cpu(&self, what: &str) -> Outcome {
+        match self.args.device {
+            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(()),
+            DeviceChoice::Cuda(ordinal) => Err(Failure::Input(anyhow::anyhow!(
+                "--device cuda:{ordinal}: {what} computes on the CPU alone"
+            ))),
+        }
+    }
+
     /// Loads a checkpoint into an engine.
     pub(crate) fn engine(&self, checkpoint: &Checkpoint, options: &EngineArgs) -> Outcome<Engine> {
-        let engine = options.build(Engine::builder(checkpoint), self.args.threads)?;
+        let builder = Engine::builder(checkpoint).device(self.device()?);
+        let engine = options.build(builder, self.args.threads)?;
         if !self.args.quiet {
             engine
                 .warnings()

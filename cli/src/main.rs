@@ -7,6 +7,7 @@ mod bench;
 mod context;
 mod convert;
 mod decoding;
+mod device;
 mod embed;
 mod engine;
 mod failure;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::context::Context;
+use self::device::DeviceChoice;
 use self::failure::Outcome;
 use self::usage::whole_number;
 
@@ -82,6 +84,18 @@ struct GlobalArgs {
         help_heading = "Global options"
     )]
     task_dirs: Vec<PathBuf>,
+
+    /// Compute on this device: `cpu`, `cuda:N` for the GPU of number N, or `auto` for the first GPU where the binary was built
+    /// with CUDA and there is one, else the CPU
+    #[arg(
+        long,
+        global = true,
+        value_name = "DEVICE",
+        default_value = "auto",
+        hide_default_value = true,
+        help_heading = "Global options"
+    )]
+    device: DeviceChoice,
 
     /// Compute with this many threads [default: all cores]
     #[arg(long, global = true, value_name = "N", help_heading = "Global options",

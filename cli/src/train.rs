@@ -221,6 +221,9 @@ struct EvaluateArgs {
 
 /// Runs the verb.
 pub(crate) fn run(context: &Context, args: TrainArgs) -> Outcome {
+    if !matches!(args.step, Step::Evaluate(_)) {
+        context.require_cpu("training")?;
+    }
     match args.step {
         Step::Prepare(args) => prepare(context, &args),
         Step::Codes(args) => codes(context, &args),
@@ -383,6 +386,7 @@ fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
         questions: args.questions,
         seed: context.seed().unwrap_or(20_240_101),
         concurrency: 16,
+        device: context.device()?,
         weights: args.dtype,
         cache: args.cache_dtype,
     };

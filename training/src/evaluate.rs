@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use multiway_model::{CacheType, Checkpoint, ImageError, ImageProcessor, LoadError, WeightType};
+use multiway_model::{CacheType, Checkpoint, Device, ImageError, ImageProcessor, LoadError, WeightType};
 use multiway_prompts::InputValue;
 use multiway_runtime::{Engine, EngineBuilder, EngineError};
 use multiway_tasks::{TaskError, TaskInputs, TaskLibrary};
@@ -63,6 +63,8 @@ pub struct EvaluateOptions {
     pub seed: u64,
     /// How many requests to keep running.
     pub concurrency: usize,
+    /// Where the model computes.
+    pub device: Device,
     /// How the weights of linear layers are kept; else as a packed checkpoint has them, and of others as f32.
     pub weights: Option<WeightType>,
     /// How keys and values are kept between decoding steps.
@@ -116,11 +118,14 @@ pub fn evaluate(
 ) -> Result<EvaluationReport, EvaluateError> {
     let data = PreparedData::open(&options.prepared)?;
     let audit = audit(&data)?;
+    let builder = Engine::builder(checkpoint)
+        .device(options.device.clone())
+        .cache(options.cache);
     let engine = options
         .weights
         .into_iter()
-        .fold(Engine::builder(checkpoint), EngineBuilder::weights);
-    let engine = engine.cache(options.cache).build()?;
+        .fold(builder, EngineBuilder::weights)
+        .build()?;
     let asker = Asker {
         engine,
         tasks: TaskLibrary::builtin()?,

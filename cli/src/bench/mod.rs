@@ -149,6 +149,12 @@ impl BenchArgs {
 pub(crate) fn run(context: &Context, args: BenchArgs) -> Outcome {
     let cores = || available_parallelism().map_or(1, usize::from);
     let threads = context.threads().unwrap_or_else(cores);
+    if matches!(
+        args.verb,
+        BenchVerb::Kernels(_) | BenchVerb::Roofline(_) | BenchVerb::Growth(_)
+    ) {
+        context.require_cpu("what is measured")?;
+    }
     match args.verb {
         BenchVerb::Encode(args) => on_threads(threads, || encode(context, &args)),
         BenchVerb::Decode(args) => on_threads(threads, || decode(context, &args)),
@@ -256,8 +262,7 @@ impl Subject {
             cache: common.cache_dtype,
             ..LoadOptions::default()
         };
-        let model = Model::load_with(&checkpoint, &multiway::checkpoint::Device::Cpu, &options)
-            .map_err(Failure::input)?;
+        let model = Model::load_with(&checkpoint, &context.device()?, &options).map_err(Failure::input)?;
         let name = name(&checkpoint);
         let weights = common.weights(&checkpoint);
         let cache = common.cache_dtype;
