@@ -6,7 +6,7 @@ use std::path::Path;
 
 #[cfg(feature = "hub")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use multiway::checkpoint::Device;
+use multiway::checkpoint::{Device, LoadError};
 #[cfg(feature = "hub")]
 use multiway::hub::{Hub, HubError, HubName};
 use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
@@ -208,12 +208,20 @@ pub(crate) fn processor(checkpoint: &Checkpoint) -> ImageProcessor {
 
 #[cfg(feature = "embedded-checkpoint")]
 fn embedded() -> Outcome<Checkpoint> {
-    multiway::embedded_checkpoint().map_err(Failure::runtime)
+    multiway::embedded_checkpoint().map_err(|error| match error {
+        LoadError::MissingFile { .. } => no_checkpoint(),
+        other => Failure::runtime(other),
+    })
 }
 
 #[cfg(not(feature = "embedded-checkpoint"))]
 fn embedded() -> Outcome<Checkpoint> {
-    Err(Failure::Input(anyhow::anyhow!(
-        "this binary carries no checkpoint: name a folder with --checkpoint DIR"
-    )))
+    Err(no_checkpoint())
+}
+
+/// Says what to do where the binary carries no weights: it was built without them, or from a package of the registry.
+fn no_checkpoint() -> Failure {
+    Failure::Input(anyhow::anyhow!(
+        "this binary carries no checkpoint: name one with --checkpoint, a folder or OWNER/NAME on the hub"
+    ))
 }

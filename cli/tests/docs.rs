@@ -15,7 +15,10 @@ fn pages() -> Vec<PathBuf> {
         .collect();
     guides.sort();
     assert!(guides.iter().all(|path| path.extension().unwrap() == "md"));
-    [Path::new(ROOT).join("README.md")].into_iter().chain(guides).collect()
+    [Path::new(ROOT).join("README.md")]
+        .into_iter()
+        .chain(guides)
+        .collect()
 }
 
 /// Cuts the fenced blocks of a language out of a page.
@@ -74,7 +77,12 @@ fn commands_print_what_the_pages_say_they_print() {
                 }
                 let (succeeded, found, told) = shell(command, "");
                 assert!(succeeded, "{}: {command}: {told}", page.display());
-                assert_eq!(found.trim_end(), expected.trim_end(), "{}: {command}", page.display());
+                assert_eq!(
+                    found.trim_end(),
+                    expected.trim_end(),
+                    "{}: {command}",
+                    page.display()
+                );
                 count += 1;
             }
         }
@@ -87,10 +95,17 @@ fn every_command_of_the_pages_is_one_that_the_binary_knows() {
     let mut count = 0;
     for page in pages() {
         for block in blocks(&fs::read_to_string(&page).unwrap(), "sh") {
-            for line in block.lines().filter(|line| line.contains("multiway ") || line.contains(" -- ")) {
+            for line in block
+                .lines()
+                .filter(|line| line.contains("multiway ") || line.contains(" -- "))
+            {
                 // Help is printed once all before it has been parsed.
                 let (succeeded, found, told) = shell(line, "--help");
-                assert!(succeeded && found.contains("Usage:"), "{}: {line}: {told}", page.display());
+                assert!(
+                    succeeded && found.contains("Usage:"),
+                    "{}: {line}: {told}",
+                    page.display()
+                );
                 count += 1;
             }
         }
