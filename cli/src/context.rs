@@ -6,7 +6,7 @@ use std::path::Path;
 
 #[cfg(feature = "hub")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use multiway::checkpoint::{Device, LoadError};
+use multiway::checkpoint::Device;
 #[cfg(feature = "hub")]
 use multiway::hub::{Hub, HubError, HubName};
 use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
@@ -209,7 +209,7 @@ pub(crate) fn processor(checkpoint: &Checkpoint) -> ImageProcessor {
 #[cfg(feature = "embedded-checkpoint")]
 fn embedded() -> Outcome<Checkpoint> {
     multiway::embedded_checkpoint().map_err(|error| match error {
-        LoadError::MissingFile { .. } => no_checkpoint(),
+        multiway::checkpoint::LoadError::MissingFile { .. } => no_checkpoint(),
         other => Failure::runtime(other),
     })
 }
