@@ -47,7 +47,8 @@ mod embedded;
 #[cfg(feature = "embedded-checkpoint")]
 pub use embedded::embedded_checkpoint;
 
-pub use multiway_model::checkpoint::{Conversion, ConvertError, TensorEntry};
+pub use multiway_model::Conversion;
+pub use multiway_model::checkpoint::{ConvertError, TensorEntry};
 #[cfg(feature = "hub")]
 pub use multiway_model::hub::{Download, Hub, HubError, HubName};
 pub use multiway_model::{
