@@ -8,8 +8,7 @@
 
 use anyhow::{Context, Result};
 use multiway_model::{
-    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, Model,
-    ProcessedImage,
+    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, Model, ProcessedImage,
 };
 use std::time::Instant;
 
@@ -34,7 +33,7 @@ fn main() -> Result<()> {
     }
     if config.writes_text() {
         let memory = model.prompt_memory(&encoded)?.pop().context("no memory")?;
-        let mut cache = KvCache::new(&model, 1, 8)?;
+        let mut cache = model.new_cache(1, 8)?;
         for token in 0..4 {
             let rows = [DecoderRow {
                 token,

@@ -61,8 +61,10 @@ pub use multiway_tasks::{Answer, Task, TaskEvent, TaskInputs, TaskLibrary};
 
 /// Checkpoints: what a model is, the types that its numbers are kept in, and conversion.
 pub mod checkpoint {
-    pub use multiway_model::checkpoint::{Conversion, ConvertError, TensorEntry};
-    pub use multiway_model::{CacheType, Checkpoint, DType, Device, LoadError, ModelConfig, WeightType};
+    pub use multiway_model::checkpoint::{ConvertError, TensorEntry};
+    pub use multiway_model::{
+        CacheType, Checkpoint, Conversion, DType, Device, LoadError, ModelConfig, WeightType,
+    };
 }
 
 /// The engine: requests in, streams of tokens, scores and vectors out.

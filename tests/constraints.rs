@@ -7,7 +7,7 @@ use multiway::engine::{Constraint, FinishReason, Generation, RequestError};
 use multiway::prompt::{InputValue, Prompt, TaskFile};
 use multiway::tokenizer::TokenId;
 use multiway::{Engine, Request, SamplingParams, Task, TaskInputs, embedded_checkpoint};
-use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, PromptMemory};
+use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, Model, PromptMemory};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
@@ -180,7 +180,7 @@ impl Plain {
     /// Returns the log-probabilities `[T, V]` of each place of a target, in 64 bits.
     fn log_probabilities(&self, target: &[TokenId]) -> Vec<Vec<f64>> {
         let config = self.model.config();
-        let mut cache = KvCache::new(&self.model, 1, config.max_target_length).unwrap();
+        let mut cache = self.model.new_cache(1, config.max_target_length).unwrap();
         let mut input = config.decoder_start_token_id;
         let step = |token: &TokenId| {
             let row = DecoderRow {

@@ -6,7 +6,7 @@ use multiway::prompt::InputValue;
 use multiway::task::Choice;
 use multiway::tokenizer::Tokenizer;
 use multiway::{Checkpoint, Engine, ImageProcessor, TaskInputs, TaskLibrary, embedded_checkpoint};
-use multiway_model::{EncoderBatch, EncoderSample, LoadOptions, Model, Place, TargetBatch, Tensor};
+use multiway_model::{EncoderBatch, EncoderSample, HookPoint, LoadOptions, Model, TargetBatch, Tensor};
 
 /// How far an 8-bit probability may be from that of f32, over ten names and four pictures.
 const TOLERANCE: f64 = 0.05;
@@ -116,7 +116,7 @@ fn rows(checkpoint: &Checkpoint, weights: WeightType) -> Vec<(String, Tensor)> {
         tokens: &question,
     });
     let mut seen = Vec::new();
-    let mut see = |stack: &str, place: Place, rows: &Tensor| {
+    let mut see = |stack: &str, place: HookPoint, rows: &Tensor| {
         seen.push((format!("{stack}, {place:?}"), rows.clone()));
         Ok(())
     };

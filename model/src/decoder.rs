@@ -2,14 +2,18 @@
 //!
 //! Source: an encoder-decoder that writes every answer as text, Chen et al. 2022, PaLI (arXiv 2209.06794).
 
-mod slices;
+mod graph;
+pub(crate) mod host;
 
-use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
+use crate::attention::{cross_attention, self_attention};
+use crate::batch::TargetBatch;
 use crate::config::{LayerConfig, ModelConfig, Positions};
-use crate::encoder::{EncoderOutput, Observe, Place};
 use crate::error::ForwardError;
+use crate::hook::{HookPoint, Observe};
 use crate::kernels::CacheType;
 use crate::kernels::access::is_cpu_f32;
+use crate::kernels::bias::Scoring;
+use crate::kernels::plan::AttentionPlan;
 use crate::kernels::rotary::{Rotary, RotaryTable};
 use crate::kernels::rows::Layout;
 use crate::layers::Weights;
@@ -18,74 +22,10 @@ use crate::layers::embedding::Embedding;
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
-use crate::memory::{KvCache, PromptMemory};
+use crate::output::EncoderOutput;
 use crate::prefix::with_prefixes;
 use candle_core::{Result, Tensor, bail};
-use std::ops::Range;
 use std::sync::Arc;
-
-/// Whole target texts for training: each answers one sample of an encoded batch.
-#[derive(Clone, Debug, Default)]
-pub struct TargetBatch {
-    tokens: Vec<u32>,
-    positions: Vec<u32>,
-    targets: Vec<(usize, Range<usize>)>,
-}
-
-impl TargetBatch {
-    /// Adds the decoder's input tokens (the start token first) for one sample; a sample may have several.
-    pub fn push(&mut self, sample: usize, tokens: &[u32]) {
-        let start = self.tokens.len();
-        self.tokens.extend_from_slice(tokens);
-        self.positions
-            .extend((0u32..).zip(tokens).map(|(position, _)| position));
-        self.targets.push((sample, start..self.tokens.len()));
-    }
-
-    /// Counts the packed rows.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.tokens.len()
-    }
-
-    fn check(&self, config_limit: usize, samples: usize) -> std::result::Result<(), ForwardError> {
-        if self.tokens.is_empty() {
-            return Err(ForwardError::EmptyBatch);
-        }
-        for (sample, range) in &self.targets {
-            if *sample >= samples {
-                return Err(ForwardError::EmptySample { sample: *sample });
-            }
-            if range.len() > config_limit {
-                let (found, limit) = (range.len(), config_limit);
-                return Err(ForwardError::TextTooLong {
-                    sample: *sample,
-                    found,
-                    limit,
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One row of a decoding step: the next token of one sequence.
-#[derive(Clone, Copy, Debug)]
-pub struct DecoderRow<'a> {
-    /// The token that was written last, or the start token.
-    pub token: u32,
-    /// The cache slot of the sequence; its position is the slot's length.
-    pub slot: usize,
-    /// What encoding the sequence's prompt left behind.
-    pub memory: &'a PromptMemory,
-}
-
-/// The rows of one decoding step, one per sequence.
-#[derive(Clone, Copy, Debug)]
-pub struct DecoderBatch<'a> {
-    /// The rows; no two may name the same slot.
-    pub rows: &'a [DecoderRow<'a>],
-}
 
 #[derive(Debug)]
 pub(crate) struct Decoder {
@@ -205,7 +145,7 @@ impl Decoder {
         let (own, cross) = (Arc::new(own), Arc::new(cross));
         let positions = Arc::new(batch.positions.clone());
         let mut x = self.embed(&batch.tokens)?; // [N, D]
-        observe(Place::Embedded, &x)?;
+        observe(HookPoint::Embedded, &x)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let h = layer.self_norm.forward(&x, 0)?; // [N, D]
             let qkv = self.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [N, 3D]
@@ -214,10 +154,10 @@ impl Decoder {
             let q = layer.cross_query(&x)?; // [N, D]
             let kv = layer.cross_keys_values(index, encoded)?; // [N + R, 2D]
             x = layer.after_cross(&x, &cross_attention(&q, &kv, &cross, &layer.cross_scoring)?)?; // [N, D]
-            observe(Place::Layer(index), &x)?;
+            observe(HookPoint::Layer(index), &x)?;
         }
         let hidden = self.norm.forward(&x, 0)?; // [N, D]
-        observe(Place::Output, &hidden)?;
+        observe(HookPoint::Output, &hidden)?;
         Ok(hidden)
     }
 
@@ -244,28 +184,6 @@ impl Decoder {
                 self.layers.len()
             ),
         }
-    }
-
-    pub(crate) fn step(
-        &self,
-        batch: &DecoderBatch,
-        cache: &mut KvCache,
-    ) -> std::result::Result<Tensor, ForwardError> {
-        let slots: Vec<usize> = batch.rows.iter().map(|row| row.slot).collect();
-        let tokens: Vec<u32> = batch.rows.iter().map(|row| row.token).collect();
-        let positions = Arc::new(cache.reserve(&slots)?);
-        let mut x = self.embed(&tokens)?; // [B, D]
-        for (index, layer) in self.layers.iter().enumerate() {
-            let h = layer.self_norm.forward(&x, 0)?; // [B, D]
-            let qkv = self.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [B, 3D]
-            let attended = cache.attend(index, &qkv, &slots, &layer.scoring)?; // [B, D]
-            x = layer.after_self(&x, &attended)?; // [B, D]
-            let q = layer.cross_query(&x)?; // [B, D]
-            let attended = PromptMemory::attend(batch.rows, index, &q, &layer.cross_scoring)?; // [B, D]
-            x = layer.after_cross(&x, &attended)?; // [B, D]
-        }
-        let logits = self.logits(&self.norm.forward(&x, 0)?)?; // [B, V]
-        Ok(logits.to_dtype(candle_core::DType::F32)?)
     }
 }
 

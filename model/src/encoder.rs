@@ -2,14 +2,17 @@
 //!
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1; sub-norms as in arXiv 2210.06423.
 
+mod graph;
+mod host;
 mod pass;
-mod slices;
 
-use crate::attention::{AttentionPlan, Scoring, cross_attention, self_attention};
-use crate::batch::{EncoderBatch, SampleSegments, Segments};
+use crate::attention::{cross_attention, self_attention};
+use crate::batch::{EncoderBatch, SampleSegments};
 use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
-use crate::decoder::DecoderBatch;
 use crate::error::ForwardError;
+use crate::hook::Observe;
+use crate::kernels::bias::Scoring;
+use crate::kernels::plan::AttentionPlan;
 use crate::layers::attention::{SelfAttentionProjections, scorings};
 use crate::layers::embedding::Embedding;
 use crate::layers::feed_forward::FeedForward;
@@ -17,80 +20,13 @@ use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
 use crate::layers::positions::resize_grid;
 use crate::layers::{Weights, by_expert, own_rows};
-use crate::memory::{KvCache, MemoryLayer, PromptMemory};
+use crate::memory::{KvLayers, PromptMemory};
+use crate::output::EncoderOutput;
 use crate::prefix::{ImagePrefix, with_prefixes};
 use candle_core::{Device, Result, Tensor, bail};
 pub(crate) use pass::Pass;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// A place in a stack whose rows can be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// What the first layer reads.
-    Embedded,
-    /// What a layer gives.
-    Layer(usize),
-    /// What the last norm gives.
-    Output,
-}
-
-/// Looks at the rows of a stack, `[N, D]`, as they are made.
-pub(crate) type Observe<'a> = &'a mut dyn FnMut(Place, &Tensor) -> Result<()>;
-
-/// What the encoder makes of a batch.
-#[derive(Clone, Debug)]
-pub struct EncoderOutput {
-    /// The rows, `[N, D]`, vision first; behind them those of the batch's image prefixes, `[N + R, D]` together.
-    pub hidden: Tensor,
-    /// Which rows belong to which sample.
-    pub segments: Segments,
-    /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them or they were to be kept; else
-    /// none.
-    pub(crate) keys_values: Vec<Tensor>,
-    /// What was known of pictures, in the order of its rows.
-    pub(crate) prefixes: Vec<ImagePrefix>,
-}
-
-impl EncoderOutput {
-    /// Returns the same rows seen as some of their samples alone, in the order given.
-    ///
-    /// # Panics
-    /// Where a sample does not exist.
-    #[must_use]
-    pub fn select(&self, samples: &[usize]) -> Self {
-        let own = samples
-            .iter()
-            .map(|sample| self.segments.samples[*sample].clone());
-        Self {
-            hidden: self.hidden.clone(),
-            segments: Segments {
-                samples: own.collect(),
-                ..self.segments
-            },
-            keys_values: self.keys_values.clone(),
-            prefixes: self.prefixes.clone(),
-        }
-    }
-
-    /// Returns the rows that the batch had of its own, `[N, D]`; none where all were known.
-    pub(crate) fn packed(&self) -> Result<Option<Tensor>> {
-        match self.segments.rows() {
-            0 => Ok(None),
-            rows => self.hidden.narrow(0, 0, rows).map(Some),
-        }
-    }
-
-    /// Returns the image prefix whose first row is `row`.
-    pub(crate) fn known(&self, row: usize) -> Option<&ImagePrefix> {
-        let mut start = self.segments.rows();
-        self.prefixes.iter().find(|prefix| {
-            let found = start == row;
-            start += prefix.rows();
-            found
-        })
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Encoder {
@@ -103,7 +39,7 @@ pub(crate) struct Encoder {
     norm: Option<Norm>,
     pattern: AttentionPattern,
     writes: bool,
-    spare: slices::Spare,
+    spare: host::Spare,
     device: Device,
 }
 
@@ -160,7 +96,7 @@ impl Encoder {
             norm: norm.transpose()?,
             pattern: config.attention_pattern,
             writes: config.writing_mask().is_some(),
-            spare: slices::Spare::default(),
+            spare: host::Spare::default(),
             device: text_embed.device().clone(),
             text_embed,
         })
@@ -224,44 +160,11 @@ impl Encoder {
         encoded: &EncoderOutput,
     ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
         let one = |sample: &SampleSegments| {
-            let layer = |kv: &Tensor| Ok(MemoryLayer::Tensor(own_rows(kv, &sample.all())?)); // [S, 2D]
+            let layer = |kv: &Tensor| own_rows(kv, &sample.all()); // [S, 2D]
             let layers = encoded.keys_values.iter().map(layer).collect::<Result<_>>()?;
-            Ok(PromptMemory::new(layers, sample.rows()))
+            Ok(PromptMemory::new(KvLayers::Graph(layers), sample.rows()))
         };
         encoded.segments.samples.iter().map(one).collect()
-    }
-
-    /// Reads each sequence's last token with a mask behind it, and returns the masks' rows, `[B, D]`.
-    ///
-    /// Source: `CaptioningHandler` of `microsoft/unilm`, `beit3/engine_for_finetuning.py`.
-    pub(crate) fn step(
-        &self,
-        batch: &DecoderBatch,
-        cache: &mut KvCache,
-        mask: u32,
-    ) -> std::result::Result<Tensor, ForwardError> {
-        let slots: Vec<usize> = batch.rows.iter().map(|row| row.slot).collect();
-        let positions = cache.reserve(&slots)?;
-        let limit = self.text_embed.count()?;
-        let tokens: Vec<u32> = batch.rows.iter().flat_map(|row| [row.token, mask]).collect();
-        if let Some(&found) = tokens.iter().find(|token| **token as usize >= limit) {
-            return Err(ForwardError::TokenId { found, limit });
-        }
-        let positions: Vec<u32> = positions.into_iter().flat_map(|p| [p, p + 1]).collect();
-        let mut x = self.embed_text(&tokens, &positions)?; // [2B, D]
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, 0, |qkv| {
-                cache.attend_masked(index, qkv, batch.rows, &layer.scoring)
-            })?; // [2B, D]
-        }
-        if let Some(norm) = &self.norm {
-            x = norm.forward(&x, 0)?; // [2B, D]
-        }
-        let (rows, width) = x.dims2()?;
-        Ok(x.reshape((rows / 2, 2, width))?
-            .narrow(1, 1, 1)?
-            .squeeze(1)?
-            .contiguous()?) // [B, D]
     }
 
     /// Embeds some of a batch's packed rows, vision first, `[n, D]`.

@@ -3,12 +3,13 @@
 mod cross;
 
 use crate::batch::{EncoderBatch, check_shareable};
-use crate::encoder::{EncoderOutput, Pass};
+use crate::encoder::Pass;
 use crate::error::ForwardError;
 use crate::memory::PromptMemory;
 use crate::model::Model;
+use crate::output::EncoderOutput;
 use crate::prefix::ImagePrefix;
-pub(crate) use cross::Cross;
+use cross::Cross;
 
 /// What is to be made of an encoded batch, besides its rows; samples by their places in the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,21 @@ enum State {
 }
 
 impl Model {
+    /// Computes what decoding needs of each encoded sample, once a request: cross-attention keys and values, or where the
+    /// encoder itself writes, the prompt's own keys and values.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where a tensor operation fails.
+    pub fn prompt_memory(&self, encoded: &EncoderOutput) -> Result<Vec<PromptMemory>, ForwardError> {
+        if self.config().writing_mask().is_some() {
+            return self.encoder().prompt_memory(encoded);
+        }
+        let all: Vec<usize> = (0..encoded.segments.samples.len()).collect();
+        let mut cross = Cross::new(encoded.clone(), &all, &[]);
+        while !cross.advance(Some(self.decoder()?), usize::MAX)? {}
+        Ok(cross.finish()?.1)
+    }
+
     /// Begins to encode a packed batch in slices; the result is the same to the bit as that of [`Model::encode`], with
     /// [`Model::prompt_memory`] and [`Model::image_prefix`].
     ///

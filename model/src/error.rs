@@ -118,6 +118,9 @@ pub enum ForwardError {
     /// Something was asked of a model that it was not made for.
     #[error("the model makes no {0}: it has no head for it")]
     NoHead(&'static str),
+    /// A prompt memory or a cache was made by a model whose execution is another.
+    #[error("the {0} was made by a model of another execution: use those of this model")]
+    OtherExecution(&'static str),
     /// A batch is empty where numbers were asked for.
     #[error("the batch is empty")]
     EmptyBatch,

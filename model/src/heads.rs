@@ -1,12 +1,12 @@
 //! What is read off the encoder's rows: embeddings, visual codes, classes.
 
 use crate::config::{Family, ModelConfig};
-use crate::encoder::EncoderOutput;
 use crate::error::ForwardError;
 use crate::families::beit3::Beit3Task;
 use crate::layers::Weights;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
+use crate::output::EncoderOutput;
 use candle_core::{Result, Tensor};
 
 /// The heads that a model has.

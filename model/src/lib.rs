@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use multiway_model::testing::{random_inference_model, tiny_config};
-//! use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache};
+//! use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample};
 //!
 //! # fn main() -> Result<(), multiway_model::ForwardError> {
 //! let config = tiny_config();
@@ -13,7 +13,7 @@
 //! let batch = EncoderBatch::new(&config, &[EncoderSample { images: &[], tokens: &[5, 6, 1] }])?;
 //! let encoded = model.encode(&batch)?; // [N, D]
 //! let memories = model.prompt_memory(&encoded)?;
-//! let mut cache = KvCache::new(&model, 1, 8)?;
+//! let mut cache = model.new_cache(1, 8)?;
 //! let rows = [DecoderRow { token: config.decoder_start_token_id, slot: 0, memory: &memories[0] }];
 //! let logits = model.decode_step(&DecoderBatch { rows: &rows }, &mut cache)?; // [1, V]
 //! assert_eq!(logits.dims(), [1, config.vocab_size]);
@@ -34,12 +34,14 @@ mod attention;
 mod batch;
 pub mod checkpoint;
 mod config;
+mod convert;
 mod decoder;
 mod encoder;
 mod encoding;
 mod error;
 pub mod families;
 mod heads;
+mod hook;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod image;
@@ -49,22 +51,27 @@ mod layers;
 pub mod measure;
 mod memory;
 mod model;
+mod output;
 mod prefix;
+mod step;
 pub mod testing;
 
 pub use batch::{
     EncoderBatch, EncoderBatchBuilder, EncoderSample, Patch, PatchedImage, SampleSegments, Segments,
+    TargetBatch,
 };
 pub use candle_core::{DType, Device, Tensor};
 pub use checkpoint::{Checkpoint, LoadError};
 pub use config::{Activation, AttentionPattern, ConfigError, Family, LayerConfig, ModelConfig, Positions};
-pub use decoder::{DecoderBatch, DecoderRow, TargetBatch};
-pub use encoder::{EncoderOutput, Place};
+pub use convert::Conversion;
 pub use encoding::{Encoded, Encoding, Wanted};
 pub use error::ForwardError;
+pub use hook::HookPoint;
 pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
 pub use init::initialise;
 pub use kernels::{CacheType, WeightType};
 pub use memory::{KvCache, PromptMemory};
 pub use model::{LoadOptions, Model};
+pub use output::EncoderOutput;
 pub use prefix::ImagePrefix;
+pub use step::{DecoderBatch, DecoderRow};

@@ -1,20 +1,24 @@
 //! The model: an encoder, a decoder, and the heads that embed and name patches.
 
-use crate::batch::{EncoderBatch, check_shareable};
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::batch::{EncoderBatch, TargetBatch, check_shareable};
 use crate::checkpoint::{Checkpoint, LoadError};
 use crate::config::ModelConfig;
-use crate::decoder::{Decoder, DecoderBatch, TargetBatch};
-use crate::encoder::{Encoder, EncoderOutput, Place};
-use crate::encoding::Cross;
+use crate::decoder::Decoder;
+use crate::encoder::Encoder;
 use crate::error::ForwardError;
 use crate::heads::Heads;
+use crate::hook::HookPoint;
 use crate::kernels::rows::Layout;
 use crate::kernels::{CacheType, WeightType};
 use crate::layers::Weights;
-use crate::memory::{KvCache, PromptMemory};
+use crate::memory::{CacheShape, KvCache, RowForm};
+use crate::output::EncoderOutput;
 use crate::prefix::ImagePrefix;
-use candle_core::{DType, Device, Tensor};
-use std::collections::HashMap;
+use crate::step::DecoderBatch;
 
 /// From how many numbers on a tensor's pages in the file are given back as soon as it is read.
 const LARGE: usize = 1 << 20;
@@ -288,7 +292,7 @@ impl Model {
     pub fn encode_observed(
         &self,
         batch: &EncoderBatch,
-        observe: &mut dyn FnMut(Place, &Tensor) -> candle_core::Result<()>,
+        observe: &mut dyn FnMut(HookPoint, &Tensor) -> candle_core::Result<()>,
     ) -> Result<EncoderOutput, ForwardError> {
         self.encoder.forward(batch, false, Some(observe))
     }
@@ -330,25 +334,10 @@ impl Model {
     /// ```
     pub fn image_prefix(&self, encoded: &EncoderOutput, sample: usize) -> Result<ImagePrefix, ForwardError> {
         check_shareable(&self.config, sample)?;
-        ImagePrefix::of(encoded, sample, |hidden| match &self.decoder {
+        encoded.image_prefix(sample, |hidden| match &self.decoder {
             Some(decoder) => decoder.cross_keys_values(hidden),
             None => Ok(Vec::new()),
         })
-    }
-
-    /// Computes what decoding needs of each encoded sample, once a request: cross-attention keys and values, or where the
-    /// encoder itself writes, the prompt's own keys and values.
-    ///
-    /// # Errors
-    /// [`ForwardError`] where a tensor operation fails.
-    pub fn prompt_memory(&self, encoded: &EncoderOutput) -> Result<Vec<PromptMemory>, ForwardError> {
-        if self.config.writing_mask().is_some() {
-            return self.encoder.prompt_memory(encoded);
-        }
-        let all: Vec<usize> = (0..encoded.segments.samples.len()).collect();
-        let mut cross = Cross::new(encoded.clone(), &all, &[]);
-        while !cross.advance(Some(self.decoder()?), usize::MAX)? {}
-        Ok(cross.finish()?.1)
     }
 
     /// Advances each row's sequence by one token and returns the logits of the next.
@@ -368,8 +357,8 @@ impl Model {
         }
         let logits = self.next_logits(batch, cache); // [B, V]
         match &logits {
-            Ok(_) => cache.commit(batch),
-            Err(_) => cache.retract(batch),
+            Ok(_) => cache.commit(batch.slots()),
+            Err(_) => cache.retract(batch.slots()),
         }
         logits
     }
@@ -395,8 +384,8 @@ impl Model {
         }
         let step = self.decoder()?.step_on_slices(batch, cache, logits);
         match &step {
-            Ok(()) => cache.commit(batch),
-            Err(_) => cache.retract(batch),
+            Ok(()) => cache.commit(batch.slots()),
+            Err(_) => cache.retract(batch.slots()),
         }
         step
     }
@@ -425,14 +414,45 @@ impl Model {
         }
     }
 
-    /// Tells how many layers keep keys and values of what was written, how wide they are, and how many tokens they hold.
-    pub(crate) fn cache_shape(&self) -> Result<(usize, usize, usize), ForwardError> {
-        let limit = self.config.max_target_length;
-        if self.config.writing_mask().is_some() {
-            return Ok((self.config.encoder_layers, self.config.hidden_size, limit));
-        }
-        let decoder = self.decoder()?;
-        Ok((decoder.layers(), decoder.inner_size, limit))
+    /// Makes a cache with room for `slots` sequences of at most `max_length` tokens, all of which may be that long at once.
+    ///
+    /// # Errors
+    /// Where the model writes no text, `max_length` is zero or above the model's limit, or there is no memory.
+    pub fn new_cache(&self, slots: usize, max_length: usize) -> Result<KvCache, ForwardError> {
+        KvCache::new(&self.cache_shape()?, slots, max_length)
+    }
+
+    /// Makes a cache with room for `tokens` tokens in all, rounded up to whole blocks, in `slots` sequences, each as long as the
+    /// model writes.
+    ///
+    /// # Errors
+    /// Where the model writes no text, or there is no memory.
+    pub fn new_cache_with_capacity(&self, slots: usize, tokens: usize) -> Result<KvCache, ForwardError> {
+        KvCache::with_capacity(&self.cache_shape()?, slots, tokens)
+    }
+
+    /// Tells what a cache of this model holds.
+    fn cache_shape(&self) -> Result<CacheShape, ForwardError> {
+        let max_length = self.config.max_target_length;
+        let (layers, width) = if self.config.writing_mask().is_some() {
+            (self.config.encoder_layers, self.config.hidden_size)
+        } else {
+            let decoder = self.decoder()?;
+            (decoder.layers(), decoder.inner_size)
+        };
+        let form = self.kept_on_slices().map_or_else(
+            || RowForm::Graph {
+                width,
+                dtype: self.dtype,
+                device: self.device.clone(),
+            },
+            RowForm::Host,
+        );
+        Ok(CacheShape {
+            layers,
+            max_length,
+            form,
+        })
     }
 
     /// Counts the bytes that a token takes in a [`KvCache`]: its keys and values of all layers.
@@ -441,12 +461,7 @@ impl Model {
     /// Bytes a token; zero where the model writes no text. The cache takes blocks of [`KvCache::BLOCK`] tokens.
     #[must_use]
     pub fn cache_token_bytes(&self) -> usize {
-        let row_bytes = |width: usize| {
-            let on_tensors = || 2 * width * self.dtype.size_in_bytes();
-            self.kept_on_slices().map_or_else(on_tensors, Layout::row_bytes)
-        };
-        let shape = self.cache_shape();
-        shape.map_or(0, |(layers, width, _)| layers * row_bytes(width))
+        self.cache_shape().map_or(0, |shape| shape.token_bytes())
     }
 
     /// Counts the bytes that a row of the encoder takes in a [`PromptMemory`]: cross-attention keys and values of all
@@ -481,7 +496,7 @@ impl Model {
         &self,
         encoded: &EncoderOutput,
         targets: &TargetBatch,
-        observe: &mut dyn FnMut(Place, &Tensor) -> candle_core::Result<()>,
+        observe: &mut dyn FnMut(HookPoint, &Tensor) -> candle_core::Result<()>,
     ) -> Result<Tensor, ForwardError> {
         let decoder = self.decoder()?;
         let hidden = decoder.forward(encoded, targets, observe)?; // [N, D]

@@ -1,9 +1,7 @@
 //! What encoding pictures leaves behind for every later prompt about them.
 
 use crate::config::ModelConfig;
-use crate::encoder::EncoderOutput;
 use crate::error::ForwardError;
-use crate::layers::own_rows;
 use candle_core::{Result, Tensor, bail};
 use std::fmt;
 use std::ops::Range;
@@ -54,40 +52,20 @@ impl fmt::Display for Shape {
 }
 
 impl ImagePrefix {
-    /// Copies what belongs to a sample's pictures; `cross` projects final rows `[R, D]` for each decoder layer, `[R, 2D]`.
-    pub(crate) fn of(
-        encoded: &EncoderOutput,
-        sample: usize,
-        cross: impl FnOnce(&Tensor) -> Result<Vec<Tensor>>,
-    ) -> std::result::Result<Self, ForwardError> {
-        let refuse = |problem| Err(ForwardError::Prefix { sample, problem });
-        let Some(segments) = encoded.segments.samples.get(sample) else {
-            return refuse("does not exist");
-        };
-        let Some(rows) = segments.image_rows() else {
-            return refuse("has no images");
-        };
-        let start = rows.start;
-        if let Some(known) = encoded.known(start) {
-            return Ok(known.clone());
-        }
-        if encoded.keys_values.is_empty() {
-            return refuse("was encoded without keeping keys and values: use Model::encode_keeping");
-        }
-        let rows = [rows];
-        let own = |x: &Tensor| Ok(own_rows(x, &rows)?.detach());
-        let hidden = own(&encoded.hidden)?; // [R, D]
-        let images = segments
-            .images
-            .iter()
-            .map(|image| image.start - start..image.end - start);
+    /// Takes the rows of each picture, from 0 to R, with what was computed of them.
+    pub(crate) fn new(
+        images: Vec<Range<usize>>,
+        layers: Vec<Tensor>,
+        hidden: Tensor,
+        cross: Vec<Tensor>,
+    ) -> Self {
         let kept = Kept {
-            images: images.collect(),
-            layers: encoded.keys_values.iter().map(own).collect::<Result<_>>()?,
-            cross: cross(&hidden)?.iter().map(Tensor::detach).collect(),
+            images,
+            layers,
             hidden,
+            cross,
         };
-        Ok(Self { kept: Arc::new(kept) })
+        Self { kept: Arc::new(kept) }
     }
 
     /// Counts the rows of all its pictures, R.

@@ -64,7 +64,7 @@ fn token(slot: usize, place: usize) -> u32 {
 /// The logits of each of 20 steps of all memories together.
 fn written(model: &Model) -> Vec<Vec<Vec<f32>>> {
     let memories = memories(model);
-    let mut cache = KvCache::new(model, memories.len(), 20).unwrap();
+    let mut cache = model.new_cache(memories.len(), 20).unwrap();
     let mut write = |place| {
         let rows: Vec<_> = (0..memories.len())
             .map(|slot| (slot, token(slot, place)))
@@ -105,7 +105,9 @@ fn a_row_is_the_same_bits_alone_and_among_others_wherever_it_lies() {
             let memories = memories(&model);
             let together = written(&model);
             for slot in 0..memories.len() {
-                let mut cache = KvCache::with_capacity(&model, memories.len(), 6 * KvCache::BLOCK).unwrap();
+                let mut cache = model
+                    .new_cache_with_capacity(memories.len(), 6 * KvCache::BLOCK)
+                    .unwrap();
                 // Another's blocks lie between those of this one, and are given back before it ends.
                 let other = (slot + 1) % memories.len();
                 for (place, expected) in together.iter().enumerate() {
@@ -134,7 +136,7 @@ fn a_copied_slot_goes_on_as_the_original_would() {
             let memories = vec![memory; 3];
             // Within the first block, at its end, and within the second.
             for length in [1, 7, 16, 18] {
-                let mut cache = KvCache::new(&model, 3, 20).unwrap();
+                let mut cache = model.new_cache(3, 20).unwrap();
                 let write = |slots: &[usize], place: usize, cache: &mut KvCache| {
                     let rows: Vec<_> = slots.iter().map(|slot| (*slot, token(0, place))).collect();
                     step(&model, cache, &memories, &rows)
@@ -242,7 +244,7 @@ fn a_memory_is_read_in_the_type_that_it_was_made_in() {
     let config = tiny_config();
     let run = |made: CacheType, read: CacheType| {
         let (memories, model) = (memories(&model(&config, made)), model(&config, read));
-        let mut cache = KvCache::new(&model, 1, 2).unwrap();
+        let mut cache = model.new_cache(1, 2).unwrap();
         bits(&step(&model, &mut cache, &memories, &[(0, 7)])[0])
     };
     let [single, half, eighth] = CacheType::ALL;

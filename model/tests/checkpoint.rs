@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use multiway_model::{
-    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, Model,
-    ModelConfig, ProcessedImage, Tensor, initialise,
+    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, Model, ModelConfig,
+    ProcessedImage, Tensor, initialise,
     testing::{random_inference_model, tiny_config},
 };
 
@@ -21,7 +21,7 @@ fn logits(model: &Model, config: &ModelConfig) -> Vec<f32> {
         .encode(&EncoderBatch::new(config, &[sample]).unwrap())
         .unwrap(); // [N, D]
     let memories = model.prompt_memory(&encoded).unwrap();
-    let mut cache = KvCache::new(model, 1, 4).unwrap();
+    let mut cache = model.new_cache(1, 4).unwrap();
     let rows = [DecoderRow {
         token: config.decoder_start_token_id,
         slot: 0,

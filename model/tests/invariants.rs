@@ -126,7 +126,7 @@ fn cached_decoding_equals_a_full_recomputation() {
         };
         let memory = memory(&model, sample);
         let target = [0u32, 44, 5, 80, 17, 3];
-        let mut cache = KvCache::new(&model, 2, 10).unwrap();
+        let mut cache = model.new_cache(2, 10).unwrap();
         let mut steps = Vec::new();
         for token in target {
             let batch = [DecoderRow {
@@ -167,7 +167,7 @@ fn a_decoding_row_is_the_same_bits_alone_and_among_others() {
         })
         .collect();
     let run = |which: &[usize]| {
-        let mut cache = KvCache::new(&model, 9, 8).unwrap();
+        let mut cache = model.new_cache(9, 8).unwrap();
         let mut logits = Vec::new();
         for step in 0..4u32 {
             let batch: Vec<DecoderRow> = which
@@ -204,7 +204,7 @@ fn a_copied_slot_goes_on_as_the_original_would() {
             tokens: &[4, 1],
         },
     );
-    let mut cache = KvCache::new(&model, 3, 8).unwrap();
+    let mut cache = model.new_cache(3, 8).unwrap();
     let step = |token, slots: &[usize], cache: &mut KvCache| {
         let batch: Vec<DecoderRow> = slots
             .iter()
@@ -237,7 +237,7 @@ fn full_unknown_and_repeated_slots_are_refused_and_change_nothing() {
             tokens: &[4, 1],
         },
     );
-    let mut cache = KvCache::new(&model, 2, 1).unwrap();
+    let mut cache = model.new_cache(2, 1).unwrap();
     let row = |slot| DecoderRow {
         token: 0,
         slot,
@@ -263,7 +263,7 @@ fn full_unknown_and_repeated_slots_are_refused_and_change_nothing() {
     );
     assert_eq!(run(&[], &mut cache), refused("the batch is empty"));
     assert_eq!((cache.length(0), cache.length(1)), (1, 0));
-    assert!(KvCache::new(&model, 1, 0).is_err() && KvCache::new(&model, 1, 1000).is_err());
+    assert!(model.new_cache(1, 0).is_err() && model.new_cache(1, 1000).is_err());
 }
 
 #[test]

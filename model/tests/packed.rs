@@ -3,8 +3,8 @@
 
 use multiway_model::testing::tiny_config;
 use multiway_model::{
-    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, LoadOptions,
-    Model, ModelConfig, ProcessedImage, Tensor, WeightType, initialise,
+    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, LoadOptions, Model,
+    ModelConfig, ProcessedImage, Tensor, WeightType, initialise,
 };
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ fn run(model: &Model) -> Vec<Vec<u32>> {
     let mut all = vec![bits(&encoded.hidden)];
     if config.writes_text() {
         let memories = model.prompt_memory(&encoded).unwrap();
-        let mut cache = KvCache::new(model, 2, 4).unwrap();
+        let mut cache = model.new_cache(2, 4).unwrap();
         for token in [config.decoder_start_token_id, 11, 4] {
             let rows = memories.iter().enumerate();
             let rows: Vec<_> = rows

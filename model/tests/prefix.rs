@@ -4,7 +4,7 @@
 use multiway_model::testing::{random_inference_model, random_model, tiny_config};
 use multiway_model::{
     AttentionPattern, CacheType, DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, EncoderSample,
-    ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, TargetBatch, Tensor,
+    ForwardError, ImagePrefix, Model, ModelConfig, ProcessedImage, TargetBatch, Tensor,
 };
 use proptest::prelude::*;
 
@@ -72,7 +72,7 @@ fn read(model: &Model, encoded: &EncoderOutput, sample: usize) -> Vec<(&'static 
     ];
     let memory = model.prompt_memory(&only).unwrap().remove(0);
     assert_eq!(memory.length(), rows.len());
-    let mut cache = KvCache::new(model, 1, 8).unwrap();
+    let mut cache = model.new_cache(1, 8).unwrap();
     for token in [0, 44, 5, 80] {
         let rows = [DecoderRow {
             token,

@@ -5,8 +5,8 @@ use multiway_model::kernels::Pool;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
     AttentionPattern, CacheType, DecoderBatch, DecoderRow, Encoded, EncoderBatch, EncoderBatchBuilder,
-    EncoderSample, ForwardError, ImagePrefix, KvCache, Model, ModelConfig, ProcessedImage, PromptMemory,
-    Tensor, Wanted,
+    EncoderSample, ForwardError, ImagePrefix, Model, ModelConfig, ProcessedImage, PromptMemory, Tensor,
+    Wanted,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn bits(x: &Tensor) -> Vec<u32> {
 
 /// What decoding makes of a memory.
 fn words(model: &Model, memory: &PromptMemory) -> Vec<u32> {
-    let mut cache = KvCache::new(model, 1, 4).unwrap();
+    let mut cache = model.new_cache(1, 4).unwrap();
     let step = |token| {
         let rows = [DecoderRow {
             token,

@@ -3,8 +3,8 @@
 
 use multiway_model::testing::{random_inference_model, random_model, random_quantized_model, tiny_config};
 use multiway_model::{
-    CacheType, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig,
-    PromptMemory, WeightType,
+    CacheType, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, Model, ModelConfig, PromptMemory,
+    WeightType,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -80,7 +80,7 @@ fn steps_on_slices_are_steps_on_tensors() {
         );
         let run = |model: &Model| {
             let memories = memories(model);
-            let mut cache = KvCache::new(model, 3, 20).unwrap();
+            let mut cache = model.new_cache(3, 20).unwrap();
             let mut all = Vec::new();
             let mut logits = Vec::new();
             for token in 0..20 {
@@ -111,7 +111,7 @@ fn both_ways_of_asking_for_a_step_give_the_same_bits() {
     for config in configs() {
         let model = random_inference_model(&config, 5).unwrap();
         let memories = memories(&model);
-        let mut caches = [(); 2].map(|()| KvCache::new(&model, 3, 20).unwrap());
+        let mut caches = [(); 2].map(|()| model.new_cache(3, 20).unwrap());
         let mut logits = Vec::new();
         for token in [20, 31, 4] {
             let rows = rows(&memories, token);
@@ -144,7 +144,7 @@ fn a_warm_step_asks_for_no_memory() {
         let model = random_quantized_model(config, 5, weights).unwrap();
         let model = model.with_cache(kept).unwrap();
         let memories = memories(&model);
-        let mut cache = KvCache::new(&model, 3, 20).unwrap();
+        let mut cache = model.new_cache(3, 20).unwrap();
         let mut logits = Vec::new();
         let mut write = || {
             let mut asked = Vec::new();

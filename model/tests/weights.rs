@@ -3,8 +3,8 @@
 
 use multiway_model::testing::{random_quantized_model, tiny_config};
 use multiway_model::{
-    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, KvCache, LoadOptions,
-    Model, ModelConfig, ProcessedImage, Tensor, WeightType, initialise,
+    Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, LoadOptions, Model,
+    ModelConfig, ProcessedImage, Tensor, WeightType, initialise,
 };
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ fn run(model: &Model, samples: &[(usize, &[u32])]) -> (Vec<Tensor>, Tensor) {
         Tensor::cat(&rows.collect::<Vec<_>>(), 0).unwrap() // [S, D]
     });
     let memories = model.prompt_memory(&encoded).unwrap();
-    let mut cache = KvCache::new(model, samples.len(), 4).unwrap();
+    let mut cache = model.new_cache(samples.len(), 4).unwrap();
     let rows: Vec<_> = memories
         .iter()
         .enumerate()

@@ -162,7 +162,7 @@ fn time_encoding(model: &Model, batch: &EncoderBatch, repeats: usize) -> Result<
 /// [`MeasureError`] where the model does not take such a case, or writes no text.
 pub fn decoding(model: &Model, case: &Case) -> Result<Decoded, MeasureError> {
     // First, so that a model that writes nothing says so.
-    let mut cache = KvCache::new(model, case.batch * case.beams, case.new_tokens)?;
+    let mut cache = model.new_cache(case.batch * case.beams, case.new_tokens)?;
     let batch = case.encoder_batch(model.config())?;
     let mut run = |new_tokens| -> Result<(f64, f64, Vec<Vec<TokenId>>), MeasureError> {
         let start = Instant::now();
@@ -199,7 +199,7 @@ pub fn first_token(model: &Model, case: &Case) -> Result<Vec<Vec<TokenId>>, Meas
     if !model.config().writes_text() {
         return Ok(Vec::new());
     }
-    let mut cache = KvCache::new(model, case.batch * case.beams, 1)?;
+    let mut cache = model.new_cache(case.batch * case.beams, 1)?;
     write(model, &memories, &mut cache, case.beams, 1)
 }
 
@@ -427,7 +427,7 @@ mod tests {
         let batch = case.encoder_batch(model.config()).unwrap();
         let memories = encode(&model, &batch).unwrap();
         let likelihood = |tokens: &[TokenId]| {
-            let mut cache = KvCache::new(&model, 1, 9).unwrap();
+            let mut cache = model.new_cache(1, 9).unwrap();
             let mut last = model.config().decoder_start_token_id;
             let mut sum = 0.0;
             for token in tokens {

@@ -3,7 +3,7 @@
 
 use futures_util::future::{join, join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig};
+use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, Model, ModelConfig};
 use multiway_prompts::Prompt;
 use multiway_runtime::{
     Engine, Generation, Request, RequestError, SamplingParams, Tokenizer, sentencepiece_to_json,
@@ -47,7 +47,7 @@ fn by_hand(prompt: &str, prefix: &[u32], count: usize, change: impl Fn(&[u32], &
     let batch = EncoderBatch::new(&config, &[sample]).unwrap();
     let encoded = MODEL.encode(&batch).unwrap();
     let memory = MODEL.prompt_memory(&encoded).unwrap().remove(0);
-    let mut cache = KvCache::new(&MODEL, 1, config.max_target_length).unwrap();
+    let mut cache = MODEL.new_cache(1, config.max_target_length).unwrap();
     let mut step = |token: u32| {
         let row = DecoderRow {
             token,

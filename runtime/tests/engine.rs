@@ -4,7 +4,7 @@
 use futures_util::{StreamExt, future::join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
-    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, KvCache, Model, ModelConfig, ProcessedImage,
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, Model, ModelConfig, ProcessedImage,
 };
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{
@@ -221,7 +221,7 @@ fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> Vec<f64> {
         .prompt_memory(&MODEL.encode(&batch).unwrap())
         .unwrap()
         .remove(0);
-    let mut cache = KvCache::new(&MODEL, 1, config.max_target_length).unwrap();
+    let mut cache = MODEL.new_cache(1, config.max_target_length).unwrap();
     let target: Vec<u32> = [prefix, candidate, &[config.eos_token_id]].concat();
     let mut input = config.decoder_start_token_id;
     let mut log_probabilities = Vec::new();

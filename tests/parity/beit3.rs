@@ -4,7 +4,7 @@ use super::case::Case;
 use super::generate::engine;
 use multiway_model::families::beit3::Beit3Task;
 use multiway_model::{
-    DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, Family, KvCache, Patch, PatchedImage, Place,
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, Family, HookPoint, Patch, PatchedImage,
     ProcessedImage, Tensor,
 };
 use multiway_prompts::{Prompt, PromptPart};
@@ -108,9 +108,9 @@ pub(crate) fn pass(
     let batch = samples.batch(case);
     let mut look = |place, rows: &Tensor| {
         let name = match place {
-            Place::Embedded => format!("{prefix}layer_in.0"),
-            Place::Layer(index) => format!("{prefix}layer.{index}"),
-            Place::Output => match output {
+            HookPoint::Embedded => format!("{prefix}layer_in.0"),
+            HookPoint::Layer(index) => format!("{prefix}layer.{index}"),
+            HookPoint::Output => match output {
                 Some(name) => format!("{prefix}{name}"),
                 None => return Ok(()),
             },
@@ -248,7 +248,7 @@ fn captioning(case: &Case) {
     let pictures = Samples::default().with_pictures(case, "in.image", None);
     let encoded = case.model.encode(&pictures.batch(case)).unwrap();
     let memories = case.model.prompt_memory(&encoded).unwrap();
-    let mut cache = KvCache::new(&case.model, order.len(), 8).unwrap();
+    let mut cache = case.model.new_cache(order.len(), 8).unwrap();
     let texts = case.tokens("text_ids");
     let steps = (0..).map(|step| (step, format!("inc.step{step}.logits")));
     for (step, name) in steps.take_while(|(_, name)| case.has(name)) {

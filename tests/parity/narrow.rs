@@ -3,7 +3,7 @@
 use super::case::{Case, load};
 use super::{are_ours, beit3, cases, t5};
 use candle_core::safetensors;
-use multiway_model::{Checkpoint, Family, Model, Place, TargetBatch, Tensor, WeightType};
+use multiway_model::{Checkpoint, Family, HookPoint, Model, TargetBatch, Tensor, WeightType};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -98,7 +98,7 @@ fn depth(case: &Case, stack: &str) -> usize {
 
 /// Reads what the reference's layer reads, `[N, D]`.
 fn read_by(case: &Case, stack: &str, layer: usize, lengths: &[usize]) -> Tensor {
-    let place = layer.checked_sub(1).map_or(Place::Embedded, Place::Layer);
+    let place = layer.checked_sub(1).map_or(HookPoint::Embedded, HookPoint::Layer);
     t5::valid(case, &t5::name(stack, place), lengths)
 }
 
@@ -109,11 +109,11 @@ fn look<'a>(
     layer: usize,
     is_last: bool,
     lengths: &'a [usize],
-) -> impl FnMut(Place, &Tensor) -> candle_core::Result<()> + 'a {
+) -> impl FnMut(HookPoint, &Tensor) -> candle_core::Result<()> + 'a {
     move |place, rows| {
         let place = match place {
-            Place::Layer(_) => Place::Layer(layer),
-            Place::Output if is_last => place,
+            HookPoint::Layer(_) => HookPoint::Layer(layer),
+            HookPoint::Output if is_last => place,
             _ => return Ok(()),
         };
         t5::compare_packed(case, &t5::name(stack, place), rows, lengths);

@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use multiway_model::{
-    DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, EncoderSample, KvCache, Model, Place, TargetBatch,
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, EncoderSample, HookPoint, Model, TargetBatch,
     Tensor,
 };
 
@@ -44,11 +44,11 @@ pub(crate) fn compare_packed(case: &Case, name: &str, packed: &Tensor, lengths: 
     case.compare(name, packed, &valid(case, name, lengths));
 }
 
-pub(crate) fn name(stack: &str, place: Place) -> String {
+pub(crate) fn name(stack: &str, place: HookPoint) -> String {
     match place {
-        Place::Embedded => format!("{stack}.embed"),
-        Place::Layer(index) => format!("{stack}.block.{index}"),
-        Place::Output => format!("{stack}.out"),
+        HookPoint::Embedded => format!("{stack}.embed"),
+        HookPoint::Layer(index) => format!("{stack}.block.{index}"),
+        HookPoint::Output => format!("{stack}.out"),
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) fn greedy(case: &Case) {
     let expected: Vec<Vec<u32>> = serde_json::from_value(recorded["sequences"].clone()).unwrap();
     let limit = usize::try_from(recorded["kwargs"]["max_new_tokens"].as_u64().unwrap()).unwrap();
     let memories = model.prompt_memory(&encode(case, model, false)).unwrap();
-    let mut cache = KvCache::new(model, memories.len(), limit).unwrap();
+    let mut cache = model.new_cache(memories.len(), limit).unwrap();
     let mut written = vec![vec![config.decoder_start_token_id]; memories.len()];
     for _ in 0..limit {
         let going =

@@ -3,9 +3,10 @@
 //! Forward, queries are attended in tiles by the kernel of `kernels::tile`. Backward, each block's rows are gathered, weighed
 //! again head by head with single-threaded matrix products, and the gradients scattered.
 
-use super::{AttentionPlan, Block, Scoring};
 use crate::kernels::access::{slice, with_slice};
+use crate::kernels::bias::Scoring;
 use crate::kernels::gemm::{Matrix, MatrixMut, multiply};
+use crate::kernels::plan::{AttentionPlan, Block};
 use crate::kernels::simd::{exp, multiversion};
 use crate::kernels::tile::{Attention, Columns, Source};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};

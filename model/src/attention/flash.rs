@@ -4,7 +4,8 @@
 //! back afterwards. The kernel aligns a causal mask to the last query and the last key, as the plan does.
 
 use super::reference::rows;
-use super::{AttentionPlan, Block, Scoring};
+use crate::kernels::bias::Scoring;
+use crate::kernels::plan::{AttentionPlan, Block};
 use candle_core::{DType, Device, Result, Tensor};
 
 /// Says whether the kernels take these queries: on CUDA, half precision, heads of at most 256 and a multiple of 8.

@@ -3,7 +3,8 @@
 //! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, per head: softmax(Q K^T / sqrt(Dh)) V; with a bias on the
 //! scores and without the root, Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
 
-use super::{AttentionPlan, Block, Scoring};
+use crate::kernels::bias::Scoring;
+use crate::kernels::plan::{AttentionPlan, Block};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use std::ops::Range;
 

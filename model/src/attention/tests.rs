@@ -1,9 +1,12 @@
 //! Every implementation against the reference, over ragged lengths, patterns and head sizes.
 
 use super::*;
+use crate::kernels::bias::RelativeBias;
+use crate::kernels::plan::Tile;
 use crate::kernels::tile::{Attention, Columns, Source};
 use crate::testing::{assert_close, random};
 use candle_core::Var;
+use std::ops::Range;
 
 type Case<'a> = (&'a [Range<usize>], &'a [Range<usize>], bool);
 

@@ -1,10 +1,12 @@
 //! Packs samples one by one, and says where the rows of their pictures come from.
 
-use super::{EncoderBatch, EncoderSample, Patch, PatchedImage, SampleSegments, Segments};
+use std::ops::Range;
+
+use super::segments::{SampleSegments, Segments};
+use super::{EncoderBatch, EncoderSample, Patch, PatchedImage};
 use crate::config::{AttentionPattern, ModelConfig};
 use crate::error::ForwardError;
 use crate::prefix::ImagePrefix;
-use std::ops::Range;
 
 /// Makes an [`EncoderBatch`] of samples whose pictures are fresh, those of an earlier sample, or known already.
 ///
@@ -44,8 +46,59 @@ impl Images {
     }
 }
 
+impl EncoderBatch {
+    /// Packs whole pictures and texts.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where a sample is empty, too long, or has too many or foreign pictures.
+    pub fn new(config: &ModelConfig, samples: &[EncoderSample]) -> Result<Self, ForwardError> {
+        let mut batch = Self::builder(config);
+        for sample in samples {
+            batch.push(*sample)?;
+        }
+        Ok(batch.build())
+    }
+
+    /// Packs pictures of which some patches are masked or left out.
+    ///
+    /// # Errors
+    /// As [`EncoderBatch::new`]; a patch outside the picture counts as a foreign picture.
+    pub fn with_patches(
+        config: &ModelConfig,
+        samples: &[(Vec<PatchedImage>, &[u32])],
+    ) -> Result<Self, ForwardError> {
+        let mut batch = Self::builder(config);
+        for (images, tokens) in samples {
+            batch.push_patched(images, tokens)?;
+        }
+        Ok(batch.build())
+    }
+
+    /// Starts a batch whose samples may share the rows of their pictures, or take them from image prefixes.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiway_model::testing::tiny_config;
+    /// use multiway_model::{EncoderBatch, EncoderSample, ProcessedImage};
+    ///
+    /// # fn main() -> Result<(), multiway_model::ForwardError> {
+    /// let config = tiny_config(); // pictures of 16 patches
+    /// let picture = [ProcessedImage::from_pixels(vec![0.0; 3 * 16 * 16])];
+    /// let mut batch = EncoderBatch::builder(&config);
+    /// let first = batch.push(EncoderSample { images: &picture, tokens: &[5, 6, 1] })?;
+    /// batch.push_shared(first, &[7, 1])?;
+    /// assert_eq!(batch.build().segments().vision_rows, 17);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn builder(config: &ModelConfig) -> EncoderBatchBuilder<'_> {
+        EncoderBatchBuilder::new(config)
+    }
+}
+
 impl<'a> EncoderBatchBuilder<'a> {
-    pub(super) fn new(config: &'a ModelConfig) -> Self {
+    fn new(config: &'a ModelConfig) -> Self {
         let every = (0..config.patches()).map(|index| Patch { index, masked: false });
         Self {
             config,

@@ -5,7 +5,34 @@ use std::{fmt, io};
 use candle_core::DType;
 
 use crate::config::ConfigError;
+use crate::error::ForwardError;
 use crate::kernels::{CacheType, WeightType};
+
+/// What can go wrong with a conversion.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The checkpoint, or what was written, cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The folder cannot be written.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// A model cannot be run.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// What was written gives other numbers.
+    #[error("the converted model gives other numbers: off by {error:e} where the largest is {largest:e}")]
+    Differs {
+        /// The largest difference.
+        error: f32,
+        /// The largest number.
+        largest: f32,
+    },
+}
 
 /// Errors of opening a checkpoint and reading from it.
 #[derive(Debug, thiserror::Error)]

@@ -1,13 +1,15 @@
 //! Checkpoints as they come from elsewhere: from training scripts, browsers, hubs and their caches.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use insta::assert_snapshot;
 
 use super::pth_tests::{archive, bytes, config, file, tensors};
 use super::*;
+use crate::config::ModelConfig;
 use crate::init::initialise;
 use crate::kernels::WeightType;
 use crate::testing::tiny_config;

@@ -12,7 +12,7 @@ use serde::{
 };
 
 use super::{
-    TensorEntry,
+    entry::TensorEntry,
     error::{HeaderError, LoadError, shown, shown_list},
     packed::{Metadata, Packing, SUFFIX},
 };

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::tests::with_header;
 use super::*;
+use crate::config::ModelConfig;
 use crate::kernels::{PackedLinear, WeightType};
 use crate::layers::Weights;
 use crate::layers::embedding::Embedding;

@@ -12,7 +12,7 @@ use std::io::{Cursor, Read};
 use candle_core::DType;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::TensorEntry;
+use super::entry::TensorEntry;
 use super::error::{PthError, shown};
 use super::pickle::{Id, Pickle};
 

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{Cursor, Write};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::*;
+use crate::config::ModelConfig;
 use crate::init::initialise;
 use crate::kernels::WeightType;
 

@@ -14,9 +14,10 @@ use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use safetensors::{Dtype, View};
 
-use super::{
-    CONFIG_FILE, Checkpoint, INDEX_FILE, SaveError, WEIGHTS_FILE, error::shown, source::is_plain_file_name,
-};
+use super::error::{SaveError, shown};
+use super::files::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
+use super::opened::Checkpoint;
+use super::source::is_plain_file_name;
 use crate::config::ModelConfig;
 
 impl Checkpoint {
@@ -44,10 +45,10 @@ impl Checkpoint {
 }
 
 /// Takes the bytes of a file, piece by piece.
-pub(super) type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), SaveError> + 'a;
+pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), SaveError> + 'a;
 
 /// Writes a folder, whose file with weights is made by `weights`.
-pub(super) fn save<T, E: From<SaveError>>(
+pub(crate) fn save<T, E: From<SaveError>>(
     folder: &Path,
     config: &ModelConfig,
     files: &[(&str, &[u8])],

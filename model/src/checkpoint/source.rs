@@ -12,8 +12,8 @@ use std::{
 
 use memmap2::Mmap;
 
-use super::MAX_SHARDS;
 use super::error::{LoadError, shown, shown_list};
+use super::files::MAX_SHARDS;
 use super::pth::{PICKLE_FILE, begins_as_pth, is_archive};
 use crate::layers::embedding::ReadAt;
 

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Checkpoint, LoadError, Opened, Shard, TensorEntry, error::shown, packed::Packing};
+use super::entry::TensorEntry;
+use super::error::{LoadError, shown};
+use super::opened::{Checkpoint, Opened};
+use super::packed::Packing;
+use super::shards::Shard;
 use crate::kernels::SharedBytes;
 use crate::layers::embedding::StoredTable;
 
@@ -46,7 +50,7 @@ impl Checkpoint {
     }
 
     /// Borrows the bytes of a tensor.
-    pub(super) fn stored(&self, name: &str) -> Result<(&TensorEntry, &[u8]), LoadError> {
+    pub(crate) fn stored(&self, name: &str) -> Result<(&TensorEntry, &[u8]), LoadError> {
         let place = self.place(name).filter(|(entry, ..)| entry.dtype != DType::U8);
         let bytes = place.and_then(|(entry, shard, range)| Some((entry, shard.weights.bytes().get(range)?)));
         bytes.ok_or_else(|| self.no_such_tensor(name))

@@ -1,12 +1,15 @@
 //! Whole checkpoints, and every way in which a file can lie.
 
+use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
+use super::files::{CONFIG_LIMIT, FILE_LIMIT};
 use super::*;
 use crate::{init::initialise, testing::tiny_config};
 

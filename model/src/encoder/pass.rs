@@ -1,9 +1,9 @@
 //! The way of packed rows through the layers: on slices where the CPU's kernels take them, else on tensors.
 
-use super::slices;
-use super::{Encoder, Observe, Place, attend, keys_values};
-use crate::attention::AttentionPlan;
+use super::{Encoder, attend, host, keys_values};
 use crate::batch::EncoderBatch;
+use crate::hook::{HookPoint, Observe};
+use crate::kernels::plan::AttentionPlan;
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) enum Pass {
     /// Some rows of a part of a layer at a time.
-    Slices(Box<slices::Pass>),
+    Slices(Box<host::Pass>),
     /// All rows of a layer at a time.
     Tensors(TensorPass),
 }
@@ -21,7 +21,7 @@ impl Pass {
     pub(super) fn begin(encoder: &Encoder, batch: &EncoderBatch, keep: bool) -> Result<Self> {
         let plan = batch.segments.plan(encoder.pattern);
         if encoder.takes_slices() {
-            return Ok(Self::Slices(Box::new(slices::Pass::begin(
+            return Ok(Self::Slices(Box::new(host::Pass::begin(
                 encoder, batch, plan, keep,
             )?)));
         }
@@ -79,14 +79,14 @@ impl TensorPass {
         let mut ignore = |_, _: &Tensor| Ok(());
         let observe = observe.unwrap_or(&mut ignore);
         if self.layer == 0 {
-            observe(Place::Embedded, &self.x)?;
+            observe(HookPoint::Embedded, &self.x)?;
         }
         let Some(layer) = encoder.layers.get(self.layer) else {
             let hidden = match &encoder.norm {
                 Some(norm) => norm.forward(&self.x, split)?, // [N, D]
                 None => self.x.clone(),
             };
-            observe(Place::Output, &hidden)?;
+            observe(HookPoint::Output, &hidden)?;
             return Ok(Some(hidden));
         };
         let (keep, kept) = (self.keep, &mut self.kept);
@@ -96,7 +96,7 @@ impl TensorPass {
             }
             attend(qkv, self.layer, &batch.prefixes, &self.plan, &layer.scoring)
         })?; // [N, D]
-        observe(Place::Layer(self.layer), &self.x)?;
+        observe(HookPoint::Layer(self.layer), &self.x)?;
         self.layer += 1;
         Ok(None)
     }

@@ -1,14 +1,14 @@
 //! The projection of encoded rows to what a decoder's cross-attention reads, layer after layer.
 
 use crate::decoder::Decoder;
-use crate::encoder::EncoderOutput;
 use crate::error::ForwardError;
 use crate::kernels::access::with_slice;
 use crate::kernels::pool;
 use crate::kernels::rows::{Layout, Rows};
 use crate::layers::linear::Linear;
 use crate::layers::own_rows;
-use crate::memory::{MemoryLayer, PromptMemory};
+use crate::memory::{KvLayers, PromptMemory};
+use crate::output::EncoderOutput;
 use crate::prefix::{ImagePrefix, with_prefixes};
 use candle_core::{Device, Result, Tensor, bail};
 use std::ops::Range;
@@ -42,7 +42,7 @@ struct Taker {
 #[derive(Debug)]
 enum Taken {
     Memory {
-        layers: Vec<MemoryLayer>,
+        layers: KvLayers,
         present: Option<Rows>,
     },
     Prefix {
@@ -64,7 +64,7 @@ impl Taker {
         match &mut self.taken {
             Taken::Memory { layers, present } => {
                 let rows = present.take().unwrap_or_else(|| Rows::zeros(layout, count, 1));
-                layers.push(MemoryLayer::Rows(rows));
+                layers.push_rows(rows);
             }
             Taken::Prefix { layers, present } => {
                 let own = std::mem::take(present);
@@ -126,7 +126,7 @@ impl Cross {
         let samples = &output.segments.samples;
         let all = memories.iter().map(|sample| {
             let taken = Taken::Memory {
-                layers: Vec::new(),
+                layers: KvLayers::Host(Vec::new()),
                 present: None,
             };
             taker(*sample, samples[*sample].all(), taken)
@@ -176,7 +176,7 @@ impl Cross {
             match taker.taken {
                 Taken::Memory { layers, .. } => memories.push(PromptMemory::new(layers, rows)),
                 Taken::Prefix { layers, .. } => {
-                    prefixes.push(ImagePrefix::of(&self.output, taker.sample, |_| Ok(layers))?);
+                    prefixes.push(self.output.image_prefix(taker.sample, |_| Ok(layers))?);
                 }
             }
         }
@@ -230,7 +230,7 @@ impl Cross {
         for taker in &mut self.takers {
             let own = own_rows(&kv, &taker.rows)?; // [S, 2D]
             match &mut taker.taken {
-                Taken::Memory { layers, .. } => layers.push(MemoryLayer::Tensor(own)),
+                Taken::Memory { layers, .. } => layers.push_tensor(own),
                 Taken::Prefix { layers, .. } => layers.push(own),
             }
         }

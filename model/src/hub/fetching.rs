@@ -1,7 +1,8 @@
 //! One commit of a repository on its way into the cache: which files, each checked, and where they go.
 
+use super::HubError;
+use super::name::{Download, HubName, folder, is_hash};
 use super::requests::{Announced, Fault, Requests};
-use super::{Download, HubError, HubName, folder, is_hash};
 use crate::checkpoint::{
     COMPANIONS, CONFIG_FILE, INDEX_FILE, PTH_FILE, PTH_INDEX_FILE, WEIGHTS_FILE, is_plain_file_name,
 };

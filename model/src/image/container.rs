@@ -8,7 +8,8 @@ use std::borrow::Cow;
 
 use image::ImageFormat;
 
-use super::{ImageError, ImageLimits, decode, unread};
+use super::limits::{ImageLimits, check_size, name};
+use super::{ImageError, unread};
 
 /// How a BMP begins, unless its file header was left away.
 pub(super) const BMP: &[u8] = b"BM";
@@ -45,9 +46,9 @@ pub(super) fn check(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> R
     match format {
         ImageFormat::Png => check_png(file, limits),
         ImageFormat::WebP => check_webp(file, limits),
-        ImageFormat::Gif if is_gif_without_pixels(file) == Some(true) => Err(ImageError::NoFrames {
-            format: decode::name(format),
-        }),
+        ImageFormat::Gif if is_gif_without_pixels(file) == Some(true) => {
+            Err(ImageError::NoFrames { format: name(format) })
+        }
         _ => Ok(()),
     }
 }
@@ -55,15 +56,13 @@ pub(super) fn check(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> R
 fn check_png(file: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
     if file.get(12..16) == Some(b"CgBI") {
         return Err(ImageError::Unsupported {
-            format: decode::name(ImageFormat::Png),
+            format: name(ImageFormat::Png),
             problem: "Apple's own variant for iOS, with a chunk CgBI \
                       (`pngcrush -revert-iphone-optimizations in.png out.png` reverts it)"
                 .to_owned(),
         });
     }
-    png_size(file).map_or(Ok(()), |(width, height)| {
-        decode::check_size(width, height, limits)
-    })
+    png_size(file).map_or(Ok(()), |(width, height)| check_size(width, height, limits))
 }
 
 /// Tells whether a GIF ends without a frame, or its first frame is empty; nothing, where the file breaks off before that.
@@ -104,7 +103,7 @@ fn behind_sub_blocks(mut rest: &[u8]) -> Option<&[u8]> {
 }
 
 fn check_webp(file: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
-    let format = decode::name(ImageFormat::WebP);
+    let format = name(ImageFormat::WebP);
     let (chunks, complete) = riff_chunks(file);
     let mut has_frames = false;
     for chunk in chunks {
@@ -211,7 +210,7 @@ fn check_webp_frames((name, bytes): Chunk<'_>, limits: &ImageLimits) -> Result<(
         _ => None,
     };
     match size {
-        Some((width, height)) if width > 0 && height > 0 => decode::check_size(width, height, limits),
+        Some((width, height)) if width > 0 && height > 0 => check_size(width, height, limits),
         _ => Ok(()),
     }
 }

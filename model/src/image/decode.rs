@@ -13,7 +13,8 @@ use image::{
     error::{ParameterError, ParameterErrorKind},
 };
 
-use super::{ImageError, ImageLimits, container, jpeg};
+use super::limits::{ImageLimits, check_size, name, scaled};
+use super::{ImageError, container, jpeg};
 
 /// The most bytes that a decoder may have allocated for a pixel: 16-bit RGBA.
 const DECODED_BYTES: u64 = 8;
@@ -83,32 +84,6 @@ fn pixels(
     Ok(picture)
 }
 
-/// Checks a size against the limit on pixels.
-pub(super) fn check_size(width: u32, height: u32, limits: &ImageLimits) -> Result<(), ImageError> {
-    if width == 0 || height == 0 {
-        return Err(ImageError::NoPixels { width, height });
-    }
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(ImageError::TooManyPixels {
-            width,
-            height,
-            limit: limits.max_pixels,
-        });
-    }
-    Ok(())
-}
-
-/// Names a format that is read.
-pub(super) const fn name(format: ImageFormat) -> &'static str {
-    match format {
-        ImageFormat::Png => "PNG",
-        ImageFormat::Jpeg => "JPEG",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Gif => "GIF",
-        _ => "BMP",
-    }
-}
-
 fn decoding_error(error: image::ImageError, format: ImageFormat) -> ImageError {
     let format = name(format);
     if causes(&error).any(is_end_of_file) {
@@ -167,10 +142,4 @@ fn composite(picture: &RgbaImage) -> RgbImage {
 /// Mixes a channel with white: `(value * alpha + 255 * (255 - alpha)) / 255`, to the nearest.
 fn over_white(value: u8, alpha: u8) -> u8 {
     255 - scaled(255 - value, alpha)
-}
-
-/// Multiplies two values of which 255 stands for one, to the nearest: at most the smaller of the two.
-pub(super) fn scaled(a: u8, b: u8) -> u8 {
-    let product = (u16::from(a) * u16::from(b) + 127) / 255;
-    u8::try_from(product).unwrap_or(u8::MAX)
 }

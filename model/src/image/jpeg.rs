@@ -9,9 +9,10 @@ use std::{io, iter, panic};
 use image::{DynamicImage, ImageFormat, RgbImage, metadata::Orientation};
 use mozjpeg::{ColorSpace, Decompress};
 
-use super::{ImageError, ImageLimits, decode};
+use super::ImageError;
+use super::limits::{ImageLimits, check_size, name, scaled};
 
-const NAME: &str = decode::name(ImageFormat::Jpeg);
+const NAME: &str = name(ImageFormat::Jpeg);
 
 /// The most scans of a picture. Each is a pass over all of its pixels, which a few bytes can ask for; encoders write about ten.
 const MAX_SCANS: usize = 100;
@@ -114,7 +115,7 @@ impl<'a> Outline<'a> {
                 frame.precision
             ));
         }
-        decode::check_size(frame.width.into(), frame.height.into(), limits)?;
+        check_size(frame.width.into(), frame.height.into(), limits)?;
         if !matches!(frame.components.len(), 1 | 3 | 4) {
             let planes = frame.components.len();
             return not_read(format!("JPEG of {planes} colour planes, in place of 1, 3 or 4"));
@@ -217,7 +218,7 @@ fn rgb_of_inks(width: u32, height: u32, samples: &[u8]) -> Option<RgbImage> {
         return None;
     }
     for (pixel, [paper @ .., light]) in picture.pixels_mut().zip(inks) {
-        pixel.0 = paper.map(|paper| light - decode::scaled(255 - paper, *light));
+        pixel.0 = paper.map(|paper| light - scaled(255 - paper, *light));
     }
     Some(picture)
 }

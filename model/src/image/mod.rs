@@ -22,6 +22,7 @@ mod container;
 mod decode;
 mod error;
 mod jpeg;
+mod limits;
 mod resize;
 #[cfg(test)]
 mod tests;
@@ -36,29 +37,8 @@ use std::{
 
 use crate::config::ModelConfig;
 pub use error::ImageError;
-
-/// Channels of a pixel: red, green, blue.
-const CHANNELS: usize = 3;
-
-/// Says how large a picture file may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ImageLimits {
-    /// The largest file, in bytes.
-    pub max_bytes: u64,
-    /// The most pixels, width times height. Decoding takes up to about 16 bytes of memory for each.
-    pub max_pixels: u64,
-}
-
-impl Default for ImageLimits {
-    /// Allows 64 MiB and 8192 x 8192 pixels.
-    fn default() -> Self {
-        Self {
-            max_bytes: 64 << 20,
-            max_pixels: 64 << 20,
-        }
-    }
-}
+pub use limits::ImageLimits;
+use limits::{CHANNELS, check_size};
 
 /// A picture as the encoder takes it; cheap to clone.
 #[derive(Clone, Debug)]
@@ -198,7 +178,7 @@ impl ImageProcessor {
     /// [`ImageError::NoPixels`] where a side is zero, [`ImageError::PixelBytes`] where `rgb` has another length, and
     /// [`ImageError::TooManyPixels`] above the limit.
     pub fn process_rgb8(&self, width: u32, height: u32, rgb: &[u8]) -> Result<ProcessedImage, ImageError> {
-        decode::check_size(width, height, &self.limits)?;
+        check_size(width, height, &self.limits)?;
         let expected = u64::from(width) * u64::from(height) * CHANNELS as u64;
         if expected != rgb.len() as u64 {
             return Err(ImageError::PixelBytes {

@@ -8,7 +8,7 @@
 //! Source: Pillow's `src/libImaging/Resample.c`: `bicubic_filter`, `precompute_coeffs`, `normalize_coeffs_8bpc`,
 //! `ImagingResampleHorizontal_8bpc` and `ImagingResampleVertical_8bpc`.
 
-use super::CHANNELS;
+use super::limits::CHANNELS;
 use std::ops::Range;
 
 /// Bits behind the binary point of a weight: 8 fewer than 32 for the pixel, and 2 for the sum and its sign.

@@ -10,13 +10,14 @@
 
 #[cfg(test)]
 mod emulation;
+mod shapes;
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::OnceLock;
 
-/// Rows of a register.
-pub(crate) const REGISTER_ROWS: usize = 16;
+pub(crate) use shapes::REGISTER_ROWS;
+use shapes::SHAPES;
 
 /// Products that [`products`] sums in a round: four times a register of rows by a register of columns, 64 deep.
 pub(crate) const PRODUCTS_A_ROUND: u32 = 4 * 16 * 16 * 64;
@@ -48,25 +49,6 @@ fn ask() -> bool {
     // SAFETY: a call that reads and writes no memory; a system that does not know it says no.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ASK, TILE_DATA) == 0 }
 }
-
-/// How the unit is set up: the shapes of its registers.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// Eight registers of 16 rows of 64 bytes.
-static SHAPES: Shapes = Shapes {
-    palette: 1,
-    start: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
 
 /// Sets up the unit for this thread.
 ///

@@ -3,10 +3,10 @@
 //! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, for one query; a bias on the scores as in Raffel et al. 2020
 //! (arXiv 1910.10683), section 2.1.
 
+use super::bias::Scoring;
 use super::pool;
 use super::rows::{Layout, Numbers, Rows};
 use super::simd::{ask_for, exp, multiversion, sum};
-use crate::attention::Scoring;
 use candle_core::{Result, bail};
 use half::bf16;
 use half::slice::HalfBitsSliceExt;

@@ -7,11 +7,13 @@ pub(crate) mod access;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod amx;
 pub(crate) mod attend;
+pub(crate) mod bias;
 pub(crate) mod gated;
 pub(crate) mod gemm;
 mod linear;
 mod loss;
 pub(crate) mod norm;
+pub(crate) mod plan;
 pub(crate) mod pool;
 mod rank;
 pub(crate) mod rotary;

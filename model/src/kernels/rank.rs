@@ -5,7 +5,7 @@
 
 use super::pool;
 use super::simd::multiversion;
-use super::weigh::sum_of_exponentials;
+use super::weigh::{maximum, sum_of_exponentials};
 
 /// Logits that are looked at together: most blocks hold none of the highest, and one comparison says so.
 const BLOCK: usize = 128;
@@ -109,20 +109,6 @@ fn find(logits: &[f32], count: usize, highest: &mut Vec<(u32, f32)>) {
         return order(logits, count, highest);
     }
     list(logits, count, highest);
-}
-
-multiversion! {
-    /// Finds the highest value; those that are no numbers are not seen.
-    pub(super) fn maximum(values: &[f32]) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; 64];
-        let (whole, rest) = values.as_chunks::<64>();
-        for chunk in whole {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane = if *value > *lane { *value } else { *lane };
-            }
-        }
-        lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
-    }
 }
 
 multiversion! {

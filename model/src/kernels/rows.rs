@@ -137,6 +137,16 @@ impl Rows {
         }
     }
 
+    /// Keeps rows `[rows, 2 H Dh]` in one block.
+    pub(crate) fn from_values(layout: Layout, values: &[f32]) -> Result<Self> {
+        let width = layout.width().max(1);
+        let mut rows = Self::zeros(layout, values.len() / width, 1);
+        for (row, x) in values.chunks_exact(width).enumerate() {
+            rows.write(row, x)?;
+        }
+        Ok(rows)
+    }
+
     pub(crate) fn layout(&self) -> Layout {
         self.layout
     }

@@ -14,10 +14,11 @@
 //! Source: Milakov and Gimelshein 2018 (arXiv 1805.02867), algorithm 3; tiles as in Dao et al. 2022, FlashAttention (arXiv
 //! 2205.14135), section 3.1.
 
+use super::bias::Scoring;
 use super::linear::{Line, PANEL, Rows, multiply_rows};
+use super::plan::{AttentionPlan, Block, Tile, part};
 use super::pool;
 use super::simd::{exp, multiversion, sum};
-use crate::attention::{AttentionPlan, Block, Scoring, Tile, part};
 use candle_core::{Result, bail};
 use std::cell::Cell;
 use std::ops::Range;

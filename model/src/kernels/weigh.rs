@@ -1,6 +1,5 @@
 //! What the logits of a row weigh, and a draw by their weights, without a list of them.
 
-use super::rank::maximum;
 use super::simd::{exp, multiversion};
 
 /// How many exponentials are summed in `f32` before their sum is added in `f64`.
@@ -97,6 +96,20 @@ impl<'a> WeighedRow<'a> {
             }
         }
         drawn
+    }
+}
+
+multiversion! {
+    /// Finds the highest value; those that are no numbers are not seen.
+    pub(super) fn maximum(values: &[f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; 64];
+        let (whole, rest) = values.as_chunks::<64>();
+        for chunk in whole {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane = if *value > *lane { *value } else { *lane };
+            }
+        }
+        lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
     }
 }
 

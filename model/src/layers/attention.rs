@@ -2,8 +2,8 @@
 
 use super::linear::Linear;
 use super::{Weights, by_expert, of_experts};
-use crate::attention::{RelativeBias, Scoring};
 use crate::config::{LayerConfig, Positions};
+use crate::kernels::bias::{RelativeBias, Scoring};
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
 

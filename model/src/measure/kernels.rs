@@ -2,13 +2,17 @@
 
 use super::cost::layout;
 use super::{Cost, Machine, median, seconds};
-use crate::attention::{AttentionPlan, Scoring, self_attention};
+use crate::attention::self_attention;
 use crate::config::{Activation, LayerConfig, ModelConfig};
-use crate::decoder::DecoderRow;
+use crate::decoder::host::{PromptQueries, attend_to_prompts};
+use crate::kernels::bias::Scoring;
 use crate::kernels::gated::GatedGelu;
 use crate::kernels::norm::RmsNorm;
+use crate::kernels::plan::AttentionPlan;
+use crate::kernels::rows::Rows;
 use crate::kernels::{CacheType, PackedLinear, WeightType};
-use crate::memory::{MemoryLayer, PromptMemory};
+use crate::memory::{KvLayers, PromptMemory};
+use crate::step::DecoderRow;
 use candle_core::{Device, Result, Tensor};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -190,8 +194,8 @@ impl Stage {
         let layers = copies(&cost);
         let kv = vec![0.01; source * 2 * inner]; // [S, 2D]
         let memories = (0..batch).map(|_| {
-            let layer = |_| MemoryLayer::of_rows(&kv, layout);
-            let layers = (0..layers).map(layer).collect::<Result<_>>()?;
+            let layers = (0..layers).map(|_| Rows::from_values(layout, &kv));
+            let layers = KvLayers::Host(layers.collect::<Result<_>>()?);
             Ok(PromptMemory::new(layers, source))
         });
         let memories: Vec<PromptMemory> = memories.collect::<Result<_>>()?;
@@ -206,7 +210,13 @@ impl Stage {
         let shape = vec![batch, source, self.layer.heads, self.layer.head_size];
         self.time("cross_attention", shape, cost, layers, |layer| {
             let (scores, out) = &mut *work.borrow_mut();
-            PromptMemory::attend_into(&rows, layer, &q, &self.scoring(), (scores, out)) // [B, D]
+            let queries = PromptQueries {
+                rows: &rows,
+                layer,
+                q: &q,
+                scoring: &self.scoring(),
+            };
+            attend_to_prompts(&queries, scores, out) // [B, D]
         })
     }
 

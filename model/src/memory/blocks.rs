@@ -1,7 +1,9 @@
 //! The account of a pool's blocks: who holds which, and which are free.
 
-use super::KvCache;
 use std::ops::Range;
+
+/// How many tokens a block holds.
+pub(super) const BLOCK: usize = 16;
 
 /// Counts the holders of each block, and lists the blocks that have none.
 #[derive(Debug)]
@@ -63,8 +65,8 @@ pub(super) struct Slot {
 impl Slot {
     /// Returns the row of the pool where the token at a place lies, if the slot holds a block for it.
     pub(super) fn row(&self, place: usize) -> Option<usize> {
-        let block = self.blocks.get(place / KvCache::BLOCK)?;
-        Some(block * KvCache::BLOCK + place % KvCache::BLOCK)
+        let block = self.blocks.get(place / BLOCK)?;
+        Some(block * BLOCK + place % BLOCK)
     }
 
     /// Lists the rows of the first `length` tokens in order; blocks side by side make one range.
@@ -77,9 +79,9 @@ impl Slot {
     /// Adds the rows of the first `length` tokens to a list of ranges.
     pub(super) fn list_rows(&self, length: usize, ranges: &mut Vec<Range<usize>>) {
         let before = ranges.len();
-        for (block, first) in self.blocks.iter().zip((0..length).step_by(KvCache::BLOCK)) {
-            let start = block * KvCache::BLOCK;
-            let end = start + (length - first).min(KvCache::BLOCK);
+        for (block, first) in self.blocks.iter().zip((0..length).step_by(BLOCK)) {
+            let start = block * BLOCK;
+            let end = start + (length - first).min(BLOCK);
             match ranges.get_mut(before..).and_then(<[_]>::last_mut) {
                 Some(last) if last.end == start => last.end = end,
                 _ => ranges.push(start..end),

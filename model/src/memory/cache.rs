@@ -1,17 +1,62 @@
 //! The cache of written tokens: slots that hold blocks of a common pool.
 
-use super::blocks::{Blocks, Slot};
-use super::layers::Layers;
-use super::scratch::Scratch;
-use crate::attention::{AttentionPlan, Scoring, cross_attention};
-use crate::decoder::{DecoderBatch, DecoderRow};
-use crate::error::ForwardError;
-use crate::kernels::access::is_cpu_f32;
-use crate::kernels::rows::Rows;
-use crate::model::Model;
-use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
-use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use super::blocks::{BLOCK, Blocks, Slot};
+use super::scratch::Scratch;
+use super::storage::KvLayers;
+use crate::error::ForwardError;
+use crate::kernels::rows::{Layout, Rows};
+
+/// What a model needs a cache to hold.
+#[derive(Clone, Debug)]
+pub(crate) struct CacheShape {
+    /// How many layers have keys and values.
+    pub(crate) layers: usize,
+    /// The most tokens of a sequence.
+    pub(crate) max_length: usize,
+    pub(crate) form: RowForm,
+}
+
+/// The form of a row of keys and values.
+#[derive(Clone, Debug)]
+pub(crate) enum RowForm {
+    Host(Layout),
+    Graph {
+        /// Width of keys, and of values.
+        width: usize,
+        dtype: DType,
+        device: Device,
+    },
+}
+
+impl CacheShape {
+    /// Counts the bytes that a token takes over all layers.
+    pub(crate) fn token_bytes(&self) -> usize {
+        self.layers
+            * match &self.form {
+                RowForm::Host(layout) => layout.row_bytes(),
+                RowForm::Graph { width, dtype, .. } => 2 * width * dtype.size_in_bytes(),
+            }
+    }
+
+    /// Makes `blocks` blocks of zeros for each layer.
+    fn zeros(&self, blocks: usize) -> Result<KvLayers> {
+        let layers = 0..self.layers;
+        Ok(match &self.form {
+            RowForm::Host(layout) => {
+                KvLayers::Host(layers.map(|_| Rows::zeros(*layout, BLOCK, blocks)).collect())
+            }
+            RowForm::Graph { width, dtype, device } => {
+                let shape = (blocks * BLOCK, 2 * width);
+                let zeros = layers.map(|_| Tensor::zeros(shape, *dtype, device));
+                KvLayers::Graph(zeros.collect::<Result<_>>()?)
+            }
+        })
+    }
+}
 
 /// Keys and values of the tokens decoded so far, in slots, one per running sequence.
 ///
@@ -23,7 +68,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct KvCache {
     /// Of each decoder layer, `blocks * BLOCK` rows of keys and values.
-    layers: Layers,
+    layers: KvLayers,
     slots: Vec<Slot>,
     /// Slots that are named in the step that is being reserved.
     named: Vec<bool>,
@@ -36,56 +81,40 @@ pub struct KvCache {
 
 impl KvCache {
     /// How many tokens a block holds.
-    pub const BLOCK: usize = 16;
+    pub const BLOCK: usize = BLOCK;
 
     /// Makes room for `slots` sequences of at most `max_length` tokens, all of which may be that long at once.
-    ///
-    /// # Errors
-    /// Where `max_length` is zero or above the model's limit, or there is no memory.
-    pub fn new(model: &Model, slots: usize, max_length: usize) -> std::result::Result<Self, ForwardError> {
-        let (_, _, limit) = model.cache_shape()?;
-        if max_length == 0 || max_length > limit {
-            let found = max_length;
+    pub(crate) fn new(
+        shape: &CacheShape,
+        slots: usize,
+        max_length: usize,
+    ) -> std::result::Result<Self, ForwardError> {
+        if max_length == 0 || max_length > shape.max_length {
             return Err(ForwardError::TextTooLong {
                 sample: 0,
-                found,
-                limit,
+                found: max_length,
+                limit: shape.max_length,
             });
         }
-        let tokens = slots * max_length.next_multiple_of(Self::BLOCK);
-        let cache = Self::with_capacity(model, slots, tokens)?;
+        let tokens = slots * max_length.next_multiple_of(BLOCK);
+        let cache = Self::with_capacity(shape, slots, tokens)?;
         Ok(Self { max_length, ..cache })
     }
 
-    /// Makes room for `tokens` tokens in all, rounded up to whole blocks, in `slots` sequences, each as long as the model
-    /// writes.
-    ///
-    /// # Errors
-    /// Where the model writes no text, or there is no memory.
-    pub fn with_capacity(
-        model: &Model,
+    /// Makes room for `tokens` tokens in all, rounded up to whole blocks, in `slots` sequences.
+    pub(crate) fn with_capacity(
+        shape: &CacheShape,
         slots: usize,
         tokens: usize,
     ) -> std::result::Result<Self, ForwardError> {
-        let (layers, width, max_length) = model.cache_shape()?;
-        let blocks = tokens.div_ceil(Self::BLOCK);
-        let shape = (blocks * Self::BLOCK, 2 * width);
-        let zeros = || Tensor::zeros(shape, model.dtype(), model.device());
-        let layers = match model.kept_on_slices() {
-            Some(layout) => Layers::Host(
-                (0..layers)
-                    .map(|_| Rows::zeros(layout, Self::BLOCK, blocks))
-                    .collect(),
-            ),
-            None => Layers::Device((0..layers).map(|_| zeros()).collect::<Result<_>>()?),
-        };
+        let blocks = tokens.div_ceil(BLOCK);
         Ok(Self {
-            layers,
+            layers: shape.zeros(blocks)?,
             slots: vec![Slot::default(); slots],
             named: vec![false; slots],
             blocks: Blocks::new(blocks),
-            max_length,
-            token_bytes: model.cache_token_bytes(),
+            max_length: shape.max_length,
+            token_bytes: shape.token_bytes(),
             scratch: Scratch::default(),
         })
     }
@@ -117,7 +146,7 @@ impl KvCache {
     /// Counts the bytes of the blocks that slots hold, each once however many hold it.
     #[must_use]
     pub fn bytes_in_use(&self) -> usize {
-        (self.blocks.count() - self.blocks.free()) * Self::BLOCK * self.token_bytes
+        (self.blocks.count() - self.blocks.free()) * BLOCK * self.token_bytes
     }
 
     /// Counts the tokens for which there is room in blocks that no slot holds.
@@ -125,7 +154,7 @@ impl KvCache {
     /// A slot may still write into the rest of its last block where this is zero.
     #[must_use]
     pub fn free_tokens(&self) -> usize {
-        self.blocks.free() * Self::BLOCK
+        self.blocks.free() * BLOCK
     }
 
     /// Forgets what a slot holds and gives back its blocks.
@@ -149,8 +178,8 @@ impl KvCache {
         if from == to {
             return Ok(());
         }
-        let (length, full) = (source.length, source.length / Self::BLOCK);
-        let rest = length % Self::BLOCK;
+        let (length, full) = (source.length, source.length / BLOCK);
+        let rest = length % BLOCK;
         let tail = source.blocks.get(full).copied().filter(|_| rest > 0);
         if tail.is_some() && self.blocks.free() + self.blocks.freed_by(&target.blocks) == 0 {
             return Err(self.full());
@@ -176,7 +205,7 @@ impl KvCache {
 
     fn full(&self) -> ForwardError {
         ForwardError::CacheFull {
-            tokens: self.blocks.count() * Self::BLOCK,
+            tokens: self.blocks.count() * BLOCK,
         }
     }
 
@@ -233,23 +262,23 @@ impl KvCache {
         Err(ForwardError::Slot { slot: index, problem })
     }
 
-    /// Counts the new token of each slot, after a step went through.
-    pub(crate) fn commit(&mut self, batch: &DecoderBatch) {
-        for row in batch.rows {
-            if let Some(slot) = self.slots.get_mut(row.slot) {
+    /// Counts the new token of each slot after a step.
+    pub(crate) fn commit(&mut self, slots: impl Iterator<Item = usize>) {
+        for slot in slots {
+            if let Some(slot) = self.slots.get_mut(slot) {
                 slot.length += 1;
             }
         }
     }
 
-    /// Gives back the blocks that were taken for a step's tokens, after it failed.
-    pub(crate) fn retract(&mut self, batch: &DecoderBatch) {
-        batch.rows.iter().for_each(|row| self.retract_slot(row.slot));
+    /// Gives back the blocks that were reserved for a step's tokens, after the step failed.
+    pub(crate) fn retract(&mut self, slots: impl Iterator<Item = usize>) {
+        slots.for_each(|slot| self.retract_slot(slot));
     }
 
     fn retract_slot(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
-            let held = slot.length.div_ceil(Self::BLOCK).min(slot.blocks.len());
+            let held = slot.length.div_ceil(BLOCK).min(slot.blocks.len());
             self.blocks.give(&slot.blocks.split_off(held));
         }
     }
@@ -285,98 +314,25 @@ impl KvCache {
         Ok(())
     }
 
-    /// Returns a layer's rows, of a cache for steps on slices.
-    pub(crate) fn host(&mut self, layer: usize) -> Result<&mut Rows> {
-        self.layers.host(layer)
+    /// Returns each layer's rows of plain memory.
+    pub(crate) fn host(&mut self) -> std::result::Result<&mut [Rows], ForwardError> {
+        self.layers.host_mut("cache")
     }
 
-    /// Stores keys and values `[1, 2D]` of a slot's next token and returns the rows of all its tokens, that one included.
-    fn store(&self, cache: &Tensor, kv: &Tensor, slot: usize) -> Result<Vec<Range<usize>>> {
+    /// Returns a layer's tensor, `[rows, 2D]`.
+    pub(crate) fn graph(&self, layer: usize) -> std::result::Result<&Tensor, ForwardError> {
+        self.layers.graph("cache", layer)
+    }
+
+    /// Stores keys and values `[1, 2D]` of a slot's next token in a layer's tensor, and returns the rows of all its tokens, that
+    /// one included.
+    pub(crate) fn store(&self, cache: &Tensor, kv: &Tensor, slot: usize) -> Result<Vec<Range<usize>>> {
         let held = self.slots.get(slot);
         match held.and_then(|held| Some((held.row(held.length)?, held.rows(held.length + 1)))) {
             Some((row, rows)) => cache.slice_set(kv, 0, row).map(|()| rows),
             None => bail!("cache slot {slot} has no block for its next token"),
         }
     }
-
-    /// Stores the new keys and values of `qkv` `[B, 3D]` and attends from its queries to each slot's rows.
-    pub(crate) fn attend(
-        &mut self,
-        layer: usize,
-        qkv: &Tensor,
-        slots: &[usize],
-        scoring: &Scoring,
-    ) -> Result<Tensor> {
-        let d = qkv.dim(1)? / 3;
-        let cache = self.layers.tensor(layer)?;
-        let mut keys = Vec::with_capacity(slots.len());
-        for (row, &slot) in slots.iter().enumerate() {
-            let kv = qkv.narrow(0, row, 1)?.narrow(1, d, 2 * d)?.contiguous()?; // [1, 2D]
-            keys.push(self.store(cache, &kv, slot)?);
-        }
-        let q = qkv.narrow(1, 0, d)?.contiguous()?; // [B, D]
-        if is_cpu_f32(cache) {
-            return cross_attention(&q, cache, &Arc::new(plan(keys)), scoring);
-        }
-        // The other kernels split keys from values, which copies all rows they are given: give them these slots' alone.
-        let (kv, keys) = gather(cache, &keys)?;
-        cross_attention(&q, &kv, &Arc::new(plan(keys)), scoring)
-    }
-
-    /// Stores the first of each two rows of `qkv` `[2B, 3D]`, a token and the mask behind it, and attends from both: to
-    /// the prompt, to what was written, and causally to each other. The mask is forgotten.
-    pub(crate) fn attend_masked(
-        &mut self,
-        layer: usize,
-        qkv: &Tensor,
-        rows: &[DecoderRow],
-        scoring: &Scoring,
-    ) -> Result<Tensor> {
-        let d = qkv.dim(1)? / 3;
-        let cache = self.layers.tensor(layer)?;
-        let mut attended = Vec::with_capacity(rows.len());
-        for (index, row) in rows.iter().enumerate() {
-            let own = qkv.narrow(0, 2 * index, 2)?; // [2, 3D]
-            let kv = own.narrow(1, d, 2 * d)?.contiguous()?; // [2, 2D]
-            let written = self.store(cache, &kv.narrow(0, 0, 1)?, row.slot)?;
-            let mut parts = vec![row.memory.kv(layer)?.clone()]; // [S, 2D]
-            for range in written {
-                parts.push(cache.narrow(0, range.start, range.len())?); // [rows, 2D]
-            }
-            parts.push(kv.narrow(0, 1, 1)?); // [1, 2D]
-            let kv = Tensor::cat(&parts, 0)?; // [S + L + 1, 2D]
-            let mut plan = AttentionPlan::default();
-            plan.push(vec![0..2], vec![0..kv.dim(0)?], true);
-            let q = own.narrow(1, 0, d)?.contiguous()?; // [2, D]
-            attended.push(cross_attention(&q, &kv, &Arc::new(plan), scoring)?); // [2, D]
-        }
-        Tensor::cat(&attended, 0) // [2B, D]
-    }
-}
-
-/// Lets query `i` see the `i`-th of the lists of rows.
-fn plan(keys: Vec<Vec<Range<usize>>>) -> AttentionPlan {
-    let mut plan = AttentionPlan::default();
-    for (row, keys) in keys.into_iter().enumerate() {
-        plan.push(vec![row..row + 1], keys, false);
-    }
-    plan
-}
-
-/// Copies rows of the pool behind one another, `[rows, 2D]`, and tells where each list of them lies now.
-fn gather(cache: &Tensor, keys: &[Vec<Range<usize>>]) -> Result<(Tensor, Vec<Vec<Range<usize>>>)> {
-    let mut parts = Vec::new();
-    let mut places = Vec::with_capacity(keys.len());
-    let mut next = 0;
-    for ranges in keys {
-        let start = next;
-        for range in ranges {
-            parts.push(cache.narrow(0, range.start, range.len())?); // [rows, 2D]
-            next += range.len();
-        }
-        places.push(vec![start..next]);
-    }
-    Ok((Tensor::cat(&parts, 0)?, places))
 }
 
 #[cfg(test)]

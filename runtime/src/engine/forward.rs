@@ -82,7 +82,7 @@ impl ModelForward {
         let cache = model
             .config()
             .writes_text()
-            .then(|| KvCache::with_capacity(&model, capacity.slots, capacity.self_tokens))
+            .then(|| model.new_cache_with_capacity(capacity.slots, capacity.self_tokens))
             .transpose()?;
         Ok(Self {
             model,

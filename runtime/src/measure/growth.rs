@@ -4,7 +4,7 @@ use super::{
     Case, MeasureError, SplitMix, WARM_TOKENS, encode, random_prompts, time_encoding, write_likeliest,
 };
 use multiway_model::measure::median;
-use multiway_model::{EncoderBatch, EncoderSample, KvCache, Model};
+use multiway_model::{EncoderBatch, EncoderSample, Model};
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use std::time::Instant;
 /// # Errors
 /// [`MeasureError`] where the model does not take such a case, or writes no text.
 pub fn decode_step(model: &Model, case: &Case) -> Result<f64, MeasureError> {
-    let mut cache = KvCache::new(model, case.batch, case.new_tokens)?;
+    let mut cache = model.new_cache(case.batch, case.new_tokens)?;
     let memories = encode(model, &case.encoder_batch(model.config())?)?;
     let mut run = |new_tokens: usize| -> Result<f64, MeasureError> {
         let start = Instant::now();

@@ -9,7 +9,7 @@
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 
-use super::{REGISTER_ROWS, SHAPES, Shapes};
+use super::shapes::{REGISTER_ROWS, SHAPES, Shapes};
 
 /// Bytes of a row of a register.
 const ROW_BYTES: usize = 64;

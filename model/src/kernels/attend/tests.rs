@@ -1,6 +1,8 @@
 use super::*;
-use crate::attention::{AttentionPlan, RelativeBias, reference};
+use crate::attention::reference;
 use crate::kernels::CacheType;
+use crate::kernels::bias::RelativeBias;
+use crate::kernels::plan::AttentionPlan;
 use crate::testing::{assert_close, random};
 use candle_core::Tensor;
 use std::sync::Arc;

@@ -30,7 +30,7 @@
 
 use std::cell::Cell;
 
-use super::kernel::{Format, Kernel, Line, PANEL, kernel};
+use super::kernel::{Format, Line, PANEL, kernel};
 use crate::kernels::pool;
 use crate::kernels::simd::multiversion;
 
@@ -50,22 +50,6 @@ pub(super) const FORMAT: Format = Format {
     head: 2,
     step: PANEL,
 };
-
-/// What can be run on some machine, the fastest first.
-pub(super) static KERNELS: &[&Kernel] = &[
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    &super::amx::KERNEL,
-    #[cfg(target_arch = "x86_64")]
-    &avx512vnni::KERNEL,
-    #[cfg(target_arch = "x86_64")]
-    &avxvnni::KERNEL,
-    // The same instruction in the encoding that more machines can test.
-    #[cfg(all(test, target_arch = "x86_64"))]
-    &avx512vnni_256::KERNEL,
-    #[cfg(target_arch = "x86_64")]
-    &avx2::KERNEL,
-    &portable::KERNEL,
-];
 
 /// Counts the words from one row of `inputs` to the next: whole lines, and an odd number of them where that takes one more, as every
 /// other line of a cache is not enough for the rows of a tile.

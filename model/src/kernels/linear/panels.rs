@@ -6,10 +6,7 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use candle_core::{Result, bail};
-
 use super::kernel::{Line, PANEL};
-use super::{PackedLinear, WeightType};
 
 // SAFETY: lines are sixteen numbers, of which all bits may be zero.
 unsafe impl bytemuck::Zeroable for Line {}
@@ -106,87 +103,5 @@ impl Deref for Panels {
             // They were lines in `of`, and nothing has moved.
             Self::Shared(bytes) => bytemuck::try_cast_slice(bytes.bytes()).unwrap_or_default(),
         }
-    }
-}
-
-impl PackedLinear {
-    /// Takes a weight `[outputs, inputs]` that is packed already, as [`PackedLinear::panels`] gives it, where it is.
-    pub(crate) fn from_panels(
-        bytes: SharedBytes,
-        outputs: usize,
-        inputs: usize,
-        weights: WeightType,
-    ) -> Result<Self> {
-        let kernel = weights.kernel_for(inputs)?;
-        let [expected, lines, _] = weights.panel_shape(outputs, inputs);
-        let panels = Panels::of(bytes); // [out / PANEL, lines]
-        if panels.len() != expected * lines {
-            bail!(
-                "a packed weight of [{outputs}, {inputs}] needs {} lines, found {}",
-                expected * lines,
-                panels.len()
-            );
-        }
-        Ok(Self {
-            panels,
-            outputs,
-            inputs,
-            weights,
-            kernel,
-        })
-    }
-
-    /// Puts packed weights of the same `inputs` one below the other: where they already lie so and fill whole panels, as
-    /// they are, and else in a copy.
-    pub(crate) fn joined(parts: &[Self]) -> Result<Self> {
-        let Some((first, rest)) = parts.split_first() else {
-            bail!("no weights to join")
-        };
-        let (inputs, weights) = (first.inputs, first.weights);
-        if let Some(other) = rest
-            .iter()
-            .find(|part| (part.inputs, part.weights) != (inputs, weights))
-        {
-            let (width, kind) = (other.inputs, other.weights);
-            bail!("{weights} weights of {inputs} inputs and {kind} weights of {width} cannot be joined");
-        }
-        let outputs = parts.iter().map(|part| part.outputs).sum();
-        let ends = parts.iter().rev().skip(1).all(|part| part.outputs % PANEL == 0);
-        let join = |panels: Option<Panels>, part: &Self| panels?.with(&part.panels);
-        let panels = rest.iter().fold(ends.then(|| first.panels.clone()), join);
-        if let Some(panels) = panels {
-            return Ok(Self {
-                panels,
-                outputs,
-                inputs,
-                weights,
-                kernel: first.kernel,
-            });
-        }
-        let mut joined = Self::empty(outputs, inputs, weights)?;
-        let mut to = 0;
-        for part in parts {
-            for from in 0..part.outputs {
-                joined.copy_output(to, part, from);
-                to += 1;
-            }
-        }
-        Ok(joined)
-    }
-
-    /// Copies the words of an output of another layer of the same width.
-    fn copy_output(&mut self, to: usize, part: &Self, from: usize) {
-        let lines = self.kernel.format.lines(self.weights.depth(self.inputs)).max(1);
-        let source = part.panels.chunks_exact(lines).nth(from / PANEL);
-        let target = self.panels.own_mut().chunks_exact_mut(lines).nth(to / PANEL);
-        for (target, source) in target.into_iter().flatten().zip(source.into_iter().flatten()) {
-            let word = self.weights.word(source, from % PANEL);
-            self.weights.place(target, to % PANEL, word);
-        }
-    }
-
-    /// Returns the panels as bytes, `[out / PANEL, lines, 64]`, each number with its lowest byte first.
-    pub(crate) fn panels(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.panels)
     }
 }

@@ -59,9 +59,9 @@ fn check(rows: usize, outputs: usize, inputs: usize) {
 
 /// Applies a layer whose weights are 16 or 8 bits, with every kernel, and gives the one result.
 fn forward(linear: &mut PackedLinear, x: &[f32], rows: usize) -> Vec<f32> {
-    let mut results = linear.weights.kernels().map(|kernel| {
+    let mut results = linear.weights().kernels().map(|kernel| {
         linear.kernel = kernel;
-        let mut y = vec![f32::NAN; rows * linear.outputs];
+        let mut y = vec![f32::NAN; rows * linear.outputs()];
         linear.forward(x, rows, &mut y).unwrap();
         y
     });

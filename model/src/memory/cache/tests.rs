@@ -37,11 +37,11 @@ fn write(cache: &mut KvCache, slot: usize, value: f32) -> std::result::Result<()
     cache.reserve(&[slot])?;
     let held = &cache.slots[slot];
     let row = held.row(held.length).unwrap();
-    if let Layers::Host(layers) = &mut cache.layers {
+    if let KvLayers::Host(layers) = &mut cache.layers {
         for rows in layers {
             rows.write(row, &vec![value; rows.layout().width()]).unwrap();
         }
-    } else if let Layers::Device(layers) = &cache.layers {
+    } else if let KvLayers::Graph(layers) = &cache.layers {
         for layer in layers {
             let width = layer.dim(1).unwrap();
             let token = Tensor::full(value, (1, width), layer.device()).unwrap();
@@ -56,8 +56,8 @@ fn read(cache: &KvCache, slot: usize) -> Vec<f32> {
     let held = &cache.slots[slot];
     let rows = held.rows(held.length).into_iter().flatten();
     match &cache.layers {
-        Layers::Host(layers) => rows.map(|row| layers.last().unwrap().read(row)[0]).collect(),
-        Layers::Device(layers) => {
+        KvLayers::Host(layers) => rows.map(|row| layers.last().unwrap().read(row)[0]).collect(),
+        KvLayers::Graph(layers) => {
             let table: Vec<Vec<f32>> = layers.last().unwrap().to_vec2().unwrap();
             rows.map(|row| table[row][0]).collect()
         }
@@ -113,7 +113,7 @@ proptest! {
         };
         prop_assert_eq!(model.steps_on_slices(), kind.is_some());
         let kind = kind.unwrap_or_default();
-        let mut cache = KvCache::with_capacity(&model, SLOTS, TOKENS).unwrap();
+        let mut cache = model.new_cache_with_capacity(SLOTS, TOKENS).unwrap();
         let mut held = vec![Vec::new(); SLOTS];
         let mut value = 0.0;
         for event in events {
@@ -165,7 +165,7 @@ proptest! {
 #[test]
 fn a_step_that_finds_no_room_for_one_row_takes_none_for_the_others() {
     let model = random_model(&long_config(), 1).unwrap();
-    let mut cache = KvCache::with_capacity(&model, 3, 2 * KvCache::BLOCK).unwrap();
+    let mut cache = model.new_cache_with_capacity(3, 2 * KvCache::BLOCK).unwrap();
     write(&mut cache, 0, 1.0).unwrap();
     let error = cache.reserve(&[1, 2]).unwrap_err();
     insta::assert_snapshot!(error, @"the cache is full: it has room for 32 tokens in all; clear a slot or make it larger");
@@ -177,7 +177,7 @@ fn a_step_that_finds_no_room_for_one_row_takes_none_for_the_others() {
 #[test]
 fn a_cache_made_for_its_slots_never_runs_full() {
     let model = random_model(&long_config(), 1).unwrap();
-    let mut cache = KvCache::new(&model, 2, 20).unwrap();
+    let mut cache = model.new_cache(2, 20).unwrap();
     for slot in [0, 1] {
         (0..20).for_each(|_| write(&mut cache, slot, 1.0).unwrap());
     }
@@ -206,8 +206,8 @@ fn a_row_of_a_memory_and_a_token_of_a_cache_take_what_the_model_says() {
         for memory in model.prompt_memory(&model.encode(&batch).unwrap()).unwrap() {
             assert_eq!(memory.bytes(), memory.length() * model.memory_row_bytes());
         }
-        let cache = KvCache::with_capacity(&model, 2, TOKENS).unwrap();
-        let Layers::Host(layers) = &cache.layers else {
+        let cache = model.new_cache_with_capacity(2, TOKENS).unwrap();
+        let KvLayers::Host(layers) = &cache.layers else {
             panic!("a cache for steps on slices")
         };
         let bytes: usize = layers.iter().map(Rows::bytes).sum();

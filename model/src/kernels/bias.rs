@@ -1,6 +1,29 @@
-//! A bias on the scores that depends on the distance between query and key.
+//! How queries score keys: a scale, and a bias that depends on the distance between query and key.
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
+
+/// How queries score keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Scoring {
+    pub(crate) heads: usize,
+    /// Factor on the products of queries and keys.
+    pub(crate) scale: f32,
+    /// Added to the scaled products; a constant, also where the rest is differentiated.
+    pub(crate) bias: Option<Arc<RelativeBias>>,
+}
+
+impl Scoring {
+    /// Scores by the scaled products alone, as Vaswani et al. 2017 do.
+    pub(crate) fn scaled(heads: usize, head_size: usize) -> Self {
+        Self {
+            heads,
+            scale: 1.0 / (head_size as f32).sqrt(),
+            bias: None,
+        }
+    }
+}
 
 /// One value a head and distance, beyond the reach the outermost.
 #[derive(Debug)]

@@ -3,14 +3,17 @@
 //! A step of one row is a hundred products that each read their weights once, and little else; what tensors cost beside them,
 //! in memory asked for and in copies, would be a fifth of it.
 
-use super::{Decoder, DecoderBatch, DecoderLayer, DecoderRow};
+use candle_core::{Result, bail};
+
+use super::{Decoder, DecoderLayer};
 use crate::error::ForwardError;
 use crate::kernels::attend::{Bias, Queries, Seen};
+use crate::kernels::bias::Scoring;
 use crate::kernels::pool;
-use crate::kernels::rows::Layout;
+use crate::kernels::rows::{Layout, Rows};
 use crate::layers::norm::Norm;
-use crate::memory::{KvCache, PromptMemory, Scratch};
-use candle_core::{Result, bail};
+use crate::memory::{KvCache, Scratch};
+use crate::step::{DecoderBatch, DecoderRow};
 
 impl Decoder {
     /// Tells whether [`Decoder::step_on_slices`] can do it.
@@ -56,9 +59,10 @@ impl Decoder {
         let slots = || rows.iter().map(|row| row.slot);
         cache.reserve_into(slots(), &mut scratch.positions)?;
         cache.list_rows(slots(), (&mut scratch.ranges, &mut scratch.ends))?;
+        let pools = cache.host()?;
         self.embed_into(rows, &mut scratch.x)?; // [B, D]
-        for (index, layer) in self.layers.iter().enumerate() {
-            layer.self_attend(self, index, rows.len(), cache, scratch)?;
+        for (index, (layer, pool)) in self.layers.iter().zip(pools).enumerate() {
+            layer.self_attend(self, rows.len(), pool, scratch)?;
             layer.cross_attend(index, rows, scratch)?;
             let Scratch {
                 x,
@@ -111,9 +115,8 @@ impl DecoderLayer {
     fn self_attend(
         &self,
         decoder: &Decoder,
-        index: usize,
         rows: usize,
-        cache: &mut KvCache,
+        pool: &mut Rows,
         scratch: &mut Scratch,
     ) -> Result<()> {
         let Scratch {
@@ -136,7 +139,6 @@ impl DecoderLayer {
         if let Some(table) = &decoder.rotary {
             table.rotate(wide, 3 * d, 2 * d, positions, false)?;
         }
-        let pool = cache.host(index)?;
         let own = |row: usize| {
             let start = row.checked_sub(1).and_then(|before| ends.get(before)).copied();
             ranges.get(start.unwrap_or(0)..ends.get(row).copied()?)
@@ -184,12 +186,59 @@ impl DecoderLayer {
             scores,
             ..
         } = scratch;
+        let count = rows.len();
         self.cross_norm.add_forward_into(x, added, 0, normed)?; // [B, D]
-        self.cross.q.forward_into(normed, rows.len(), wide)?; // [B, H Dh]
-        let d = wide.len() / rows.len().max(1);
-        hidden.resize(rows.len() * d, 0.0); // [B, H Dh]
-        PromptMemory::attend_into(rows, index, wide, &self.cross_scoring, (scores, hidden))?;
+        self.cross.q.forward_into(normed, count, wide)?; // [B, H Dh]
+        hidden.resize(wide.len(), 0.0); // [B, H Dh]
+        let scoring = &self.cross_scoring;
+        attend_to_prompts(
+            &PromptQueries {
+                rows,
+                layer: index,
+                q: wide,
+                scoring,
+            },
+            scores,
+            hidden,
+        )?;
         let gathered = Norm::where_any(self.cross_inner_norm.as_ref(), hidden, 0, normed)?; // [B, H Dh]
-        self.cross.out.forward_into(gathered, rows.len(), added) // [B, D]
+        self.cross.out.forward_into(gathered, count, added) // [B, D]
     }
+}
+
+/// The queries of a step, of one decoder layer, for the memories of their prompts.
+#[derive(Clone, Copy)]
+pub(crate) struct PromptQueries<'a> {
+    pub(crate) rows: &'a [DecoderRow<'a>],
+    pub(crate) layer: usize,
+    /// `[B, H Dh]`.
+    pub(crate) q: &'a [f32],
+    pub(crate) scoring: &'a Scoring,
+}
+
+/// Attends from each row's query to the memory of its prompt, and writes `[B, H Dh]`; `scores` is scratch.
+pub(crate) fn attend_to_prompts(
+    queries: &PromptQueries,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) -> Result<()> {
+    let PromptQueries {
+        rows,
+        layer,
+        q,
+        scoring,
+    } = *queries;
+    let d = q.len() / rows.len().max(1);
+    let longest = rows.iter().map(|row| row.memory.length()).max();
+    let look = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| match rows.get(row) {
+        Some(DecoderRow { memory, .. }) => {
+            let all = 0..memory.length();
+            let rows = memory.host(layer).map_err(candle_core::Error::wrap)?;
+            let ranges = std::slice::from_ref(&all);
+            see(Seen { rows, ranges })
+        }
+        None => bail!("a step of {} rows has no row {row}", rows.len()),
+    };
+    let queries = Queries::new(q, d, d, scoring);
+    queries.attend(longest.unwrap_or_default(), scores, out, &look, None)
 }

@@ -8,43 +8,17 @@ use std::{fs, io};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
-use super::{COMPANIONS, CONFIG_FILE, Checkpoint, GENERATION_FILE, LoadError, SaveError, packed, save};
-use crate::batch::{EncoderBatch, EncoderSample};
+use crate::batch::{EncoderBatch, EncoderSample, TargetBatch};
+use crate::checkpoint::{
+    COMPANIONS, CONFIG_FILE, Checkpoint, ConvertError, GENERATION_FILE, SaveError, save, write_packed,
+};
 use crate::config::{ModelConfig, foreign_keys};
-use crate::decoder::TargetBatch;
-use crate::error::ForwardError;
 use crate::image::ProcessedImage;
 use crate::kernels::WeightType;
 use crate::model::{LoadOptions, Model};
 
 /// The text of a sample on which the two are compared, in tokens.
 const SAMPLE_TOKENS: usize = 12;
-
-/// What can go wrong with a conversion.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConvertError {
-    /// The checkpoint, or what was written, cannot be read.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The folder cannot be written.
-    #[error(transparent)]
-    Save(#[from] SaveError),
-    /// A model cannot be run.
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    /// A tensor operation failed.
-    #[error("tensor operation failed: {0}")]
-    Tensor(#[from] candle_core::Error),
-    /// What was written gives other numbers.
-    #[error("the converted model gives other numbers: off by {error:e} where the largest is {largest:e}")]
-    Differs {
-        /// The largest difference.
-        error: f32,
-        /// The largest number.
-        largest: f32,
-    },
-}
 
 /// What a conversion did.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,8 +140,8 @@ impl Checkpoint {
         }
         let (folder, mut tensors) = (folder.as_ref(), 0);
         let files = self.write_beside(folder, notes, |files| {
-            tensors = save::save(folder, self.config(), files, |write| {
-                packed::write(self, weights, write)
+            tensors = save(folder, self.config(), files, |write| {
+                write_packed(self, weights, write)
             })?;
             Ok(())
         })?;

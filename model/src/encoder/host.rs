@@ -3,10 +3,11 @@
 //! All but attention treats each row by itself, and attention each query, so the numbers are the same bits however a pass is
 //! cut. What lies between the operations of a part is scratch that stays in the cache.
 
-use super::{Encoder, EncoderLayer, Observe, Place};
-use crate::attention::{AttentionPlan, TILE_ROWS, Tile};
+use super::{Encoder, EncoderLayer};
 use crate::batch::EncoderBatch;
+use crate::hook::{HookPoint, Observe};
 use crate::kernels::access::{host, with_slice};
+use crate::kernels::plan::{AttentionPlan, TILE_ROWS, Tile};
 use crate::kernels::pool;
 use crate::kernels::tile::{Attention, Columns, Source};
 use crate::layers::feed_forward::FeedForward;
@@ -163,9 +164,9 @@ impl Pass {
     /// Goes on to the next part.
     fn next(&mut self, encoder: &Encoder, observe: Option<Observe>) -> Result<Option<Tensor>> {
         let shown = match self.part {
-            Part::Embed => Some(Place::Embedded),
-            Part::Rest => Some(Place::Layer(self.layer)),
-            Part::Norm => Some(Place::Output),
+            Part::Embed => Some(HookPoint::Embedded),
+            Part::Rest => Some(HookPoint::Layer(self.layer)),
+            Part::Norm => Some(HookPoint::Output),
             Part::Project | Part::Attend => None,
         };
         if let (Some(observe), Some(place)) = (observe, shown) {

@@ -1,0 +1,95 @@
+//! What the encoder makes of a batch.
+
+use candle_core::{Result, Tensor};
+
+use crate::batch::Segments;
+use crate::error::ForwardError;
+use crate::layers::own_rows;
+use crate::prefix::ImagePrefix;
+
+/// What the encoder makes of a batch.
+#[derive(Clone, Debug)]
+pub struct EncoderOutput {
+    /// The rows, `[N, D]`, vision first; behind them those of the batch's image prefixes, `[N + R, D]` together.
+    pub hidden: Tensor,
+    /// Which rows belong to which sample.
+    pub segments: Segments,
+    /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them or they were to be kept; else
+    /// none.
+    pub(crate) keys_values: Vec<Tensor>,
+    /// What was known of pictures, in the order of its rows.
+    pub(crate) prefixes: Vec<ImagePrefix>,
+}
+
+impl EncoderOutput {
+    /// Returns the same rows seen as some of their samples alone, in the order given.
+    ///
+    /// # Panics
+    /// Where a sample does not exist.
+    #[must_use]
+    pub fn select(&self, samples: &[usize]) -> Self {
+        let own = samples
+            .iter()
+            .map(|sample| self.segments.samples[*sample].clone());
+        Self {
+            hidden: self.hidden.clone(),
+            segments: Segments {
+                samples: own.collect(),
+                ..self.segments
+            },
+            keys_values: self.keys_values.clone(),
+            prefixes: self.prefixes.clone(),
+        }
+    }
+
+    /// Returns the rows that the batch had of its own, `[N, D]`; none where all were known.
+    pub(crate) fn packed(&self) -> Result<Option<Tensor>> {
+        match self.segments.rows() {
+            0 => Ok(None),
+            rows => self.hidden.narrow(0, 0, rows).map(Some),
+        }
+    }
+
+    /// Copies what belongs to a sample's pictures; `cross` projects final rows `[R, D]` for each decoder layer, `[R, 2D]`.
+    pub(crate) fn image_prefix(
+        &self,
+        sample: usize,
+        cross: impl FnOnce(&Tensor) -> Result<Vec<Tensor>>,
+    ) -> std::result::Result<ImagePrefix, ForwardError> {
+        let refuse = |problem| Err(ForwardError::Prefix { sample, problem });
+        let Some(segments) = self.segments.samples.get(sample) else {
+            return refuse("does not exist");
+        };
+        let Some(rows) = segments.image_rows() else {
+            return refuse("has no images");
+        };
+        let start = rows.start;
+        if let Some(known) = self.known(start) {
+            return Ok(known.clone());
+        }
+        if self.keys_values.is_empty() {
+            return refuse("was encoded without keeping keys and values: use Model::encode_keeping");
+        }
+        let rows = [rows];
+        let own = |x: &Tensor| Ok(own_rows(x, &rows)?.detach());
+        let hidden = own(&self.hidden)?; // [R, D]
+        let images = segments
+            .images
+            .iter()
+            .map(|image| image.start - start..image.end - start)
+            .collect();
+        let layers = self.keys_values.iter().map(own).collect::<Result<_>>()?;
+        let cross = cross(&hidden)?.iter().map(Tensor::detach).collect();
+        Ok(ImagePrefix::new(images, layers, hidden, cross))
+    }
+
+    /// Returns the image prefix whose first row is `row`.
+    fn known(&self, row: usize) -> Option<&ImagePrefix> {
+        let mut start = self.segments.rows();
+        self.prefixes.iter().find(|prefix| {
+            let found = start == row;
+            start += prefix.rows();
+            found
+        })
+    }
+}
