@@ -4,13 +4,14 @@
 //! answer, and the median, mean and 99th percentile of the masks of 200 answers whose tokens are drawn from random logits.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use multiway_runtime::testing::ConstraintCompiler;
 use multiway_runtime::{Constraint, SamplingParams, Tokenizer};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 const PIECES: usize = 32_000;
 const ANSWERS: u64 = 200;

@@ -8,13 +8,14 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use futures_util::future::join_all;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{Model, ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{Engine, Request, SamplingParams, Tokenizer, sentencepiece_to_json};
-use std::sync::Arc;
-use std::time::Instant;
 
 const QUESTIONS: usize = 100;
 const ROUNDS: usize = 3;

@@ -4,11 +4,12 @@
 //! logits that are peaked, as a trained model's are, and from logits that are nearly flat.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
+use std::time::Instant;
+
 use multiway_runtime::SamplingParams;
 use multiway_runtime::testing::Draws;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::time::Instant;
 
 const VOCABULARY: usize = 32_000;
 const DRAWS: usize = 60;

@@ -15,6 +15,11 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use futures_util::future::{join, join_all};
 use multiway_model::testing::random_inference_model;
 use multiway_model::{Model, ModelConfig};
@@ -22,10 +27,6 @@ use multiway_prompts::Prompt;
 use multiway_runtime::{Engine, Request, SamplingParams, StreamEvent, Tokenizer, sentencepiece_to_json};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 const CLIENTS: usize = 32;

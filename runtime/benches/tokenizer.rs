@@ -4,8 +4,9 @@
 //! texts one by one, on one thread, and prints `{"seconds": .., "tokens": ..}`. Without arguments it encodes a paragraph with the test vocabulary.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
-use multiway_runtime::{Tokenizer, sentencepiece_to_json};
 use std::time::Instant;
+
+use multiway_runtime::{Tokenizer, sentencepiece_to_json};
 
 fn main() {
     let arguments: Vec<String> = std::env::args()

@@ -6,10 +6,11 @@
 //!
 //! The captions of BEiT-3 are searched for by other rules, those of its authors' evaluation ([`Rules::Beit3`]).
 
-use crate::generation::Ends;
-use crate::request::EarlyStopping;
-use crate::tokenizer::TokenId;
 use std::cmp::Ordering;
+
+use crate::ends::Ends;
+use crate::sampling_params::EarlyStopping;
+use crate::tokenizer::TokenId;
 
 /// Whose search to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,9 +272,10 @@ fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use multiway_model::kernels::Ranking;
     use proptest::prelude::*;
+
+    use super::*;
 
     const END: TokenId = 1;
 

@@ -1,7 +1,8 @@
 //! Errors of building an engine and of its requests.
 
-use crate::tokenizer::{TokenId, TokenizerError};
 use multiway_model::{ForwardError, LoadError};
+
+use crate::tokenizer::{TokenId, TokenizerError};
 
 /// What can go wrong while an engine is built.
 #[derive(Debug, thiserror::Error)]

@@ -3,14 +3,15 @@
 //!
 //! Source: `transformers` 4.57, `generation/configuration_utils.py`, for the keys, their meaning and their defaults.
 
-use crate::error::EngineError;
-use crate::request::{EarlyStopping, SamplingParams};
-use crate::tokenizer::TokenId;
 use multiway_model::{Checkpoint, ModelConfig};
 use multiway_prompts::text_of_file;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::sync::Arc;
+
+use crate::ends::Ends;
+use crate::error::EngineError;
+use crate::sampling_params::{EarlyStopping, SamplingParams};
+use crate::tokenizer::TokenId;
 
 const FILE: &str = "generation_config.json";
 const MODEL_FILE: &str = "config.json";
@@ -23,34 +24,6 @@ const SAMPLED_TOP_K: usize = 50;
 
 /// The most tokens that end an answer.
 const MAX_ENDS: usize = 64;
-
-/// The tokens that end an answer. There is at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ends(Arc<[TokenId]>);
-
-impl Ends {
-    /// One token.
-    pub(crate) fn one(id: TokenId) -> Self {
-        Self(Arc::new([id]))
-    }
-
-    pub(crate) fn contains(&self, id: TokenId) -> bool {
-        self.0.contains(&id)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = TokenId> {
-        self.0.iter().copied()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The token that is written where an answer is cut off.
-    pub(crate) fn first(&self) -> TokenId {
-        self.0.first().copied().unwrap_or_default()
-    }
-}
 
 /// A checkpoint's defaults.
 #[derive(Clone, Debug)]
@@ -200,7 +173,7 @@ impl GenerationConfig {
     pub(crate) fn of_model(config: &ModelConfig) -> Self {
         Self {
             sampling: SamplingParams::default(),
-            ends: Ends(config.end_token_ids().into()),
+            ends: Ends::new(config.end_token_ids()),
             decoder_start: config.decoder_start_token_id,
             warnings: Vec::new(),
         }
@@ -261,7 +234,7 @@ impl GenerationConfig {
             .check_token_ids(config.vocab_size, config.vocab_size)
             .map_err(|error| error.to_string())?;
         Ok(Self {
-            ends: Ends(ends.into()),
+            ends: Ends::new(ends),
             decoder_start,
             sampling,
             warnings,
@@ -338,8 +311,9 @@ impl RawGenerationConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use multiway_model::testing::tiny_config;
+
+    use super::*;
 
     fn parse(json: &str) -> Result<GenerationConfig, String> {
         GenerationConfig::parse(FILE, json.as_bytes(), &tiny_config())

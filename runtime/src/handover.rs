@@ -8,10 +8,11 @@
 //! The slot has no bound of its own: it holds what the giver writes, which is one item per new token, so
 //! `max_new_tokens` bounds it.
 
-use super::sync::{Arc, Mutex, PoisonError};
 use std::collections::VecDeque;
 use std::mem;
 use std::task::{Context, Poll, Waker};
+
+use super::sync::{Arc, Mutex, PoisonError};
 
 /// Opens a hand-over of items `T` and an end `E`.
 pub(crate) fn handover<T, E>() -> (Giver<T, E>, Taker<T, E>) {

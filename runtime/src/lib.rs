@@ -18,13 +18,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `tokenizer` | text to ids and back: `tokenizer.json`, SentencePiece models, conversion between them |
-//! | `request`, `bounds` | what a caller asks for, checked before it may wait |
+//! | `request`, `sampling_params` | what a caller asks for, and within which bounds |
 //! | `scheduler` | who runs: a plain data structure |
 //! | `engine` | the thread that owns the model, and the handle to it |
 //! | `sampling`, `truncation` | the next token, and which tokens it is drawn from |
 //! | `constraint` | which form an answer must have: choices, a regular expression, a JSON schema, a grammar |
 //! | `logits`, `stop` | what is made likelier, less likely or impossible; where an answer ends |
-//! | `generation` | how a checkpoint wants answers written |
+//! | `generation`, `ends` | how a checkpoint wants answers written; which tokens end them |
 //! | `beam`, `beam_slots` | several continuations at a time |
 //! | `stream` | what comes back |
 //! | `handover`, `sync` | how it gets from the engine's thread to the caller |
@@ -73,8 +73,8 @@
 
 mod beam;
 mod beam_slots;
-mod bounds;
 mod constraint;
+mod ends;
 mod engine;
 mod error;
 mod generation;
@@ -83,6 +83,7 @@ mod logits;
 pub mod measure;
 mod request;
 mod sampling;
+mod sampling_params;
 mod scheduler;
 mod stop;
 mod stream;
@@ -94,7 +95,8 @@ mod truncation;
 pub use constraint::Constraint;
 pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
 pub use error::{EngineError, RequestError};
-pub use request::{EarlyStopping, Request, SamplingParams};
+pub use request::Request;
+pub use sampling_params::{EarlyStopping, SamplingParams};
 pub use stream::{
     Alternative, ClassScore, CodeScore, FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings,
     TokenStream, Usage, WordScore,

@@ -4,11 +4,12 @@
 //! penalties on presence and frequency, which it lacks, where vLLM applies them (`v1/sample/sampler.py`): a bias first,
 //! then the penalties on repetition, frequency and presence, bans, what is forced, and what is suppressed last.
 
-use crate::generation::Ends;
-use crate::request::SamplingParams;
-use crate::tokenizer::TokenId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use crate::ends::Ends;
+use crate::sampling_params::SamplingParams;
+use crate::tokenizer::TokenId;
 
 /// Applies a request's penalties and bans.
 #[derive(Clone, Debug)]

@@ -7,19 +7,21 @@ mod growth;
 
 pub use growth::{decode_step, ragged_encoding, ragged_lengths};
 
-use crate::beam::{BeamParams, BeamSearch, Rules};
-use crate::beam_slots::BeamSlots;
-use crate::engine::log_probabilities;
-use crate::generation::Ends;
-use crate::request::EarlyStopping;
-use crate::tokenizer::TokenId;
+use std::time::Instant;
+
 use multiway_model::kernels::{Ranking, rank_rows};
 use multiway_model::measure::median;
 use multiway_model::{
     DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, ForwardError, KvCache, Model, ModelConfig,
     ProcessedImage, PromptMemory,
 };
-use std::time::Instant;
+
+use crate::beam::{BeamParams, BeamSearch, Rules};
+use crate::beam_slots::BeamSlots;
+use crate::ends::Ends;
+use crate::engine::log_probabilities;
+use crate::sampling_params::EarlyStopping;
+use crate::tokenizer::TokenId;
 
 /// Random ids are below this: checkpoints of T5 have rows without a token above.
 const ID_LIMIT: usize = 32_000;
@@ -350,8 +352,9 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use multiway_model::testing::{random_inference_model, tiny_config};
+
+    use super::*;
 
     const CASE: Case = Case {
         batch: 3,

@@ -1,13 +1,15 @@
 //! Choosing the next token.
 
-use crate::request::SamplingParams;
-use crate::stream::Alternative;
-use crate::tokenizer::TokenId;
-use crate::truncation::Truncation;
+use std::hash::{BuildHasher, RandomState};
+
 use multiway_model::kernels::{Ranking, WeighedRow};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::hash::{BuildHasher, RandomState};
+
+use crate::sampling_params::SamplingParams;
+use crate::stream::Alternative;
+use crate::tokenizer::TokenId;
+use crate::truncation::Truncation;
 
 /// How many 32-bit words of the random stream each step owns: one ChaCha block.
 const WORDS_PER_STEP: u128 = 16;
@@ -128,8 +130,9 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn sampler(temperature: f32, top_k: Option<usize>, top_p: f32, seed: u64) -> Sampler {
         let seed = Some(seed);

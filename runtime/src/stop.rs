@@ -51,8 +51,9 @@ impl StopMatcher {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn a_stop_string_is_found_across_pieces_and_not_given_out() {

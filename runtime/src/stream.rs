@@ -1,15 +1,17 @@
 //! What comes back from the engine.
 
-use crate::error::RequestError;
-use crate::handover::{Giver, Handed, Taker, handover};
-use crate::tokenizer::TokenId;
-use futures_core::Stream;
-use serde::Serialize;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
+
+use futures_core::Stream;
+use serde::Serialize;
+
+use crate::error::RequestError;
+use crate::handover::{Giver, Handed, Taker, handover};
+use crate::tokenizer::TokenId;
 
 /// One thing that happened to a request.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,11 +4,12 @@ pub(crate) use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(test)]
 mod tests {
-    use crate::handover::{Handed, handover};
     use std::fmt::{Debug, Formatter, Result};
     use std::panic::catch_unwind;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll, Waker};
+
+    use crate::handover::{Handed, handover};
 
     /// Panics when it is shown for the first time.
     #[derive(Default)]

@@ -1,10 +1,10 @@
 //! Constrained answers and draws without an engine, for tests and benches.
 
 use crate::constraint::{ConstraintState, Constraints, Draw};
+use crate::ends::Ends;
 use crate::error::RequestError;
-use crate::generation::Ends;
-use crate::request::SamplingParams;
 use crate::sampling::Sampler;
+use crate::sampling_params::SamplingParams;
 use crate::tokenizer::{TokenId, Tokenizer};
 
 /// How many bytes of compiled constraints are kept.

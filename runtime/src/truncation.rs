@@ -4,10 +4,12 @@
 //! first, then `top_k`, `top_p`, `min_p` and `typical_p`, each on what those before have left. The likeliest, or most
 //! typical, token always stays.
 
-use crate::request::SamplingParams;
-use crate::tokenizer::TokenId;
-use multiway_model::kernels::{Ranking, WeighedRow};
 use std::cmp::Ordering;
+
+use multiway_model::kernels::{Ranking, WeighedRow};
+
+use crate::sampling_params::SamplingParams;
+use crate::tokenizer::TokenId;
 
 /// How many are put into order at first where nobody knows how many will be needed.
 const FIRST_IN_ORDER: usize = 64;
@@ -203,8 +205,9 @@ fn keep_first<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     /// Tells which of the weights are left.
     fn left(change: impl FnOnce(&mut SamplingParams), weights: &[f64]) -> Vec<usize> {

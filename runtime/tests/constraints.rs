@@ -1,6 +1,8 @@
 //! Constrained answers of the engine, with a small random model.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::{Arc, LazyLock};
+
 use futures_util::future::join_all;
 use multiway_model::Model;
 use multiway_model::testing::{random_inference_model, tiny_config};
@@ -10,7 +12,6 @@ use multiway_runtime::{
     sentencepiece_to_json,
 };
 use serde_json::json;
-use std::sync::{Arc, LazyLock};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::from_json(&sentencepiece_to_json(include_bytes!("fixtures/tokenizer.model")).unwrap()).unwrap()

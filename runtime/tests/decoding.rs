@@ -1,6 +1,9 @@
 //! What a request says of decoding, through the engine with a small random model.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
 use futures_util::future::{join, join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, Model, ModelConfig};
@@ -8,8 +11,6 @@ use multiway_prompts::Prompt;
 use multiway_runtime::{
     Engine, Generation, Request, RequestError, SamplingParams, Tokenizer, sentencepiece_to_json,
 };
-use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::from_json(&sentencepiece_to_json(include_bytes!("fixtures/tokenizer.model")).unwrap()).unwrap()

@@ -1,6 +1,8 @@
 //! The engine with a small random model: the same answers alone and in company, and typed errors for bad requests.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::{Arc, LazyLock};
+
 use futures_util::{StreamExt, future::join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
@@ -11,7 +13,6 @@ use multiway_runtime::{
     Engine, EngineBuilder, EngineError, FinishReason, Generation, Request, RequestError, SamplingParams,
     StreamEvent, Tokenizer, sentencepiece_to_json,
 };
-use std::sync::{Arc, LazyLock};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::from_json(&sentencepiece_to_json(include_bytes!("fixtures/tokenizer.model")).unwrap()).unwrap()

@@ -9,13 +9,15 @@ mod sync {
 }
 
 mod handover_under_loom {
-    use crate::handover::{Giver, Handed, Taker, handover};
-    use loom::future::block_on;
-    use loom::thread;
     use std::future::poll_fn;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Wake, Waker};
+
+    use loom::future::block_on;
+    use loom::thread;
+
+    use crate::handover::{Giver, Handed, Taker, handover};
 
     type Seen = Vec<Handed<u8, &'static str>>;
 

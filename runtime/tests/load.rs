@@ -1,6 +1,8 @@
 //! A thousand requests at once, many of whose clients go away or never read.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::Arc;
+
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{ModelConfig, ProcessedImage};
@@ -9,7 +11,6 @@ use multiway_runtime::{Engine, Request, SamplingParams, StreamEvent, Tokenizer, 
 use peak_alloc::PeakAlloc;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::sync::Arc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

@@ -3,10 +3,11 @@
 #![cfg(feature = "sentencepiece")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::path::{Path, PathBuf};
+
 use multiway_prompts::Prompt;
 use multiway_runtime::{TokenId, Tokenizer};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
 struct Reference {

@@ -1,12 +1,13 @@
 //! What is kept of encoded prompts changes how much is computed, and nothing else.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::{Arc, LazyLock};
+
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{AttentionPattern, CacheType, Model, ModelConfig, ProcessedImage};
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{Engine, Request, SamplingParams, Tokenizer, sentencepiece_to_json};
-use std::sync::{Arc, LazyLock};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::from_json(&sentencepiece_to_json(include_bytes!("fixtures/tokenizer.model")).unwrap()).unwrap()

@@ -2,10 +2,11 @@
 #![cfg(feature = "sentencepiece")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::LazyLock;
+
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};
 use proptest::prelude::*;
-use std::sync::LazyLock;
 
 const MODEL: &[u8] = include_bytes!("fixtures/tokenizer.model");
 

@@ -1,9 +1,10 @@
 //! A closed set of answers, as a trie of their tokens.
 
-use crate::generation::Ends;
+use std::collections::BTreeMap;
+
+use crate::ends::Ends;
 use crate::request::{MAX_CANDIDATES, MAX_TEXT_BYTES};
 use crate::tokenizer::{TokenId, Tokenizer};
-use std::collections::BTreeMap;
 
 /// The bytes of a map's smallest piece, which has room for eleven entries.
 const MAP_BYTES: usize = 11 * (size_of::<TokenId>() + size_of::<usize>()) + 32;

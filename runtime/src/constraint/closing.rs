@@ -1,11 +1,12 @@
 //! Completing an answer before its tokens run out.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use super::language::{Expression, Language};
 use super::nesting::{MAX_NESTING, Nesting};
 use super::vocabulary::Vocabulary;
 use crate::tokenizer::TokenId;
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// Knows, wherever an answer is, tokens that complete it.
 ///

@@ -1,16 +1,16 @@
 //! A constraint that answers can start from.
 
-use super::choices::ChoiceTrie;
-use super::closing::{Closing, MAX_OWN_BYTES};
-use super::first_lines;
-use super::state::ConstraintState;
-use super::vocabulary::{MAX_LEXER_STATES, Vocabulary};
-use crate::tokenizer::TokenId;
-use llguidance::api::TopLevelGrammar;
-use llguidance::{Matcher, TokenParser};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::{Matcher, TokenParser};
+
+use super::choices::ChoiceTrie;
+use super::closing::{Closing, MAX_OWN_BYTES};
+use super::vocabulary::{MAX_LEXER_STATES, Vocabulary};
+use crate::tokenizer::TokenId;
 
 /// How many tokens of an answer are followed anew before the library's allowance is renewed, which a mask does.
 const REPLAYED_AT_ONCE: usize = 32;
@@ -26,9 +26,9 @@ const LEXER_FACTOR: usize = 3;
 const WORN_BYTES: usize = 16 << 20;
 
 /// A constraint that answers can start from.
-pub(crate) struct Compiled(Form);
+pub(crate) struct Compiled(pub(super) Form);
 
-enum Form {
+pub(super) enum Form {
     Choices(Arc<ChoiceTrie>),
     Grammar(Arc<CompiledGrammar>),
 }
@@ -46,14 +46,6 @@ impl Compiled {
 
     pub(super) fn grammar(grammar: CompiledGrammar) -> Self {
         Self(Form::Grammar(Arc::new(grammar)))
-    }
-
-    /// Starts an answer.
-    pub(crate) fn start(&self) -> ConstraintState {
-        match &self.0 {
-            Form::Choices(trie) => ConstraintState::choices(Arc::clone(trie)),
-            Form::Grammar(grammar) => ConstraintState::grammar(Arc::clone(grammar)),
-        }
     }
 
     /// Counts the tokens without which no answer is certain to be complete, the end included.
@@ -190,4 +182,14 @@ impl CompiledGrammar {
         });
         self.is_worn.fetch_or(is_worn, Ordering::Relaxed);
     }
+}
+
+/// Keeps of the grammar library's message what is for people, without states and traces.
+pub(super) fn first_lines(message: &str) -> String {
+    let end = ["<state>", "<non-verbose/>", "<backtrace>"]
+        .iter()
+        .filter_map(|mark| message.find(mark))
+        .min();
+    let message = end.and_then(|end| message.get(..end)).unwrap_or(message);
+    message.trim().to_owned()
 }

@@ -1,6 +1,7 @@
 //! Where constraints are compiled: on threads beside those that call.
 
 use std::sync::Arc;
+
 use tokio::sync::{Semaphore, oneshot};
 
 /// The stack of a thread that compiles; memory is taken only as far as it is used.

@@ -1,11 +1,13 @@
 //! What a schema allows, twice: as a grammar for masks, and as a language for completions.
 
-use super::language::{Expression, Language};
-use super::regex::parse;
-use super::schema::{Definition, Property, Reference, Schema};
-use llguidance::regex_to_lark;
 use std::collections::BTreeSet;
 use std::fmt::Write;
+
+use llguidance::regex_to_lark;
+
+use super::definitions::{Definition, Property, Reference, Schema};
+use super::language::{Expression, Language};
+use super::regex::parse;
 
 /// Writes a grammar in Lark's syntax whose rule `start` is the answers of the first definition, perhaps with a space in
 /// front.

@@ -1,8 +1,9 @@
 //! Compiled constraints that further answers may start from.
 
-use super::compiled::Compiled;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use super::compiled::Compiled;
 
 /// How many are kept at most.
 const MOST: usize = 32;

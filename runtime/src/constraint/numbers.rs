@@ -236,10 +236,11 @@ fn spell(start: i128, end: i128, scale: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::language::{ByteSet, Language};
     use super::super::regex::parse;
     use super::*;
-    use proptest::prelude::*;
 
     fn decimal(text: &str) -> Option<Decimal> {
         Some(Decimal::parse(text).unwrap())

@@ -1,9 +1,12 @@
 //! `pattern` of a JSON schema: a regular expression about a text, made into one about the text in quotes.
 
-use super::regex::{parse, without_anchors};
-use super::schema::CHARACTER;
 use llguidance::regex_to_lark;
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Repetition};
+
+use super::regex::{parse, without_anchors};
+
+/// A character of a text in JSON, as it may be written: escaped where it must be.
+pub(super) const CHARACTER: &str = r#"(?:[^"\\\x00-\x1f\x7f]|\\["\\nrt])"#;
 
 /// Makes an expression for the texts in quotes in which a pattern is found.
 ///

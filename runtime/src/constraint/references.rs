@@ -3,8 +3,9 @@
 //! An answer is of finite length, so what an endless value would be part of is left out. A schema that allows nothing else
 //! is refused.
 
-use super::schema::{Definition, Property, Reference, Schema};
 use std::collections::BTreeSet;
+
+use super::definitions::{Definition, Property, Reference, Schema};
 
 /// Leaves out what no finite answer has, and what definitions say only by referring to each other in a circle.
 ///

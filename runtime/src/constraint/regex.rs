@@ -1,9 +1,10 @@
 //! Regular expressions, read into a [`Language`].
 
-use super::language::{ByteSet, Expression, Language};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind, Look, Repetition};
 use regex_syntax::utf8::{Utf8Sequence, Utf8Sequences};
+
+use super::language::{ByteSet, Expression, Language};
 
 /// The deepest nesting of groups.
 const MAX_NESTING: u32 = 64;
@@ -153,8 +154,9 @@ pub(super) fn without_anchors(hir: &Hir) -> (Hir, Anchors) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn accepts(pattern: &str, text: &str) -> bool {
         let mut language = Language::new(ByteSet::default());

@@ -6,10 +6,14 @@
 //!
 //! What a `$ref` points to is read once, as a definition of its own, however often it is referred to.
 
-use super::numbers::{Bounds, Decimal, MAX_DIGITS, MAX_ZEROS, multiple, number};
-use super::references;
-use serde_json::{Map, Number, Value};
 use std::collections::BTreeSet;
+
+use serde_json::{Map, Number, Value};
+
+use super::definitions::{Definition, Property, Reference, Schema};
+use super::numbers::{Bounds, Decimal, MAX_DIGITS, MAX_ZEROS, multiple, number};
+use super::pattern::{CHARACTER, quoted};
+use super::references;
 
 /// The deepest nesting of schemas, from the definition that they are in.
 const MAX_DEPTH: usize = 32;
@@ -21,49 +25,6 @@ const MAX_COUNT: u32 = u16::MAX as u32;
 const MAX_PROPERTIES: usize = 256;
 /// The most bytes of a value that is written literally.
 const MAX_LITERAL_BYTES: usize = 1024;
-
-/// What an answer may look like.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Schema {
-    /// One of these texts, as they stand.
-    Literals(Vec<String>),
-    /// What a regular expression matches.
-    Regex(String),
-    Object(Vec<Property>),
-    Array {
-        items: Box<Schema>,
-        least: u32,
-        most: Option<u32>,
-    },
-    AnyOf(Vec<Schema>),
-    /// What a definition allows.
-    Reference(Reference),
-}
-
-/// A reference to a definition.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Reference {
-    pub(super) definition: usize,
-    /// Where it stands.
-    pub(super) path: String,
-}
-
-/// A schema that others refer to.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Definition {
-    /// Where it stands.
-    pub(super) path: String,
-    pub(super) schema: Schema,
-}
-
-/// One property of an object.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Property {
-    /// The name in quotes, and the colon.
-    pub(super) key: String,
-    pub(super) schema: Schema,
-    pub(super) is_required: bool,
-}
 
 /// Keywords that say nothing about what is valid.
 const ANNOTATIONS: [&str; 14] = [
@@ -99,9 +60,6 @@ const NUMBER: &[&str] = &[
     "exclusiveMaximum",
     "multipleOf",
 ];
-
-/// A character of a text in JSON, as it may be written: escaped where it must be.
-pub(super) const CHARACTER: &str = r#"(?:[^"\\\x00-\x1f\x7f]|\\["\\nrt])"#;
 
 impl Schema {
     fn literal(value: &Value) -> Self {
@@ -417,7 +375,7 @@ fn string(schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> 
     if schema.contains_key("minLength") || schema.contains_key("maxLength") {
         return place.wrong("a pattern together with minLength or maxLength: say the length in the pattern, as in ^[a-z]{1,9}$");
     }
-    match super::pattern::quoted(pattern) {
+    match quoted(pattern) {
         Ok(regex) => Ok(Schema::Regex(regex)),
         Err(problem) => place.wrong(format_args!("/{pattern}/: {problem}")),
     }

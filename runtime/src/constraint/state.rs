@@ -1,15 +1,17 @@
 //! A constraint at one place of one answer.
 
+use std::sync::Arc;
+
+use llguidance::Matcher;
+use multiway_model::kernels::Ranking;
+
 use super::choices::ChoiceTrie;
 use super::closing::{Closing, Step};
-use super::compiled::CompiledGrammar;
-use crate::generation::Ends;
+use super::compiled::{Compiled, CompiledGrammar, Form as CompiledForm, first_lines};
+use crate::ends::Ends;
 use crate::sampling::{Choice, Sampler};
 use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
-use llguidance::Matcher;
-use multiway_model::kernels::Ranking;
-use std::sync::Arc;
 
 /// How many of the likeliest tokens are looked at where one was drawn that there is no room for.
 const CONSIDERED: usize = 32;
@@ -104,14 +106,24 @@ pub(crate) struct Draw<'a> {
     pub(crate) ends: &'a Ends,
 }
 
+impl Compiled {
+    /// Starts an answer.
+    pub(crate) fn start(&self) -> ConstraintState {
+        match &self.0 {
+            CompiledForm::Choices(trie) => ConstraintState::choices(Arc::clone(trie)),
+            CompiledForm::Grammar(grammar) => ConstraintState::grammar(Arc::clone(grammar)),
+        }
+    }
+}
+
 impl ConstraintState {
-    pub(super) fn choices(trie: Arc<ChoiceTrie>) -> Self {
+    fn choices(trie: Arc<ChoiceTrie>) -> Self {
         Self {
             form: Form::Choices { trie, place: 0 },
         }
     }
 
-    pub(super) fn grammar(origin: Arc<CompiledGrammar>) -> Self {
+    fn grammar(origin: Arc<CompiledGrammar>) -> Self {
         let (matcher, closing) = origin.start();
         let follower = Follower {
             matcher,
@@ -294,6 +306,6 @@ enum Room {
 fn too_complex(message: &str) -> String {
     format!(
         "the answer's constraint cannot be followed further: {}",
-        super::first_lines(message)
+        first_lines(message)
     )
 }

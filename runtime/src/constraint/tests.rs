@@ -2,12 +2,14 @@
 
 mod recursion;
 
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde_json::json;
+
 use super::*;
 use crate::sampling::Sampler;
 use crate::tokenizer::{TokenId, sentencepiece_to_json};
-use proptest::prelude::*;
-use serde_json::json;
-use std::sync::LazyLock;
 
 /// Bytes as a fallback, one space dropped.
 static OWN: LazyLock<Constraints> = LazyLock::new(|| {

@@ -1,12 +1,14 @@
 //! The vocabulary as bytes: what a token adds to the text that a person sees.
 
-use super::language::ByteSet;
-use crate::generation::Ends;
-use crate::tokenizer::{TokenId, TokenText, Tokenizer};
+use std::sync::Arc;
+
 use llguidance::ParserFactory;
 use llguidance::api::ParserLimits;
-use std::sync::Arc;
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+
+use super::language::ByteSet;
+use crate::ends::Ends;
+use crate::tokenizer::{TokenId, TokenText, Tokenizer};
 
 /// The longest token that may be written under a constraint; what is longer is a run of spaces or the like.
 const MAX_TOKEN_BYTES: usize = 128;

@@ -1,5 +1,12 @@
 //! Building an engine.
 
+use std::sync::Arc;
+
+use multiway_model::kernels::Pool;
+use multiway_model::{CacheType, Checkpoint, DType, Device, LoadOptions, Model, ModelConfig, WeightType};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::unbounded_channel;
+
 use super::forward::{Forward, ModelForward};
 use super::labels;
 use super::limits::{Limits, kept_constraints};
@@ -14,11 +21,6 @@ use crate::error::EngineError;
 use crate::generation::GenerationConfig;
 use crate::scheduler::Scheduler;
 use crate::tokenizer::Tokenizer;
-use multiway_model::kernels::Pool;
-use multiway_model::{CacheType, Checkpoint, DType, Device, LoadOptions, Model, ModelConfig, WeightType};
-use std::sync::Arc;
-use tokio::sync::Semaphore;
-use tokio::sync::mpsc::unbounded_channel;
 
 /// The largest value of any option: it bounds memory, and is far above what helps.
 const MAX_OPTION: usize = 1 << 16;

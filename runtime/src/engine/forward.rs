@@ -1,18 +1,21 @@
 //! What the engine needs of a model: prompts to what is read off them, rows to logits.
 
-use super::reading::{Digest, PromptToRead, Read, Reading, likeliest};
-use super::reuse::{Key, Reuse, ReuseCache, Value};
-use crate::scheduler::Resources;
-use crate::stream::{CodeScore, WordScore};
-use crate::tokenizer::TokenId;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
 use multiway_model::{
     AttentionPattern, DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderBatchBuilder, EncoderOutput,
     EncoderSample, Encoding, ForwardError, KvCache, Model, ModelConfig, Patch, PatchedImage, PromptMemory,
     SampleSegments, Tensor, Wanted,
 };
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
-use std::sync::Arc;
+
+use super::digest::Digest;
+use super::reading::{PromptToRead, Read, Reading, likeliest};
+use super::reuse::{Key, Reuse, ReuseCache, Value};
+use crate::scheduler::Resources;
+use crate::stream::{CodeScore, WordScore};
+use crate::tokenizer::TokenId;
 
 /// How many rows' scores of a vocabulary are held at a time.
 const ROWS_AT_A_TIME: usize = 16;

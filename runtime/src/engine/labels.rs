@@ -1,9 +1,10 @@
 //! What the classes of a model's head are called.
 
-use crate::error::EngineError;
 use multiway_model::families::beit3::Beit3Task;
 use multiway_model::{Checkpoint, Family, ModelConfig};
 use serde::Deserialize;
+
+use crate::error::EngineError;
 
 /// The file with one name a line.
 const LABELS: &str = "labels.txt";

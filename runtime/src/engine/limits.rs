@@ -1,9 +1,10 @@
 //! How much an engine holds at a time: what a budget in bytes makes of the model's sizes.
 
+use multiway_model::{KvCache, Model, ModelConfig};
+
 use crate::constraint::ANSWER_BYTES;
 use crate::error::{EngineError, RequestError};
 use crate::scheduler::Resources;
-use multiway_model::{KvCache, Model, ModelConfig};
 
 /// The least that an engine must hold to be of use: a prompt of so many encoder rows, or the longest that the model takes.
 const USUAL_PROMPT: usize = 512;

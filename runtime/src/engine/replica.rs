@@ -1,11 +1,13 @@
 //! One of the threads that share an engine's weights.
 
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::UnboundedSender;
+
 use super::stats::Counters;
 use super::worker::{Command, Shutdown, Submission};
 use crate::error::RequestError;
-use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
-use tokio::sync::mpsc::UnboundedSender;
 
 /// Why a thread can go on no more, once it cannot.
 pub(super) type Poison = Arc<OnceLock<String>>;

@@ -1,10 +1,13 @@
 //! What is kept of encoded prompts, so that the same need not be encoded again.
 
-use super::reading::{Digest, PromptToRead, Read};
-use multiway_model::ImagePrefix;
-use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
+
+use multiway_model::ImagePrefix;
+use sha2::{Digest as _, Sha256};
+
+use super::digest::Digest;
+use super::reading::{PromptToRead, Read};
 
 /// What an entry takes besides what it holds: its key twice, and its place in the tables.
 const ENTRY_BYTES: usize = 256;
@@ -186,9 +189,11 @@ impl<K: Clone + Eq + Hash, V: Kept> ReuseCache<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     /// Makes a budget for three entries that hold so many bytes together.
     fn of(bytes: usize) -> usize {

@@ -1,7 +1,8 @@
 //! What a decoding step gives of one row.
 
-use multiway_model::kernels::Ranking;
 use std::borrow::Cow;
+
+use multiway_model::kernels::Ranking;
 
 /// The logits of a row's next token, and where they were asked for, the likeliest of them.
 #[derive(Clone, Copy, Debug, Default)]

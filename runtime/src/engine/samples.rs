@@ -1,79 +1,13 @@
 //! Several answers to one prompt, each drawn by itself.
 
-use super::Engine;
+use super::prepared::Prepared;
 use super::row::Row;
 use super::scoring::CacheChanges;
 use super::sequence::Sequence;
-use super::worker::Work;
+use crate::ends::Ends;
 use crate::error::RequestError;
-use crate::generation::Ends;
-use crate::request::{Prepared, Request, SamplingParams};
-use crate::sampling::fresh_seed;
-use crate::stream::{Events, FinishReason, Generation, Timings, TokenStream, Usage, block_on};
+use crate::stream::{Events, FinishReason, Timings, Usage};
 use crate::tokenizer::{TokenId, Tokenizer};
-
-impl Engine {
-    /// Draws several answers to one prompt, which is encoded once.
-    ///
-    /// `samples` of the sampling parameters says how many. They come in the order of their numbers, and each is the same
-    /// for a seed, however many are drawn with it; the first is the answer of [`generate`](Self::generate). With
-    /// `best_of`, so many are drawn, and those whose tokens have the highest log-probabilities in the mean are returned,
-    /// the best first.
-    ///
-    /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
-    pub async fn samples(&self, request: Request) -> Result<Vec<Generation>, RequestError> {
-        let mut clock = self.clock(&request);
-        let mut prepared = self.prepare_generation(request, &mut clock)?;
-        let drawn = self.check_samples(&prepared.sampling)?;
-        // All samples draw from streams of one seed.
-        prepared.sampling.seed.get_or_insert_with(fresh_seed);
-        let (samples, best_of) = (prepared.sampling.samples, prepared.sampling.best_of);
-        let mut place = self.place(clock).await?;
-        self.compile_beside(&mut prepared, &mut place).await?;
-        let (listeners, streams): (Vec<_>, Vec<_>) = (0..drawn).map(|_| TokenStream::open()).unzip();
-        let group = Samples::new(
-            &prepared,
-            self.tokenizer(),
-            &self.shared.generation.ends,
-            listeners,
-        );
-        self.submit(prepared, Work::Samples(Box::new(group)), drawn, place)?;
-        let mut answers = Vec::with_capacity(drawn);
-        for stream in streams {
-            answers.push(stream.wait().await?);
-        }
-        if best_of.is_some() {
-            answers.sort_by(|a, b| b.mean_log_probability().total_cmp(&a.mean_log_probability()));
-        }
-        answers.truncate(samples);
-        Ok(answers)
-    }
-
-    /// Draws several answers, as [`samples`](Self::samples) does.
-    ///
-    /// # Errors
-    /// As [`samples`](Self::samples).
-    pub fn samples_blocking(&self, request: Request) -> Result<Vec<Generation>, RequestError> {
-        block_on(self.samples(request))
-    }
-
-    /// Checks that the engine has a slot for each sample, and counts them: a request gets all of them at once.
-    fn check_samples(&self, sampling: &SamplingParams) -> Result<usize, RequestError> {
-        if sampling.beams > 1 {
-            return Err(RequestError::Parameter {
-                name: "beams",
-                found: sampling.beams.to_string(),
-                expected: "1 for samples",
-            });
-        }
-        let (found, limit) = (sampling.drawn(), self.shared.limits.capacity.slots);
-        if found > limit {
-            return Err(RequestError::TooManySamples { found, limit });
-        }
-        Ok(found)
-    }
-}
 
 /// Draws answers in the engine: one row and one cache slot for each, one memory for all.
 ///

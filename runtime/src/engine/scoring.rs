@@ -1,11 +1,13 @@
 //! Ranking given answers against one encoded prompt.
 
+use std::ops::Range;
+
+use tokio::sync::oneshot;
+
 use super::row::Row;
 use crate::error::RequestError;
 use crate::stream::Score;
 use crate::tokenizer::TokenId;
-use std::ops::Range;
-use tokio::sync::oneshot;
 
 pub(crate) type ScoreReply = oneshot::Sender<Result<Vec<Score>, RequestError>>;
 

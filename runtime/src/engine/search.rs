@@ -1,20 +1,21 @@
 //! One answer searched for with several beams.
 
+use multiway_model::ModelConfig;
+use multiway_model::kernels::Ranking;
+use tokio::sync::oneshot;
+
+use super::prepared::Prepared;
 use super::reading::log_probabilities;
 use super::row::Row;
 use super::scoring::CacheChanges;
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::beam_slots::BeamSlots;
+use crate::ends::Ends;
 use crate::error::RequestError;
-use crate::generation::Ends;
 use crate::logits::LogitsProcessor;
-use crate::request::Prepared;
 use crate::stop::StopMatcher;
 use crate::stream::{Ended, Events, FinishReason, Hypothesis, Timings, Usage, Written};
 use crate::tokenizer::{TokenId, Tokenizer};
-use multiway_model::ModelConfig;
-use multiway_model::kernels::Ranking;
-use tokio::sync::oneshot;
 
 pub(crate) type ListReply = oneshot::Sender<Result<Vec<Hypothesis>, RequestError>>;
 

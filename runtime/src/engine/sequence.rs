@@ -1,11 +1,11 @@
 //! One running answer.
 
+use super::prepared::Prepared;
 use super::row::Row;
 use crate::constraint::{ConstraintState, Draw};
+use crate::ends::Ends;
 use crate::error::RequestError;
-use crate::generation::Ends;
 use crate::logits::LogitsProcessor;
-use crate::request::Prepared;
 use crate::sampling::{Choice, Sampler};
 use crate::stop::StopMatcher;
 use crate::stream::{Alternative, Ended, Events, FinishReason, Timings, Usage, Written};

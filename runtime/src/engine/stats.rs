@@ -1,14 +1,16 @@
 //! What an engine has done and is doing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge};
+use serde::Serialize;
+
 use super::limits::Limits;
 use super::meters::Metrics;
 use super::reuse::Reuse;
 use crate::scheduler::Scheduler;
-use metrics::{Counter, Gauge};
-use serde::Serialize;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 /// What an engine is doing, as of its last step, and what it has done since it was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

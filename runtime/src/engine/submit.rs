@@ -1,19 +1,23 @@
 //! From a checked request to the thread that answers it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
+
 use super::Engine;
-use super::reading::{Reading, digest};
+use super::digest::digest;
+use super::prepared::Prepared;
+use super::reading::Reading;
 use super::replica::Replica;
 use super::search::{Search, SearchReply};
 use super::sequence::Sequence;
 use super::telemetry::Clock;
 use super::worker::{Submission, Work};
 use crate::error::RequestError;
-use crate::request::{Prepared, Request};
+use crate::request::Request;
 use crate::scheduler::{Demand, Resources};
 use crate::stream::{TokenStream, Usage};
-use std::sync::Arc;
-use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
 /// A call that may enter the queue.
 #[derive(Debug)]

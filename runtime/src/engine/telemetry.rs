@@ -1,15 +1,17 @@
 //! Follows requests: when things happened to them, for their callers, their spans and the metrics.
 
-use super::meters::Metrics;
-use crate::request::Request;
-use crate::stream::{Timings, Usage};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
 use tracing::Span;
 use tracing::dispatcher::{self, Dispatch};
 use tracing::field::Empty;
 use tracing::span::EnteredSpan;
 use tracing::subscriber::NoSubscriber;
+
+use super::meters::Metrics;
+use crate::request::Request;
+use crate::stream::{Timings, Usage};
 
 /// Follows one request from the call to its end.
 ///

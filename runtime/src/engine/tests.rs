@@ -6,6 +6,15 @@ mod samples;
 mod slices;
 mod telemetry;
 
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use multiway_model::testing::{random_inference_model, tiny_config};
+use multiway_model::{CacheType, DecoderRow, ForwardError};
+use multiway_prompts::Prompt;
+
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
 use super::limits::{Limits, kept_constraints};
@@ -13,19 +22,12 @@ use super::row::Row;
 use super::sequence::Sequence;
 use super::*;
 use crate::constraint::{ANSWER_BYTES, Constraint};
+use crate::ends::Ends;
 use crate::error::EngineError;
-use crate::generation::Ends;
-use crate::request::SamplingParams;
+use crate::sampling_params::SamplingParams;
 use crate::stream::{FinishReason, StreamEvent, Timings, Usage, Written};
 use crate::tokenizer::sentencepiece_to_json;
 use gate::{Permit, Step, gated, gated_replicas};
-use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_model::{CacheType, DecoderRow, ForwardError};
-use multiway_prompts::Prompt;
-use std::pin::pin;
-use std::sync::LazyLock;
-use std::task::{Context, Waker};
-use std::time::{Duration, Instant};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     let json = sentencepiece_to_json(include_bytes!("../../tests/fixtures/tokenizer.model")).unwrap();

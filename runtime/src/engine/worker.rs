@@ -1,6 +1,19 @@
 //! The engine's thread: receive, reap, admit, encode, decode, sample, emit, retire.
 
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use multiway_model::kernels::{Ranking, rank_rows};
+use multiway_model::{DecoderRow, ForwardError, PromptMemory};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
 use super::forward::Forward;
+use super::prepared::Prepared;
 use super::reading::{PromptToRead, Read, Reading};
 use super::row::Row;
 use super::samples::Samples;
@@ -10,19 +23,8 @@ use super::sequence::Sequence;
 use super::stats::Counters;
 use super::telemetry::{self, Clock};
 use crate::error::RequestError;
-use crate::request::Prepared;
 use crate::scheduler::{Demand, RequestId, Scheduler};
 use crate::stream::{CodeScore, FinishReason, Usage, WordScore};
-use multiway_model::kernels::{Ranking, rank_rows};
-use multiway_model::{DecoderRow, ForwardError, PromptMemory};
-use std::any::Any;
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound and
 /// none waits behind a full queue.

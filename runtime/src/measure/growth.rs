@@ -1,12 +1,14 @@
 //! How time grows: with the rows of a step, with the prompts that they look at, and with texts of different lengths.
 
+use std::ops::RangeInclusive;
+use std::time::Instant;
+
+use multiway_model::measure::median;
+use multiway_model::{EncoderBatch, EncoderSample, Model};
+
 use super::{
     Case, MeasureError, SplitMix, WARM_TOKENS, encode, random_prompts, time_encoding, write_likeliest,
 };
-use multiway_model::measure::median;
-use multiway_model::{EncoderBatch, EncoderSample, Model};
-use std::ops::RangeInclusive;
-use std::time::Instant;
 
 /// Times the mean step of writing a case's answers, of one beam each: the median of the seconds. The prompts are encoded once.
 ///
@@ -56,8 +58,9 @@ pub fn ragged_encoding(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use multiway_model::testing::{random_inference_model, tiny_config};
+
+    use super::*;
 
     const CASE: Case = Case {
         batch: 3,

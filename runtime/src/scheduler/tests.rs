@@ -1,8 +1,9 @@
 //! The scheduler under random schedules, driven as the engine's thread drives it.
 
-use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
+
+use super::*;
 
 const CAPACITY: Resources = Resources {
     slots: 6,

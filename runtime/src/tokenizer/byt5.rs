@@ -2,9 +2,9 @@
 //!
 //! Source: `transformers` 4.57, `ByT5Tokenizer`.
 
-use super::TokenId;
 use super::error::{TokenizerError, malformed};
 use super::files::{self, SlowSettings};
+use super::token::TokenId;
 use super::vocabulary::{Piece, PieceKind, Vocabulary, place};
 
 /// How many `<extra_id_N>` ByT5 has.

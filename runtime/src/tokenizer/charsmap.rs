@@ -95,9 +95,10 @@ fn offset(unit: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
     use tokenizers::normalizers::Precompiled;
+
+    use super::*;
 
     #[test]
     fn a_map_whose_root_points_outside_is_refused() {

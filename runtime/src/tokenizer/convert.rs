@@ -1,11 +1,13 @@
 //! Writing a SentencePiece model as a `tokenizer.json`.
 
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
 use super::error::{TokenizerError, malformed};
 use super::proto::{FILE, ModelType, ScoredPiece, SentencePieceModel};
 use super::vocabulary::PieceKind;
-use base64::Engine as _;
-use serde_json::{Value, json};
-use std::collections::HashSet;
 
 /// Converts a SentencePiece unigram model (the bytes of a `.model` or `.spm` file) into a `tokenizer.json`.
 ///

@@ -1,8 +1,10 @@
 //! From ids back to text, whole or token by token.
 
-use super::vocabulary::{META_SPACE, PieceKind, byte_of};
-use super::{LeadingSpace, Spelling, TokenId, Tokenizer};
 use std::fmt;
+
+use super::Tokenizer;
+use super::token::{LeadingSpace, Spelling, TokenId};
+use super::vocabulary::{META_SPACE, PieceKind, byte_of};
 
 /// Turns ids into text as they come, without ever giving out half a character.
 ///

@@ -1,6 +1,6 @@
 //! Errors of reading and using a tokenizer.
 
-use super::TokenId;
+use super::token::TokenId;
 
 /// What can go wrong between a tokenizer file and token ids.
 #[derive(Debug, thiserror::Error)]

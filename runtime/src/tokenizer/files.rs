@@ -3,11 +3,13 @@
 //! Source: `transformers` 4.57, `tokenization_utils_base.py`, `_from_pretrained`: `added_tokens_decoder` of
 //! `tokenizer_config.json` counts; without it `added_tokens.json` does, with the names in `special_tokens_map.json`.
 
-use super::error::{TokenizerError, malformed};
+use std::collections::BTreeMap;
+
 use multiway_prompts::text_of_file;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+
+use super::error::{TokenizerError, malformed};
 
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const ADDED: &str = "added_tokens.json";

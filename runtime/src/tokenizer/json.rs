@@ -6,24 +6,26 @@
 //! special tokens are put into the text by that spelling, so the library finds them as it would by their names, and
 //! strips spaces around them as the file says; a name in a caller's text is text.
 
-use super::charsmap;
-use super::error::{TokenizerError, malformed};
-use super::files;
-use super::vocabulary::{MAX_TOKENS, Piece, PieceKind, Vocabulary, byte_of, place};
-use super::{LeadingSpace, Spelling, TokenId};
-use base64::Engine as _;
-use serde::de::{MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::LazyLock;
+
+use base64::Engine as _;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
 };
+
+use super::charsmap;
+use super::error::{TokenizerError, malformed};
+use super::files;
+use super::token::{LeadingSpace, Spelling, TokenId};
+use super::vocabulary::{MAX_TOKENS, Piece, PieceKind, Vocabulary, byte_of, place};
 
 const FILE: &str = "tokenizer.json";
 

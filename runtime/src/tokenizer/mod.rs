@@ -18,31 +18,31 @@ mod json;
 mod proto;
 #[cfg(feature = "sentencepiece")]
 mod slow;
+mod token;
 mod vocabulary;
 
 pub use convert::sentencepiece_to_json;
 pub use decode::DecodeStream;
 pub(crate) use decode::TokenText;
 pub use error::TokenizerError;
+pub(crate) use token::MASK;
+pub use token::TokenId;
 
-use files::{SlowFiles, SlowSettings};
-use json::LibraryTokenizer;
-use multiway_model::{Checkpoint, Family, LoadError, ModelConfig};
-use multiway_prompts::{Prompt, PromptPart};
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use vocabulary::Vocabulary;
 
-/// Names one entry of a vocabulary.
-pub type TokenId = u32;
+use multiway_model::{Checkpoint, Family, LoadError, ModelConfig};
+use multiway_prompts::{Prompt, PromptPart};
+
+use files::{SlowFiles, SlowSettings};
+use json::LibraryTokenizer;
+use token::{LeadingSpace, Spelling};
+use vocabulary::Vocabulary;
 
 /// The special token that closes the encoder's text.
 const END_OF_TEXT: &str = "</s>";
-
-/// The name of the token that stands for a masked word.
-pub(crate) const MASK: &str = "<mask>";
 
 /// Turns text into token ids and back. Cheap to clone.
 ///
@@ -83,31 +83,6 @@ enum SlowKind {
     Plain,
     T5,
     XlmRoberta,
-}
-
-/// How the tokens of a vocabulary spell text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spelling {
-    /// U+2581 is a space.
-    MetaSpace,
-    /// Each character stands for a byte, as in GPT-2.
-    ByteLevel,
-    /// As the decoder of `tokenizer.json` says; only the library knows.
-    Library,
-}
-
-/// What becomes of the spaces that decoded text starts with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LeadingSpace {
-    Kept,
-    OneDropped,
-    /// Those of the first token, as `tokenizers` drops them.
-    OfFirstToken,
-    #[cfg_attr(
-        not(feature = "sentencepiece"),
-        expect(dead_code, reason = "only SentencePiece drops all")
-    )]
-    AllDropped,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -625,8 +600,9 @@ impl Tokenizer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use multiway_model::testing::tiny_config;
+
+    use super::*;
 
     const MODEL: &[u8] = include_bytes!("../../tests/fixtures/tokenizer.model");
 

@@ -2,10 +2,11 @@
 //!
 //! Source: <https://github.com/google/sentencepiece>, `src/sentencepiece_model.proto`.
 
+use prost::Message;
+
 use super::charsmap;
 use super::error::{TokenizerError, malformed};
 use super::vocabulary::{MAX_TOKENS, PieceKind};
-use prost::Message;
 
 pub(super) const FILE: &str = "SentencePiece model";
 
@@ -178,8 +179,9 @@ fn piece(id: usize, raw: RawPiece) -> Result<ScoredPiece, TokenizerError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn a_cut_file_is_an_error() {

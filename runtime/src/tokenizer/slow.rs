@@ -5,13 +5,14 @@
 //! `XLMRobertaTokenizer`: ids 0 to 3 are `<s>`, `<pad>`, `</s>` and `<unk>`, then come the model's pieces from its fourth
 //! on, each one id later than in the model, and `<mask>` behind the last. BEiT-3 uses its `beit3.spm` so.
 
+use aho_corasick::{AhoCorasick, MatchKind};
+use sentencepiece::SentencePieceProcessor;
+
 use super::error::{TokenizerError, malformed};
 use super::files::{AddedToken, SlowSettings};
 use super::proto::{FILE, ScoredPiece, SentencePieceModel};
+use super::token::{LeadingSpace, MASK, TokenId};
 use super::vocabulary::{META_SPACE, Piece, PieceKind, Vocabulary, place};
-use super::{LeadingSpace, MASK, TokenId};
-use aho_corasick::{AhoCorasick, MatchKind};
-use sentencepiece::SentencePieceProcessor;
 
 /// How many `<extra_id_N>` T5 has where nothing says otherwise.
 const EXTRA_IDS: usize = 100;

@@ -1,8 +1,9 @@
 //! The table of tokens that every kind of tokenizer shares: what an id means, and which ids are special.
 
-use super::TokenId;
-use super::error::{TokenizerError, malformed};
 use std::collections::HashMap;
+
+use super::error::{TokenizerError, malformed};
+use super::token::TokenId;
 
 /// The most tokens that a vocabulary may have.
 pub(crate) const MAX_TOKENS: usize = 1 << 20;

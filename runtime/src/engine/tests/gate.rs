@@ -1,5 +1,11 @@
 //! A model whose steps the test lets through, one by one.
 
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use multiway_model::testing::random_inference_model;
+use multiway_model::{DecoderRow, ForwardError};
+
 use super::super::Engine;
 use super::super::builder::{Known, Options, start};
 use super::super::forward::{Forward, ModelForward};
@@ -8,10 +14,6 @@ use super::super::reading::{PromptToRead, Read};
 use super::super::reuse::Reuse;
 use super::{TOKENIZER, config};
 use crate::generation::GenerationConfig;
-use multiway_model::testing::random_inference_model;
-use multiway_model::{DecoderRow, ForwardError};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What a gated step may do.
 #[derive(Clone, Copy, Debug)]

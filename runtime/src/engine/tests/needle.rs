@@ -1,17 +1,19 @@
 //! One request among random neighbours gives what it gives alone, to the bit; and the test that says so can fail.
 
-use super::*;
-use crate::engine::reading::{PromptToRead, Read};
-use crate::engine::reuse::Reuse;
-use crate::scheduler::Resources;
-use crate::stream::{Generation, Hypothesis, Score};
+use std::collections::HashMap;
+
 use futures_util::future::{FutureExt, LocalBoxFuture, join_all};
 use multiway_model::testing::inference_model;
 use multiway_model::{CacheType, ProcessedImage, Tensor, initialise};
 use multiway_prompts::PromptPart;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::json;
-use std::collections::HashMap;
+
+use super::*;
+use crate::engine::reading::{PromptToRead, Read};
+use crate::engine::reuse::Reuse;
+use crate::scheduler::Resources;
+use crate::stream::{Generation, Hypothesis, Score};
 
 type Random = rand_chacha::ChaCha8Rng;
 

@@ -1,11 +1,13 @@
 //! Groups of samples: what they share, and how they end.
 
+use std::collections::BTreeSet;
+
+use futures_util::FutureExt;
+
 use super::gate::Gate;
 use super::*;
 use crate::engine::samples::Samples;
 use crate::stream::Generation;
-use futures_util::FutureExt;
-use std::collections::BTreeSet;
 
 /// Asks for samples that end by themselves only as far as `end` makes it likely.
 fn group(samples: usize, max_new_tokens: usize, end: f32) -> Request {

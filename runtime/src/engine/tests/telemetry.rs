@@ -4,16 +4,18 @@
     reason = "counts are whole numbers, which floats hold exactly"
 )]
 
-use super::gate::Gate;
-use super::*;
-use metrics::Unit;
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+
+use metrics::Unit;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context as LayerContext, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
+
+use super::gate::Gate;
+use super::*;
 
 /// Reads the metrics of engines that are built for it.
 #[derive(Default)]
