@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use futures_util::future::try_join_all;
 use multiway::{
-    Engine, ImageProcessor, InputValue, ProcessedImage, SamplingOverrides, TaskInputs, TaskLibrary,
+    Engine, ImageProcessor, InputValue, ProcessedImage, SamplingOptions, TaskInputs, TaskLibrary,
 };
 
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pictures");
@@ -94,10 +94,10 @@ fn request(number: u64, images: &[ProcessedImage]) -> (&'static str, TaskInputs)
         ),
         _ => (
             "caption",
-            with_image.with_sampling(SamplingOverrides {
+            with_image.with_sampling(SamplingOptions {
                 temperature: Some(1.0),
                 seed: Some(number),
-                ..SamplingOverrides::default()
+                ..SamplingOptions::default()
             }),
         ),
     }

@@ -55,8 +55,8 @@ pub use multiway_model::{
     ProcessedImage, WeightType,
 };
 pub use multiway_prompts::{
-    InputKind, InputSpec, InputValue, Inputs, OutputSpec, PatchRange, Prompt, PromptError, PromptPart,
-    TaskFile,
+    InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt, PromptError,
+    PromptPart, SamplingOptions, TaskFile,
 };
 pub use multiway_runtime::{
     Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,
@@ -66,8 +66,8 @@ pub use multiway_runtime::{
 };
 pub use multiway_tasks::{
     Answer, Choice, ExampleReport, IndexError, PatchAnswer, PictureEntry, PictureIndex, PictureMatch,
-    RequestTerms, SamplingOverrides, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary,
-    TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken, metrics,
+    RequestTerms, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun,
+    TaskSample, VisualCode, WrittenToken, metrics,
 };
 
 /// Compiles the README's programs.

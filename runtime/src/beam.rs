@@ -7,8 +7,8 @@
 //! The captions of BEiT-3 are searched for by other rules, those of its authors' evaluation ([`Rules::Beit3`]).
 
 use crate::generation::Ends;
-use crate::request::EarlyStopping;
 use crate::tokenizer::TokenId;
+use multiway_prompts::EarlyStopping;
 use std::cmp::Ordering;
 
 /// Whose search to follow.

@@ -11,7 +11,6 @@ use crate::beam::{BeamParams, BeamSearch, Rules};
 use crate::beam_slots::BeamSlots;
 use crate::engine::log_probabilities;
 use crate::generation::Ends;
-use crate::request::EarlyStopping;
 use crate::tokenizer::TokenId;
 use multiway_model::kernels::{Ranking, rank_rows};
 use multiway_model::measure::median;
@@ -19,6 +18,7 @@ use multiway_model::{
     DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, ForwardError, KvCache, Model, ModelConfig,
     ProcessedImage, PromptMemory,
 };
+use multiway_prompts::EarlyStopping;
 use std::time::Instant;
 
 /// Random ids are below this: checkpoints of T5 have rows without a token above.

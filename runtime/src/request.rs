@@ -6,7 +6,7 @@ use crate::error::RequestError;
 use crate::stream::Timings;
 use crate::tokenizer::{TokenId, Tokenizer};
 use multiway_model::{ModelConfig, ProcessedImage};
-use multiway_prompts::{Prompt, PromptPart};
+use multiway_prompts::{EarlyStopping, Prompt, PromptPart};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -52,19 +52,6 @@ impl Request {
             ..Self::default()
         }
     }
-}
-
-/// When a search with beams ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EarlyStopping {
-    /// As soon as as many answers are complete as there are beams.
-    AtOnce,
-    /// When no running beam scores better at its present length than the worst complete answer.
-    #[default]
-    WhenNoBetter,
-    /// When no running beam can ever score better than the worst complete answer.
-    Never,
 }
 
 /// How an answer is written.
