@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use futures_util::future::try_join_all;
+use multiway::engine::SamplingOptions;
 use multiway::image::ProcessedImage;
 use multiway::prompt::InputValue;
-use multiway::task::SamplingOverrides;
 use multiway::{Engine, ImageProcessor, TaskInputs, TaskLibrary};
 
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pictures");
@@ -95,10 +95,10 @@ fn request(number: u64, images: &[ProcessedImage]) -> (&'static str, TaskInputs)
         ),
         _ => (
             "caption",
-            with_image.with_sampling(SamplingOverrides {
+            with_image.with_sampling(SamplingOptions {
                 temperature: Some(1.0),
                 seed: Some(number),
-                ..SamplingOverrides::default()
+                ..SamplingOptions::default()
             }),
         ),
     }

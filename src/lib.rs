@@ -71,8 +71,8 @@ pub mod checkpoint {
 pub mod engine {
     pub use multiway_runtime::{
         Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,
-        EngineStats, FinishReason, Generation, Hypothesis, Request, RequestError, SamplingParams, Score,
-        Shutdown, StreamEvent, Timings, TokenStream, Usage, WordScore,
+        EngineStats, FinishReason, Generation, Hypothesis, Request, RequestError, SamplingOptions,
+        SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenStream, Usage, WordScore,
     };
 }
 
@@ -104,17 +104,16 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        InputKind, InputSpec, InputValue, Inputs, OutputSpec, PatchRange, Prompt, PromptError, PromptPart,
-        TaskFile, text_of_file,
+        InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt,
+        PromptError, PromptPart, TaskFile, text_of_file,
     };
 }
 
 /// Tasks, their answers, and metrics over answers.
 pub mod task {
     pub use multiway_tasks::{
-        Answer, Choice, ExampleReport, PatchAnswer, RequestTerms, SamplingOverrides, ScoredToken, Task,
-        TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode,
-        WrittenToken, metrics,
+        Answer, Choice, ExampleReport, PatchAnswer, RequestTerms, ScoredToken, Task, TaskError, TaskEvent,
+        TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken, metrics,
     };
 }
 

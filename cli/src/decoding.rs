@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use anyhow::anyhow;
 use clap::Args;
-use multiway::engine::FinishReason;
-use multiway::task::{SamplingOverrides, ScoredToken, TaskOutcome, TaskSample, WrittenToken};
-use multiway::tokenizer::TokenId;
+use multiway::engine::{EarlyStopping, FinishReason, RequestError, SamplingOptions};
+use multiway::prompt::ParameterError;
+use multiway::task::{ScoredToken, TaskOutcome, TaskSample, WrittenToken};
+use multiway::tokenizer::{TokenId, Tokenizer};
 use serde::Serialize;
 
 use super::failure::{Failure, Outcome};
 use super::output::{note, print_line};
 use super::usage::whole_number;
 
-/// Holds how to decode; what is not given is as the task file says, or else the checkpoint.
+/// Holds the command line's layer of sampling parameters; what is not given is as the task file says, or else the
+/// checkpoint.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Decoding options")]
 pub(crate) struct DecodingArgs {
@@ -45,6 +47,10 @@ pub(crate) struct DecodingArgs {
     #[arg(long, value_name = "P")]
     typical_p: Option<f32>,
 
+    /// Divide the logits of tokens that were read or written before by this, above 1 to make them less likely
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+
     /// Take this from the logit of every token that was written before, -2 to 2
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
@@ -53,13 +59,57 @@ pub(crate) struct DecodingArgs {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
 
+    /// Never write the same sequence of this many tokens twice; 0 allows all
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
+    no_repeat_ngram_size: Option<usize>,
+
     /// Add to the logit of a token, by its id, -100 to 100 (repeatable)
     #[arg(long, value_name = "ID=BIAS", value_parser = bias)]
     logit_bias: Vec<(TokenId, f32)>,
 
+    /// Add to the logit of the last of these tokens where the others were written just before (repeatable)
+    #[arg(long, value_name = "ID,..=BIAS", value_parser = sequence_bias)]
+    sequence_bias: Vec<(Vec<TokenId>, f32)>,
+
+    /// Never write this text from the start of a word (repeatable)
+    #[arg(long = "bad-word", value_name = "TEXT")]
+    bad_words: Vec<String>,
+
+    /// Never write these tokens
+    #[arg(long, value_name = "ID,..", value_delimiter = ',', value_parser = whole_number::<TokenId>)]
+    suppress_tokens: Vec<TokenId>,
+
+    /// Do not write these tokens first
+    #[arg(long, value_name = "ID,..", value_delimiter = ',', value_parser = whole_number::<TokenId>)]
+    begin_suppress_tokens: Vec<TokenId>,
+
+    /// Write this token first, where the task has no prefix
+    #[arg(long, value_name = "ID", value_parser = whole_number::<TokenId>)]
+    forced_bos_token_id: Option<TokenId>,
+
+    /// Write one of these tokens last, where --max-new-tokens allows no more
+    #[arg(long, value_name = "ID,..", value_delimiter = ',', value_parser = whole_number::<TokenId>)]
+    forced_eos_token_id: Option<Vec<TokenId>>,
+
+    /// Make the end likelier with each token after this many, by this factor
+    #[arg(long, value_name = "N,FACTOR", value_parser = decay)]
+    exponential_decay_length_penalty: Option<(usize, f32)>,
+
+    /// End the answer where it would have this text (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+
     /// Follow this many continuations at a time and print the best [default: the task's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     beams: Option<usize>,
+
+    /// Divide the score of a beam by this power of its length: above 0 prefers longer answers
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    length_penalty: Option<f32>,
+
+    /// End a search with beams at_once, when_no_better or never, as task files say it
+    #[arg(long, value_name = "WHEN", value_parser = early_stopping)]
+    early_stopping: Option<EarlyStopping>,
 
     /// Sample this many answers and print each; needs a temperature
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -72,18 +122,22 @@ pub(crate) struct DecodingArgs {
     /// Tell with each token this many of the most likely ones in its place, 1 to 20
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     top_log_probabilities: Option<usize>,
+
+    /// Show the special tokens of the answer by their names
+    #[arg(long)]
+    show_special: bool,
 }
 
 impl DecodingArgs {
-    /// Turns the options into what a task takes.
-    pub(crate) fn overrides(&self, seed: Option<u64>) -> Outcome<SamplingOverrides> {
+    /// Turns the options into a layer of sampling parameters, but for what only a tokenizer can read.
+    pub(crate) fn options(&self, seed: Option<u64>) -> Outcome<SamplingOptions> {
         let mut logit_bias = BTreeMap::new();
         for (id, bias) in &self.logit_bias {
             if logit_bias.insert(*id, *bias).is_some() {
                 return Err(Failure::Input(anyhow!("token {id} has two biases")));
             }
         }
-        Ok(SamplingOverrides {
+        let options = SamplingOptions {
             max_new_tokens: self.max_new_tokens,
             min_new_tokens: self.min_new_tokens,
             temperature: self.temperature,
@@ -91,15 +145,58 @@ impl DecodingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             typical_p: self.typical_p,
+            seed,
+            beams: self.beams,
+            length_penalty: self.length_penalty,
+            early_stopping: self.early_stopping,
+            repetition_penalty: self.repetition_penalty,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             logit_bias,
-            beams: self.beams,
+            no_repeat_ngram_size: self.no_repeat_ngram_size,
+            stop: self.stop.clone(),
+            sequence_bias: self.sequence_bias.clone(),
+            bad_words_ids: Vec::new(),
+            suppress_tokens: self.suppress_tokens.clone(),
+            begin_suppress_tokens: self.begin_suppress_tokens.clone(),
+            forced_bos_token_id: self.forced_bos_token_id,
+            forced_eos_token_id: self.forced_eos_token_id.clone(),
+            exponential_decay_length_penalty: self.exponential_decay_length_penalty,
             samples: self.samples,
             best_of: self.best_of,
             top_log_probabilities: self.top_log_probabilities,
-            seed,
-        })
+            show_special: self.show_special.then_some(true),
+        };
+        options.check().map_err(|error| wrong_flag(&error))?;
+        Ok(options)
+    }
+
+    /// Adds the texts that may not be written, as the tokens that they are.
+    pub(crate) fn ban_words(&self, tokenizer: &Tokenizer, options: &mut SamplingOptions) -> Outcome {
+        for word in &self.bad_words {
+            let ids = tokenizer.encode_text(word).map_err(RequestError::from);
+            options.bad_words_ids.push(ids.map_err(Failure::input)?);
+        }
+        options.check().map_err(|error| wrong_flag(&error))
+    }
+}
+
+fn wrong_flag(error: &ParameterError) -> Failure {
+    let ParameterError {
+        parameter,
+        expected,
+        found,
+        ..
+    } = error;
+    let flag = flag(parameter);
+    Failure::Input(anyhow!("--{flag} is {found}, expected {expected}"))
+}
+
+/// Names the flag that a sampling parameter has.
+fn flag(parameter: &str) -> String {
+    match parameter {
+        "bad_words_ids" => "bad-word".to_owned(),
+        parameter => parameter.replace('_', "-"),
     }
 }
 
@@ -116,6 +213,29 @@ fn bias(text: &str) -> Result<(TokenId, f32), String> {
         .split_once('=')
         .and_then(|(id, bias)| id.parse().ok().zip(bias.parse().ok()));
     parsed.ok_or_else(|| format!("expected ID=BIAS, a token's id and a number, found '{text}'"))
+}
+
+fn sequence_bias(text: &str) -> Result<(Vec<TokenId>, f32), String> {
+    let parsed = text.split_once('=').and_then(|(ids, bias)| {
+        let ids = ids.split(',').map(|id| id.trim().parse().ok());
+        ids.collect::<Option<Vec<_>>>().zip(bias.parse().ok())
+    });
+    parsed.ok_or_else(|| format!("expected ID,..=BIAS, ids of tokens and a number, found '{text}'"))
+}
+
+fn decay(text: &str) -> Result<(usize, f32), String> {
+    let parsed = text
+        .split_once(',')
+        .and_then(|(start, factor)| start.parse().ok().zip(factor.trim().parse().ok()));
+    parsed.ok_or_else(|| format!("expected N,FACTOR, a length and a number, found '{text}'"))
+}
+
+fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
+    let named = EarlyStopping::ALL.iter().find(|(name, _)| *name == text);
+    named.map(|(_, stopping)| *stopping).ok_or_else(|| {
+        let names = EarlyStopping::ALL.map(|(name, _)| name).join(", ");
+        format!("expected one of {names}, found '{text}'")
+    })
 }
 
 /// What `--json` prints of an answer that was drawn.
@@ -161,4 +281,35 @@ pub(crate) fn note_tokens(outcome: &TaskOutcome) {
 
 fn spell(token: &ScoredToken) -> String {
     format!("{} {:.3}", token.piece, token.log_probability)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+
+    use super::*;
+
+    #[test]
+    fn every_sampling_parameter_has_a_flag_and_the_seed_is_one_of_all_verbs() {
+        let command = DecodingArgs::augment_args(Command::new("run"));
+        let flags: Vec<&str> = command
+            .get_arguments()
+            .filter_map(|flag| flag.get_long())
+            .collect();
+        for parameter in SamplingOptions::NAMES {
+            let flag = flag(parameter);
+            assert_eq!(flags.contains(&flag.as_str()), parameter != "seed", "{flag}");
+        }
+        assert_eq!(flags.len(), SamplingOptions::NAMES.len() - 1);
+    }
+
+    #[test]
+    fn token_ids_are_read_with_what_goes_with_them() {
+        assert_eq!(sequence_bias("7, 8=-1.5"), Ok((vec![7, 8], -1.5)));
+        assert!(sequence_bias("7,=1").is_err() && sequence_bias("7").is_err());
+        assert_eq!(decay("12,1.5"), Ok((12, 1.5)));
+        assert!(decay("12").is_err());
+        assert_eq!(early_stopping("never"), Ok(EarlyStopping::Never));
+        assert!(early_stopping("soon").is_err());
+    }
 }

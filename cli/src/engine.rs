@@ -91,7 +91,7 @@ impl EngineArgs {
             EngineError::Load(_)
             | EngineError::Tokenizer(_)
             | EngineError::Labels { .. }
-            | EngineError::Generation(_)
+            | EngineError::Generation { .. }
             | EngineError::Option { .. } => Failure::input(error),
             _ => Failure::runtime(error),
         })

@@ -120,6 +120,8 @@ pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
     let checked = profile.time(Part::Render, || task.request(&inputs));
     checked.map_err(Failure::input)?;
     let engine = profile.time(Part::Load, || context.engine(&checkpoint, &args.engine))?;
+    args.decoding
+        .ban_words(engine.tokenizer(), &mut inputs.sampling)?;
     let load = profile.elapsed();
     let run = profile.time(Part::Render, || task.run(&engine, &inputs));
     let run = run.map_err(Failure::input)?;
@@ -167,9 +169,9 @@ fn print_rest(context: &Context, outcome: &TaskOutcome) -> Outcome {
 
 /// Reads the `--set` values as the task declares them. A list that is set several times has all the items.
 fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs> {
-    let overrides = args.decoding.overrides(context.seed())?;
+    let sampling = args.decoding.options(context.seed())?;
     let mut inputs = TaskInputs::new()
-        .with_sampling(overrides)
+        .with_sampling(sampling)
         .with_terms(args.engine.terms());
     inputs.constraint = constraint(args)?;
     set_values(task, &args.values, &mut inputs)?;

@@ -1,6 +1,7 @@
 //! Front matter: YAML between two `---` lines, read into raw structs and then checked.
 
 mod answer;
+mod decode;
 mod examples;
 mod inputs;
 
@@ -8,7 +9,8 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
 
-use answer::{RawDecode, RawOutput, check_decode, check_output};
+use answer::{RawOutput, check_output};
+use decode::{RawDecode, check_decode};
 use examples::{RawExample, check_example};
 use inputs::{RawInput, check_inputs};
 

@@ -40,7 +40,7 @@
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
 //! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
 //! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: json` with `schema`, a JSON schema that the answer fits; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
-//! | `decode` | `prefix` (special tokens), `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`, `seed`, `beams`, `length_penalty`, `early_stopping` (`at_once`, `when_no_better`, `never`), `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (token ids, and what is added to their logits), `no_repeat_ngram_size`, `min_new_tokens`, `stop`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
+//! | `decode` | `prefix` (special tokens); the sampling parameters of [`SamplingOptions`]: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`, `seed`, `beams`, `length_penalty`, `early_stopping` (`at_once`, `when_no_better`, `never`), `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (token ids, and what is added to their logits), `no_repeat_ngram_size`, `min_new_tokens`, `stop`, `sequence_bias` (pairs of token ids and a bias), `bad_words_ids`, `suppress_tokens`, `begin_suppress_tokens`, `forced_bos_token_id`, `forced_eos_token_id`, `exponential_decay_length_penalty` (a length and a factor), `samples`, `best_of`, `top_log_probabilities`, `show_special`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
 //! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
 //! | `languages` | BCP 47 tags |
 //! | `examples` | `inputs`, with pictures as paths from the task file, and the `output` that they should get |
@@ -74,6 +74,7 @@
 //! | `task_file` | [`TaskFile`]: reading, checking inputs, rendering |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
 //! | `input`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
+//! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
 //! | `template`, `sandbox` | the Jinja environment, and its errors in our words |
 //! | `scan`, `special` | where special tokens, names and filters stand in a template |
 //! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
@@ -88,6 +89,7 @@ mod input;
 mod markers;
 mod patches;
 mod prompt;
+mod sampling;
 mod sandbox;
 mod scan;
 mod spec;
@@ -102,6 +104,7 @@ pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{InputKind, InputSpec, InputValue, Inputs};
 pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
-pub use spec::{Choices, DecodeSpec, EarlyStop, Example, ExampleInput, Metric, OutputSpec};
+pub use sampling::{EarlyStopping, ParameterError, SamplingOptions};
+pub use spec::{Choices, DecodeSpec, Example, ExampleInput, Metric, OutputSpec};
 pub use special::is_special_form;
 pub use task_file::{MAX_INPUT_BYTES, TaskFile};

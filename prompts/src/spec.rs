@@ -1,12 +1,12 @@
 //! What a task file declares besides its inputs: the answer, decoding, metrics, examples.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::input::InputValue;
+use crate::sampling::SamplingOptions;
 
 /// Declares the kind of answer that a task gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,92 +86,22 @@ fn yes<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bool(true)
 }
 
-/// Says how answers are decoded. What is `None` is for the engine to choose.
+/// Says how answers are decoded.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct DecodeSpec {
     /// Special tokens that every answer starts with, and that are never shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prefix: Vec<String>,
-    /// The most tokens that an answer may have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_new_tokens: Option<usize>,
-    /// The sampling temperature; 0 takes the most likely token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f32>,
-    /// Samples from this many of the most likely tokens.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<usize>,
-    /// Samples from the fewest most likely tokens that have this probability together.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f32>,
-    /// Samples from the tokens that have at least this share of the most likely one's probability.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_p: Option<f32>,
-    /// Samples from the most typical tokens that have this probability together.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub typical_p: Option<f32>,
-    /// The seed of sampling.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// How many continuations are followed at a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub beams: Option<usize>,
-    /// The power of the length by which a beam's score is divided.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub length_penalty: Option<f32>,
-    /// When a search with beams ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub early_stopping: Option<EarlyStop>,
-    /// Makes what was written before less likely, above 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repetition_penalty: Option<f32>,
-    /// Makes what the model wrote before less likely, above 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub presence_penalty: Option<f32>,
-    /// Makes what the model wrote before less likely for each time that it did, above 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub frequency_penalty: Option<f32>,
-    /// What is added to the logits of tokens, by their ids.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub logit_bias: BTreeMap<u32, f32>,
-    /// The length of the sequences of tokens that may not come twice.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub no_repeat_ngram_size: Option<usize>,
-    /// The fewest tokens that an answer may have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_new_tokens: Option<usize>,
-    /// Texts that end the answer.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub stop: Vec<String>,
+    /// How tokens are chosen.
+    #[serde(flatten)]
+    pub sampling: SamplingOptions,
     /// What text must match as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
     /// The Lark grammar that text is derived from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lark: Option<String>,
-}
-
-/// Says when a search with beams ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EarlyStop {
-    /// As soon as as many answers are complete as there are beams.
-    AtOnce,
-    /// When no running beam scores better than the worst complete answer.
-    WhenNoBetter,
-    /// When no running beam can ever score better.
-    Never,
-}
-
-impl EarlyStop {
-    /// Lists all, with their names in task files.
-    pub const ALL: [(&'static str, EarlyStop); 3] = [
-        ("at_once", EarlyStop::AtOnce),
-        ("when_no_better", EarlyStop::WhenNoBetter),
-        ("never", EarlyStop::Never),
-    ];
 }
 
 /// Names a metric that a task is scored with.

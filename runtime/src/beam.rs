@@ -8,8 +8,9 @@
 
 use std::cmp::Ordering;
 
+use multiway_prompts::EarlyStopping;
+
 use crate::ends::Ends;
-use crate::sampling_params::EarlyStopping;
 use crate::tokenizer::TokenId;
 
 /// Whose search to follow.

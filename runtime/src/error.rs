@@ -23,8 +23,13 @@ pub enum EngineError {
         problem: String,
     },
     /// The checkpoint's defaults for generating cannot be used.
-    #[error("generation_config.json: {0}")]
-    Generation(String),
+    #[error("{file}: {problem}")]
+    Generation {
+        /// The file of the checkpoint: `generation_config.json`, or `config.json` where there is none.
+        file: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The memory that running requests may keep is too little for the model.
     #[error(
         "memory_budget is {found} bytes for each replica, but a request of usual length needs {needed} bytes with this model"

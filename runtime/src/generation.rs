@@ -4,13 +4,13 @@
 //! Source: `transformers` 4.57, `generation/configuration_utils.py`, for the keys, their meaning and their defaults.
 
 use multiway_model::{Checkpoint, ModelConfig};
-use multiway_prompts::text_of_file;
+use multiway_prompts::{EarlyStopping, SamplingOptions, text_of_file};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::ends::Ends;
 use crate::error::EngineError;
-use crate::sampling_params::{EarlyStopping, SamplingParams};
+use crate::sampling_params::SamplingParams;
 use crate::tokenizer::TokenId;
 
 const FILE: &str = "generation_config.json";
@@ -34,6 +34,8 @@ pub(crate) struct GenerationConfig {
     pub(crate) decoder_start: TokenId,
     /// What the file asks for and is not followed, in words.
     pub(crate) warnings: Vec<String>,
+    /// The file that says so.
+    pub(crate) file: &'static str,
 }
 
 /// The keys that are used. A key that is null counts as not there.
@@ -176,6 +178,7 @@ impl GenerationConfig {
             ends: Ends::new(config.end_token_ids()),
             decoder_start: config.decoder_start_token_id,
             warnings: Vec::new(),
+            file: MODEL_FILE,
         }
     }
 
@@ -184,13 +187,13 @@ impl GenerationConfig {
         for file in [FILE, MODEL_FILE] {
             if let Some(json) = checkpoint.file(file)? {
                 let parsed = Self::parse(file, &json, checkpoint.config());
-                return parsed.map_err(|message| EngineError::Generation(format!("{file}: {message}")));
+                return parsed.map_err(|problem| EngineError::Generation { file, problem });
             }
         }
         Ok(Self::of_model(checkpoint.config()))
     }
 
-    fn parse(file: &str, json: &[u8], config: &ModelConfig) -> Result<Self, String> {
+    fn parse(file: &'static str, json: &[u8], config: &ModelConfig) -> Result<Self, String> {
         let json = text_of_file("the file", json).map_err(|error| error.to_string())?;
         let raw: RawGenerationConfig = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let mut warnings = Vec::new();
@@ -229,7 +232,8 @@ impl GenerationConfig {
                 ));
             }
         }
-        let sampling = raw.sampling(config)?;
+        let sampling = SamplingParams::default().overlay(raw.sampling(config)?);
+        sampling.check().map_err(|error| error.to_string())?;
         sampling
             .check_token_ids(config.vocab_size, config.vocab_size)
             .map_err(|error| error.to_string())?;
@@ -238,16 +242,17 @@ impl GenerationConfig {
             decoder_start,
             sampling,
             warnings,
+            file,
         })
     }
 }
 
 impl RawGenerationConfig {
-    fn sampling(&self, config: &ModelConfig) -> Result<SamplingParams, String> {
-        let defaults = SamplingParams::default();
-        let beams = self.num_beams.unwrap_or(defaults.beams);
+    /// Says as a layer of ours what the file says in the words of `transformers`.
+    fn sampling(&self, config: &ModelConfig) -> Result<SamplingOptions, String> {
         // Beams are followed, not drawn.
-        let samples = self.do_sample == Some(true) && beams == 1;
+        let samples = self.do_sample == Some(true) && self.num_beams.unwrap_or(1) == 1;
+        let drawn = |parameter: Option<f32>| parameter.filter(|_| samples);
         // The older keys count the token that the decoder starts from too, but for the maximum that is the default of
         // `transformers`: it is of new tokens.
         let older = |length: Option<usize>| length.map(|length| length.saturating_sub(1));
@@ -255,57 +260,45 @@ impl RawGenerationConfig {
             .max_length
             .filter(|most| *most == DEFAULT_LENGTH)
             .or(older(self.max_length));
-        let max_new_tokens = self.max_new_tokens.or(most).unwrap_or(defaults.max_new_tokens);
-        let max_new_tokens = max_new_tokens.clamp(1, config.max_target_length.max(1));
-        let min_new_tokens = self.min_new_tokens.or(older(self.min_length)).unwrap_or(0);
-        let params = SamplingParams {
-            max_new_tokens,
-            min_new_tokens: min_new_tokens.min(max_new_tokens),
-            temperature: if samples {
-                self.temperature.unwrap_or(1.0)
-            } else {
-                0.0
-            },
-            top_k: if samples {
-                self.top_k.unwrap_or(Some(SAMPLED_TOP_K)).filter(|k| *k > 0)
-            } else {
-                None
-            },
-            top_p: if samples { self.top_p.unwrap_or(1.0) } else { 1.0 },
-            min_p: if samples { self.min_p.unwrap_or(0.0) } else { 0.0 },
-            typical_p: if samples {
-                self.typical_p.unwrap_or(1.0)
-            } else {
-                1.0
-            },
-            beams,
-            length_penalty: self.length_penalty.unwrap_or(defaults.length_penalty),
-            early_stopping: match &self.early_stopping {
-                None | Some(Value::Null | Value::Bool(false)) => EarlyStopping::WhenNoBetter,
-                Some(Value::Bool(true)) => EarlyStopping::AtOnce,
-                Some(Value::String(word)) if word == "never" => EarlyStopping::Never,
-                Some(other) => {
-                    return Err(format!(
-                        "early_stopping is {other}, expected true, false or \"never\""
-                    ));
-                }
-            },
-            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
-            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(defaults.no_repeat_ngram_size),
+        let most = self.max_new_tokens.or(most);
+        let most = most.unwrap_or_else(|| SamplingParams::default().max_new_tokens);
+        let max_new_tokens = most.clamp(1, config.max_target_length.max(1));
+        let min_new_tokens = self.min_new_tokens.or(older(self.min_length));
+        let top_k = self.top_k.unwrap_or(Some(SAMPLED_TOP_K));
+        Ok(SamplingOptions {
+            max_new_tokens: Some(max_new_tokens),
+            min_new_tokens: min_new_tokens.map(|min| min.min(max_new_tokens)),
+            temperature: samples.then(|| self.temperature.unwrap_or(1.0)),
+            top_k: top_k.filter(|k| samples && *k > 0),
+            top_p: drawn(self.top_p),
+            min_p: drawn(self.min_p),
+            typical_p: drawn(self.typical_p),
+            beams: self.num_beams,
+            length_penalty: self.length_penalty,
+            early_stopping: self.early_stopping()?,
+            repetition_penalty: self.repetition_penalty,
+            no_repeat_ngram_size: self.no_repeat_ngram_size,
             sequence_bias: self.sequence_bias.clone().unwrap_or_default(),
             bad_words_ids: self.bad_words_ids.clone().unwrap_or_default(),
             suppress_tokens: self.suppress_tokens.clone().unwrap_or_default(),
             begin_suppress_tokens: self.begin_suppress_tokens.clone().unwrap_or_default(),
             forced_bos_token_id: self.forced_bos_token_id,
-            forced_eos_token_id: self
-                .forced_eos_token_id
-                .as_ref()
-                .map_or_else(Vec::new, |ids| ids.ids().to_vec()),
+            forced_eos_token_id: self.forced_eos_token_id.as_ref().map(|ids| ids.ids().to_vec()),
             exponential_decay_length_penalty: self.exponential_decay_length_penalty,
-            ..defaults
-        };
-        params.check().map_err(|error| error.to_string())?;
-        Ok(params)
+            ..SamplingOptions::default()
+        })
+    }
+
+    fn early_stopping(&self) -> Result<Option<EarlyStopping>, String> {
+        match &self.early_stopping {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(false)) => Ok(Some(EarlyStopping::WhenNoBetter)),
+            Some(Value::Bool(true)) => Ok(Some(EarlyStopping::AtOnce)),
+            Some(Value::String(word)) if word == "never" => Ok(Some(EarlyStopping::Never)),
+            Some(other) => Err(format!(
+                "early_stopping is {other}, expected true, false or \"never\""
+            )),
+        }
     }
 }
 

@@ -79,6 +79,7 @@ mod engine;
 mod error;
 mod generation;
 mod handover;
+mod layers;
 mod logits;
 pub mod measure;
 mod request;
@@ -95,8 +96,9 @@ mod truncation;
 pub use constraint::Constraint;
 pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
 pub use error::{EngineError, RequestError};
+pub use multiway_prompts::{EarlyStopping, SamplingOptions};
 pub use request::Request;
-pub use sampling_params::{EarlyStopping, SamplingParams};
+pub use sampling_params::SamplingParams;
 pub use stream::{
     Alternative, ClassScore, CodeScore, FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings,
     TokenStream, Usage, WordScore,

@@ -15,12 +15,12 @@ use multiway_model::{
     DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, ForwardError, KvCache, Model, ModelConfig,
     ProcessedImage, PromptMemory,
 };
+use multiway_prompts::EarlyStopping;
 
 use crate::beam::{BeamParams, BeamSearch, Rules};
 use crate::beam_slots::BeamSlots;
 use crate::ends::Ends;
 use crate::engine::log_probabilities;
-use crate::sampling_params::EarlyStopping;
 use crate::tokenizer::TokenId;
 
 /// Random ids are below this: checkpoints of T5 have rows without a token above.

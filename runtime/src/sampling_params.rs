@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use multiway_prompts::EarlyStopping;
 use serde::{Deserialize, Serialize};
 
 use crate::constraint::spec::Constraint;
@@ -24,19 +25,6 @@ const MAX_SEQUENCE: usize = 64;
 const MAX_SAMPLES: usize = 64;
 /// The most alternatives that come along with a token.
 const MAX_ALTERNATIVES: usize = 20;
-
-/// When a search with beams ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EarlyStopping {
-    /// As soon as as many answers are complete as there are beams.
-    AtOnce,
-    /// When no running beam scores better at its present length than the worst complete answer.
-    #[default]
-    WhenNoBetter,
-    /// When no running beam can ever score better than the worst complete answer.
-    Never,
-}
 
 /// How an answer is written.
 ///

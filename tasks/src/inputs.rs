@@ -1,11 +1,10 @@
 //! What a caller gives to a task: values by name, and pictures.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use multiway_model::ProcessedImage;
-use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, TaskFile};
-use multiway_runtime::{Constraint, TokenId};
+use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs, SamplingOptions, TaskFile};
+use multiway_runtime::Constraint;
 
 use crate::error::TaskError;
 
@@ -26,8 +25,8 @@ pub struct TaskInputs {
     pub values: Inputs,
     /// The pictures; values name them by their index.
     pub images: Vec<ProcessedImage>,
-    /// What the caller wants decoded otherwise than the task file says.
-    pub sampling: SamplingOverrides,
+    /// The caller's layer of sampling parameters, on top of the task file's.
+    pub sampling: SamplingOptions,
     /// The form that the text of the answer must have, instead of what the task file says.
     pub constraint: Option<Constraint>,
     /// On which terms the request waits.
@@ -41,51 +40,6 @@ pub struct RequestTerms {
     pub priority: i32,
     /// How long the answer may take; `None` for ever.
     pub timeout: Option<Duration>,
-}
-
-/// Holds decoding choices that override those of the task file, where they are given.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct SamplingOverrides {
-    /// The most tokens that the answer may have.
-    pub max_new_tokens: Option<usize>,
-    /// The fewest tokens that the answer may have.
-    pub min_new_tokens: Option<usize>,
-    /// The sampling temperature; 0 takes the most likely token.
-    pub temperature: Option<f32>,
-    /// Samples from this many of the most likely tokens.
-    pub top_k: Option<usize>,
-    /// Samples from the fewest most likely tokens that have this probability together.
-    pub top_p: Option<f32>,
-    /// Samples from the tokens that have at least this share of the most likely one's probability.
-    pub min_p: Option<f32>,
-    /// Samples from the most typical tokens that have this probability together.
-    pub typical_p: Option<f32>,
-    /// Makes what the model wrote before less likely, above 0.
-    pub presence_penalty: Option<f32>,
-    /// Makes what the model wrote before less likely for each time that it did, above 0.
-    pub frequency_penalty: Option<f32>,
-    /// What is added to the logits of tokens, besides what the task file adds to those of others.
-    pub logit_bias: BTreeMap<TokenId, f32>,
-    /// How many continuations to follow at a time.
-    pub beams: Option<usize>,
-    /// How many answers to draw and return.
-    pub samples: Option<usize>,
-    /// How many answers to draw for the best to be returned.
-    pub best_of: Option<usize>,
-    /// With each token, how many of the likeliest ones are told.
-    pub top_log_probabilities: Option<usize>,
-    /// The seed of sampling.
-    pub seed: Option<u64>,
-}
-
-impl SamplingOverrides {
-    /// Tells whether more is wanted than one answer.
-    pub(crate) fn draws_several(&self) -> bool {
-        let several = |count: Option<usize>| count.is_some_and(|count| count > 1);
-        several(self.samples)
-            || several(self.best_of)
-            || self.top_log_probabilities.is_some_and(|count| count > 0)
-    }
 }
 
 impl TaskInputs {
@@ -108,9 +62,9 @@ impl TaskInputs {
         self
     }
 
-    /// Sets decoding choices.
+    /// Sets the caller's layer of sampling parameters.
     #[must_use]
-    pub fn with_sampling(mut self, sampling: SamplingOverrides) -> TaskInputs {
+    pub fn with_sampling(mut self, sampling: SamplingOptions) -> TaskInputs {
         self.sampling = sampling;
         self
     }

@@ -45,7 +45,7 @@ mod task;
 pub use answer::{Answer, Choice, PatchAnswer, TaskOutcome, VisualCode};
 pub use error::TaskError;
 pub use examples::ExampleReport;
-pub use inputs::{RequestTerms, SamplingOverrides, TaskInputs};
+pub use inputs::{RequestTerms, TaskInputs};
 pub use library::TaskLibrary;
 pub use picture_index::{IndexError, PictureEntry, PictureIndex, PictureMatch};
 pub use run::{TaskEvent, TaskRun};

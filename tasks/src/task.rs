@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use multiway_prompts::{
-    Choices, EarlyStop, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, TaskFile,
+    Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, SamplingOptions, TaskFile,
 };
-use multiway_runtime::{Constraint, EarlyStopping, Engine, Request, RequestError, SamplingParams, Tokenizer};
+use multiway_runtime::{Constraint, Engine, Request, RequestError, SamplingParams, Tokenizer};
 
 use crate::error::TaskError;
-use crate::inputs::{SamplingOverrides, TaskInputs, bind_pictures};
+use crate::inputs::{TaskInputs, bind_pictures};
 use crate::run::{Shape, TaskRun};
 
 /// Holds a task file that can be run on an engine.
@@ -109,7 +109,8 @@ impl Task {
                 .saturating_sub(sampling.prefix.len())
                 .max(1);
             // Of JSON nobody knows how long it should be, and it ends by itself.
-            let is_open = matches!(prepared.shape, Shape::Json) && self.file.decode.max_new_tokens.is_none();
+            let is_open =
+                matches!(prepared.shape, Shape::Json) && self.file.decode.sampling.max_new_tokens.is_none();
             sampling.max_new_tokens = if is_open {
                 room
             } else {
@@ -127,7 +128,7 @@ impl Task {
             prepared.shape = Shape::Masked(original.clone());
         }
         if !matches!(prepared.shape, Shape::Text | Shape::Filled(_) | Shape::Json)
-            && inputs.sampling.draws_several()
+            && tells_several(&prepared.request.sampling)
         {
             return Err(TaskError::NothingDrawn {
                 task: self.name().to_owned(),
@@ -184,7 +185,7 @@ impl Task {
             _ => shape,
         };
         // A checkpoint that likes to follow several beams cannot do so here.
-        if constraint.is_some() && decode.beams.or(inputs.sampling.beams).is_none() {
+        if constraint.is_some() && decode.sampling.beams.or(inputs.sampling.beams).is_none() {
             request.sampling.beams = 1;
         }
         request.sampling.constraint = constraint;
@@ -209,71 +210,16 @@ impl Task {
         })
     }
 
-    /// Chooses how to decode: as the caller says, else the task file, else the checkpoint.
-    fn sampling(&self, overrides: &SamplingOverrides, defaults: SamplingParams) -> SamplingParams {
+    /// Resolves the layers of sampling parameters: the caller's on the task file's on the checkpoint's.
+    fn sampling(&self, caller: &SamplingOptions, checkpoint: SamplingParams) -> SamplingParams {
         let decode = &self.file.decode;
-        // Whoever asks for beams asks for the likeliest answer, whatever those before say about drawing one; and whoever
-        // asks for a temperature asks for one answer.
-        let draws = |temperature: Option<f32>| temperature.is_some_and(|t| t > 0.0).then_some(1);
-        let beams = overrides.beams.or(draws(overrides.temperature));
-        let beams = beams.or(decode.beams).or(draws(decode.temperature));
-        let beams = beams.unwrap_or(defaults.beams);
-        let temperature = decode.temperature.unwrap_or(defaults.temperature);
-        let mut logit_bias = defaults.logit_bias;
-        logit_bias.extend(&decode.logit_bias);
-        logit_bias.extend(&overrides.logit_bias);
-        SamplingParams {
-            max_new_tokens: overrides
-                .max_new_tokens
-                .or(decode.max_new_tokens)
-                .unwrap_or(defaults.max_new_tokens),
-            temperature: match overrides.temperature {
-                Some(temperature) => temperature,
-                None if beams > 1 => 0.0,
-                None => temperature,
-            },
-            top_k: overrides.top_k.or(decode.top_k).or(defaults.top_k),
-            top_p: overrides.top_p.or(decode.top_p).unwrap_or(defaults.top_p),
-            min_p: overrides.min_p.or(decode.min_p).unwrap_or(defaults.min_p),
-            typical_p: overrides
-                .typical_p
-                .or(decode.typical_p)
-                .unwrap_or(defaults.typical_p),
-            seed: overrides.seed.or(decode.seed),
-            beams,
-            length_penalty: decode.length_penalty.unwrap_or(defaults.length_penalty),
-            early_stopping: match decode.early_stopping {
-                Some(EarlyStop::AtOnce) => EarlyStopping::AtOnce,
-                Some(EarlyStop::WhenNoBetter) => EarlyStopping::WhenNoBetter,
-                Some(EarlyStop::Never) => EarlyStopping::Never,
-                _ => defaults.early_stopping,
-            },
-            repetition_penalty: decode.repetition_penalty.unwrap_or(defaults.repetition_penalty),
-            presence_penalty: overrides
-                .presence_penalty
-                .or(decode.presence_penalty)
-                .unwrap_or(defaults.presence_penalty),
-            frequency_penalty: overrides
-                .frequency_penalty
-                .or(decode.frequency_penalty)
-                .unwrap_or(defaults.frequency_penalty),
-            logit_bias,
-            no_repeat_ngram_size: decode
-                .no_repeat_ngram_size
-                .unwrap_or(defaults.no_repeat_ngram_size),
-            min_new_tokens: overrides
-                .min_new_tokens
-                .or(decode.min_new_tokens)
-                .unwrap_or(defaults.min_new_tokens),
-            samples: overrides.samples.unwrap_or(defaults.samples),
-            best_of: overrides.best_of.or(defaults.best_of),
-            top_log_probabilities: overrides
-                .top_log_probabilities
-                .unwrap_or(defaults.top_log_probabilities),
-            prefix: decode.prefix.clone(),
-            stop: decode.stop.clone(),
-            ..defaults
+        let mut params = checkpoint.overlay(decode.sampling.clone().overlay(caller.clone()));
+        // Several beams ask for the likeliest answer, whatever the layers below say about sampling one.
+        if params.beams > 1 && caller.temperature.is_none() {
+            params.temperature = 0.0;
         }
+        params.prefix.clone_from(&decode.prefix);
+        params
     }
 
     /// Checks that a task that makes a vector of whichever input it is given is given exactly one.
@@ -294,6 +240,11 @@ impl Task {
             _ => Err(TaskError::TooMuchGiven { task, wanted }),
         }
     }
+}
+
+/// Tells whether more is asked for than one answer.
+fn tells_several(sampling: &SamplingParams) -> bool {
+    sampling.samples > 1 || sampling.drawn() > 1 || sampling.top_log_probabilities > 0
 }
 
 fn may_be_left_out(spec: &InputSpec) -> bool {

@@ -11,11 +11,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use multiway_model::ProcessedImage;
 use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_prompts::{InputValue, TaskFile};
+use multiway_prompts::{InputValue, SamplingOptions, TaskFile};
 use multiway_runtime::{Constraint, Engine, FinishReason, RequestError, Tokenizer, sentencepiece_to_json};
 use multiway_tasks::{
-    Answer, ExampleReport, RequestTerms, SamplingOverrides, Task, TaskError, TaskEvent, TaskInputs,
-    TaskLibrary, TaskOutcome,
+    Answer, ExampleReport, RequestTerms, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome,
 };
 
 fn engine() -> Engine {
@@ -206,9 +205,9 @@ fn pictures_and_texts_become_vectors_of_unit_length_in_one_space() {
 #[test]
 fn the_callers_sampling_wins_over_the_task_files_and_the_model_bounds_the_latter() {
     let engine = engine();
-    let short = SamplingOverrides {
+    let short = SamplingOptions {
         max_new_tokens: Some(1),
-        ..SamplingOverrides::default()
+        ..SamplingOptions::default()
     };
     let outcome = answer(&engine, "caption", &with_image().with_sampling(short)).unwrap();
     assert_eq!(outcome.usage.new_tokens, 1);
@@ -222,9 +221,9 @@ fn the_callers_sampling_wins_over_the_task_files_and_the_model_bounds_the_latter
         .unwrap();
     assert!(outcome.usage.new_tokens <= engine.config().max_target_length);
 
-    let long = SamplingOverrides {
+    let long = SamplingOptions {
         max_new_tokens: Some(5000),
-        ..SamplingOverrides::default()
+        ..SamplingOptions::default()
     };
     let error = task
         .run(&engine, &TaskInputs::new().with_sampling(long))
@@ -327,12 +326,12 @@ async fn worked_examples_are_run_with_the_pictures_beside_their_file() {
     );
 }
 
-fn with_sampling(change: impl FnOnce(&mut SamplingOverrides)) -> TaskInputs {
-    let mut sampling = SamplingOverrides {
+fn with_sampling(change: impl FnOnce(&mut SamplingOptions)) -> TaskInputs {
+    let mut sampling = SamplingOptions {
         temperature: Some(1.5),
         max_new_tokens: Some(6),
         seed: Some(4),
-        ..SamplingOverrides::default()
+        ..SamplingOptions::default()
     };
     change(&mut sampling);
     TaskInputs::new()
@@ -402,10 +401,10 @@ fn the_callers_biases_are_added_to_those_of_the_task_file() {
     );
     let task = Task::new(TaskFile::parse("bark.task", file.as_bytes()).unwrap());
     let written = |bias: &[(u32, f32)]| {
-        let sampling = SamplingOverrides {
+        let sampling = SamplingOptions {
             logit_bias: bias.iter().copied().collect(),
             top_log_probabilities: Some(1),
-            ..SamplingOverrides::default()
+            ..SamplingOptions::default()
         };
         let run = task.run(&engine, &TaskInputs::new().with_sampling(sampling));
         let tokens = run.unwrap().wait_blocking().unwrap().tokens;
@@ -413,6 +412,42 @@ fn the_callers_biases_are_added_to_those_of_the_task_file() {
     };
     assert_eq!(written(&[]), [two; 4]);
     assert_eq!(written(&[(two, -100.0)]), [one; 4]);
+}
+
+#[test]
+fn a_task_file_may_say_how_many_samples_are_drawn_and_what_is_never_written() {
+    let written = |decode: &str, inputs: &TaskInputs| {
+        let outcome = run_file(&format!("decode: {{{decode}}}"), inputs).unwrap();
+        let ids = outcome.tokens.iter().map(|written| written.token.id);
+        (ids.collect::<Vec<_>>(), outcome.samples.len())
+    };
+    let greedy = "max_new_tokens: 2, top_log_probabilities: 1";
+    let (free, _) = written(greedy, &TaskInputs::new());
+    let banned = free[0];
+    let (other, _) = written(
+        &format!("{greedy}, suppress_tokens: [{banned}]"),
+        &TaskInputs::new(),
+    );
+    assert!(other[0] != banned, "{banned} is written");
+
+    let caller = SamplingOptions {
+        begin_suppress_tokens: vec![other[0]],
+        ..SamplingOptions::default()
+    };
+    let caller = TaskInputs::new().with_sampling(caller);
+    let (third, _) = written(&format!("{greedy}, suppress_tokens: [{banned}]"), &caller);
+    assert!(![banned, other[0]].contains(&third[0]), "{third:?}");
+
+    let samples = "max_new_tokens: 2, samples: 3, temperature: 1, seed: 4";
+    assert_eq!(written(samples, &TaskInputs::new()).1, 3);
+    let refused = run_file(
+        "output: {kind: choice, choices: [a, b]}\ndecode: {samples: 3, temperature: 1}",
+        &TaskInputs::new(),
+    );
+    assert!(
+        matches!(refused, Err(TaskError::NothingDrawn { .. })),
+        "{refused:?}"
+    );
 }
 
 /// Runs a task file without inputs.
@@ -464,11 +499,11 @@ fn a_schema_that_cannot_be_used_is_the_task_files_fault() {
 
 #[test]
 fn every_sample_of_json_is_json() {
-    let sampling = SamplingOverrides {
+    let sampling = SamplingOptions {
         samples: Some(3),
         temperature: Some(1.0),
         seed: Some(4),
-        ..SamplingOverrides::default()
+        ..SamplingOptions::default()
     };
     let schema = "{type: object, properties: {n: {type: integer, minimum: 0, maximum: 99}}, required: [n]}";
     let outcome = run_file(
@@ -488,17 +523,17 @@ fn every_sample_of_json_is_json() {
 
 #[test]
 fn the_callers_minimum_is_checked_and_what_draws_nothing_is_not_sampled() {
-    let minimum = SamplingOverrides {
+    let minimum = SamplingOptions {
         min_new_tokens: Some(9),
         max_new_tokens: Some(5),
-        ..SamplingOverrides::default()
+        ..SamplingOptions::default()
     };
     let inputs = with_image().with_sampling(minimum);
     insta::assert_snapshot!(answer(&engine(), "caption", &inputs).unwrap_err(), @"sampling parameter 'min_new_tokens' is 9, expected at most max_new_tokens");
-    let sampled = SamplingOverrides {
+    let sampled = SamplingOptions {
         samples: Some(2),
         temperature: Some(1.0),
-        ..SamplingOverrides::default()
+        ..SamplingOptions::default()
     };
     let inputs = TaskInputs::new().with("text", "a cat").with_sampling(sampled);
     insta::assert_snapshot!(answer(&engine(), "retrieve", &inputs).unwrap_err(), @"the task 'retrieve' answers with embedding: samples and the likeliest tokens go with tasks that write text");

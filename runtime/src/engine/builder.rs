@@ -228,9 +228,11 @@ impl<'a> EngineBuilder<'a> {
         let max_batch = self.options.max_batch;
         let beams = generation.sampling.beams;
         if beams > max_batch {
-            return Err(EngineError::Generation(format!(
+            let problem = format!(
                 "num_beams is {beams}, but this engine runs {max_batch} sequences at a time; raise max_batch"
-            )));
+            );
+            let file = generation.file;
+            return Err(EngineError::Generation { file, problem });
         }
         let known = Known {
             tokenizer,
