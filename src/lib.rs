@@ -45,7 +45,10 @@
 //!
 //! - `hub`: fetches checkpoints from a hub, if asked for by name.
 //! - `embedded-checkpoint`: carries the default checkpoint in the program, as `embedded_checkpoint`.
+//! - `jpeg`: reads JPEG pictures, with the pixels of libjpeg; builds C.
 //! - `sentencepiece`: reads SentencePiece models; builds C++ with cmake.
+//! - `onig`: runs the regular expressions of tokenizer files on Oniguruma, as `tokenizers` does in Python, rather than on
+//!   `fancy-regex`; builds C.
 //! - `cuda`, `flash-attn`: run on an NVIDIA GPU.
 //! - `measure`: what `multiway bench` measures with.
 

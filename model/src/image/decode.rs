@@ -14,7 +14,9 @@ use image::{
 };
 
 use super::limits::{ImageLimits, check_size, name, scaled};
-use super::{ImageError, container, jpeg};
+#[cfg(feature = "jpeg")]
+use super::jpeg;
+use super::{ImageError, container};
 
 /// The most bytes that a decoder may have allocated for a pixel: 16-bit RGBA.
 const DECODED_BYTES: u64 = 8;
@@ -46,7 +48,13 @@ pub(super) fn decode(file: &[u8], limits: &ImageLimits) -> Result<RgbImage, Imag
 fn decode_format(file: &[u8], format: ImageFormat, limits: &ImageLimits) -> Result<DynamicImage, ImageError> {
     let fail = |error| decoding_error(error, format);
     if format == ImageFormat::Jpeg {
+        #[cfg(feature = "jpeg")]
         return jpeg::decode(file, limits);
+        #[cfg(not(feature = "jpeg"))]
+        return Err(ImageError::MissingFeature {
+            format: name(format),
+            feature: "jpeg",
+        });
     }
     if format == ImageFormat::Bmp && !file.starts_with(container::BMP) {
         let decoder = BmpDecoder::new_without_file_header(Cursor::new(file)).map_err(fail)?;

@@ -103,6 +103,16 @@ pub enum ImageError {
         /// The feature.
         problem: String,
     },
+    /// The program was built without the decoder of the format.
+    #[error(
+        "this build reads no {format} pictures: build with the feature `{feature}`, or convert the picture to PNG first"
+    )]
+    MissingFeature {
+        /// The format.
+        format: &'static str,
+        /// The feature of the crate that turns its decoder on.
+        feature: &'static str,
+    },
     /// Raw pixels do not match their stated size.
     #[error("a picture of {width} x {height} RGB pixels has {expected} bytes, found {found}")]
     PixelBytes {

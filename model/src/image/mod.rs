@@ -14,13 +14,14 @@
 //!
 //! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12), on which models of this kind
 //! are trained elsewhere; `tests/fixtures/images` holds the proof, for every format. So JPEG is decoded by libjpeg,
-//! as Pillow does, and four inks become RGB by Pillow's formula.
+//! as Pillow does, and four inks become RGB by Pillow's formula. It needs the feature `jpeg`, which builds C.
 //!
 //! Source: Pillow's `src/libImaging/Resample.c` for the resizing.
 
 mod container;
 mod decode;
 mod error;
+#[cfg(feature = "jpeg")]
 mod jpeg;
 mod limits;
 mod resize;
