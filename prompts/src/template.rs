@@ -9,7 +9,7 @@ use crate::error::PromptError;
 use crate::input::{InputValue, Inputs};
 use crate::markers::{Markers, NoMarkerLeft};
 use crate::prompt::{Prompt, PromptPart};
-use crate::sandbox::{FILTERS, FUNCTIONS, Fault, MAX_FUEL, Picture, TESTS, environment};
+use crate::sandbox::{FILTERS, FUNCTIONS, Fault, MAX_FUEL, Picture, TESTS, environment, syntax};
 use crate::scan::{BadSpecial, NameRole, Scan, SpecialSite, TooLarge};
 use crate::special::SPECIAL_FORMS;
 use crate::suggest::{did_you_mean, nearest, quoted};
@@ -33,14 +33,16 @@ pub(crate) struct Template {
 impl Template {
     /// Checks the syntax, the filters, and the calls of `special`.
     pub(crate) fn parse(origin: &str, source: &str, lines_before: usize) -> Result<Template, PromptError> {
-        let template = Template {
+        let mut template = Template {
             origin: origin.into(),
             source: source.to_owned(),
             lines_before,
-            scan: Scan::new(source),
+            scan: Scan::default(),
         };
-        template.check_size()?;
         let no_inputs = Inputs::new();
+        let syntax = syntax().map_err(|error| template.translate(&error, &no_inputs))?;
+        template.scan = Scan::new(source, syntax);
+        template.check_size()?;
         let markers = template.markers(&no_inputs, &template.scan.specials)?;
         environment(&markers)
             .and_then(|env| env.template_from_named_str(origin, source).map(drop))
