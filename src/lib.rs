@@ -56,7 +56,7 @@ pub use multiway_model::{
 };
 pub use multiway_prompts::{
     InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt, PromptError,
-    PromptPart, SamplingOptions, TaskFile,
+    PromptErrorKind, PromptPart, SamplingOptions, TaskFile,
 };
 pub use multiway_runtime::{
     Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,

@@ -99,7 +99,7 @@ mod task_file;
 mod template;
 
 pub use encoding::text_of_file;
-pub use error::{InputError, PromptError};
+pub use error::{InputError, PromptError, PromptErrorKind};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{InputKind, InputSpec, InputValue, Inputs};
 pub use patches::{NoPatches, PatchRange};

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
 use crate::encoding::text_of_file;
-use crate::error::{InputError, PromptError};
+use crate::error::{InputError, PromptError, PromptErrorKind};
 use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
@@ -94,10 +94,7 @@ impl TaskFile {
         check_size(origin, "body", body.len(), MAX_BODY_BYTES)?;
         let front_matter = FrontMatter::parse(origin, front_matter)?;
         if body.trim().is_empty() {
-            return Err(PromptError::EmptyBody {
-                origin: origin.to_owned(),
-                line: lines_before + 1,
-            });
+            return Err(PromptErrorKind::EmptyBody.at(origin, Some(lines_before + 1)));
         }
         let template = Template::parse(origin, body, lines_before)?;
         let name = match front_matter.name {
@@ -181,11 +178,8 @@ impl TaskFile {
         }
         let bytes = complete.values().map(InputValue::text_bytes).sum();
         if bytes > MAX_INPUT_BYTES {
-            return Err(PromptError::InputsTooLarge {
-                origin: self.origin.clone(),
-                bytes,
-                limit: MAX_INPUT_BYTES,
-            });
+            let limit = MAX_INPUT_BYTES;
+            return Err(self.error(PromptErrorKind::InputsTooLarge { bytes, limit }, None));
         }
         self.check_output_input(&complete)?;
         Ok(complete)
@@ -256,13 +250,12 @@ impl TaskFile {
     fn check_names(&self, input_lines: &[usize]) -> Result<(), PromptError> {
         let variables = self.template.variables()?;
         if let Some(name) = variables.iter().find(|name| !self.inputs.contains_key(*name)) {
-            return Err(PromptError::Undefined {
-                origin: self.origin.clone(),
-                line: self.template.line_of(name),
+            let kind = PromptErrorKind::Undefined {
                 name: name.clone(),
                 inputs: self.input_names(),
                 suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
-            });
+            };
+            return Err(self.error(kind, self.template.line_of(name)));
         }
         // Not `variables`: minijinja leaves out some names, such as the one in `images[:2]`.
         let used = |name: &String| {
@@ -270,11 +263,8 @@ impl TaskFile {
         };
         if let Some((name, line)) = self.inputs.keys().zip(input_lines).find(|(name, _)| !used(name)) {
             let line = (*line > 0).then_some(line + 1);
-            return Err(PromptError::UnusedInput {
-                origin: self.origin.clone(),
-                line,
-                name: name.clone(),
-            });
+            let name = name.clone();
+            return Err(self.error(PromptErrorKind::UnusedInput { name }, line));
         }
         self.check_fill()
     }
@@ -289,11 +279,7 @@ impl TaskFile {
         }
         let message =
             format!("the answer fills the gaps of '{fill}': write {{{{ {fill} | gaps }}}} in the prompt");
-        Err(PromptError::Gaps {
-            origin: self.origin.clone(),
-            line: self.template.line_of(fill),
-            message,
-        })
+        Err(self.error(PromptErrorKind::Gaps { message }, self.template.line_of(fill)))
     }
 
     /// Checks the input that the answer itself uses.
@@ -318,14 +304,14 @@ impl TaskFile {
                     1..=MAX_GAPS => return Ok(()),
                     _ => too_many_gaps(text),
                 };
-                Err(PromptError::Gaps {
-                    origin: self.origin.clone(),
-                    line: None,
-                    message,
-                })
+                Err(self.error(PromptErrorKind::Gaps { message }, None))
             }
             _ => Ok(()),
         }
+    }
+
+    fn error(&self, kind: PromptErrorKind, line: Option<usize>) -> PromptError {
+        kind.at(&self.origin, line)
     }
 
     fn input_names(&self) -> Vec<String> {
@@ -333,29 +319,26 @@ impl TaskFile {
     }
 
     fn input_error(&self, name: &str, error: InputError) -> PromptError {
-        PromptError::Input {
-            origin: self.origin.clone(),
-            name: name.to_owned(),
-            error,
-        }
+        let name = name.to_owned();
+        self.error(PromptErrorKind::Input { name, error }, None)
     }
 
     fn missing_input(&self, name: &str, spec: &InputSpec) -> PromptError {
-        PromptError::MissingInput {
-            origin: self.origin.clone(),
+        let kind = PromptErrorKind::MissingInput {
             name: name.to_owned(),
             expected: spec.expected(),
             inputs: self.input_names(),
-        }
+        };
+        self.error(kind, None)
     }
 
     fn unknown_input(&self, name: &str) -> PromptError {
-        PromptError::UnknownInput {
-            origin: self.origin.clone(),
+        let kind = PromptErrorKind::UnknownInput {
             name: name.to_owned(),
             inputs: self.input_names(),
             suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
-        }
+        };
+        self.error(kind, None)
     }
 }
 
@@ -379,10 +362,8 @@ fn split<'t>(origin: &str, text: &'t str) -> Result<Sections<'t>, PromptError> {
     let first = text.lines().next().unwrap_or_default();
     let rest = text.strip_prefix(first).unwrap_or_default();
     if first.trim_end() != "---" {
-        return Err(PromptError::NoFrontMatter {
-            origin: origin.to_owned(),
-            found: first.to_owned(),
-        });
+        let found = first.to_owned();
+        return Err(PromptErrorKind::NoFrontMatter { found }.at(origin, Some(1)));
     }
     let rest = rest.strip_prefix('\n').unwrap_or(rest);
     let mut offset = 0;
@@ -398,21 +379,14 @@ fn split<'t>(origin: &str, text: &'t str) -> Result<Sections<'t>, PromptError> {
         }
         offset = end;
     }
-    Err(PromptError::UnclosedFrontMatter {
-        origin: origin.to_owned(),
-    })
+    Err(PromptErrorKind::UnclosedFrontMatter.at(origin, None))
 }
 
 fn check_size(origin: &str, part: &'static str, bytes: usize, limit: usize) -> Result<(), PromptError> {
     if bytes <= limit {
         return Ok(());
     }
-    Err(PromptError::TooLarge {
-        origin: origin.to_owned(),
-        part,
-        bytes,
-        limit,
-    })
+    Err(PromptErrorKind::TooLarge { part, bytes, limit }.at(origin, None))
 }
 
 /// Reads the name from a path: `tasks/caption.task` and `builtin:caption.task` are called `caption`.
@@ -422,13 +396,10 @@ fn name_from_origin(origin: &str) -> Result<String, PromptError> {
     if is_task_name(stem) {
         return Ok(stem.to_owned());
     }
-    Err(PromptError::Invalid {
-        origin: origin.to_owned(),
-        line: None,
-        key: "name".to_owned(),
-        message: format!(
-            "the file's name makes no task name (lower-case letters, digits, '-' and '_'), found {}: rename the file, or write `name:`",
-            quoted(stem)
-        ),
-    })
+    let message = format!(
+        "the file's name makes no task name (lower-case letters, digits, '-' and '_'), found {}: rename the file, or write `name:`",
+        quoted(stem)
+    );
+    let key = "name".to_owned();
+    Err(PromptErrorKind::Invalid { key, message }.at(origin, None))
 }
