@@ -55,8 +55,8 @@ pub use multiway_model::{
     ProcessedImage, WeightType,
 };
 pub use multiway_prompts::{
-    InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt, PromptError,
-    PromptErrorKind, PromptPart, SamplingOptions, TaskFile,
+    CheckedInputs, InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt,
+    PromptError, PromptErrorKind, PromptPart, SamplingOptions, TaskFile,
 };
 pub use multiway_runtime::{
     Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,

@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
+use crate::checked_inputs::CheckedInputs;
 use crate::encoding::text_of_file;
 use crate::error::{InputError, PromptError, PromptErrorKind};
 use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
 use crate::patches::{NoPatches, PatchRange};
-use crate::prompt::Prompt;
 use crate::sandbox::too_many_gaps;
-use crate::spec::{Choices, DecodeSpec, Example, Metric, OutputSpec};
+use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
 use crate::suggest::{nearest, quoted};
 use crate::template::{MAX_BODY_BYTES, Template};
 
@@ -127,33 +127,9 @@ impl TaskFile {
         self.template.source()
     }
 
-    /// Renders the prompt.
-    ///
-    /// # Errors
-    ///
-    /// When the inputs are not what the task declares (see [`TaskFile::complete`]), and when the template fails.
-    pub fn render(&self, inputs: &Inputs) -> Result<Prompt, PromptError> {
-        self.render_with(inputs, &[])
-    }
-
-    /// Renders the prompt for a checkpoint that has special tokens of its own: where the template spells one of
-    /// `special_tokens`, the prompt has that token. What inputs spell stays text.
-    ///
-    /// # Errors
-    ///
-    /// As [`TaskFile::render`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use multiway_prompts::{Inputs, PromptPart, TaskFile};
-    /// let task = TaskFile::parse("pair.task", b"---\ndescription: Pairs.\n---\none <sep> two")?;
-    /// let prompt = task.render_with(&Inputs::new(), &["<sep>"])?;
-    /// assert_eq!(prompt.parts[1], PromptPart::Special("<sep>".into()));
-    /// # Ok::<(), multiway_prompts::PromptError>(())
-    /// ```
-    pub fn render_with(&self, inputs: &Inputs, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
-        self.template.render(&self.complete(inputs)?, special_tokens)
+    /// Returns the template, ready to render.
+    pub(crate) fn compiled(&self) -> &Template {
+        &self.template
     }
 
     /// Checks inputs, and adds the defaults of those that are not given.
@@ -163,7 +139,7 @@ impl TaskFile {
     /// When an input is missing, unknown, of another type, or not allowed; when the inputs hold more than
     /// [`MAX_INPUT_BYTES`] of text; when the text to fill in has no gap or more than [`MAX_GAPS`]; and when the answers
     /// to choose from are none, empty, or not all different.
-    pub fn complete(&self, inputs: &Inputs) -> Result<Inputs, PromptError> {
+    pub fn complete(&self, inputs: &Inputs) -> Result<CheckedInputs<'_>, PromptError> {
         if let Some(unknown) = inputs.keys().find(|name| !self.inputs.contains_key(*name)) {
             return Err(self.unknown_input(unknown));
         }
@@ -181,8 +157,8 @@ impl TaskFile {
             let limit = MAX_INPUT_BYTES;
             return Err(self.error(PromptErrorKind::InputsTooLarge { bytes, limit }, None));
         }
-        self.check_output_input(&complete)?;
-        Ok(complete)
+        let hidden_patches = self.check_output_input(&complete)?;
+        Ok(CheckedInputs::new(self, complete, hidden_patches))
     }
 
     /// Reads the value of one input as the command line writes it: `name=value`.
@@ -206,44 +182,6 @@ impl TaskFile {
     pub fn parse_input(&self, name: &str, text: &str) -> Result<InputValue, PromptError> {
         let spec = self.inputs.get(name).ok_or_else(|| self.unknown_input(name))?;
         spec.parse(text).map_err(|error| self.input_error(name, error))
-    }
-
-    /// Returns the answers to choose from, or `None` when the task gives another kind of answer.
-    ///
-    /// # Errors
-    ///
-    /// As [`TaskFile::complete`].
-    pub fn choices(&self, inputs: &Inputs) -> Result<Option<Vec<String>>, PromptError> {
-        match &self.output {
-            OutputSpec::Choice(Choices::Listed(choices)) => Ok(Some(choices.clone())),
-            OutputSpec::Choice(Choices::FromInput(name)) => match self.complete(inputs)?.swap_remove(name) {
-                Some(InputValue::List(items)) => Ok(Some(items)),
-                _ => Ok(None),
-            },
-            OutputSpec::Choice(Choices::OfModel)
-            | OutputSpec::Text { .. }
-            | OutputSpec::Embedding
-            | OutputSpec::Patches { .. }
-            | OutputSpec::Json { .. } => Ok(None),
-        }
-    }
-
-    /// Returns the patches of the first picture to hide, or `None` when the task gives another kind of answer.
-    ///
-    /// # Errors
-    ///
-    /// As [`TaskFile::complete`].
-    pub fn hidden_patches(&self, inputs: &Inputs) -> Result<Option<Vec<PatchRange>>, PromptError> {
-        let OutputSpec::Patches { hidden } = &self.output else {
-            return Ok(None);
-        };
-        match self.complete(inputs)?.get(hidden) {
-            Some(InputValue::List(items)) => {
-                let ranges = read_patches(items).map_err(|error| self.input_error(hidden, error))?;
-                Ok(Some(ranges))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// Checks that the template uses inputs that exist, and that no input is left unused.
@@ -282,31 +220,29 @@ impl TaskFile {
         Err(self.error(PromptErrorKind::Gaps { message }, self.template.line_of(fill)))
     }
 
-    /// Checks the input that the answer itself uses.
-    fn check_output_input(&self, inputs: &Inputs) -> Result<(), PromptError> {
+    /// Checks the input that the answer itself uses, and returns the patches that it hides, if it does.
+    fn check_output_input(&self, inputs: &Inputs) -> Result<Option<Vec<PatchRange>>, PromptError> {
         let Some(name) = self.output.uses_input() else {
-            return Ok(());
+            return Ok(None);
         };
-        match inputs.get(name) {
-            Some(InputValue::List(items)) => {
-                let checked = match &self.output {
-                    OutputSpec::Patches { .. } => read_patches(items).map(drop),
-                    _ => check_answers(items),
-                };
-                checked.map_err(|error| self.input_error(name, error))
+        let of_input = |error| self.input_error(name, error);
+        match (inputs.get(name), &self.output) {
+            (Some(InputValue::List(items)), OutputSpec::Patches { .. }) => {
+                read_patches(items).map(Some).map_err(of_input)
             }
-            Some(InputValue::Text(text)) => {
+            (Some(InputValue::List(items)), _) => check_answers(items).map(|()| None).map_err(of_input),
+            (Some(InputValue::Text(text)), _) => {
                 let message = match count_gaps(text) {
                     0 => format!(
                         "the input '{name}' has no gap to fill: mark each gap with ___, found {}",
                         quoted(text)
                     ),
-                    1..=MAX_GAPS => return Ok(()),
+                    1..=MAX_GAPS => return Ok(None),
                     _ => too_many_gaps(text),
                 };
                 Err(self.error(PromptErrorKind::Gaps { message }, None))
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
