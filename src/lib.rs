@@ -107,8 +107,8 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt,
-        PromptError, PromptPart, TaskFile, text_of_file,
+        CheckedInputs, InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt,
+        PromptError, PromptErrorKind, PromptPart, TaskFile, text_of_file,
     };
 }
 

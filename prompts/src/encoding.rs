@@ -1,6 +1,6 @@
 //! Text files as the editors of all systems write them.
 
-use crate::error::PromptError;
+use crate::error::{PromptError, PromptErrorKind};
 
 /// Reads the bytes of a text file that is called `origin`: UTF-8, a byte order mark at the start skipped.
 ///
@@ -20,9 +20,7 @@ use crate::error::PromptError;
 /// ```
 pub fn text_of_file<'a>(origin: &str, bytes: &'a [u8]) -> Result<&'a str, PromptError> {
     if is_utf16(bytes) {
-        return Err(PromptError::Utf16 {
-            origin: origin.to_owned(),
-        });
+        return Err(PromptErrorKind::Utf16.at(origin, None));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(origin, bytes, error.valid_up_to()))?;
     Ok(text.strip_prefix('\u{FEFF}').unwrap_or(text))
@@ -46,12 +44,9 @@ fn is_utf16(bytes: &[u8]) -> bool {
 }
 
 fn not_utf8(origin: &str, bytes: &[u8], offset: usize) -> PromptError {
-    PromptError::NotUtf8 {
-        origin: origin.to_owned(),
-        line: 1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count(),
-        offset,
-        byte: bytes.get(offset).copied().unwrap_or_default(),
-    }
+    let line = 1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count();
+    let byte = bytes.get(offset).copied().unwrap_or_default();
+    PromptErrorKind::NotUtf8 { offset, byte }.at(origin, Some(line))
 }
 
 #[cfg(test)]
@@ -66,8 +61,8 @@ mod tests {
     fn utf16_is_told_with_its_mark_and_without() {
         for text in ["\u{feff}{\"a\": \"猫\"}", "{\"enum\": [1]}", "{}"] {
             for bytes in [utf16(text, u16::to_le_bytes), utf16(text, u16::to_be_bytes)] {
-                let refusal = text_of_file("x", &bytes);
-                assert!(matches!(refusal, Err(PromptError::Utf16 { .. })), "{text}");
+                let refusal = text_of_file("x", &bytes).unwrap_err();
+                assert_eq!(*refusal.kind(), PromptErrorKind::Utf16, "{text}");
             }
         }
     }
@@ -81,13 +76,11 @@ mod tests {
         );
         assert_eq!(text_of_file("x", b"").unwrap(), "");
         assert_eq!(text_of_file("x", b"\0a").unwrap(), "\0a");
+        let refusal = text_of_file("x", b"a\n\xfc").unwrap_err();
+        assert_eq!((refusal.origin(), refusal.line()), ("x", Some(2)));
         assert!(matches!(
-            text_of_file("x", b"a\n\xfc"),
-            Err(PromptError::NotUtf8 {
-                line: 2,
-                offset: 2,
-                ..
-            })
+            refusal.kind(),
+            PromptErrorKind::NotUtf8 { offset: 2, .. }
         ));
     }
 }

@@ -1,22 +1,67 @@
 //! What can go wrong with a task file, its inputs, and its rendering.
 
+use std::error::Error;
+use std::fmt;
+
 use thiserror::Error;
 
 use crate::patches::NoPatches;
 use crate::suggest::{did_you_mean, listing, quoted};
 
-/// Says why a task file could not be read or rendered.
+/// Says why a task file could not be read or rendered, and where.
 ///
 /// Each message names the file, the line where one is known (counted from the top of the *file*), what was expected,
 /// what was found and, where it can be guessed, what was meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptError {
+    origin: String,
+    line: Option<usize>,
+    kind: Box<PromptErrorKind>,
+}
+
+impl PromptError {
+    /// Returns the file, as it was named when it was read.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Returns the line, counted from the top of the file, where one is known.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
+    /// Returns what is wrong.
+    pub fn kind(&self) -> &PromptErrorKind {
+        &self.kind
+    }
+}
+
+impl fmt::Display for PromptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if let PromptErrorKind::FrontMatter { column, .. } = *self.kind {
+            write!(f, ":{column}")?;
+        }
+        write!(f, ": {}", self.kind)
+    }
+}
+
+impl Error for PromptError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// Says what is wrong with a task file, its inputs, or its rendering.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
-pub enum PromptError {
+pub enum PromptErrorKind {
     /// The file, or a part of it, is larger than a task file may be.
-    #[error("{origin}: the {part} has {bytes} bytes, and the most it may have is {limit}")]
+    #[error("the {part} has {bytes} bytes, and the most it may have is {limit}")]
     TooLarge {
-        /// The file.
-        origin: String,
         /// What is too large: `file`, `front matter` or `body`.
         part: &'static str,
         /// Its size.
@@ -26,62 +71,42 @@ pub enum PromptError {
     },
     /// The file is not UTF-8.
     #[error(
-        "{origin}:{line}: not UTF-8: the byte 0x{byte:02x} at offset {offset} does not continue a character; save the file as UTF-8"
+        "not UTF-8: the byte 0x{byte:02x} at offset {offset} does not continue a character; save the file as UTF-8"
     )]
     NotUtf8 {
-        /// The file.
-        origin: String,
-        /// The line of the offending byte.
-        line: usize,
         /// The offset of the offending byte from the start of the file.
         offset: usize,
         /// The offending byte.
         byte: u8,
     },
     /// The file is in UTF-16.
-    #[error("{origin}: it is in UTF-16, expected UTF-8; save the file as UTF-8")]
-    Utf16 {
-        /// The file.
-        origin: String,
-    },
+    #[error("it is in UTF-16, expected UTF-8; save the file as UTF-8")]
+    Utf16,
     /// The file does not start with `---`.
     #[error(
-        "{origin}:1: expected a line `---` that opens the front matter, found {}; a task file looks like this:\n\n{EXAMPLE_FILE}",
+        "expected a line `---` that opens the front matter, found {}; a task file looks like this:\n\n{EXAMPLE_FILE}",
         quoted(found)
     )]
     NoFrontMatter {
-        /// The file.
-        origin: String,
         /// The first line.
         found: String,
     },
     /// The front matter is not closed by a second `---`.
     #[error(
-        "{origin}: the front matter that line 1 opens is not closed: expected a second line `---` before the prompt; a task file looks like this:\n\n{EXAMPLE_FILE}"
+        "the front matter that line 1 opens is not closed: expected a second line `---` before the prompt; a task file looks like this:\n\n{EXAMPLE_FILE}"
     )]
-    UnclosedFrontMatter {
-        /// The file.
-        origin: String,
-    },
+    UnclosedFrontMatter,
     /// The front matter is not YAML, or not of the expected shape.
-    #[error("{origin}:{line}:{column}: front matter: {message}")]
+    #[error("front matter: {message}")]
     FrontMatter {
-        /// The file.
-        origin: String,
-        /// The line.
-        line: usize,
         /// The column.
         column: usize,
         /// What is wrong.
         message: String,
     },
     /// A value in the front matter is not allowed.
-    #[error("{origin}{}: {key}: {message}", at(*line))]
+    #[error("{key}: {message}")]
     Invalid {
-        /// The file.
-        origin: String,
-        /// The line, where known.
-        line: Option<usize>,
         /// The key, with dots: `inputs.language.default`.
         key: String,
         /// What is wrong.
@@ -89,36 +114,22 @@ pub enum PromptError {
     },
     /// The body is empty.
     #[error(
-        "{origin}:{line}: the prompt is empty: write it below the front matter, for example `{{{{ image }}}}Caption: <extra_id_0>`"
+        "the prompt is empty: write it below the front matter, for example `{{{{ image }}}}Caption: <extra_id_0>`"
     )]
-    EmptyBody {
-        /// The file.
-        origin: String,
-        /// The line at which the body should start.
-        line: usize,
-    },
+    EmptyBody,
     /// The body is not a Jinja template.
-    #[error("{origin}:{line}: {message}")]
+    #[error("{message}")]
     Syntax {
-        /// The file.
-        origin: String,
-        /// The line.
-        line: usize,
         /// What is wrong.
         message: String,
     },
     /// The body uses a name that is no input.
     #[error(
-        "{origin}{}: '{name}' is not defined{} (inputs: {})",
-        at(*line),
+        "'{name}' is not defined{} (inputs: {})",
         did_you_mean(suggestion.as_ref()),
         listing(inputs)
     )]
     Undefined {
-        /// The file.
-        origin: String,
-        /// The line, where known.
-        line: Option<usize>,
         /// The name, or the expression, that is not defined.
         name: String,
         /// The inputs that exist.
@@ -128,25 +139,15 @@ pub enum PromptError {
     },
     /// An input is declared and nowhere used.
     #[error(
-        "{origin}{}: the input '{name}' is declared but not used: write {{{{ {name} }}}} in the prompt, or remove it from `inputs`",
-        at(*line)
+        "the input '{name}' is declared but not used: write {{{{ {name} }}}} in the prompt, or remove it from `inputs`"
     )]
     UnusedInput {
-        /// The file.
-        origin: String,
-        /// The line of the declaration, where known.
-        line: Option<usize>,
         /// The input.
         name: String,
     },
     /// A required input is missing.
-    #[error(
-        "{origin}: the input '{name}' ({expected}) is missing (inputs: {})",
-        listing(inputs)
-    )]
+    #[error("the input '{name}' ({expected}) is missing (inputs: {})", listing(inputs))]
     MissingInput {
-        /// The file.
-        origin: String,
         /// The input.
         name: String,
         /// What it should be.
@@ -156,13 +157,11 @@ pub enum PromptError {
     },
     /// An input is given that the task does not have.
     #[error(
-        "{origin}: there is no input '{name}'{} (inputs: {})",
+        "there is no input '{name}'{} (inputs: {})",
         did_you_mean(suggestion.as_ref()),
         listing(inputs)
     )]
     UnknownInput {
-        /// The file.
-        origin: String,
         /// The name that was given.
         name: String,
         /// The inputs that exist.
@@ -171,10 +170,8 @@ pub enum PromptError {
         suggestion: Option<String>,
     },
     /// The value of an input is not allowed.
-    #[error("{origin}: input '{name}': {error}")]
+    #[error("input '{name}': {error}")]
     Input {
-        /// The file.
-        origin: String,
         /// The input.
         name: String,
         /// What is wrong with the value.
@@ -182,76 +179,59 @@ pub enum PromptError {
         error: InputError,
     },
     /// The inputs hold too much text.
-    #[error(
-        "{origin}: the inputs hold {bytes} bytes of text, and the most they may hold together is {limit}"
-    )]
+    #[error("the inputs hold {bytes} bytes of text, and the most they may hold together is {limit}")]
     InputsTooLarge {
-        /// The file.
-        origin: String,
         /// Their size together.
         bytes: usize,
         /// The most they may have.
         limit: usize,
     },
     /// A picture, or something else that is no text, stands where text is needed.
-    #[error("{origin}{}: {message}", at(*line))]
+    #[error("{message}")]
     NotText {
-        /// The file.
-        origin: String,
-        /// The line, where known.
-        line: Option<usize>,
         /// What stands where, and what to write instead.
         message: String,
     },
     /// The text to fill in has no gap, or too many.
-    #[error("{origin}{}: {message}", at(*line))]
+    #[error("{message}")]
     Gaps {
-        /// The file.
-        origin: String,
-        /// The line, where known.
-        line: Option<usize>,
         /// What is wrong.
         message: String,
     },
     /// The template ran for too long.
     #[error(
-        "{origin}{}: the prompt takes too many steps to render (more than {limit}): look for a loop that is too long",
-        at(*line)
+        "the prompt takes too many steps to render (more than {limit}): look for a loop that is too long"
     )]
     OutOfFuel {
-        /// The file.
-        origin: String,
-        /// The line that was being rendered, where known.
-        line: Option<usize>,
         /// The most steps that rendering may take.
         limit: u64,
     },
     /// Macros call each other too deeply.
-    #[error("{origin}{}: the prompt recurses too deeply: look for a macro that calls itself", at(*line))]
-    TooDeep {
-        /// The file.
-        origin: String,
-        /// The line that was being rendered, where known.
-        line: Option<usize>,
-    },
+    #[error("the prompt recurses too deeply: look for a macro that calls itself")]
+    TooDeep,
     /// The prompt is too long.
-    #[error("{origin}: the prompt is longer than {limit} bytes")]
+    #[error("the prompt is longer than {limit} bytes")]
     OutputTooLong {
-        /// The file.
-        origin: String,
         /// The most that a prompt may have.
         limit: usize,
     },
     /// Rendering failed for another reason.
-    #[error("{origin}{}: {message}", at(*line))]
+    #[error("{message}")]
     Render {
-        /// The file.
-        origin: String,
-        /// The line, where known.
-        line: Option<usize>,
         /// What is wrong.
         message: String,
     },
+}
+
+impl PromptErrorKind {
+    /// Says where it is: in which file, and on which line where that is known.
+    pub(crate) fn at(self, origin: &str, line: Option<usize>) -> PromptError {
+        PromptError {
+            origin: origin.to_owned(),
+            line,
+            kind: Box::new(self),
+        }
+    }
 }
 
 /// Says why a value is not allowed for an input.
@@ -327,7 +307,3 @@ inputs:
 output: {kind: text}
 ---
 {{ image }}Caption: <extra_id_0>";
-
-fn at(line: Option<usize>) -> String {
-    line.map(|line| format!(":{line}")).unwrap_or_default()
-}

@@ -14,7 +14,7 @@ use decode::{RawDecode, check_decode};
 use examples::{RawExample, check_example};
 use inputs::{RawInput, check_inputs};
 
-use crate::error::PromptError;
+use crate::error::{PromptError, PromptErrorKind};
 use crate::input::InputSpec;
 use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
@@ -44,11 +44,8 @@ impl FrontMatter {
         let yaml = if yaml.trim().is_empty() { "{}" } else { yaml };
         let raw: RawFrontMatter = serde_saphyr::from_str_with_options(yaml, yaml_options())
             .map_err(|error| yaml_error(origin, &error))?;
-        FrontMatter::try_from(raw).map_err(|problem| PromptError::Invalid {
-            origin: origin.to_owned(),
-            line: problem.line.map(|line| line + 1),
-            key: problem.key,
-            message: problem.message,
+        FrontMatter::try_from(raw).map_err(|Problem { line, key, message }| {
+            PromptErrorKind::Invalid { key, message }.at(origin, line.map(|line| line + 1))
         })
     }
 }
@@ -225,15 +222,15 @@ fn yaml_error(origin: &str, error: &serde_saphyr::Error) -> PromptError {
     let location = error.location();
     let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let message = yaml_message(error);
-    PromptError::FrontMatter {
-        origin: origin.to_owned(),
-        line: location.map_or(1, |location| count(location.line()).saturating_add(1)),
+    let line = location.map_or(1, |location| count(location.line()).saturating_add(1));
+    let kind = PromptErrorKind::FrontMatter {
         column: location.map_or(1, |location| count(location.column())),
         message: message
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect(),
-    }
+    };
+    kind.at(origin, Some(line))
 }
 
 /// Says what is wrong in words that need no knowledge of Rust or YAML parsers.

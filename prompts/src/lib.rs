@@ -18,7 +18,7 @@
 //! let task = TaskFile::parse("caption.task", file.as_bytes())?;
 //! let inputs = Inputs::from([("image".to_owned(), InputValue::Image(0))]);
 //!
-//! let prompt = task.render(&inputs)?;
+//! let prompt = task.complete(&inputs)?.render(&[])?;
 //! assert_eq!(
 //!     prompt.parts,
 //!     [
@@ -56,7 +56,7 @@
 //! - **Special tokens.** `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` and `<unk>` are special where they stand in the
 //!   body outside of `{{ }}` and `{% %}`, raw blocks included. Inside, write `special("</s>")`, or `mask(2)` for
 //!   `<extra_id_2>`; a string such as `{{ "</s>" }}` is plain text. So are the special tokens that a checkpoint has beside
-//!   these (`<sep>`, `<2de>`, `[CLS]`), when the task is run on it ([`TaskFile::render_with`]).
+//!   these (`<sep>`, `<2de>`, `[CLS]`), when the task is run on it ([`CheckedInputs::render`]).
 //! - **Gaps.** `{{ text | gaps }}` puts `<extra_id_0>`, `<extra_id_1>`, ... in place of each `___` of a text; with
 //!   `output: {kind: text, fill: text}`, [`fill_gaps`] puts the answers there.
 //!
@@ -71,7 +71,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `task_file` | [`TaskFile`]: reading, checking inputs, rendering |
+//! | `task_file` | [`TaskFile`]: reading, and checking inputs |
+//! | `checked_inputs` | [`CheckedInputs`]: what a prompt is rendered with |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
 //! | `input`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
 //! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
@@ -79,8 +80,9 @@
 //! | `scan`, `special` | where special tokens, names and filters stand in a template |
 //! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
 //! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
-//! | `error`, `suggest` | [`PromptError`], [`InputError`], "did you mean" |
+//! | `error`, `suggest` | [`PromptError`] and its [`PromptErrorKind`], [`InputError`], "did you mean" |
 
+mod checked_inputs;
 mod encoding;
 mod error;
 mod front_matter;
@@ -98,8 +100,9 @@ mod suggest;
 mod task_file;
 mod template;
 
+pub use checked_inputs::CheckedInputs;
 pub use encoding::text_of_file;
-pub use error::{InputError, PromptError};
+pub use error::{InputError, PromptError, PromptErrorKind};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{InputKind, InputSpec, InputValue, Inputs};
 pub use patches::{NoPatches, PatchRange};

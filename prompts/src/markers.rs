@@ -15,7 +15,11 @@ use crate::special::mask_token;
 /// The supplementary private use areas. With their 131,068 characters, and four bytes each in a text, the limits on
 /// the sizes of templates and inputs leave more than enough that occur in neither.
 const CANDIDATES: [RangeInclusive<char>; 2] = ['\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
-const FIRST_CANDIDATE: char = '\u{F0000}';
+
+/// Tells whether a character may be chosen to mark with.
+pub(crate) fn is_candidate(c: char) -> bool {
+    CANDIDATES.iter().any(|area| area.contains(&c))
+}
 
 /// Says that no character is left to mark with.
 #[derive(Debug)]
@@ -37,10 +41,7 @@ impl Markers {
         images: impl Iterator<Item = usize>,
         specials: impl Iterator<Item = &'a str>,
     ) -> Result<Markers, NoMarkerLeft> {
-        let taken: HashSet<char> = texts
-            .flat_map(str::chars)
-            .filter(|c| *c >= FIRST_CANDIDATE)
-            .collect();
+        let taken: HashSet<char> = texts.flat_map(str::chars).filter(|c| is_candidate(*c)).collect();
         let mut free = CANDIDATES.into_iter().flatten().filter(|c| !taken.contains(c));
         let mut markers = Markers {
             parts: HashMap::new(),

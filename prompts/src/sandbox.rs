@@ -136,6 +136,14 @@ fn is_picture(value: &Value) -> bool {
 /// Remembers in the state of a rendering that `gaps` was used.
 struct GapsUsed;
 
+/// Makes the syntax of templates: a line that holds a tag alone leaves nothing behind.
+pub(crate) fn syntax() -> Result<SyntaxConfig, Error> {
+    SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+}
+
 /// Makes the environment for one rendering.
 pub(crate) fn environment<'a>(markers: &Arc<Markers>) -> Result<Environment<'a>, Error> {
     let mut env = Environment::empty();
@@ -145,12 +153,7 @@ pub(crate) fn environment<'a>(markers: &Arc<Markers>) -> Result<Environment<'a>,
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_debug(true);
     env.set_formatter(write_value);
-    env.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()?,
-    );
+    env.set_syntax(syntax()?);
     add_filters(&mut env);
     add_tests(&mut env);
     env.add_function("range", functions::range);

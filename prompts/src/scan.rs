@@ -1,13 +1,18 @@
 //! Finds what matters in a template's source: special tokens, names and filters, each with its line.
 //!
-//! This follows the boundaries of minijinja's lexer (template data, `{{ }}`, `{% %}`, `{# #}`, raw blocks, strings,
-//! brackets) and knows nothing else of the language. What it finds in a template that minijinja refuses means nothing,
-//! but its measures of size hold for any text, and are checked before minijinja sees it.
+//! The tokens are those of minijinja's own lexer, so that both agree on where data, tags, strings and comments are. What is
+//! found in a template that minijinja refuses means nothing, but the measures of size hold for any text, and are checked
+//! before minijinja parses it.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::ops::Range;
 
+use minijinja::Error;
+use minijinja::machinery::{Span, Token, tokenize};
+use minijinja::syntax::SyntaxConfig;
+
+use crate::markers::is_candidate;
 use crate::special::{is_bracketed_name, is_special_form, special_at_start};
 
 /// A special token in the source, and the bytes that stand for it.
@@ -84,14 +89,12 @@ const OPENERS: [&str; 7] = ["autoescape", "call", "filter", "for", "if", "macro"
 
 impl Scan {
     /// Scans a template.
-    pub(crate) fn new(source: &str) -> Scan {
+    pub(crate) fn new(source: &str, syntax: SyntaxConfig) -> Scan {
         let mut scanner = Scanner {
             source,
-            position: 0,
-            counted: (0, 1),
             scan: Scan::default(),
         };
-        scanner.run();
+        scanner.run(tokenize(source, false, syntax));
         scanner.scan
     }
 
@@ -156,166 +159,32 @@ impl Scan {
     }
 }
 
+/// A token and the bytes that it stands for.
+type Spanned<'s> = (Token<'s>, Span);
+
+/// Reads what matters from the tokens of a template.
 struct Scanner<'s> {
     source: &'s str,
-    position: usize,
-    /// The offset up to which lines were counted, and the line there.
-    counted: (usize, usize),
     scan: Scan,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token<'s> {
-    Name(&'s str),
-    Text(&'s str),
-    Number,
-    Symbol(u8),
-}
-
-struct Spanned<'s> {
-    token: Token<'s>,
-    range: Range<usize>,
-}
-
-impl<'s> Spanned<'s> {
-    fn name(&self) -> Option<&'s str> {
-        match self.token {
-            Token::Name(name) => Some(name),
-            Token::Text(_) | Token::Number | Token::Symbol(_) => None,
-        }
-    }
-}
-
 impl<'s> Scanner<'s> {
-    fn run(&mut self) {
-        while let Some((start, opener)) = self.next_tag() {
-            self.add_data(self.position..start);
-            self.position = start + 2;
-            match opener {
-                b'{' => self.expression("}}"),
-                b'#' => self.comment(),
-                _ => self.block(),
+    /// Reads tokens up to the first that is none, at which minijinja refuses the template.
+    fn run(&mut self, tokens: impl Iterator<Item = Result<Spanned<'s>, Error>>) {
+        let mut tag = Vec::new();
+        let mut is_block = false;
+        for (token, span) in tokens.map_while(Result::ok) {
+            match token {
+                Token::TemplateData(_) => self.add_data(bytes(span)),
+                Token::VariableStart | Token::BlockStart => is_block = matches!(token, Token::BlockStart),
+                Token::VariableEnd | Token::BlockEnd => self.add_tag(&std::mem::take(&mut tag), is_block),
+                token => tag.push((token, span)),
             }
         }
-        self.add_data(self.position..self.source.len());
-        self.position = self.source.len();
-    }
-
-    fn rest(&self) -> &'s str {
-        self.source.get(self.position..).unwrap_or_default()
-    }
-
-    /// Finds the next `{{`, `{%` or `{#`.
-    fn next_tag(&self) -> Option<(usize, u8)> {
-        let bytes = self.rest().as_bytes();
-        bytes
-            .windows(2)
-            .enumerate()
-            .find_map(|(offset, pair)| match pair {
-                [b'{', opener @ (b'{' | b'%' | b'#')] => Some((self.position + offset, *opener)),
-                _ => None,
-            })
-    }
-
-    fn comment(&mut self) {
-        if self.rest().starts_with(['-', '+']) {
-            self.position += 1;
-        }
-        self.position = match self.rest().find("#}") {
-            Some(offset) => self.position + offset + 2,
-            None => self.source.len(),
-        };
-    }
-
-    fn block(&mut self) {
-        let after_sign = self.rest().strip_prefix(['-', '+']).unwrap_or(self.rest());
-        match tag_length(after_sign, "raw") {
-            Some(length) => {
-                self.position = self.source.len() - after_sign.len() + length;
-                self.raw();
-            }
-            None => self.expression("%}"),
-        }
-    }
-
-    /// Reads the data of a raw block and its `{% endraw %}`.
-    fn raw(&mut self) {
-        let start = self.position;
-        let mut search = start;
-        while let Some(offset) = self.source.get(search..).and_then(|rest| rest.find("{%")) {
-            let tag = search + offset;
-            search = tag + 2;
-            let inner = self.source.get(search..).unwrap_or_default();
-            let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
-            if let Some(length) = tag_length(inner, "endraw") {
-                self.add_data(start..tag);
-                self.position = self.source.len() - inner.len() + length;
-                return;
-            }
-        }
-        self.position = self.source.len();
-    }
-
-    /// Reads the tokens of a tag until `end`, outside of all brackets.
-    fn expression(&mut self, end: &str) {
-        let mut tokens = Vec::new();
-        let mut depth = 0_isize;
-        let mut deepest = 0;
-        loop {
-            let trimmed = self.rest().trim_start_matches(|c: char| c.is_ascii_whitespace());
-            self.position = self.source.len() - trimmed.len();
-            if trimmed.is_empty() {
-                break;
-            }
-            let unsigned = trimmed.strip_prefix(['-', '+']).unwrap_or(trimmed);
-            if depth == 0 && unsigned.starts_with(end) {
-                self.position = self.source.len() - unsigned.len() + end.len();
-                break;
-            }
-            let token = self.token(trimmed);
-            depth += match token.token {
-                Token::Symbol(b'(' | b'[' | b'{') => 1,
-                Token::Symbol(b')' | b']' | b'}') => -1,
-                _ => 0,
-            };
-            deepest = deepest.max(depth);
-            tokens.push(token);
-        }
-        self.measure(&tokens, deepest.unsigned_abs(), end == "%}");
-        self.add_tokens(&tokens);
-    }
-
-    fn token(&mut self, rest: &'s str) -> Spanned<'s> {
-        let start = self.position;
-        let first = rest.as_bytes().first().copied().unwrap_or_default();
-        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let word_length = rest.find(|c: char| !word(c)).unwrap_or(rest.len());
-        let (token, length) = match first {
-            b'"' | b'\'' => {
-                let length = string_length(rest, first);
-                (Token::Text(rest.get(1..length - 1).unwrap_or_default()), length)
-            }
-            b'0'..=b'9' => (Token::Number, word_length),
-            _ if word_length > 0 => (
-                Token::Name(rest.get(..word_length).unwrap_or_default()),
-                word_length,
-            ),
-            _ => (
-                Token::Symbol(first),
-                rest.chars().next().map_or(1, char::len_utf8),
-            ),
-        };
-        self.position = start + length;
-        Spanned {
-            token,
-            range: start..self.position,
-        }
+        self.add_tag(&tag, is_block);
     }
 
     fn add_data(&mut self, range: Range<usize>) {
-        if range.is_empty() {
-            return;
-        }
         let mut position = range.start;
         while let Some(offset) = self
             .source
@@ -337,24 +206,32 @@ impl<'s> Scanner<'s> {
         self.scan.data.push(range);
     }
 
+    fn add_tag(&mut self, tokens: &[Spanned<'s>], is_block: bool) {
+        self.measure(tokens, is_block);
+        self.add_names(tokens);
+    }
+
     /// Measures what a tag adds to the stack that minijinja needs.
-    fn measure(&mut self, tokens: &[Spanned<'s>], brackets: usize, is_block: bool) {
-        let Some(first) = tokens.first() else { return };
-        let line = self.line(first.range.start);
-        if let Some(name) = first.name().filter(|_| is_block) {
-            let opens = OPENERS.contains(&name)
-                || (name == "set" && !tokens.iter().any(|token| token.token == Token::Symbol(b'=')));
-            if opens {
+    fn measure(&mut self, tokens: &[Spanned<'s>], is_block: bool) {
+        let Some((first, span)) = tokens.first() else {
+            return;
+        };
+        let line = usize::from(span.start_line);
+        if let Token::Ident(name) = first
+            && is_block
+        {
+            let assigns = || tokens.iter().any(|(token, _)| matches!(token, Token::Assign));
+            if OPENERS.contains(name) || (*name == "set" && !assigns()) {
                 self.scan.blocks += 1;
             } else if name.starts_with("end") {
                 self.scan.blocks = self.scan.blocks.saturating_sub(1);
-            } else if name == "elif" {
+            } else if *name == "elif" {
                 self.scan.elifs += 1;
             }
         }
         let measures = [
             (tokens.len(), MAX_TAG_TOKENS, "words and signs in one tag"),
-            (brackets, MAX_BRACKETS, "brackets inside each other"),
+            (brackets(tokens), MAX_BRACKETS, "brackets inside each other"),
             (self.scan.blocks, MAX_BLOCKS, "blocks inside each other"),
             (self.scan.elifs, MAX_ELIFS, "`elif` in one prompt"),
         ];
@@ -363,24 +240,24 @@ impl<'s> Scanner<'s> {
         }
     }
 
-    fn add_tokens(&mut self, tokens: &[Spanned<'s>]) {
-        for (index, spanned) in tokens.iter().enumerate() {
-            let line = self.line(spanned.range.start);
-            let name = match spanned.token {
-                Token::Name(name) => name,
-                Token::Text(text) if makes_private_characters(text) => {
+    fn add_names(&mut self, tokens: &[Spanned<'s>]) {
+        for (index, (token, span)) in tokens.iter().enumerate() {
+            let line = usize::from(span.start_line);
+            let name = match token {
+                Token::Ident(name) => *name,
+                Token::String(text) if marks(text) > marks(self.written(*span)) => {
                     self.scan.bad_escape.get_or_insert(line);
                     continue;
                 }
-                Token::Text(_) | Token::Number | Token::Symbol(_) => continue,
+                _ => continue,
             };
-            let before = |distance: usize| Some(tokens.get(index.checked_sub(distance)?)?.token);
+            let before = |distance: usize| Some(&tokens.get(index.checked_sub(distance)?)?.0);
             let role = match before(1) {
-                Some(Token::Symbol(b'|')) => NameRole::Filter,
-                Some(Token::Name("filter")) if index == 1 => NameRole::Filter,
-                Some(Token::Symbol(b'.')) => NameRole::Attribute,
-                Some(Token::Name("is")) if name != "not" => NameRole::Test,
-                Some(Token::Name("not")) if before(2) == Some(Token::Name("is")) => NameRole::Test,
+                Some(Token::Pipe) => NameRole::Filter,
+                Some(Token::Ident("filter")) if index == 1 => NameRole::Filter,
+                Some(Token::Dot) => NameRole::Attribute,
+                Some(Token::Ident("is")) if name != "not" => NameRole::Test,
+                Some(Token::Ident("not")) if matches!(before(2), Some(Token::Ident("is"))) => NameRole::Test,
                 _ => NameRole::Variable,
             };
             if name == "special" && role == NameRole::Variable {
@@ -397,83 +274,63 @@ impl<'s> Scanner<'s> {
     /// Reads `special ( "token" )`: the only form in which the name `special` may stand.
     fn add_special_call(&mut self, tokens: &[Spanned<'s>], line: usize) {
         let found = match tokens {
-            [name, open, text, close, ..]
-                if open.token == Token::Symbol(b'(') && close.token == Token::Symbol(b')') =>
-            {
-                let Token::Text(token) = text.token else {
-                    self.refuse_special(line, None);
-                    return;
-                };
-                if is_special_form(token) || is_bracketed_name(token) {
-                    let range = name.range.start..close.range.end;
-                    let token = token.to_owned();
-                    self.scan.specials.push(SpecialSite {
-                        range,
-                        token,
-                        in_expression: true,
-                    });
-                    return;
-                }
-                Some(token.to_owned())
+            [
+                (_, name),
+                (Token::ParenOpen, _),
+                (Token::Str(token), _),
+                (Token::ParenClose, close),
+                ..,
+            ] if is_special_form(token) || is_bracketed_name(token) => {
+                self.scan.specials.push(SpecialSite {
+                    range: bytes(*name).start..bytes(*close).end,
+                    token: (*token).to_owned(),
+                    in_expression: true,
+                });
+                return;
+            }
+            [
+                _,
+                (Token::ParenOpen, _),
+                (Token::Str(_) | Token::String(_), text),
+                (Token::ParenClose, _),
+                ..,
+            ] => {
+                let quoted = self.written(*text);
+                quoted.get(1..quoted.len() - 1).map(str::to_owned)
             }
             _ => None,
         };
-        self.refuse_special(line, found);
-    }
-
-    fn refuse_special(&mut self, line: usize, found: Option<String>) {
         self.scan.bad_special.get_or_insert(BadSpecial { line, found });
     }
 
-    /// Counts the lines up to an offset, which must not lie before the one asked for last.
-    fn line(&mut self, offset: usize) -> usize {
-        let (from, line) = self.counted;
-        let new_lines = self
-            .source
-            .bytes()
-            .take(offset)
-            .skip(from)
-            .filter(|byte| *byte == b'\n')
-            .count();
-        self.counted = (offset.max(from), line + new_lines);
-        self.counted.1
+    /// Returns a token as it is written.
+    fn written(&self, span: Span) -> &'s str {
+        self.source.get(bytes(span)).unwrap_or_default()
     }
 }
 
-/// Tells whether a string's escapes reach the supplementary private use areas: `\udb80` to `\udbff` open those pairs.
-fn makes_private_characters(text: &str) -> bool {
-    text.to_ascii_lowercase()
-        .match_indices("\\udb")
-        .any(|(offset, _)| {
-            matches!(
-                text.as_bytes().get(offset + 4),
-                Some(b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F')
-            )
-        })
+fn bytes(span: Span) -> Range<usize> {
+    span.start_offset as usize..span.end_offset as usize
 }
 
-/// Measures `  name -%}`, or returns `None` when something else stands there.
-fn tag_length(text: &str, name: &str) -> Option<usize> {
-    let rest = text
-        .trim_start_matches(|c: char| c.is_ascii_whitespace())
-        .strip_prefix(name)?;
-    let rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace());
-    let rest = rest.strip_prefix(['-', '+']).unwrap_or(rest).strip_prefix("%}")?;
-    Some(text.len() - rest.len())
-}
-
-/// Measures a quoted string with its quotes; one that is not closed reaches to the end.
-fn string_length(text: &str, quote: u8) -> usize {
-    let mut escaped = false;
-    for (offset, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            _ if byte == quote => return offset + 1,
+/// Measures how deeply brackets nest in a tag.
+fn brackets(tokens: &[Spanned<'_>]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for (token, _) in tokens {
+        match token {
+            Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => depth += 1,
+            Token::ParenClose | Token::BracketClose | Token::BraceClose => depth = depth.saturating_sub(1),
             _ => {}
         }
+        deepest = deepest.max(depth);
     }
-    text.len()
+    deepest
+}
+
+/// Counts the characters that rendering may mark parts with. An escape must not make one; the character itself may stand
+/// in a template, since none that does is chosen.
+fn marks(text: &str) -> usize {
+    text.chars().filter(|c| is_candidate(*c)).count()
 }
 
 #[cfg(test)]
@@ -482,9 +339,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sandbox::syntax;
+
+    fn scan(source: &str) -> Scan {
+        Scan::new(source, SyntaxConfig::default())
+    }
 
     fn names(source: &str) -> Vec<(String, usize, NameRole)> {
-        Scan::new(source)
+        scan(source)
             .names
             .into_iter()
             .map(|site| (site.name, site.line, site.role))
@@ -514,7 +376,7 @@ mod tests {
     #[test]
     fn special_tokens_count_in_data_and_in_calls_and_nowhere_else() {
         let source = "</s>{{ '<pad>' }}{# <unk> #}{% raw %}<loc_1>{{{% endraw %}{{ special( '<extra_id_3>' ) }}<loc_01>";
-        let specials: Vec<_> = Scan::new(source)
+        let specials: Vec<_> = scan(source)
             .specials
             .into_iter()
             .map(|site| (site.token, site.in_expression))
@@ -542,21 +404,29 @@ mod tests {
             "{% macro special() %}",
             "{{ m(special='</s>') }}",
         ] {
-            assert!(Scan::new(source).bad_special.is_some(), "{source}");
+            assert!(scan(source).bad_special.is_some(), "{source}");
         }
         assert_eq!(
-            Scan::new("special(x) {# special(x) #}{{ x.special }}{{ 'special' }}").bad_special,
+            scan("special(x) {# special(x) #}{{ x.special }}{{ 'special' }}").bad_special,
             None
         );
     }
 
     #[test]
+    fn a_newline_that_a_checkpoint_knows_as_a_token_is_one_where_it_is_written_only() {
+        let source = "{% if x %}\na\nb\n{% endif %}\n";
+        let scan = Scan::new(source, syntax().unwrap());
+        let specials = scan.specials_with(source, &["\n"]);
+        let places: Vec<usize> = specials.iter().map(|site| site.range.start).collect();
+        assert_eq!(places, [12, 14]);
+    }
+
+    #[test]
     fn escapes_that_make_private_use_characters_are_seen_in_strings_only() {
-        assert_eq!(Scan::new("\n{{ '\\uDB80\\udc00' }}").bad_escape, Some(2));
-        assert_eq!(
-            Scan::new("{{ '\\ud83d\\ude00 \\u00e9' }} '\\udb80'").bad_escape,
-            None
-        );
+        assert_eq!(scan("\n{{ '\\uDB80\\udc00' }}").bad_escape, Some(2));
+        assert_eq!(scan("{{ '\u{F0000}\\udb80\\udc00' }}").bad_escape, Some(1));
+        assert_eq!(scan("{{ '\u{F0000}\\n' }}").bad_escape, None);
+        assert_eq!(scan("{{ '\\ud83d\\ude00 \\u00e9' }} '\\udb80'").bad_escape, None);
     }
 
     /// Makes sources out of everything that opens, closes or hides something.
@@ -607,10 +477,11 @@ mod tests {
 
         #[test]
         fn what_minijinja_writes_verbatim_is_data_and_what_it_evaluates_is_not(source in source()) {
-            let env = Environment::new();
+            let mut env = Environment::new();
+            env.set_syntax(syntax().unwrap());
             let Ok(template) = env.template_from_str(&source) else { return Ok(()) };
             let Ok((_, spans)) = template.render_with_spans(()) else { return Ok(()) };
-            let data = Scan::new(&source).data;
+            let data = Scan::new(&source, syntax().unwrap()).data;
             for span in spans {
                 let range = span.source_range();
                 let inside = data.iter().any(|data| data.start <= range.start && range.end <= data.end);
@@ -623,7 +494,7 @@ mod tests {
         #[test]
         fn scanning_any_text_ends_and_ranges_are_in_order(source in any::<String>(), pieces in source()) {
             let source = source + &pieces;
-            let scan = Scan::new(&source);
+            let scan = Scan::new(&source, syntax().unwrap());
             let mut end = 0;
             for site in &scan.specials {
                 prop_assert!(end <= site.range.start && source.get(site.range.clone()).is_some());

@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
+use crate::checked_inputs::CheckedInputs;
 use crate::encoding::text_of_file;
-use crate::error::{InputError, PromptError};
+use crate::error::{InputError, PromptError, PromptErrorKind};
 use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
 use crate::patches::{NoPatches, PatchRange};
-use crate::prompt::Prompt;
 use crate::sandbox::too_many_gaps;
-use crate::spec::{Choices, DecodeSpec, Example, Metric, OutputSpec};
+use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
 use crate::suggest::{nearest, quoted};
 use crate::template::{MAX_BODY_BYTES, Template};
 
@@ -94,10 +94,7 @@ impl TaskFile {
         check_size(origin, "body", body.len(), MAX_BODY_BYTES)?;
         let front_matter = FrontMatter::parse(origin, front_matter)?;
         if body.trim().is_empty() {
-            return Err(PromptError::EmptyBody {
-                origin: origin.to_owned(),
-                line: lines_before + 1,
-            });
+            return Err(PromptErrorKind::EmptyBody.at(origin, Some(lines_before + 1)));
         }
         let template = Template::parse(origin, body, lines_before)?;
         let name = match front_matter.name {
@@ -130,33 +127,9 @@ impl TaskFile {
         self.template.source()
     }
 
-    /// Renders the prompt.
-    ///
-    /// # Errors
-    ///
-    /// When the inputs are not what the task declares (see [`TaskFile::complete`]), and when the template fails.
-    pub fn render(&self, inputs: &Inputs) -> Result<Prompt, PromptError> {
-        self.render_with(inputs, &[])
-    }
-
-    /// Renders the prompt for a checkpoint that has special tokens of its own: where the template spells one of
-    /// `special_tokens`, the prompt has that token. What inputs spell stays text.
-    ///
-    /// # Errors
-    ///
-    /// As [`TaskFile::render`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use multiway_prompts::{Inputs, PromptPart, TaskFile};
-    /// let task = TaskFile::parse("pair.task", b"---\ndescription: Pairs.\n---\none <sep> two")?;
-    /// let prompt = task.render_with(&Inputs::new(), &["<sep>"])?;
-    /// assert_eq!(prompt.parts[1], PromptPart::Special("<sep>".into()));
-    /// # Ok::<(), multiway_prompts::PromptError>(())
-    /// ```
-    pub fn render_with(&self, inputs: &Inputs, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
-        self.template.render(&self.complete(inputs)?, special_tokens)
+    /// Returns the template, ready to render.
+    pub(crate) fn compiled(&self) -> &Template {
+        &self.template
     }
 
     /// Checks inputs, and adds the defaults of those that are not given.
@@ -166,7 +139,7 @@ impl TaskFile {
     /// When an input is missing, unknown, of another type, or not allowed; when the inputs hold more than
     /// [`MAX_INPUT_BYTES`] of text; when the text to fill in has no gap or more than [`MAX_GAPS`]; and when the answers
     /// to choose from are none, empty, or not all different.
-    pub fn complete(&self, inputs: &Inputs) -> Result<Inputs, PromptError> {
+    pub fn complete(&self, inputs: &Inputs) -> Result<CheckedInputs<'_>, PromptError> {
         if let Some(unknown) = inputs.keys().find(|name| !self.inputs.contains_key(*name)) {
             return Err(self.unknown_input(unknown));
         }
@@ -181,14 +154,11 @@ impl TaskFile {
         }
         let bytes = complete.values().map(InputValue::text_bytes).sum();
         if bytes > MAX_INPUT_BYTES {
-            return Err(PromptError::InputsTooLarge {
-                origin: self.origin.clone(),
-                bytes,
-                limit: MAX_INPUT_BYTES,
-            });
+            let limit = MAX_INPUT_BYTES;
+            return Err(self.error(PromptErrorKind::InputsTooLarge { bytes, limit }, None));
         }
-        self.check_output_input(&complete)?;
-        Ok(complete)
+        let hidden_patches = self.check_output_input(&complete)?;
+        Ok(CheckedInputs::new(self, complete, hidden_patches))
     }
 
     /// Reads the value of one input as the command line writes it: `name=value`.
@@ -214,55 +184,16 @@ impl TaskFile {
         spec.parse(text).map_err(|error| self.input_error(name, error))
     }
 
-    /// Returns the answers to choose from, or `None` when the task gives another kind of answer.
-    ///
-    /// # Errors
-    ///
-    /// As [`TaskFile::complete`].
-    pub fn choices(&self, inputs: &Inputs) -> Result<Option<Vec<String>>, PromptError> {
-        match &self.output {
-            OutputSpec::Choice(Choices::Listed(choices)) => Ok(Some(choices.clone())),
-            OutputSpec::Choice(Choices::FromInput(name)) => match self.complete(inputs)?.swap_remove(name) {
-                Some(InputValue::List(items)) => Ok(Some(items)),
-                _ => Ok(None),
-            },
-            OutputSpec::Choice(Choices::OfModel)
-            | OutputSpec::Text { .. }
-            | OutputSpec::Embedding
-            | OutputSpec::Patches { .. }
-            | OutputSpec::Json { .. } => Ok(None),
-        }
-    }
-
-    /// Returns the patches of the first picture to hide, or `None` when the task gives another kind of answer.
-    ///
-    /// # Errors
-    ///
-    /// As [`TaskFile::complete`].
-    pub fn hidden_patches(&self, inputs: &Inputs) -> Result<Option<Vec<PatchRange>>, PromptError> {
-        let OutputSpec::Patches { hidden } = &self.output else {
-            return Ok(None);
-        };
-        match self.complete(inputs)?.get(hidden) {
-            Some(InputValue::List(items)) => {
-                let ranges = read_patches(items).map_err(|error| self.input_error(hidden, error))?;
-                Ok(Some(ranges))
-            }
-            _ => Ok(None),
-        }
-    }
-
     /// Checks that the template uses inputs that exist, and that no input is left unused.
     fn check_names(&self, input_lines: &[usize]) -> Result<(), PromptError> {
         let variables = self.template.variables()?;
         if let Some(name) = variables.iter().find(|name| !self.inputs.contains_key(*name)) {
-            return Err(PromptError::Undefined {
-                origin: self.origin.clone(),
-                line: self.template.line_of(name),
+            let kind = PromptErrorKind::Undefined {
                 name: name.clone(),
                 inputs: self.input_names(),
                 suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
-            });
+            };
+            return Err(self.error(kind, self.template.line_of(name)));
         }
         // Not `variables`: minijinja leaves out some names, such as the one in `images[:2]`.
         let used = |name: &String| {
@@ -270,11 +201,8 @@ impl TaskFile {
         };
         if let Some((name, line)) = self.inputs.keys().zip(input_lines).find(|(name, _)| !used(name)) {
             let line = (*line > 0).then_some(line + 1);
-            return Err(PromptError::UnusedInput {
-                origin: self.origin.clone(),
-                line,
-                name: name.clone(),
-            });
+            let name = name.clone();
+            return Err(self.error(PromptErrorKind::UnusedInput { name }, line));
         }
         self.check_fill()
     }
@@ -289,43 +217,37 @@ impl TaskFile {
         }
         let message =
             format!("the answer fills the gaps of '{fill}': write {{{{ {fill} | gaps }}}} in the prompt");
-        Err(PromptError::Gaps {
-            origin: self.origin.clone(),
-            line: self.template.line_of(fill),
-            message,
-        })
+        Err(self.error(PromptErrorKind::Gaps { message }, self.template.line_of(fill)))
     }
 
-    /// Checks the input that the answer itself uses.
-    fn check_output_input(&self, inputs: &Inputs) -> Result<(), PromptError> {
+    /// Checks the input that the answer itself uses, and returns the patches that it hides, if it does.
+    fn check_output_input(&self, inputs: &Inputs) -> Result<Option<Vec<PatchRange>>, PromptError> {
         let Some(name) = self.output.uses_input() else {
-            return Ok(());
+            return Ok(None);
         };
-        match inputs.get(name) {
-            Some(InputValue::List(items)) => {
-                let checked = match &self.output {
-                    OutputSpec::Patches { .. } => read_patches(items).map(drop),
-                    _ => check_answers(items),
-                };
-                checked.map_err(|error| self.input_error(name, error))
+        let of_input = |error| self.input_error(name, error);
+        match (inputs.get(name), &self.output) {
+            (Some(InputValue::List(items)), OutputSpec::Patches { .. }) => {
+                read_patches(items).map(Some).map_err(of_input)
             }
-            Some(InputValue::Text(text)) => {
+            (Some(InputValue::List(items)), _) => check_answers(items).map(|()| None).map_err(of_input),
+            (Some(InputValue::Text(text)), _) => {
                 let message = match count_gaps(text) {
                     0 => format!(
                         "the input '{name}' has no gap to fill: mark each gap with ___, found {}",
                         quoted(text)
                     ),
-                    1..=MAX_GAPS => return Ok(()),
+                    1..=MAX_GAPS => return Ok(None),
                     _ => too_many_gaps(text),
                 };
-                Err(PromptError::Gaps {
-                    origin: self.origin.clone(),
-                    line: None,
-                    message,
-                })
+                Err(self.error(PromptErrorKind::Gaps { message }, None))
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
+    }
+
+    fn error(&self, kind: PromptErrorKind, line: Option<usize>) -> PromptError {
+        kind.at(&self.origin, line)
     }
 
     fn input_names(&self) -> Vec<String> {
@@ -333,29 +255,26 @@ impl TaskFile {
     }
 
     fn input_error(&self, name: &str, error: InputError) -> PromptError {
-        PromptError::Input {
-            origin: self.origin.clone(),
-            name: name.to_owned(),
-            error,
-        }
+        let name = name.to_owned();
+        self.error(PromptErrorKind::Input { name, error }, None)
     }
 
     fn missing_input(&self, name: &str, spec: &InputSpec) -> PromptError {
-        PromptError::MissingInput {
-            origin: self.origin.clone(),
+        let kind = PromptErrorKind::MissingInput {
             name: name.to_owned(),
             expected: spec.expected(),
             inputs: self.input_names(),
-        }
+        };
+        self.error(kind, None)
     }
 
     fn unknown_input(&self, name: &str) -> PromptError {
-        PromptError::UnknownInput {
-            origin: self.origin.clone(),
+        let kind = PromptErrorKind::UnknownInput {
             name: name.to_owned(),
             inputs: self.input_names(),
             suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
-        }
+        };
+        self.error(kind, None)
     }
 }
 
@@ -379,10 +298,8 @@ fn split<'t>(origin: &str, text: &'t str) -> Result<Sections<'t>, PromptError> {
     let first = text.lines().next().unwrap_or_default();
     let rest = text.strip_prefix(first).unwrap_or_default();
     if first.trim_end() != "---" {
-        return Err(PromptError::NoFrontMatter {
-            origin: origin.to_owned(),
-            found: first.to_owned(),
-        });
+        let found = first.to_owned();
+        return Err(PromptErrorKind::NoFrontMatter { found }.at(origin, Some(1)));
     }
     let rest = rest.strip_prefix('\n').unwrap_or(rest);
     let mut offset = 0;
@@ -398,21 +315,14 @@ fn split<'t>(origin: &str, text: &'t str) -> Result<Sections<'t>, PromptError> {
         }
         offset = end;
     }
-    Err(PromptError::UnclosedFrontMatter {
-        origin: origin.to_owned(),
-    })
+    Err(PromptErrorKind::UnclosedFrontMatter.at(origin, None))
 }
 
 fn check_size(origin: &str, part: &'static str, bytes: usize, limit: usize) -> Result<(), PromptError> {
     if bytes <= limit {
         return Ok(());
     }
-    Err(PromptError::TooLarge {
-        origin: origin.to_owned(),
-        part,
-        bytes,
-        limit,
-    })
+    Err(PromptErrorKind::TooLarge { part, bytes, limit }.at(origin, None))
 }
 
 /// Reads the name from a path: `tasks/caption.task` and `builtin:caption.task` are called `caption`.
@@ -422,13 +332,10 @@ fn name_from_origin(origin: &str) -> Result<String, PromptError> {
     if is_task_name(stem) {
         return Ok(stem.to_owned());
     }
-    Err(PromptError::Invalid {
-        origin: origin.to_owned(),
-        line: None,
-        key: "name".to_owned(),
-        message: format!(
-            "the file's name makes no task name (lower-case letters, digits, '-' and '_'), found {}: rename the file, or write `name:`",
-            quoted(stem)
-        ),
-    })
+    let message = format!(
+        "the file's name makes no task name (lower-case letters, digits, '-' and '_'), found {}: rename the file, or write `name:`",
+        quoted(stem)
+    );
+    let key = "name".to_owned();
+    Err(PromptErrorKind::Invalid { key, message }.at(origin, None))
 }

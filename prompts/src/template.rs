@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use minijinja::{Error, ErrorKind, Value};
 
-use crate::error::PromptError;
+use crate::error::{PromptError, PromptErrorKind};
 use crate::input::{InputValue, Inputs};
 use crate::markers::{Markers, NoMarkerLeft};
 use crate::prompt::{Prompt, PromptPart};
-use crate::sandbox::{FILTERS, FUNCTIONS, Fault, MAX_FUEL, Picture, TESTS, environment};
+use crate::sandbox::{FILTERS, FUNCTIONS, Fault, MAX_FUEL, Picture, TESTS, environment, syntax};
 use crate::scan::{BadSpecial, NameRole, Scan, SpecialSite, TooLarge};
 use crate::special::SPECIAL_FORMS;
 use crate::suggest::{did_you_mean, nearest, quoted};
@@ -33,14 +33,16 @@ pub(crate) struct Template {
 impl Template {
     /// Checks the syntax, the filters, and the calls of `special`.
     pub(crate) fn parse(origin: &str, source: &str, lines_before: usize) -> Result<Template, PromptError> {
-        let template = Template {
+        let mut template = Template {
             origin: origin.into(),
             source: source.to_owned(),
             lines_before,
-            scan: Scan::new(source),
+            scan: Scan::default(),
         };
-        template.check_size()?;
         let no_inputs = Inputs::new();
+        let syntax = syntax().map_err(|error| template.translate(&error, &no_inputs))?;
+        template.scan = Scan::new(source, syntax);
+        template.check_size()?;
         let markers = template.markers(&no_inputs, &template.scan.specials)?;
         environment(&markers)
             .and_then(|env| env.template_from_named_str(origin, source).map(drop))
@@ -98,10 +100,8 @@ impl Template {
             .and_then(|env| env.render_named_str(&self.origin, &source, values))
             .map_err(|error| self.translate(&error, inputs))?;
         if rendered.len() > MAX_PROMPT_BYTES {
-            return Err(PromptError::OutputTooLong {
-                origin: self.origin.to_string(),
-                limit: MAX_PROMPT_BYTES,
-            });
+            let limit = MAX_PROMPT_BYTES;
+            return Err(PromptErrorKind::OutputTooLong { limit }.at(&self.origin, None));
         }
         Ok(markers.cut(&rendered))
     }
@@ -114,14 +114,12 @@ impl Template {
             .chain([self.source.as_str()]);
         let images = inputs.values().flat_map(|value| value.pictures().iter().copied());
         let specials = specials.iter().map(|site| site.token.as_str());
-        let markers =
-            Markers::choose(texts, images, specials).map_err(|NoMarkerLeft| PromptError::Render {
-                origin: self.origin.to_string(),
-                line: None,
-                message:
-                    "the inputs leave no private-use character to mark pictures with: give fewer pictures"
-                        .to_owned(),
-            })?;
+        let markers = Markers::choose(texts, images, specials).map_err(|NoMarkerLeft| {
+            let message =
+                "the inputs leave no private-use character to mark pictures with: give fewer pictures";
+            let message = message.to_owned();
+            PromptErrorKind::Render { message }.at(&self.origin, None)
+        })?;
         Ok(Arc::new(markers))
     }
 
@@ -152,11 +150,7 @@ impl Template {
             return Ok(());
         };
         let message = format!("expected at most {limit} {what}, found more");
-        Err(PromptError::Syntax {
-            origin: self.origin.to_string(),
-            line: line + self.lines_before,
-            message,
-        })
+        Err(self.syntax_error(line, message))
     }
 
     fn check_specials(&self) -> Result<(), PromptError> {
@@ -186,11 +180,7 @@ impl Template {
             }
             (None, None) => return Ok(()),
         };
-        Err(PromptError::Syntax {
-            origin: self.origin.to_string(),
-            line: line + self.lines_before,
-            message,
-        })
+        Err(self.syntax_error(line, message))
     }
 
     fn check_names(&self, role: NameRole, what: &str, known: &[&str]) -> Result<(), PromptError> {
@@ -201,73 +191,64 @@ impl Template {
             .find(|site| site.role == role && !known.contains(&site.name.as_str()));
         let Some(site) = unknown else { return Ok(()) };
         let suggestion = nearest(&site.name, known.iter().copied());
-        Err(PromptError::Syntax {
-            origin: self.origin.to_string(),
-            line: site.line + self.lines_before,
-            message: format!(
-                "there is no {what} '{}'{} ({what}s: {})",
-                site.name,
-                did_you_mean(suggestion.as_ref()),
-                known.join(", ")
-            ),
-        })
+        let message = format!(
+            "there is no {what} '{}'{} ({what}s: {})",
+            site.name,
+            did_you_mean(suggestion.as_ref()),
+            known.join(", ")
+        );
+        Err(self.syntax_error(site.line, message))
+    }
+
+    /// Makes an error for a line of the body.
+    fn syntax_error(&self, line: usize, message: String) -> PromptError {
+        PromptErrorKind::Syntax { message }.at(&self.origin, Some(line + self.lines_before))
     }
 
     /// Turns an error of minijinja into one of ours, with lines counted from the top of the file.
     fn translate(&self, error: &Error, inputs: &Inputs) -> PromptError {
-        let origin = self.origin.to_string();
         let line = chain(error)
             .filter_map(Error::line)
             .last()
             .map(|line| line + self.lines_before);
-        if let Some(fault) = fault(error) {
-            return match fault {
-                Fault::NotText(message) => PromptError::NotText {
-                    origin,
-                    line,
-                    message,
-                },
-                Fault::Gaps(message) => PromptError::Gaps {
-                    origin,
-                    line,
-                    message,
-                },
-            };
-        }
-        if chain(error).any(|error| error.kind() == ErrorKind::OutOfFuel) {
-            return PromptError::OutOfFuel {
-                origin,
-                line,
-                limit: MAX_FUEL,
-            };
-        }
-        if chain(error).any(|error| error.detail() == Some("recursion limit exceeded")) {
-            return PromptError::TooDeep { origin, line };
-        }
-        match error.kind() {
-            ErrorKind::SyntaxError => PromptError::Syntax {
-                origin,
-                line: line.unwrap_or(self.lines_before + 1),
-                message: error.detail().unwrap_or("syntax error").to_owned(),
-            },
-            ErrorKind::UndefinedError => {
-                let name = undefined_name(error);
-                let inputs: Vec<String> = inputs.keys().cloned().collect();
-                let suggestion = nearest(&name, inputs.iter().map(String::as_str));
-                PromptError::Undefined {
-                    origin,
-                    line,
-                    name,
-                    inputs,
-                    suggestion,
-                }
+        let kind = kind_of(error, inputs);
+        let line = match kind {
+            PromptErrorKind::Syntax { .. } => line.or(Some(self.lines_before + 1)),
+            _ => line,
+        };
+        kind.at(&self.origin, line)
+    }
+}
+
+fn kind_of(error: &Error, inputs: &Inputs) -> PromptErrorKind {
+    match fault(error) {
+        Some(Fault::NotText(message)) => return PromptErrorKind::NotText { message },
+        Some(Fault::Gaps(message)) => return PromptErrorKind::Gaps { message },
+        None => {}
+    }
+    if chain(error).any(|error| error.kind() == ErrorKind::OutOfFuel) {
+        return PromptErrorKind::OutOfFuel { limit: MAX_FUEL };
+    }
+    if chain(error).any(|error| error.detail() == Some("recursion limit exceeded")) {
+        return PromptErrorKind::TooDeep;
+    }
+    match error.kind() {
+        ErrorKind::SyntaxError => PromptErrorKind::Syntax {
+            message: error.detail().unwrap_or("syntax error").to_owned(),
+        },
+        ErrorKind::UndefinedError => {
+            let name = undefined_name(error);
+            let inputs: Vec<String> = inputs.keys().cloned().collect();
+            let suggestion = nearest(&name, inputs.iter().map(String::as_str));
+            PromptErrorKind::Undefined {
+                name,
+                inputs,
+                suggestion,
             }
-            _ => PromptError::Render {
-                origin,
-                line,
-                message: describe(error),
-            },
         }
+        _ => PromptErrorKind::Render {
+            message: describe(error),
+        },
     }
 }
 

@@ -47,7 +47,7 @@ fn show(path: &Path) -> String {
     for line in lines.lines() {
         let short: String = line.chars().take(200).collect();
         writeln!(shown, "> {short}").unwrap();
-        match read_inputs(&task, line).and_then(|inputs| task.render(&inputs)) {
+        match read_inputs(&task, line).and_then(|inputs| task.complete(&inputs)?.render(&[])) {
             Ok(prompt) => prompt.parts.iter().for_each(|part| match part {
                 PromptPart::Text(text) => writeln!(shown, "text    {text:?}").unwrap(),
                 PromptPart::Special(token) => writeln!(shown, "special {token}").unwrap(),

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use multiway_prompts::{
-    Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, SamplingOptions, TaskFile,
+    CheckedInputs, Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, SamplingOptions,
+    TaskFile,
 };
 use multiway_runtime::{Constraint, Engine, Request, RequestError, SamplingParams, Tokenizer};
 
@@ -144,17 +145,17 @@ impl Task {
         defaults: &SamplingParams,
         special_tokens: &[&str],
     ) -> Result<Prepared, TaskError> {
-        let values = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
-        self.check_one_thing(&values)?;
+        let checked = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
+        self.check_one_thing(checked.values())?;
         let request = Request {
-            prompt: self.file.render_with(&values, special_tokens)?,
+            prompt: checked.render(special_tokens)?,
             images: inputs.images.clone(),
             sampling: self.sampling(&inputs.sampling, defaults.clone()),
             priority: inputs.terms.priority,
             timeout: inputs.terms.timeout,
             ..Request::default()
         };
-        let shape = self.shape(&values)?;
+        let shape = self.shape(&checked);
         self.constrain(request, shape, inputs)
     }
 
@@ -192,22 +193,22 @@ impl Task {
         Ok(Prepared { request, shape })
     }
 
-    fn shape(&self, values: &Inputs) -> Result<Shape, TaskError> {
-        if let Some(candidates) = self.file.choices(values)? {
-            return Ok(Shape::Choice(candidates));
+    fn shape(&self, inputs: &CheckedInputs<'_>) -> Shape {
+        if let Some(candidates) = inputs.choices() {
+            return Shape::Choice(candidates.to_vec());
         }
-        if let Some(hidden) = self.file.hidden_patches(values)? {
-            return Ok(Shape::Patches(hidden));
+        if let Some(hidden) = inputs.hidden_patches() {
+            return Shape::Patches(hidden.to_vec());
         }
-        Ok(match &self.file.output {
+        match &self.file.output {
             OutputSpec::Choice(Choices::OfModel) => Shape::Class,
             OutputSpec::Embedding => Shape::Embedding,
-            OutputSpec::Text { fill: Some(name) } => match values.get(name) {
+            OutputSpec::Text { fill: Some(name) } => match inputs.values().get(name) {
                 Some(InputValue::Text(original)) => Shape::Filled(original.clone()),
                 _ => Shape::Text,
             },
             _ => Shape::Text,
-        })
+        }
     }
 
     /// Resolves the layers of sampling parameters: the caller's on the task file's on the checkpoint's.

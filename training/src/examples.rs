@@ -388,9 +388,8 @@ impl ExampleSource {
         answer: &str,
     ) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
         let file = self.tasks.get(task)?.file();
-        let tokens = self
-            .tokenizer
-            .encode_prompt(&file.render_with(inputs, &self.tokenizer.special_names())?)?;
+        let prompt = file.complete(inputs)?.render(&self.tokenizer.special_names())?;
+        let tokens = self.tokenizer.encode_prompt(&prompt)?;
         let mut target = Vec::new();
         for special in &file.decode.prefix {
             target.push(self.tokenizer.require_special(special)?);

@@ -1,0 +1,86 @@
+//! The inputs of one run of a task, checked once.
+
+use crate::error::PromptError;
+use crate::input::{InputValue, Inputs};
+use crate::patches::PatchRange;
+use crate::prompt::Prompt;
+use crate::spec::{Choices, OutputSpec};
+use crate::task_file::TaskFile;
+
+/// Holds inputs that fit a task, with the defaults of those that were not given.
+///
+/// Only [`TaskFile::complete`] makes one, so that what renders a prompt need not check again.
+///
+/// # Examples
+///
+/// ```
+/// # use multiway_prompts::{Inputs, TaskFile};
+/// let file = b"---\ndescription: Greets.\ninputs: {name: {type: text, default: Ada}}\n---\nHello {{ name }}";
+/// let task = TaskFile::parse("greet.task", file)?;
+/// let inputs = task.complete(&Inputs::new())?;
+/// assert_eq!(inputs.render(&[])?.text(), "Hello Ada");
+/// # Ok::<(), multiway_prompts::PromptError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedInputs<'t> {
+    task: &'t TaskFile,
+    values: Inputs,
+    hidden_patches: Option<Vec<PatchRange>>,
+}
+
+impl<'t> CheckedInputs<'t> {
+    /// Keeps inputs that were checked, and the patches that they hide.
+    pub(crate) fn new(task: &'t TaskFile, values: Inputs, hidden_patches: Option<Vec<PatchRange>>) -> Self {
+        Self {
+            task,
+            values,
+            hidden_patches,
+        }
+    }
+
+    /// Returns the value of every input of the task.
+    pub fn values(&self) -> &Inputs {
+        &self.values
+    }
+
+    /// Renders the prompt for a checkpoint. Where the template spells one of its `special_tokens`, the prompt has that
+    /// token, beside those that every template may spell. What inputs spell stays text.
+    ///
+    /// # Errors
+    ///
+    /// When the template fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_prompts::{Inputs, PromptPart, TaskFile};
+    /// let task = TaskFile::parse("pair.task", b"---\ndescription: Pairs.\n---\none <sep> two")?;
+    /// let prompt = task.complete(&Inputs::new())?.render(&["<sep>"])?;
+    /// assert_eq!(prompt.parts[1], PromptPart::Special("<sep>".into()));
+    /// # Ok::<(), multiway_prompts::PromptError>(())
+    /// ```
+    pub fn render(&self, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
+        self.task.compiled().render(&self.values, special_tokens)
+    }
+
+    /// Returns the answers to choose from, or `None` when the task file and its inputs name none.
+    pub fn choices(&self) -> Option<&[String]> {
+        match &self.task.output {
+            OutputSpec::Choice(Choices::Listed(choices)) => Some(choices),
+            OutputSpec::Choice(Choices::FromInput(name)) => match self.values.get(name) {
+                Some(InputValue::List(items)) => Some(items),
+                _ => None,
+            },
+            OutputSpec::Choice(Choices::OfModel)
+            | OutputSpec::Text { .. }
+            | OutputSpec::Embedding
+            | OutputSpec::Patches { .. }
+            | OutputSpec::Json { .. } => None,
+        }
+    }
+
+    /// Returns the patches of the first picture to hide, or `None` when the task gives another kind of answer.
+    pub fn hidden_patches(&self) -> Option<&[PatchRange]> {
+        self.hidden_patches.as_deref()
+    }
+}
