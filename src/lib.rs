@@ -59,10 +59,10 @@ pub use multiway_prompts::{
     TaskFile,
 };
 pub use multiway_runtime::{
-    Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,
-    EngineStats, FinishReason, Generation, Hypothesis, Request, RequestError, SamplingParams, Score,
-    Shutdown, StreamEvent, Timings, TokenId, TokenStream, Tokenizer, TokenizerError, Usage, WordScore,
-    sentencepiece_to_json,
+    Alternative, Answered, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder,
+    EngineError, EngineStats, FinishReason, Generation, Hypothesis, Pending, Request, RequestError,
+    SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenId, TokenStream, Tokenizer, TokenizerError,
+    Usage, WordScore, block_on, sentencepiece_to_json,
 };
 pub use multiway_tasks::{
     Answer, Choice, ExampleReport, IndexError, PatchAnswer, PictureEntry, PictureIndex, PictureMatch,
