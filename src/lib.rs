@@ -73,9 +73,10 @@ pub mod checkpoint {
 /// The engine: requests in, streams of tokens, scores and vectors out.
 pub mod engine {
     pub use multiway_runtime::{
-        Alternative, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder, EngineError,
-        EngineStats, FinishReason, Generation, Hypothesis, Request, RequestError, SamplingOptions,
-        SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenStream, Usage, WordScore,
+        Alternative, Answered, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder,
+        EngineError, EngineStats, FinishReason, Generation, Hypothesis, Pending, Request, RequestError,
+        SamplingOptions, SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenStream, Usage,
+        WordScore, block_on,
     };
 }
 
@@ -107,8 +108,8 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        CheckedInputs, InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange, Prompt,
-        PromptError, PromptErrorKind, PromptPart, TaskFile, text_of_file,
+        CheckedInputs, InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange,
+        Prompt, PromptError, PromptErrorKind, PromptPart, TaskFile, text_of_file,
     };
 }
 

@@ -424,7 +424,13 @@ fn classes_are_the_same_alone_and_in_company_and_what_does_not_fit_disturbs_nobo
         let texts = ["a cat", "two dogs run", "a bird flies over the green grass"];
         let alone: Vec<_> = texts
             .iter()
-            .map(|text| engine.classify_blocking(request(text, pictures)).unwrap())
+            .map(|text| {
+                engine
+                    .classify(request(text, pictures))
+                    .wait_blocking()
+                    .unwrap()
+                    .value
+            })
             .collect();
         // Each on a thread of its own, with ones among them that no head can read.
         std::thread::scope(|scope| {
@@ -432,7 +438,7 @@ fn classes_are_the_same_alone_and_in_company_and_what_does_not_fit_disturbs_nobo
                 let wrong = request("a cat", 3 - pictures);
                 let other = engine.clone();
                 scope.spawn(move || {
-                    let refused = other.classify_blocking(wrong).unwrap_err();
+                    let refused = other.classify(wrong).wait_blocking().unwrap_err();
                     assert!(
                         matches!(
                             refused,
@@ -444,13 +450,17 @@ fn classes_are_the_same_alone_and_in_company_and_what_does_not_fit_disturbs_nobo
                 for (text, alone) in texts.iter().zip(&alone) {
                     let (engine, request) = (engine.clone(), request(text, pictures));
                     scope.spawn(move || {
-                        assert_eq!(engine.classify_blocking(request).unwrap(), *alone, "{text}")
+                        assert_eq!(
+                            engine.classify(request).wait_blocking().unwrap().value,
+                            *alone,
+                            "{text}"
+                        )
                     });
                 }
             }
         });
         assert!(matches!(
-            engine.classify_blocking(request("", 0)).unwrap_err(),
+            engine.classify(request("", 0)).wait_blocking().unwrap_err(),
             RequestError::EmptyPrompt | RequestError::HeadImages { .. }
         ));
     }

@@ -111,20 +111,22 @@ fn ask(engine: &Engine, mut request: Request, question: &Question) -> Value {
         }
         Question::Samples(sampling) => {
             request.sampling = (**sampling).clone();
-            let samples = engine.samples_blocking(request).unwrap();
+            let samples = engine.samples(request).wait_blocking().unwrap().value;
             samples.iter().map(written).collect()
         }
         Question::Search(sampling) => {
             request.sampling = (**sampling).clone();
-            let found = engine.search_blocking(request).unwrap().into_iter();
+            let found = engine.search(request).wait_blocking().unwrap().value.into_iter();
             found
                 .map(|answer| json!([answer.text, answer.tokens, bits([&answer.score])]))
                 .collect()
         }
         Question::Score(candidates) => {
             let scores = engine
-                .score_blocking(request, candidates.clone())
+                .score(request, candidates.clone())
+                .wait_blocking()
                 .unwrap()
+                .value
                 .into_iter();
             scores
                 .map(|score| {
@@ -136,13 +138,18 @@ fn ask(engine: &Engine, mut request: Request, question: &Question) -> Value {
                 })
                 .collect()
         }
-        Question::Embed {} => json!(bits(&engine.embed_blocking(request).unwrap())),
+        Question::Embed {} => json!(bits(&engine.embed(request).wait_blocking().unwrap().value)),
         Question::Classify {} => {
-            let scores = engine.classify_blocking(request).unwrap();
+            let scores = engine.classify(request).wait_blocking().unwrap().value;
             json!(bits(scores.iter().map(|class| &class.score)))
         }
         Question::Unmask(count) => {
-            let words = engine.unmask_blocking(request, *count).unwrap().into_iter();
+            let words = engine
+                .unmask(request, *count)
+                .wait_blocking()
+                .unwrap()
+                .value
+                .into_iter();
             words
                 .map(|words| {
                     let ids: Vec<_> = words.iter().map(|word| word.id).collect();
@@ -151,7 +158,11 @@ fn ask(engine: &Engine, mut request: Request, question: &Question) -> Value {
                 .collect()
         }
         Question::Uncover(hidden) => {
-            let patches = engine.uncover_blocking(request, hidden.clone(), 3).unwrap();
+            let patches = engine
+                .uncover(request, hidden.clone(), 3)
+                .wait_blocking()
+                .unwrap()
+                .value;
             patches
                 .iter()
                 .map(|codes| {

@@ -26,7 +26,8 @@
 //! | `logits`, `stop` | what is made likelier, less likely or impossible; where an answer ends |
 //! | `generation`, `ends` | how a checkpoint wants answers written; which tokens end them |
 //! | `beam`, `beam_slots` | several continuations at a time |
-//! | `stream` | what comes back |
+//! | `answer`, `stream` | what comes back: whole, or as it is written |
+//! | `blocking` | how code that is not asynchronous waits for it |
 //! | `handover`, `sync` | how it gets from the engine's thread to the caller |
 //! | [`measure`] | how fast a model encodes and decodes |
 //! | [`testing`] | constrained answers without an engine |
@@ -71,8 +72,10 @@
 //! whose prompts are being `encoded` and the decoder's `rows`; both at the level `debug`. How long the parts of one request took, its caller learns
 //! from [`Timings`].
 
+mod answer;
 mod beam;
 mod beam_slots;
+mod blocking;
 mod constraint;
 mod ends;
 mod engine;
@@ -93,14 +96,16 @@ pub mod testing;
 mod tokenizer;
 mod truncation;
 
+pub use answer::{
+    Alternative, Answered, ClassScore, CodeScore, FinishReason, Generation, Hypothesis, Score, Timings,
+    Usage, WordScore,
+};
+pub use blocking::block_on;
 pub use constraint::Constraint;
-pub use engine::{Engine, EngineBuilder, EngineStats, Shutdown};
+pub use engine::{Engine, EngineBuilder, EngineStats, Pending, Shutdown};
 pub use error::{EngineError, RequestError};
 pub use multiway_prompts::{EarlyStopping, SamplingOptions};
 pub use request::Request;
 pub use sampling_params::SamplingParams;
-pub use stream::{
-    Alternative, ClassScore, CodeScore, FinishReason, Generation, Hypothesis, Score, StreamEvent, Timings,
-    TokenStream, Usage, WordScore,
-};
+pub use stream::{StreamEvent, TokenStream};
 pub use tokenizer::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};

@@ -1,13 +1,11 @@
 //! What a caller asks for.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use multiway_model::ProcessedImage;
 use multiway_prompts::Prompt;
 
 use crate::sampling_params::SamplingParams;
-use crate::stream::Timings;
 
 /// The most bytes of text that are tokenized at a time: those of a prompt, a candidate or a choice.
 pub(crate) const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -29,9 +27,6 @@ pub struct Request {
     /// How long the answer may take, from the call to the end, waiting for a place in the queue included; then the request ends with
     /// [`RequestError::DeadlineExceeded`] before the engine's next step, or as soon as it has a place. `None` for ever.
     pub timeout: Option<Duration>,
-    /// Where the engine puts how long the parts of the request took: before it answers a call that returns no stream, and of a
-    /// stream, whose last event tells it too, when it ends, whatever the end is. Give each request its own.
-    pub timings: Option<Arc<OnceLock<Timings>>>,
 }
 
 impl Request {

@@ -6,8 +6,8 @@ use multiway_model::kernels::{Ranking, WeighedRow};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::answer::Alternative;
 use crate::sampling_params::SamplingParams;
-use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
 use crate::truncation::Truncation;
 

@@ -1,14 +1,41 @@
-//! Constrained answers and draws without an engine, for tests and benches.
+//! A small engine, and constrained answers and draws without one, for tests, benches and examples.
+
+use std::sync::Arc;
+
+use multiway_model::testing::{random_inference_model, tiny_config};
 
 use crate::constraint::{ConstraintState, Constraints, Draw};
 use crate::ends::Ends;
+use crate::engine::Engine;
 use crate::error::RequestError;
 use crate::sampling::Sampler;
 use crate::sampling_params::SamplingParams;
-use crate::tokenizer::{TokenId, Tokenizer};
+use crate::tokenizer::{TokenId, Tokenizer, sentencepiece_to_json};
 
 /// How many bytes of compiled constraints are kept.
 const KEPT_BYTES: usize = 64 << 20;
+
+/// Builds an engine with a tiny model of random weights: it answers at once, and nothing sensible.
+///
+/// # Errors
+/// Where memory or threads are missing.
+///
+/// # Examples
+///
+/// ```
+/// let engine = multiway_runtime::testing::tiny_engine()?;
+/// assert!(engine.config().writes_text());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn tiny_engine() -> Result<Engine, Box<dyn std::error::Error>> {
+    let tokenizer = sentencepiece_to_json(include_bytes!("../tests/fixtures/tokenizer.model"))?;
+    let tokenizer = Tokenizer::from_json(&tokenizer)?;
+    let mut config = tiny_config();
+    config.vocab_size = tokenizer.vocab_size();
+    config.max_target_length = 64;
+    let model = Arc::new(random_inference_model(&config, 3)?);
+    Ok(Engine::builder_from_model(model, tokenizer).threads(1).build()?)
+}
 
 /// Compiles constraints for a vocabulary.
 #[derive(Debug)]

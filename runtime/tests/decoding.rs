@@ -112,7 +112,10 @@ fn a_bias_decides_what_is_written_alone_and_with_beams() {
         })
     };
     assert_eq!(engine.generate_blocking(biased(1)).unwrap().tokens, [cat; 12]);
-    assert_eq!(engine.search_blocking(biased(3)).unwrap()[0].tokens, [cat; 12]);
+    assert_eq!(
+        engine.search(biased(3)).wait_blocking().unwrap().value[0].tokens,
+        [cat; 12]
+    );
 }
 
 #[test]
@@ -139,7 +142,7 @@ fn beams_are_penalised_for_what_each_has_written() {
             (p.frequency_penalty, p.presence_penalty) = (frequency, presence);
             (p.beams, p.max_new_tokens) = (2, 5);
         });
-        let best = engine.search_blocking(request).unwrap().remove(0);
+        let best = engine.search(request).wait_blocking().unwrap().value.remove(0);
         assert_eq!(best.tokens, [cat; 5]);
         best.score
     };
@@ -206,7 +209,7 @@ fn beams_are_not_told_with_alternatives() {
     let engine = engine(4);
     for refused in [
         engine.generate_blocking(with(2)).unwrap_err(),
-        engine.search_blocking(with(1)).unwrap_err(),
+        engine.search(with(1)).wait_blocking().unwrap_err(),
     ] {
         let name = "top_log_probabilities";
         assert!(
@@ -237,9 +240,9 @@ fn samples(seed: u64, count: usize) -> Request {
 #[test]
 fn a_sample_is_the_same_however_many_are_drawn_and_the_first_is_what_generate_writes() {
     let engine = engine(8);
-    let eight = bits(&engine.samples_blocking(samples(5, 8)).unwrap());
+    let eight = bits(&engine.samples(samples(5, 8)).wait_blocking().unwrap().value);
     for count in [1, 2, 5] {
-        let fewer = bits(&engine.samples_blocking(samples(5, count)).unwrap());
+        let fewer = bits(&engine.samples(samples(5, count)).wait_blocking().unwrap().value);
         assert_eq!(fewer, eight[..count]);
     }
     let alone = engine.generate_blocking(samples(5, 1)).unwrap();
@@ -256,7 +259,7 @@ async fn samples_are_the_same_alone_and_in_any_company() {
     let mut expected = Vec::new();
     for n in 0..6_u32 {
         let request = samples(n.into(), 1 + n as usize);
-        expected.push(bits(&alone.samples(request).await.unwrap()));
+        expected.push(bits(&alone.samples(request).await.unwrap().value));
     }
     let crowded = engine(16);
     let groups = join_all((0..6_u32).map(|n| crowded.samples(samples(n.into(), 1 + n as usize))));
@@ -267,7 +270,7 @@ async fn samples_are_the_same_alone_and_in_any_company() {
     }));
     let (groups, others) = join(groups, others).await;
     for ((group, other), expected) in groups.into_iter().zip(others).zip(expected) {
-        assert_eq!(bits(&group.unwrap()), expected);
+        assert_eq!(bits(&group.unwrap().value), expected);
         assert_eq!(bits(&[other]), expected[..1]);
     }
 }
@@ -275,7 +278,7 @@ async fn samples_are_the_same_alone_and_in_any_company() {
 #[test]
 fn the_best_of_many_have_the_highest_log_probability_per_token() {
     let engine = engine(8);
-    let all = engine.samples_blocking(samples(3, 8)).unwrap();
+    let all = engine.samples(samples(3, 8)).wait_blocking().unwrap().value;
     let mean = |answer: &Generation| {
         let sum: f64 = answer.log_probabilities.iter().copied().map(f64::from).sum();
         sum / answer.tokens.len() as f64
@@ -291,7 +294,7 @@ fn the_best_of_many_have_the_highest_log_probability_per_token() {
     for count in [1, 3, 8] {
         let mut request = samples(3, count);
         request.sampling.best_of = Some(8);
-        let best = engine.samples_blocking(request).unwrap();
+        let best = engine.samples(request).wait_blocking().unwrap().value;
         assert_eq!(bits(&best), ranked[..count]);
     }
 }
@@ -302,7 +305,7 @@ fn without_a_seed_samples_differ_from_each_other_and_from_call_to_call() {
     let draw = || {
         let mut request = samples(0, 4);
         request.sampling.seed = None;
-        bits(&engine.samples_blocking(request).unwrap())
+        bits(&engine.samples(request).wait_blocking().unwrap().value)
     };
     let (first, second) = (draw(), draw());
     assert_ne!(first, second);
@@ -315,7 +318,7 @@ fn samples_that_cannot_be_drawn_are_refused() {
     let with = |change: fn(&mut SamplingParams)| {
         let mut request = samples(0, 2);
         change(&mut request.sampling);
-        engine.samples_blocking(request).unwrap_err().to_string()
+        engine.samples(request).wait_blocking().unwrap_err().to_string()
     };
     let refusals = [
         with(|p| p.samples = 5),

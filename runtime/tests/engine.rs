@@ -275,7 +275,11 @@ fn a_score_is_the_log_probability_of_forced_decoding_token_by_token() {
         sampling: sampling.clone(),
         ..text("what is this?")
     };
-    let together = engine(16, 1).score_blocking(ask(), candidates.clone()).unwrap();
+    let together = engine(16, 1)
+        .score(ask(), candidates.clone())
+        .wait_blocking()
+        .unwrap()
+        .value;
     for (score, candidate) in together.iter().zip(&candidates) {
         let tokens = TOKENIZER.encode_text(candidate).unwrap();
         assert_eq!(score.tokens, [&tokens[..], &[config().eos_token_id]].concat());
@@ -296,8 +300,10 @@ fn a_score_is_the_log_probability_of_forced_decoding_token_by_token() {
     // With one row at a time there are as many waves as candidates; the scores are the same bits.
     for max_batch in [1, 3] {
         let apart = engine(max_batch, 1)
-            .score_blocking(ask(), candidates.clone())
-            .unwrap();
+            .score(ask(), candidates.clone())
+            .wait_blocking()
+            .unwrap()
+            .value;
         assert_eq!(apart, together);
     }
 }
@@ -312,7 +318,7 @@ fn what_candidates_have_in_common_is_decoded_once() {
         .iter()
         .map(|name| TOKENIZER.encode_text(name).unwrap().len() + 1)
         .sum();
-    engine.score_blocking(text("?"), names).unwrap();
+    engine.score(text("?"), names).wait_blocking().unwrap().value;
     let rows = usize::try_from(engine.stats().rows).unwrap();
     assert!(2 * rows < tokens, "{rows} rows for {tokens} tokens");
 }
@@ -327,8 +333,8 @@ async fn embeddings_have_unit_length_and_do_not_depend_on_company() {
     let together = join_all((0..9).map(embed)).await;
     for (n, embedding) in (0..9).zip(together) {
         let embedding = embedding.unwrap();
-        assert_eq!(embedding.len(), config().embedding_size);
-        let length: f32 = embedding.iter().map(|x| x * x).sum();
+        assert_eq!(embedding.value.len(), config().embedding_size);
+        let length: f32 = embedding.value.iter().map(|x| x * x).sum();
         assert!((length - 1.0).abs() < 1e-5, "{length}");
         assert_eq!(embed(n).await.unwrap(), embedding);
     }
@@ -342,7 +348,7 @@ fn a_picture_alone_is_a_prompt() {
         },
         vec![image(1)],
     );
-    assert!(engine(1, 1).embed_blocking(request).is_ok());
+    assert!(engine(1, 1).embed(request).wait_blocking().is_ok());
 }
 
 #[test]
@@ -417,7 +423,8 @@ fn bad_requests_are_refused_with_what_was_expected() {
     for candidates in [Vec::new(), vec!["ok".to_owned(), "word ".repeat(60)]] {
         messages.push(
             engine
-                .score_blocking(text("a"), candidates)
+                .score(text("a"), candidates)
+                .wait_blocking()
                 .unwrap_err()
                 .to_string(),
         );
@@ -484,7 +491,13 @@ fn search(n: u16, beams: usize) -> Request {
 async fn a_search_finds_alone_what_it_finds_among_others() {
     let alone = engine(4, 1);
     let expected: Vec<_> = (0..8)
-        .map(|n| alone.search_blocking(search(n, 2 + usize::from(n % 3))).unwrap())
+        .map(|n| {
+            alone
+                .search(search(n, 2 + usize::from(n % 3)))
+                .wait_blocking()
+                .unwrap()
+                .value
+        })
         .collect();
     let crowded = engine(16, 2);
     let searches = join_all((0..8).map(|n| crowded.search(search(n, 2 + usize::from(n % 3)))));
@@ -495,14 +508,19 @@ async fn a_search_finds_alone_what_it_finds_among_others() {
     let (searches, others) = futures_util::future::join(searches, others).await;
     assert_eq!(others.len(), 8);
     for (found, expected) in searches.into_iter().zip(expected) {
-        assert_eq!(found.unwrap(), expected);
+        assert_eq!(found.unwrap().value, expected);
     }
 }
 
 #[test]
 fn a_search_ends_its_text_where_a_stop_string_appears() {
     let engine = engine(4, 1);
-    let whole = engine.search_blocking(search(1, 3)).unwrap().remove(0);
+    let whole = engine
+        .search(search(1, 3))
+        .wait_blocking()
+        .unwrap()
+        .value
+        .remove(0);
     let stop = whole
         .text
         .chars()
@@ -512,7 +530,10 @@ fn a_search_ends_its_text_where_a_stop_string_appears() {
     let mut cut = search(1, 3);
     cut.sampling.stop = vec![stop.clone()];
     let (before, _) = whole.text.split_once(&stop).unwrap();
-    assert_eq!(engine.search_blocking(cut.clone()).unwrap()[0].text, before);
+    assert_eq!(
+        engine.search(cut.clone()).wait_blocking().unwrap().value[0].text,
+        before
+    );
     let streamed = engine.generate_blocking(cut).unwrap();
     assert_eq!(
         (streamed.text.as_str(), streamed.finish_reason),
@@ -524,7 +545,7 @@ fn a_search_ends_its_text_where_a_stop_string_appears() {
 
 #[test]
 fn more_beams_than_the_engine_has_slots_are_refused() {
-    let refused = engine(2, 1).search_blocking(search(1, 3)).unwrap_err();
+    let refused = engine(2, 1).search(search(1, 3)).wait_blocking().unwrap_err();
     assert!(
         matches!(refused, RequestError::TooManyBeams { found: 3, limit: 2 }),
         "{refused}"

@@ -72,16 +72,16 @@ fn client(engine: &Engine, index: usize, random: &mut ChaCha8Rng) -> BoxFuture<'
             }
             .boxed()
         }
-        3 => async move { engine.embed(request).await.unwrap().len() == 16 }.boxed(),
+        3 => async move { engine.embed(request).await.unwrap().value.len() == 16 }.boxed(),
         4 => {
             let names = ["a cat", "dog", "a cat sat"].map(str::to_owned).to_vec();
-            async move { engine.score(request, names).await.unwrap().len() == 3 }.boxed()
+            async move { engine.score(request, names).await.unwrap().value.len() == 3 }.boxed()
         }
         5 => {
             (request.sampling.beams, request.sampling.temperature) = (3, 0.0);
             request.sampling.answers = 2;
             async move {
-                let found = engine.search(request).await.unwrap();
+                let found = engine.search(request).await.unwrap().value;
                 found.len() == 2 && found.iter().all(|answer| answer.tokens.len() == tokens)
             }
             .boxed()
@@ -89,7 +89,7 @@ fn client(engine: &Engine, index: usize, random: &mut ChaCha8Rng) -> BoxFuture<'
         6 => {
             (request.sampling.samples, request.sampling.temperature) = (3, 1.0);
             async move {
-                let drawn = engine.samples(request).await.unwrap();
+                let drawn = engine.samples(request).await.unwrap().value;
                 drawn.len() == 3 && drawn.iter().all(|answer| answer.tokens.len() == tokens)
             }
             .boxed()
@@ -153,7 +153,8 @@ async fn load_and_cancel() {
             engine
                 .embed(Request::new(Prompt::from_text("a"), Vec::new()))
                 .await
-                .unwrap();
+                .unwrap()
+                .value;
         }
     };
     // What is made once and kept, pools and thread-local stores, is made by the first run.

@@ -52,10 +52,10 @@ fn ask(engine: &Engine, n: u16) -> BoxFuture<'_, Vec<u32>> {
     async move {
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         match n % 11 {
-            0 => bits(&engine.embed(request).await.unwrap()),
+            0 => bits(&engine.embed(request).await.unwrap().value),
             1 => {
                 let names = vec!["a cat".to_owned(), "dog".to_owned()];
-                let scores = engine.score(request, names).await.unwrap();
+                let scores = engine.score(request, names).await.unwrap().value;
                 bits(
                     &scores
                         .iter()
@@ -64,14 +64,14 @@ fn ask(engine: &Engine, n: u16) -> BoxFuture<'_, Vec<u32>> {
                 )
             }
             2 if !request.images.is_empty() => {
-                let codes = engine.uncover(request, vec![1, 7], 3).await.unwrap();
+                let codes = engine.uncover(request, vec![1, 7], 3).await.unwrap().value;
                 let each = codes.iter().flatten();
                 each.flat_map(|code| [code.code, code.log_probability.to_bits()])
                     .collect()
             }
             3 => {
                 (request.sampling.beams, request.sampling.temperature) = (3, 0.0);
-                let found = engine.search(request).await.unwrap();
+                let found = engine.search(request).await.unwrap().value;
                 found.iter().flat_map(|answer| answer.tokens.clone()).collect()
             }
             _ => {
@@ -153,8 +153,10 @@ fn the_same_pixels_are_the_same_picture_and_others_are_not() {
         engine.generate_blocking(request).unwrap();
         // An answer may come before its step is counted; whatever comes later is counted after it.
         engine
-            .embed_blocking(Request::new(Prompt::from_text(text), Vec::new()))
-            .unwrap();
+            .embed(Request::new(Prompt::from_text(text), Vec::new()))
+            .wait_blocking()
+            .unwrap()
+            .value;
         engine.stats().reused_pictures
     };
     assert_eq!(ask(0, "one"), 0);

@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::ready;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use multiway_prompts::{PatchRange, fill_gaps};
 use multiway_runtime::{
-    CodeScore, Engine, FinishReason, Request, RequestError, Score, StreamEvent, Timings, TokenId,
-    TokenStream, Usage, WordScore,
+    Answered, ClassScore, CodeScore, Engine, FinishReason, Request, RequestError, Score, StreamEvent,
+    Timings, TokenId, TokenStream, Usage, WordScore, block_on,
 };
 
 use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, rank};
@@ -98,7 +97,7 @@ impl TaskRun {
 
     /// Waits for the next event on this thread; not for use in asynchronous code.
     pub fn next_blocking(&mut self) -> Option<Result<TaskEvent, TaskError>> {
-        futures_executor::block_on(self.events.next())
+        block_on(self.events.next())
     }
 
     /// Waits for the whole answer.
@@ -121,7 +120,7 @@ impl TaskRun {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_blocking(self) -> Result<TaskOutcome, TaskError> {
-        futures_executor::block_on(self.wait())
+        block_on(self.wait())
     }
 }
 
@@ -300,15 +299,14 @@ fn whole_answer(
 async fn choose(
     engine: Engine,
     task: String,
-    mut request: Request,
+    request: Request,
     candidates: Vec<String>,
 ) -> Result<TaskOutcome, TaskError> {
-    let timings = watch(&mut request);
-    let mut usage = prompt_usage(&engine, &request);
-    let scores = engine.score(request, candidates.clone()).await?;
+    let answered = engine.score(request, candidates.clone()).await?;
+    let scores = &answered.value;
     if let Some((choice, score)) = candidates
         .iter()
-        .zip(&scores)
+        .zip(scores)
         .find(|(_, score)| score.log_probability.is_nan())
     {
         return Err(TaskError::NotANumber {
@@ -317,80 +315,58 @@ async fn choose(
             value: score.log_probability,
         });
     }
-    usage.new_tokens = best(&scores).map_or(0, |score| score.tokens.len());
+    let new_tokens = best(scores).map_or(0, |score| score.tokens.len());
     let log_probabilities: Vec<f32> = scores.iter().map(|score| score.log_probability).collect();
-    Ok(at_once(
-        Answer::Choice {
-            choices: rank(candidates, &log_probabilities),
-        },
+    let choices = rank(candidates, &log_probabilities);
+    let mut outcome = at_once(
+        answered.map(|_scores| Answer::Choice { choices }),
         Some(FinishReason::Stop),
-        usage,
-        &timings,
-    ))
+    );
+    outcome.usage.new_tokens = new_tokens;
+    Ok(outcome)
 }
 
 /// Names the class that the model's head finds.
-async fn classify(engine: Engine, task: String, mut request: Request) -> Result<TaskOutcome, TaskError> {
-    let timings = watch(&mut request);
-    let usage = prompt_usage(&engine, &request);
-    let scores = engine.classify(request).await?;
-    if let Some(wrong) = scores.iter().find(|class| !class.score.is_finite()) {
+async fn classify(engine: Engine, task: String, request: Request) -> Result<TaskOutcome, TaskError> {
+    let answered = engine.classify(request).await?;
+    if let Some(wrong) = answered.value.iter().find(|class| !class.score.is_finite()) {
         return Err(TaskError::NotANumber {
             task,
             choice: wrong.label.clone(),
             value: wrong.score,
         });
     }
-    let (labels, scores): (Vec<String>, Vec<f32>) =
-        scores.into_iter().map(|class| (class.label, class.score)).unzip();
-    Ok(at_once(
-        Answer::Choice {
-            choices: rank(labels, &scores),
-        },
-        Some(FinishReason::Stop),
-        usage,
-        &timings,
-    ))
+    let choice = |classes: Vec<ClassScore>| {
+        let classes = classes.into_iter().map(|class| (class.label, class.score));
+        let (labels, scores): (Vec<String>, Vec<f32>) = classes.unzip();
+        let choices = rank(labels, &scores);
+        Answer::Choice { choices }
+    };
+    Ok(at_once(answered.map(choice), Some(FinishReason::Stop)))
 }
 
 /// Fills each gap with the likeliest word.
-async fn unmask(engine: Engine, mut request: Request, original: String) -> Result<TaskOutcome, TaskError> {
-    let timings = watch(&mut request);
-    let usage = prompt_usage(&engine, &request);
-    let words = engine.unmask(request, 1).await?;
+async fn unmask(engine: Engine, request: Request, original: String) -> Result<TaskOutcome, TaskError> {
+    let answered = engine.unmask(request, 1).await?;
     let tokenizer = engine.tokenizer();
     let word = |best: &Vec<WordScore>| {
         let ids: Vec<TokenId> = best.iter().map(|word| word.id).collect();
         tokenizer.decode(&ids).trim().to_owned()
     };
-    let spans: Vec<String> = words.iter().map(word).collect();
-    let text = fill_gaps(&original, &spans);
-    Ok(at_once(
-        Answer::Text { text, spans },
-        Some(FinishReason::Stop),
-        usage,
-        &timings,
-    ))
+    let text = |words: Vec<Vec<WordScore>>| {
+        let spans: Vec<String> = words.iter().map(word).collect();
+        let text = fill_gaps(&original, &spans);
+        Answer::Text { text, spans }
+    };
+    Ok(at_once(answered.map(text), Some(FinishReason::Stop)))
 }
 
-/// Asks the engine how long the parts of a request took.
-fn watch(request: &mut Request) -> Arc<OnceLock<Timings>> {
-    let timings = Arc::new(OnceLock::new());
-    request.timings = Some(Arc::clone(&timings));
-    timings
-}
-
-fn at_once(
-    answer: Answer,
-    finish_reason: Option<FinishReason>,
-    usage: Usage,
-    timings: &OnceLock<Timings>,
-) -> TaskOutcome {
+fn at_once(answered: Answered<Answer>, finish_reason: Option<FinishReason>) -> TaskOutcome {
     TaskOutcome {
-        answer,
+        answer: answered.value,
         finish_reason,
-        usage,
-        timings: timings.get().copied().unwrap_or_default(),
+        usage: answered.usage,
+        timings: answered.timings,
         tokens: Vec::new(),
         samples: Vec::new(),
     }
@@ -404,25 +380,21 @@ fn best(scores: &[Score]) -> Option<&Score> {
         .max_by(|a, b| a.log_probability.total_cmp(&b.log_probability))
 }
 
-async fn embed(engine: Engine, mut request: Request) -> Result<TaskOutcome, TaskError> {
-    let timings = watch(&mut request);
-    let usage = prompt_usage(&engine, &request);
-    let vector = engine.embed(request).await?;
-    Ok(at_once(Answer::Embedding(vector), None, usage, &timings))
+async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskError> {
+    let answered = engine.embed(request).await?.map(Answer::Embedding);
+    Ok(at_once(answered, None))
 }
 
 /// Hides patches and names what they show.
 async fn uncover(
     engine: Engine,
     task: String,
-    mut request: Request,
+    request: Request,
     hidden: Vec<PatchRange>,
 ) -> Result<TaskOutcome, TaskError> {
-    let timings = watch(&mut request);
-    let usage = prompt_usage(&engine, &request);
     let grid = engine.config().grid();
     let hidden = patch_indices(&task, &hidden, grid)?;
-    let codes = engine.uncover(request, hidden.clone(), CODES_PER_PATCH).await?;
+    let answered = engine.uncover(request, hidden.clone(), CODES_PER_PATCH).await?;
     let code = |code: &CodeScore| VisualCode {
         code: code.code,
         probability: f64::from(code.log_probability).exp(),
@@ -432,8 +404,8 @@ async fn uncover(
         column: index % grid,
         codes: codes.iter().map(code).collect(),
     };
-    let patches = hidden.into_iter().zip(codes).map(patch).collect();
-    Ok(at_once(Answer::Patches(patches), None, usage, &timings))
+    let patches = |codes| hidden.into_iter().zip(codes).map(patch).collect();
+    Ok(at_once(answered.map(patches).map(Answer::Patches), None))
 }
 
 /// Lists the patches that some ranges name, each once, row by row.
@@ -451,16 +423,4 @@ fn patch_indices(task: &str, ranges: &[PatchRange], grid: usize) -> Result<Vec<u
         indices.extend(range.rows.clone().flat_map(row));
     }
     Ok(indices.into_iter().collect())
-}
-
-/// Counts what the encoder reads. A prompt that cannot be tokenized is refused by the engine.
-fn prompt_usage(engine: &Engine, request: &Request) -> Usage {
-    Usage {
-        prompt_tokens: engine
-            .tokenizer()
-            .encode_prompt(&request.prompt)
-            .map_or(0, |tokens| tokens.len()),
-        image_patches: request.prompt.images().count() * engine.config().patches(),
-        new_tokens: 0,
-    }
 }

@@ -1,7 +1,7 @@
 //! Several drawn answers, and what each is made of.
 
 use multiway_runtime::{
-    Alternative, Engine, FinishReason, Generation, Request, RequestError, Timings, TokenId, Tokenizer, Usage,
+    Alternative, Engine, FinishReason, Generation, Request, RequestError, TokenId, Tokenizer,
 };
 use serde::Serialize;
 
@@ -79,27 +79,18 @@ pub(crate) async fn draw(
     gaps: Option<Gaps>,
 ) -> Result<TaskOutcome, TaskError> {
     let drawn = engine.samples(request).await?;
-    let (usage, timings) = total(&drawn);
     let sample = |generation| sample(engine.tokenizer(), gaps.as_ref(), generation);
-    let samples: Vec<TaskSample> = drawn.into_iter().map(sample).collect();
+    let samples: Vec<TaskSample> = drawn.value.into_iter().map(sample).collect();
     // An engine that gives no answers has stopped.
     let first = samples.first().cloned().ok_or(RequestError::ShutDown)?;
     Ok(TaskOutcome {
         answer: first.answer,
         finish_reason: Some(first.finish_reason),
-        usage,
-        timings,
+        usage: drawn.usage,
+        timings: drawn.timings,
         tokens: first.tokens,
         samples,
     })
-}
-
-/// Sums what was written, and finds when the last answer ended. The prompt was read once.
-fn total(drawn: &[Generation]) -> (Usage, Timings) {
-    let last = drawn.iter().max_by_key(|generation| generation.timings.total);
-    let (usage, timings) = last.map(|last| (last.usage, last.timings)).unwrap_or_default();
-    let new_tokens = drawn.iter().map(|generation| generation.usage.new_tokens).sum();
-    (Usage { new_tokens, ..usage }, timings)
 }
 
 fn sample(tokenizer: &Tokenizer, gaps: Option<&Gaps>, generation: Generation) -> TaskSample {

@@ -153,7 +153,6 @@ impl Task {
             sampling: self.sampling(&inputs.sampling, defaults.clone()),
             priority: inputs.terms.priority,
             timeout: inputs.terms.timeout,
-            ..Request::default()
         };
         let shape = self.shape(&checked);
         self.constrain(request, shape, inputs)

@@ -110,8 +110,10 @@ fn a_choice_ranks_by_the_likelihood_of_the_whole_answer() {
     let names: Vec<String> = ["cat", "a cat", "red apple", "x"].map(str::to_owned).to_vec();
     let inputs = with_image().with("choices", InputValue::List(names.clone()));
     let scores = engine
-        .score_blocking(task.request(&inputs).unwrap(), names.clone())
-        .unwrap();
+        .score(task.request(&inputs).unwrap(), names.clone())
+        .wait_blocking()
+        .unwrap()
+        .value;
     let outcome = task.run(&engine, &inputs).unwrap().wait_blocking().unwrap();
     let total: f64 = scores
         .iter()

@@ -322,7 +322,7 @@ pub(crate) fn captions(case: &Case) {
                 },
                 ..Request::new(prompt, vec![picture])
             };
-            let found = engine.search_blocking(request).unwrap();
+            let found = engine.search(request).wait_blocking().unwrap().value;
             // <s>, the words, the mask that stood behind them, </s>, padding.
             let end = decoded.iter().position(|id| *id == END).unwrap();
             let expected = [&decoded[1..end - 1], &[END]].concat();

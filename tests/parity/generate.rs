@@ -120,7 +120,7 @@ pub(crate) fn every_variant(case: &Case) {
                 continue;
             }
             let streamed = engine.generate_blocking(request.clone()).unwrap();
-            let found = engine.search_blocking(request).unwrap();
+            let found = engine.search(request).wait_blocking().unwrap().value;
             assert_eq!(found.len(), params.answers, "{place}");
             assert_eq!(streamed.tokens, found[0].tokens, "{place}: streamed");
             assert_eq!(streamed.text, found[0].text, "{place}: streamed");

@@ -13,9 +13,9 @@ use image::{
     error::{ParameterError, ParameterErrorKind},
 };
 
-use super::limits::{ImageLimits, check_size, name, scaled};
 #[cfg(feature = "jpeg")]
 use super::jpeg;
+use super::limits::{ImageLimits, check_size, name, scaled};
 use super::{ImageError, container};
 
 /// The most bytes that a decoder may have allocated for a pixel: 16-bit RGBA.

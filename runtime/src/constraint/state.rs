@@ -8,9 +8,9 @@ use multiway_model::kernels::Ranking;
 use super::choices::ChoiceTrie;
 use super::closing::{Closing, Step};
 use super::compiled::{Compiled, CompiledGrammar, Form as CompiledForm, first_lines};
+use crate::answer::Alternative;
 use crate::ends::Ends;
 use crate::sampling::{Choice, Sampler};
-use crate::stream::Alternative;
 use crate::tokenizer::TokenId;
 
 /// How many of the likeliest tokens are looked at where one was drawn that there is no room for.

@@ -7,15 +7,16 @@ use multiway_model::{CacheType, Checkpoint, DType, Device, LoadOptions, Model, M
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::Engine;
 use super::forward::{Forward, ModelForward};
 use super::labels;
 use super::limits::{Limits, kept_constraints};
 use super::meters::Metrics;
 use super::replica::{Poison, Replica};
+use super::shared::Shared;
 use super::stats::Counters;
 use super::telemetry;
 use super::worker::Worker;
-use super::{Engine, Shared};
 use crate::constraint::Constraints;
 use crate::error::EngineError;
 use crate::generation::GenerationConfig;

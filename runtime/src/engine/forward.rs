@@ -13,8 +13,8 @@ use multiway_model::{
 use super::digest::Digest;
 use super::reading::{PromptToRead, Read, Reading, likeliest};
 use super::reuse::{Key, Reuse, ReuseCache, Value};
+use crate::answer::{CodeScore, WordScore};
 use crate::scheduler::Resources;
-use crate::stream::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
 
 /// How many rows' scores of a vocabulary are held at a time.

@@ -8,28 +8,32 @@
 //! independently of each other, and random numbers depend on the request's seed and step only.
 
 mod builder;
+mod call;
 mod digest;
 mod forward;
 mod labels;
 mod limits;
 mod meters;
+mod pending;
 mod prepared;
 mod reading;
 mod replica;
+mod reply;
 mod reuse;
 mod row;
 mod samples;
 mod scoring;
 mod search;
 mod sequence;
+mod shared;
 mod stats;
-mod submit;
 mod telemetry;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 pub use builder::EngineBuilder;
+pub use pending::Pending;
 pub(crate) use reading::log_probabilities;
 pub use stats::EngineStats;
 pub use worker::Shutdown;
@@ -38,31 +42,29 @@ use std::fmt;
 use std::sync::Arc;
 
 use multiway_model::{Checkpoint, Model, ModelConfig};
-use tokio::sync::{Semaphore, oneshot};
 
-use crate::constraint::Constraints;
+use crate::answer::{Answered, ClassScore, CodeScore, Generation, Hypothesis, Score, Usage, WordScore};
+use crate::blocking::block_on;
 use crate::error::RequestError;
-use crate::generation::GenerationConfig;
 use crate::request::Request;
 use crate::sampling::fresh_seed;
 use crate::sampling_params::SamplingParams;
-use crate::stream::{ClassScore, CodeScore, Generation, Hypothesis, Score, TokenStream, WordScore, block_on};
-use crate::tokenizer::Tokenizer;
-use limits::Limits;
-use meters::Metrics;
+use crate::stream::TokenStream;
+use crate::tokenizer::{TokenId, Tokenizer};
+use call::{Call, DecoderRows, QueuedCall};
 use prepared::Prepared;
 use reading::Reading;
-use replica::Replica;
 use samples::Samples;
 use scoring::Scoring;
-use search::SearchReply;
-use telemetry::Clock;
+use search::{Search, SearchReply};
+use sequence::Sequence;
+use shared::Shared;
 use worker::Work;
 
 /// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
 ///
-/// Every operation comes in an asynchronous form, which needs no particular runtime, and in a blocking one, which is
-/// not for use in asynchronous code.
+/// What is asked needs no particular asynchronous runtime: a [`Pending`] answer is awaited, or waited for on a thread that may
+/// block.
 ///
 /// ```no_run
 /// use multiway_model::Checkpoint;
@@ -86,45 +88,11 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    metrics: Arc<Metrics>,
-    tokenizer: Tokenizer,
-    config: ModelConfig,
-    generation: GenerationConfig,
-    constraints: Arc<Constraints>,
-    /// The names of the head's classes, where the model has such a head and the checkpoint names them.
-    labels: Option<Arc<Vec<String>>>,
-    /// The threads that share the weights; at least one.
-    replicas: Vec<Replica>,
-    /// Places for requests that wait; one is held from submission until admission.
-    places: Arc<Semaphore>,
-    queue_capacity: usize,
-    /// What each replica can hold.
-    limits: Limits,
-    /// Whether what is made of prompts is kept.
-    reuses: bool,
-    /// How many rows of one score request may be in a step.
-    score_rows: usize,
-}
-
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
             .field("stats", &self.stats())
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Shared {
-    /// Stops the threads before their next step and waits for them, so that no work goes on behind the caller's back; and for
-    /// constraints that are being compiled.
-    fn drop(&mut self) {
-        self.replicas
-            .iter()
-            .for_each(|replica| replica.shutdown(Shutdown::Abort));
-        self.places.close();
-        self.replicas.iter_mut().for_each(Replica::join);
-        block_on(self.constraints.idle());
     }
 }
 
@@ -192,11 +160,9 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] where the request cannot be answered or the engine was shut down.
     pub async fn generate(&self, request: Request) -> Result<TokenStream, RequestError> {
-        let mut clock = self.clock(&request);
-        let mut prepared = self.prepare_generation(request, &mut clock)?;
-        let mut place = self.place(clock).await?;
-        self.compile_beside(&mut prepared, &mut place).await?;
-        self.start_generation(prepared, place)
+        let mut queued = self.call_to_stream(request)?.queue().await?;
+        queued.compile_beside().await?;
+        self.stream(queued)
     }
 
     /// Writes an answer, token by token, or says at once that the engine is overloaded.
@@ -207,14 +173,12 @@ impl Engine {
     /// # Errors
     /// [`RequestError::Overloaded`] where no place is free; else as [`generate`](Self::generate).
     pub fn try_generate(&self, request: Request) -> Result<TokenStream, RequestError> {
-        let mut clock = self.clock(&request);
-        let mut prepared = self.prepare_generation(request, &mut clock)?;
-        let mut place = self.try_place(clock)?;
-        self.compile(&mut prepared, &mut place)?;
-        self.start_generation(prepared, place)
+        let mut queued = self.call_to_stream(request)?.try_queue()?;
+        queued.compile()?;
+        self.stream(queued)
     }
 
-    /// Writes an answer and returns it whole.
+    /// Writes an answer and returns it whole; not for use in asynchronous code.
     ///
     /// # Errors
     /// As [`generate`](Self::generate), and where the request fails on the way.
@@ -224,61 +188,40 @@ impl Engine {
 
     /// Follows several beams and returns the best answers with their scores, the best first.
     ///
-    /// `beams` of the sampling parameters says how many are followed, `answers` how many are returned.
+    /// `beams` of the sampling parameters says how many are followed, `answers` how many are returned. The new tokens that
+    /// are counted are those of the answers.
     ///
     /// # Errors
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
-    pub async fn search(&self, request: Request) -> Result<Vec<Hypothesis>, RequestError> {
-        let mut clock = self.clock(&request);
-        let prepared = self.prepare_generation(request, &mut clock)?;
-        let (beams, temperature) = (prepared.sampling.beams, prepared.sampling.temperature);
-        if temperature > 0.0 {
-            return Err(RequestError::Parameter {
-                name: "temperature",
-                found: temperature.to_string(),
-                expected: "0 for a search",
-            });
-        }
-        let alternatives = prepared.sampling.top_log_probabilities;
-        if alternatives > 0 {
-            return Err(RequestError::Parameter {
-                name: "top_log_probabilities",
-                found: alternatives.to_string(),
-                expected: "0 for a search",
-            });
-        }
-        if prepared.sampling.constraint.is_some() {
-            return Err(RequestError::Parameter {
-                name: "constraint",
-                found: "given".to_owned(),
-                expected: "none for a search",
-            });
-        }
-        self.check_beams(beams)?;
-        let place = self.place(clock).await?;
-        let (reply, answers) = oneshot::channel();
-        let reply = SearchReply::List(Some(reply));
-        self.submit_search(prepared, reply, place)?;
-        answers.await.unwrap_or(Err(RequestError::ShutDown))
-    }
-
-    /// Follows several beams, as [`search`](Self::search) does.
-    ///
-    /// # Errors
-    /// As [`search`](Self::search).
-    pub fn search_blocking(&self, request: Request) -> Result<Vec<Hypothesis>, RequestError> {
-        block_on(self.search(request))
-    }
-
-    /// Checks that the engine has a slot for each beam: a request gets all of them at once.
-    fn check_beams(&self, beams: usize) -> Result<(), RequestError> {
-        if beams > self.shared.limits.capacity.slots {
-            return Err(RequestError::TooManyBeams {
-                found: beams,
-                limit: self.shared.limits.capacity.slots,
-            });
-        }
-        Ok(())
+    pub fn search(&self, request: Request) -> Pending<'_, Vec<Hypothesis>> {
+        Pending::new(async move {
+            let call = self.call_to_write(request)?;
+            let sampling = &call.prepared.sampling;
+            let wrong = |name, found: String, expected| {
+                Err(RequestError::Parameter {
+                    name,
+                    found,
+                    expected,
+                })
+            };
+            if sampling.temperature > 0.0 {
+                return wrong("temperature", sampling.temperature.to_string(), "0 for a search");
+            }
+            if sampling.top_log_probabilities > 0 {
+                let found = sampling.top_log_probabilities.to_string();
+                return wrong("top_log_probabilities", found, "0 for a search");
+            }
+            if sampling.constraint.is_some() {
+                return wrong("constraint", "given".to_owned(), "none for a search");
+            }
+            self.check_beams(sampling.beams)?;
+            let rows = DecoderRows {
+                count: sampling.beams,
+                tokens: call.prepared.longest_input(),
+            };
+            let search = |prepared: &Prepared, reply| self.search_work(prepared, SearchReply::List(reply));
+            call.decode(rows, search).await
+        })
     }
 
     /// Draws several answers to one prompt, which is encoded once.
@@ -286,44 +229,244 @@ impl Engine {
     /// `samples` of the sampling parameters says how many. They come in the order of their numbers, and each is the same
     /// for a seed, however many are drawn with it; the first is the answer of [`generate`](Self::generate). With
     /// `best_of`, so many are drawn, and those whose tokens have the highest log-probabilities in the mean are returned,
-    /// the best first.
+    /// the best first. The new tokens that are counted are those of the answers that are returned.
     ///
     /// # Errors
     /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
-    pub async fn samples(&self, request: Request) -> Result<Vec<Generation>, RequestError> {
-        let mut clock = self.clock(&request);
-        let mut prepared = self.prepare_generation(request, &mut clock)?;
-        let drawn = self.check_samples(&prepared.sampling)?;
-        // All samples draw from streams of one seed.
-        prepared.sampling.seed.get_or_insert_with(fresh_seed);
-        let (samples, best_of) = (prepared.sampling.samples, prepared.sampling.best_of);
-        let mut place = self.place(clock).await?;
-        self.compile_beside(&mut prepared, &mut place).await?;
-        let (listeners, streams): (Vec<_>, Vec<_>) = (0..drawn).map(|_| TokenStream::open()).unzip();
-        let group = Samples::new(
-            &prepared,
-            self.tokenizer(),
-            &self.shared.generation.ends,
-            listeners,
-        );
-        self.submit(prepared, Work::Samples(Box::new(group)), drawn, place)?;
-        let mut answers = Vec::with_capacity(drawn);
-        for stream in streams {
-            answers.push(stream.wait().await?);
-        }
-        if best_of.is_some() {
-            answers.sort_by(|a, b| b.mean_log_probability().total_cmp(&a.mean_log_probability()));
-        }
-        answers.truncate(samples);
-        Ok(answers)
+    pub fn samples(&self, request: Request) -> Pending<'_, Vec<Generation>> {
+        Pending::new(async move {
+            let mut call = self.call_to_write(request)?;
+            let drawn = self.check_samples(&call.prepared.sampling)?;
+            // All samples draw from streams of one seed.
+            call.prepared.sampling.seed.get_or_insert_with(fresh_seed);
+            let sampling = &call.prepared.sampling;
+            let (samples, best_of) = (sampling.samples, sampling.best_of);
+            let mut queued = call.queue().await?;
+            queued.compile_beside().await?;
+            let (listeners, streams): (Vec<_>, Vec<_>) = (0..drawn).map(|_| TokenStream::open()).unzip();
+            let prepared = queued.prepared();
+            let rows = DecoderRows {
+                count: drawn,
+                tokens: prepared.longest_input(),
+            };
+            let ends = &self.shared.generation.ends;
+            let group = Samples::new(prepared, self.tokenizer(), ends, listeners);
+            queued.submit_decoding(Work::Samples(Box::new(group)), rows)?;
+            let mut answers = Vec::with_capacity(drawn);
+            for stream in streams {
+                answers.push(stream.wait().await?);
+            }
+            if best_of.is_some() {
+                answers.sort_by(|a, b| b.mean_log_probability().total_cmp(&a.mean_log_probability()));
+            }
+            answers.truncate(samples);
+            Ok(together(answers))
+        })
     }
 
-    /// Draws several answers, as [`samples`](Self::samples) does.
+    /// Tells how likely each candidate is as the whole answer: its tokens and `</s>`, after the forced prefix.
+    ///
+    /// The prompt is encoded once; of the sampling parameters only `prefix` counts.
     ///
     /// # Errors
-    /// As [`samples`](Self::samples).
-    pub fn samples_blocking(&self, request: Request) -> Result<Vec<Generation>, RequestError> {
-        block_on(self.samples(request))
+    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    pub fn score(&self, request: Request, candidates: Vec<String>) -> Pending<'_, Vec<Score>> {
+        Pending::new(async move {
+            let (mut call, ()) = self.call(request, || self.check_writes())?;
+            let targets =
+                call.prepare(|prepared| prepared.targets(&candidates, self.tokenizer(), self.config()))?;
+            // The decoder reads the start token, and all of a target but its last token.
+            let tokens = targets.iter().map(Vec::len).max().unwrap_or_default();
+            // Fewer rows give the same scores.
+            let most = self.shared.score_rows.min(self.shared.limits.rows(tokens));
+            let rows = DecoderRows {
+                count: targets.len().min(most).max(1),
+                tokens,
+            };
+            let start = self.shared.generation.decoder_start;
+            let scoring = |prepared: &Prepared, reply| {
+                Work::Score(Scoring::new(start, prepared.start.len() - 1, targets, reply))
+            };
+            call.decode(rows, scoring).await
+        })
+    }
+
+    /// Embeds a prompt for retrieval: a vector of unit length, made of its first picture, or of its text where it has none.
+    ///
+    /// # Errors
+    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    pub fn embed(&self, request: Request) -> Pending<'_, Vec<f32>> {
+        Pending::new(async move {
+            let (call, ()) = self.call(request, || Ok(()))?;
+            call.read(Reading::Embedding, Work::Embed).await
+        })
+    }
+
+    /// Scores the classes that the model's head knows, in their order, with their names: pictures, and a text where the
+    /// head reads one.
+    ///
+    /// # Errors
+    /// [`RequestError::NoHead`] and [`RequestError::NoLabels`] where the model cannot say; else as
+    /// [`embed`](Self::embed).
+    pub fn classify(&self, request: Request) -> Pending<'_, Vec<ClassScore>> {
+        Pending::new(async move {
+            let (call, labels) = self.call(request, || self.labels())?;
+            // A head reads as many pictures as the model takes; what does not fit must not reach a batch with others.
+            let (found, expected) = (call.prepared.images.len(), self.config().max_images);
+            if found != expected {
+                return Err(RequestError::HeadImages { found, expected });
+            }
+            if expected > 1 && call.prepared.tokens.is_empty() {
+                return Err(RequestError::HeadText);
+            }
+            let scores = call.read(Reading::Classes, Work::Classify).await?;
+            let class = |(label, score): (&String, f32)| ClassScore {
+                label: label.clone(),
+                score,
+            };
+            Ok(scores.map(|scores| labels.iter().zip(scores).map(class).collect()))
+        })
+    }
+
+    /// Names the words that the tokens `<mask>` of a prompt stand for: for each, the likeliest ids with their
+    /// log-probabilities, at most `count`, the likeliest first.
+    ///
+    /// # Errors
+    /// [`RequestError::NoHead`] where the model has no head for masked words; else as [`embed`](Self::embed).
+    pub fn unmask(&self, request: Request, count: usize) -> Pending<'_, Vec<Vec<WordScore>>> {
+        Pending::new(async move {
+            let (call, mask) = self.call(request, || self.word_mask())?;
+            if !call.prepared.tokens.contains(&mask) {
+                return Ok(call.answer(Vec::new()));
+            }
+            let reading = Reading::Words {
+                mask,
+                count,
+                vocabulary: self.tokenizer().vocab_size(),
+            };
+            call.read(reading, Work::Unmask).await
+        })
+    }
+
+    /// Hides patches of the prompt's first picture from the encoder and names what they show: for each, in the order
+    /// given, the likeliest visual codes with their log-probabilities, at most `count`, the likeliest first.
+    ///
+    /// Patches are counted row by row from the top left, as [`ModelConfig::patches`] counts them.
+    ///
+    /// # Errors
+    /// [`RequestError::NoHead`] where the model has no head for masked patches, [`RequestError::NothingToHide`] and
+    /// [`RequestError::Patch`] where there is no such patch; else as [`embed`](Self::embed).
+    pub fn uncover(
+        &self,
+        request: Request,
+        hidden: Vec<usize>,
+        count: usize,
+    ) -> Pending<'_, Vec<Vec<CodeScore>>> {
+        Pending::new(async move {
+            let (call, ()) = self.call(request, || self.check_names_patches())?;
+            if call.prepared.images.is_empty() {
+                return Err(RequestError::NothingToHide);
+            }
+            let patches = self.config().patches();
+            if let Some(&found) = hidden.iter().find(|patch| **patch >= patches) {
+                return Err(RequestError::Patch { found, patches });
+            }
+            if hidden.is_empty() {
+                return Ok(call.answer(Vec::new()));
+            }
+            call.read(Reading::Codes { hidden, count }, Work::Uncover).await
+        })
+    }
+
+    /// Starts a call that `needs` something of the model.
+    fn call<T>(
+        &self,
+        request: Request,
+        needs: impl FnOnce() -> Result<T, RequestError>,
+    ) -> Result<(Call<'_>, T), RequestError> {
+        Call::start(&self.shared, request, needs)
+    }
+
+    /// Starts a call whose answer is written.
+    fn call_to_write(&self, request: Request) -> Result<Call<'_>, RequestError> {
+        let (call, ()) = self.call(request, || self.check_writes())?;
+        call.prepared.check_new_tokens(self.config())?;
+        self.shared.constraints.check(&call.prepared.sampling)?;
+        Ok(call)
+    }
+
+    /// Starts a call whose answer is streamed.
+    fn call_to_stream(&self, request: Request) -> Result<Call<'_>, RequestError> {
+        let call = self.call_to_write(request)?;
+        let sampling = &call.prepared.sampling;
+        let samples = sampling.drawn();
+        if samples > 1 {
+            return Err(RequestError::OneStream { samples });
+        }
+        self.check_beams(sampling.beams)?;
+        Ok(call)
+    }
+
+    /// Hands over what writes into a stream.
+    fn stream(&self, queued: QueuedCall<'_>) -> Result<TokenStream, RequestError> {
+        let (events, stream) = TokenStream::open();
+        let prepared = queued.prepared();
+        let rows = DecoderRows {
+            count: prepared.sampling.beams,
+            tokens: prepared.longest_input(),
+        };
+        let work = if rows.count > 1 {
+            self.search_work(prepared, SearchReply::Stream(Some(events)))
+        } else {
+            let ends = &self.shared.generation.ends;
+            Work::Generate(Box::new(Sequence::new(prepared, self.tokenizer(), ends, events)))
+        };
+        queued.submit_decoding(work, rows)?;
+        Ok(stream)
+    }
+
+    fn search_work(&self, prepared: &Prepared, reply: SearchReply) -> Work {
+        let ends = &self.shared.generation.ends;
+        let search = Search::new(prepared, self.tokenizer(), self.config(), ends, reply);
+        Work::Search(Box::new(search))
+    }
+
+    fn check_writes(&self) -> Result<(), RequestError> {
+        if self.config().writes_text() {
+            return Ok(());
+        }
+        Err(RequestError::NoHead { head: "text" })
+    }
+
+    fn check_names_patches(&self) -> Result<(), RequestError> {
+        if self.config().names_patches() {
+            return Ok(());
+        }
+        let head = "names for hidden patches";
+        Err(RequestError::NoHead { head })
+    }
+
+    fn word_mask(&self) -> Result<TokenId, RequestError> {
+        let mask = self.config().word_mask();
+        mask.ok_or(RequestError::NoHead { head: "masked words" })
+    }
+
+    fn labels(&self) -> Result<Arc<Vec<String>>, RequestError> {
+        let classes = self.config().classes();
+        if classes == 0 {
+            return Err(RequestError::NoHead { head: "classes" });
+        }
+        let labels = self.shared.labels.clone();
+        labels.ok_or(RequestError::NoLabels { classes })
+    }
+
+    /// Checks that the engine has a slot for each beam: a request gets all of them at once.
+    fn check_beams(&self, found: usize) -> Result<(), RequestError> {
+        let limit = self.shared.limits.capacity.slots;
+        if found > limit {
+            return Err(RequestError::TooManyBeams { found, limit });
+        }
+        Ok(())
     }
 
     /// Checks that the engine has a slot for each sample, and counts them: a request gets all of them at once.
@@ -341,218 +484,12 @@ impl Engine {
         }
         Ok(found)
     }
+}
 
-    /// Tells how likely each candidate is as the whole answer: its tokens and `</s>`, after the forced prefix.
-    ///
-    /// The prompt is encoded once; of the sampling parameters only `prefix` counts.
-    ///
-    /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
-    pub async fn score(&self, request: Request, candidates: Vec<String>) -> Result<Vec<Score>, RequestError> {
-        let mut clock = self.clock(&request);
-        self.check_writes()?;
-        let prepared = self.prepare(request, &mut clock)?;
-        let targets = clock.prepare(|| prepared.targets(&candidates, self.tokenizer(), self.config()))?;
-        let place = self.place(clock).await?;
-        let (reply, answer) = oneshot::channel();
-        let (start, prefix) = (self.shared.generation.decoder_start, prepared.start.len() - 1);
-        // Fewer rows give the same scores.
-        let longest = targets.iter().map(Vec::len).max().unwrap_or_default();
-        let slots = targets.len().min(self.shared.score_rows);
-        let slots = slots.min(self.shared.limits.rows(longest)).max(1);
-        self.submit(
-            prepared,
-            Work::Score(Scoring::new(start, prefix, targets, reply)),
-            slots,
-            place,
-        )?;
-        answer.await.unwrap_or(Err(RequestError::ShutDown))
-    }
-
-    /// Tells how likely each candidate is, as [`score`](Self::score) does.
-    ///
-    /// # Errors
-    /// As [`score`](Self::score).
-    pub fn score_blocking(
-        &self,
-        request: Request,
-        candidates: Vec<String>,
-    ) -> Result<Vec<Score>, RequestError> {
-        block_on(self.score(request, candidates))
-    }
-
-    /// Embeds a prompt for retrieval: a vector of unit length, made of its first picture, or of its text where it has none.
-    ///
-    /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
-    pub async fn embed(&self, request: Request) -> Result<Vec<f32>, RequestError> {
-        let mut clock = self.clock(&request);
-        let prepared = self.prepare(request, &mut clock)?;
-        let place = self.place(clock).await?;
-        let (reply, answer) = oneshot::channel();
-        self.submit_reading(prepared, Reading::Embedding, Work::Embed(Some(reply)), place)?;
-        answer.await.unwrap_or(Err(RequestError::ShutDown))
-    }
-
-    /// Embeds a prompt for retrieval, as [`embed`](Self::embed) does.
-    ///
-    /// # Errors
-    /// As [`embed`](Self::embed).
-    pub fn embed_blocking(&self, request: Request) -> Result<Vec<f32>, RequestError> {
-        block_on(self.embed(request))
-    }
-
-    /// Scores the classes that the model's head knows, in their order, with their names: pictures, and a text where the
-    /// head reads one.
-    ///
-    /// # Errors
-    /// [`RequestError::NoHead`] and [`RequestError::NoLabels`] where the model cannot say; else as
-    /// [`embed`](Self::embed).
-    pub async fn classify(&self, request: Request) -> Result<Vec<ClassScore>, RequestError> {
-        let mut clock = self.clock(&request);
-        let classes = self.config().classes();
-        if classes == 0 {
-            return Err(RequestError::NoHead { head: "classes" });
-        }
-        let labels = self.shared.labels.clone();
-        let labels = labels.ok_or(RequestError::NoLabels { classes })?;
-        let prepared = self.prepare(request, &mut clock)?;
-        // A head reads as many pictures as the model takes; what does not fit must not reach a batch with others.
-        let (found, expected) = (prepared.images.len(), self.config().max_images);
-        if found != expected {
-            return Err(RequestError::HeadImages { found, expected });
-        }
-        if expected > 1 && prepared.tokens.is_empty() {
-            return Err(RequestError::HeadText);
-        }
-        let place = self.place(clock).await?;
-        let (reply, scores) = oneshot::channel();
-        self.submit_reading(prepared, Reading::Classes, Work::Classify(Some(reply)), place)?;
-        let scores = scores.await.unwrap_or(Err(RequestError::ShutDown))?;
-        let scored = labels.iter().zip(scores);
-        Ok(scored
-            .map(|(label, score)| ClassScore {
-                label: label.clone(),
-                score,
-            })
-            .collect())
-    }
-
-    /// Scores the classes that the model's head knows, as [`classify`](Self::classify) does.
-    ///
-    /// # Errors
-    /// As [`classify`](Self::classify).
-    pub fn classify_blocking(&self, request: Request) -> Result<Vec<ClassScore>, RequestError> {
-        block_on(self.classify(request))
-    }
-
-    /// Names the words that the tokens `<mask>` of a prompt stand for: for each, the likeliest ids with their
-    /// log-probabilities, at most `count`, the likeliest first.
-    ///
-    /// # Errors
-    /// [`RequestError::NoHead`] where the model has no head for masked words; else as [`embed`](Self::embed).
-    pub async fn unmask(&self, request: Request, count: usize) -> Result<Vec<Vec<WordScore>>, RequestError> {
-        let mut clock = self.clock(&request);
-        let Some(mask) = self.config().word_mask() else {
-            return Err(RequestError::NoHead { head: "masked words" });
-        };
-        let prepared = self.prepare(request, &mut clock)?;
-        if !prepared.tokens.contains(&mask) {
-            clock.answered();
-            return Ok(Vec::new());
-        }
-        let place = self.place(clock).await?;
-        let (reply, words) = oneshot::channel();
-        let reading = Reading::Words {
-            mask,
-            count,
-            vocabulary: self.tokenizer().vocab_size(),
-        };
-        self.submit_reading(prepared, reading, Work::Unmask(Some(reply)), place)?;
-        words.await.unwrap_or(Err(RequestError::ShutDown))
-    }
-
-    /// Names masked words, as [`unmask`](Self::unmask) does.
-    ///
-    /// # Errors
-    /// As [`unmask`](Self::unmask).
-    pub fn unmask_blocking(
-        &self,
-        request: Request,
-        count: usize,
-    ) -> Result<Vec<Vec<WordScore>>, RequestError> {
-        block_on(self.unmask(request, count))
-    }
-
-    /// Hides patches of the prompt's first picture from the encoder and names what they show: for each, in the order
-    /// given, the likeliest visual codes with their log-probabilities, at most `count`, the likeliest first.
-    ///
-    /// Patches are counted row by row from the top left, as [`ModelConfig::patches`] counts them.
-    ///
-    /// # Errors
-    /// [`RequestError::NoHead`] where the model has no head for masked patches, [`RequestError::NothingToHide`] and
-    /// [`RequestError::Patch`] where there is no such patch; else as [`embed`](Self::embed).
-    pub async fn uncover(
-        &self,
-        request: Request,
-        hidden: Vec<usize>,
-        count: usize,
-    ) -> Result<Vec<Vec<CodeScore>>, RequestError> {
-        let mut clock = self.clock(&request);
-        if !self.config().names_patches() {
-            return Err(RequestError::NoHead {
-                head: "names for hidden patches",
-            });
-        }
-        let prepared = self.prepare(request, &mut clock)?;
-        if prepared.images.is_empty() {
-            return Err(RequestError::NothingToHide);
-        }
-        let patches = self.config().patches();
-        if let Some(&found) = hidden.iter().find(|patch| **patch >= patches) {
-            return Err(RequestError::Patch { found, patches });
-        }
-        if hidden.is_empty() {
-            clock.answered();
-            return Ok(Vec::new());
-        }
-        let place = self.place(clock).await?;
-        let (reply, codes) = oneshot::channel();
-        let reading = Reading::Codes { hidden, count };
-        self.submit_reading(prepared, reading, Work::Uncover(Some(reply)), place)?;
-        codes.await.unwrap_or(Err(RequestError::ShutDown))
-    }
-
-    /// Names hidden patches, as [`uncover`](Self::uncover) does.
-    ///
-    /// # Errors
-    /// As [`uncover`](Self::uncover).
-    pub fn uncover_blocking(
-        &self,
-        request: Request,
-        hidden: Vec<usize>,
-        count: usize,
-    ) -> Result<Vec<Vec<CodeScore>>, RequestError> {
-        block_on(self.uncover(request, hidden, count))
-    }
-
-    fn check_writes(&self) -> Result<(), RequestError> {
-        if self.config().writes_text() {
-            return Ok(());
-        }
-        Err(RequestError::NoHead { head: "text" })
-    }
-
-    fn prepare(&self, request: Request, clock: &mut Clock) -> Result<Prepared, RequestError> {
-        let start = self.shared.generation.decoder_start;
-        clock.prepare(|| Prepared::new(request, self.tokenizer(), self.config(), start))
-    }
-
-    fn prepare_generation(&self, request: Request, clock: &mut Clock) -> Result<Prepared, RequestError> {
-        self.check_writes()?;
-        let prepared = self.prepare(request, clock)?;
-        prepared.check_new_tokens(self.config())?;
-        self.shared.constraints.check(&prepared.sampling)?;
-        Ok(prepared)
-    }
+/// Sums what was written, and finds when the last answer ended. The prompt was read once.
+fn together(answers: Vec<Generation>) -> Answered<Vec<Generation>> {
+    let last = answers.iter().max_by_key(|answer| answer.timings.total);
+    let (usage, timings) = last.map(|last| (last.usage, last.timings)).unwrap_or_default();
+    let new_tokens = answers.iter().map(|answer| answer.usage.new_tokens).sum();
+    Answered::new(answers, Usage { new_tokens, ..usage }, timings)
 }

@@ -104,6 +104,11 @@ impl Prepared {
         Ok(())
     }
 
+    /// Counts the tokens that the decoder reads at most: all that it starts with and all that it writes but the last.
+    pub(super) fn longest_input(&self) -> usize {
+        self.start.len() + self.sampling.max_new_tokens - 1
+    }
+
     /// Tokenizes candidates: the prefix, the candidate, and `</s>`, without the start token.
     pub(crate) fn targets(
         &self,

@@ -4,7 +4,7 @@ use multiway_model::kernels::Ranking;
 use multiway_model::{ProcessedImage, PromptMemory};
 
 use super::digest::Digest;
-use crate::stream::{CodeScore, WordScore};
+use crate::answer::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
 
 /// A prompt to encode, and what is to be read off it.

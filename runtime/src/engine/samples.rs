@@ -4,9 +4,10 @@ use super::prepared::Prepared;
 use super::row::Row;
 use super::scoring::CacheChanges;
 use super::sequence::Sequence;
+use crate::answer::{FinishReason, Timings, Usage};
 use crate::ends::Ends;
 use crate::error::RequestError;
-use crate::stream::{Events, FinishReason, Timings, Usage};
+use crate::stream::Events;
 use crate::tokenizer::{TokenId, Tokenizer};
 
 /// Draws answers in the engine: one row and one cache slot for each, one memory for all.

@@ -2,14 +2,11 @@
 
 use std::ops::Range;
 
-use tokio::sync::oneshot;
-
+use super::reply::{Reply, answer, is_gone};
 use super::row::Row;
+use crate::answer::{Answered, Score, Timings, Usage};
 use crate::error::RequestError;
-use crate::stream::Score;
 use crate::tokenizer::TokenId;
-
-pub(crate) type ScoreReply = oneshot::Sender<Result<Vec<Score>, RequestError>>;
 
 /// Scores candidates in waves, walking the trie of their tokens: what candidates of a wave have in common is
 /// decoded once.
@@ -33,7 +30,7 @@ pub(crate) struct Scoring {
     /// How many tokens of the targets of this wave the decoder has read.
     depth: usize,
     groups: Vec<Range<usize>>,
-    reply: Option<ScoreReply>,
+    reply: Reply<Vec<Score>>,
 }
 
 /// What has to be done to the cache after a step.
@@ -47,12 +44,16 @@ pub(crate) struct CacheChanges {
 
 impl Scoring {
     /// Takes targets that all begin with the same `prefix` tokens and end in `</s>`.
-    pub(crate) fn new(start: TokenId, prefix: usize, targets: Vec<Vec<TokenId>>, reply: ScoreReply) -> Self {
+    pub(crate) fn new(
+        start: TokenId,
+        prefix: usize,
+        targets: Vec<Vec<TokenId>>,
+        reply: Reply<Vec<Score>>,
+    ) -> Self {
         let mut indexed: Vec<(usize, Vec<TokenId>)> = targets.into_iter().enumerate().collect();
         indexed.sort_by(|(_, a), (_, b)| a.cmp(b));
         let (order, targets): (Vec<usize>, Vec<Vec<TokenId>>) = indexed.into_iter().unzip();
         let log_probabilities = vec![Vec::new(); targets.len()];
-        let reply = Some(reply);
         Self {
             start,
             prefix,
@@ -67,11 +68,6 @@ impl Scoring {
         }
     }
 
-    /// Tells how many tokens the decoder reads of the longest candidate: the start token, and all but its last.
-    pub(crate) fn longest(&self) -> usize {
-        self.targets.iter().map(Vec::len).max().unwrap_or_default()
-    }
-
     /// Starts the first wave in the slots that the request was given.
     pub(crate) fn begin(&mut self, slots: Vec<usize>) {
         self.slots = slots;
@@ -80,7 +76,7 @@ impl Scoring {
 
     /// Tells whether nobody waits for the scores any more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+        is_gone(&self.reply)
     }
 
     /// Lists the rows of the next step: a token and a slot each.
@@ -131,26 +127,20 @@ impl Scoring {
     }
 
     /// Gives out the scores, in the order of the candidates.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self, usage: Usage, timings: Timings) {
         let targets = std::mem::take(&mut self.targets).into_iter();
         let scores = targets
             .zip(std::mem::take(&mut self.log_probabilities))
             .map(|(mut target, log_probabilities)| score(target.split_off(self.prefix), log_probabilities));
         let mut indexed: Vec<(usize, Score)> = self.order.iter().copied().zip(scores).collect();
         indexed.sort_unstable_by_key(|(index, _)| *index);
-        self.send(Ok(indexed.into_iter().map(|(_, score)| score).collect()));
+        let scores = indexed.into_iter().map(|(_, score)| score).collect();
+        answer(&mut self.reply, Ok(Answered::new(scores, usage, timings)));
     }
 
     /// Gives out an error instead.
     pub(crate) fn fail(&mut self, error: RequestError) {
-        self.send(Err(error));
-    }
-
-    fn send(&mut self, answer: Result<Vec<Score>, RequestError>) {
-        if let Some(reply) = self.reply.take() {
-            // A caller that has gone wants no answer.
-            drop(reply.send(answer));
-        }
+        answer(&mut self.reply, Err(error));
     }
 
     fn next_wave(&mut self) {

@@ -2,22 +2,21 @@
 
 use multiway_model::ModelConfig;
 use multiway_model::kernels::Ranking;
-use tokio::sync::oneshot;
 
 use super::prepared::Prepared;
 use super::reading::log_probabilities;
+use super::reply::{Reply, answer, is_gone};
 use super::row::Row;
 use super::scoring::CacheChanges;
+use crate::answer::{Answered, FinishReason, Hypothesis, Timings, Usage};
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::beam_slots::BeamSlots;
 use crate::ends::Ends;
 use crate::error::RequestError;
 use crate::logits::LogitsProcessor;
 use crate::stop::StopMatcher;
-use crate::stream::{Ended, Events, FinishReason, Hypothesis, Timings, Usage, Written};
+use crate::stream::{Ended, Events, Written};
 use crate::tokenizer::{TokenId, Tokenizer};
-
-pub(crate) type ListReply = oneshot::Sender<Result<Vec<Hypothesis>, RequestError>>;
 
 /// Who waits for the answers; none once they have come.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(crate) enum SearchReply {
     /// A stream, which gets the best answer once it is certain.
     Stream(Option<Events>),
     /// A caller who wants several answers with their scores.
-    List(Option<ListReply>),
+    List(Reply<Vec<Hypothesis>>),
 }
 
 /// Runs a beam search in the engine: one row and one cache slot for each beam, one memory for all.
@@ -93,7 +92,7 @@ impl Search {
     pub(crate) fn is_cancelled(&self) -> bool {
         match &self.reply {
             SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_wanted()),
-            SearchReply::List(reply) => reply.as_ref().is_none_or(oneshot::Sender::is_closed),
+            SearchReply::List(reply) => is_gone(reply),
         }
     }
 
@@ -163,10 +162,13 @@ impl Search {
     pub(crate) fn finish(&mut self, usage: Usage, timings: Timings) {
         let finished = self.search.finished();
         let best = finished.iter().take(self.answers);
-        let answers = best.map(|answer| self.hypothesis(answer)).collect();
+        let answers: Vec<Hypothesis> = best.map(|answer| self.hypothesis(answer)).collect();
         match &mut self.reply {
-            // A caller that has gone wants no answer.
-            SearchReply::List(reply) => drop(reply.take().map(|reply| reply.send(Ok(answers)))),
+            SearchReply::List(reply) => {
+                let new_tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
+                let usage = Usage { new_tokens, ..usage };
+                answer(reply, Ok(Answered::new(answers, usage, timings)));
+            }
             SearchReply::Stream(events) => {
                 if let Some((events, best)) = events.take().zip(finished.first()) {
                     self.stream(events, best, usage, timings);
@@ -245,7 +247,7 @@ impl Search {
     pub(crate) fn fail(&mut self, error: RequestError) {
         match &mut self.reply {
             SearchReply::Stream(events) => drop(events.take().map(|events| events.finish(Err(error)))),
-            SearchReply::List(reply) => drop(reply.take().map(|reply| reply.send(Err(error)))),
+            SearchReply::List(reply) => answer(reply, Err(error)),
         }
     }
 }

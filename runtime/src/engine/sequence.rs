@@ -2,13 +2,14 @@
 
 use super::prepared::Prepared;
 use super::row::Row;
+use crate::answer::{Alternative, FinishReason, Timings, Usage};
 use crate::constraint::{ConstraintState, Draw};
 use crate::ends::Ends;
 use crate::error::RequestError;
 use crate::logits::LogitsProcessor;
 use crate::sampling::{Choice, Sampler};
 use crate::stop::StopMatcher;
-use crate::stream::{Alternative, Ended, Events, FinishReason, Timings, Usage, Written};
+use crate::stream::{Ended, Events, Written};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
 
 /// Writes one answer token by token.

@@ -1,6 +1,6 @@
 //! Follows requests: when things happened to them, for their callers, their spans and the metrics.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::Span;
@@ -10,8 +10,8 @@ use tracing::span::EnteredSpan;
 use tracing::subscriber::NoSubscriber;
 
 use super::meters::Metrics;
+use crate::answer::{Timings, Usage};
 use crate::request::Request;
-use crate::stream::{Timings, Usage};
 
 /// Follows one request from the call to its end.
 ///
@@ -28,8 +28,6 @@ pub(crate) struct Clock {
     /// Since when the logits of a step are read.
     selecting: Option<Instant>,
     timings: Timings,
-    /// Where the caller wants the timings.
-    report: Option<Arc<OnceLock<Timings>>>,
 }
 
 /// How far a call has come.
@@ -63,7 +61,6 @@ impl Clock {
             token: None,
             selecting: None,
             timings: Timings::default(),
-            report: request.timings.clone(),
         }
     }
 
@@ -96,10 +93,11 @@ impl Clock {
         self.stage = Stage::Preparing;
     }
 
-    /// Counts a request that is answered without the engine's thread.
-    pub(super) fn answered(mut self) {
+    /// Counts a request that is answered without the engine's thread, and tells how long everything took.
+    pub(super) fn answered(mut self) -> Timings {
         self.stage = Stage::Taken;
         self.metrics.finished.increment(1);
+        self.stop()
     }
 
     /// Notes that the engine's thread has the request, and how it names it.
@@ -166,18 +164,10 @@ impl Clock {
             ..self.timings
         }
     }
-
-    /// Puts the timings where the caller wants them; only the first time counts.
-    pub(super) fn publish(&mut self) {
-        if let Some(report) = self.report.take() {
-            let _ = report.set(self.stop());
-        }
-    }
 }
 
 impl Drop for Clock {
     fn drop(&mut self) {
-        self.publish();
         match self.stage {
             Stage::Preparing => self.metrics.refused.increment(1),
             Stage::Waiting => self.metrics.cancelled.increment(1),

@@ -21,11 +21,12 @@ use super::limits::{Limits, kept_constraints};
 use super::row::Row;
 use super::sequence::Sequence;
 use super::*;
+use crate::answer::{FinishReason, Timings, Usage};
 use crate::constraint::{ANSWER_BYTES, Constraint};
 use crate::ends::Ends;
 use crate::error::EngineError;
 use crate::sampling_params::SamplingParams;
-use crate::stream::{FinishReason, StreamEvent, Timings, Usage, Written};
+use crate::stream::{StreamEvent, Written};
 use crate::tokenizer::sentencepiece_to_json;
 use gate::{Permit, Step, gated, gated_replicas};
 
@@ -243,7 +244,10 @@ fn a_broken_engine_says_so_to_those_that_are_there_and_to_those_that_come() {
     };
     assert_eq!(second.wait_blocking().unwrap_err(), poisoned);
     assert_eq!(engine.generate_blocking(request("c", 2)).unwrap_err(), poisoned);
-    assert_eq!(engine.embed_blocking(request("c", 2)).unwrap_err(), poisoned);
+    assert_eq!(
+        engine.embed(request("c", 2)).wait_blocking().unwrap_err(),
+        poisoned
+    );
 }
 
 #[test]
@@ -437,7 +441,7 @@ fn a_drain_finishes_what_was_accepted_and_refuses_the_rest() {
         RequestError::ShutDown
     );
     assert_eq!(
-        engine.embed_blocking(request("c", 3)).unwrap_err(),
+        engine.embed(request("c", 3)).wait_blocking().unwrap_err(),
         RequestError::ShutDown
     );
     drop(gate.permits);
@@ -470,7 +474,7 @@ fn scores_run_beside_a_stream_without_stopping_it() {
     assert!(scores.as_mut().poll(&mut context).is_pending());
     drop(gate.permits);
     assert_eq!(stream.wait_blocking().unwrap().tokens.len(), 6);
-    assert_eq!(block_on(scores).unwrap().len(), 5);
+    assert_eq!(block_on(scores).unwrap().value.len(), 5);
     let mut decodes = gate.steps.try_iter().filter_map(|step| match step {
         Step::Decode(slots) => Some(slots),
         Step::Encode(_) | Step::Slice => None,

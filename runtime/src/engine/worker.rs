@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use multiway_model::kernels::{Ranking, rank_rows};
 use multiway_model::{DecoderRow, ForwardError, PromptMemory};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::forward::Forward;
 use super::prepared::Prepared;
 use super::reading::{PromptToRead, Read, Reading};
+use super::reply::{Reply, answer, is_gone};
 use super::row::Row;
 use super::samples::Samples;
 use super::scoring::{CacheChanges, Scoring};
@@ -22,9 +23,9 @@ use super::search::Search;
 use super::sequence::Sequence;
 use super::stats::Counters;
 use super::telemetry::{self, Clock};
+use crate::answer::{Answered, CodeScore, FinishReason, Usage, WordScore};
 use crate::error::RequestError;
 use crate::scheduler::{Demand, RequestId, Scheduler};
-use crate::stream::{CodeScore, FinishReason, Usage, WordScore};
 
 /// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound and
 /// none waits behind a full queue.
@@ -71,18 +72,6 @@ pub(crate) enum Work {
     Unmask(Reply<Vec<Vec<WordScore>>>),
     /// The likeliest visual codes of each hidden patch.
     Uncover(Reply<Vec<Vec<CodeScore>>>),
-}
-
-/// Whoever waits for an answer that comes at once; none once it has come.
-pub(crate) type Reply<T> = Option<oneshot::Sender<Result<T, RequestError>>>;
-
-fn is_gone<T>(reply: &Reply<T>) -> bool {
-    reply.as_ref().is_none_or(oneshot::Sender::is_closed)
-}
-
-/// Answers; a caller that has gone wants no answer.
-fn answer<T>(reply: &mut Reply<T>, result: Result<T, RequestError>) {
-    drop(reply.take().map(|reply| reply.send(result)));
 }
 
 impl Work {
@@ -220,7 +209,6 @@ impl<F: Forward> Worker<F> {
             }
         }
         for (id, mut job) in std::mem::take(&mut self.jobs) {
-            job.clock.publish();
             job.work.fail(end.clone());
             self.scheduler.finish(id);
             self.counters.failed();
@@ -285,7 +273,6 @@ impl<F: Forward> Worker<F> {
         let Some(id) = id else {
             // The handles refuse what does not fit.
             let cause = "the request needs more than the engine can hold".to_owned();
-            clock.publish();
             work.fail(RequestError::Failed { cause });
             self.counters.failed();
             return self.counters.retired();
@@ -323,7 +310,6 @@ impl<F: Forward> Worker<F> {
                 let _request = job.clock.enter();
                 let after = job.prepared.timeout.unwrap_or_default();
                 tracing::debug!(request = id.number(), ?after, "request expired");
-                job.clock.publish();
                 job.work.fail(RequestError::DeadlineExceeded { after });
                 self.counters.expired();
                 self.retire(id);
@@ -441,9 +427,7 @@ impl<F: Forward> Worker<F> {
     /// Hands what was read off a prompt to its request: a memory to go on with, or the answer itself.
     fn take(&mut self, id: RequestId, read: Read) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if !matches!(read, Read::Memory(_)) {
-            job.clock.publish();
-        }
+        let (usage, timings) = (job.usage, job.clock.stop());
         match (&mut job.work, read) {
             (
                 Work::Generate(_) | Work::Samples(_) | Work::Search(_) | Work::Score(_),
@@ -452,10 +436,18 @@ impl<F: Forward> Worker<F> {
                 job.memory = Some(memory);
                 return self.scheduler.encoded(id);
             }
-            (Work::Embed(reply), Read::Embedding(embedding)) => answer(reply, Ok(embedding)),
-            (Work::Classify(reply), Read::Classes(scores)) => answer(reply, Ok(scores)),
-            (Work::Unmask(reply), Read::Words(words)) => answer(reply, Ok(words)),
-            (Work::Uncover(reply), Read::Codes(codes)) => answer(reply, Ok(codes)),
+            (Work::Embed(reply), Read::Embedding(embedding)) => {
+                answer(reply, Ok(Answered::new(embedding, usage, timings)))
+            }
+            (Work::Classify(reply), Read::Classes(scores)) => {
+                answer(reply, Ok(Answered::new(scores, usage, timings)))
+            }
+            (Work::Unmask(reply), Read::Words(words)) => {
+                answer(reply, Ok(Answered::new(words, usage, timings)))
+            }
+            (Work::Uncover(reply), Read::Codes(codes)) => {
+                answer(reply, Ok(Answered::new(codes, usage, timings)))
+            }
             (_, read) => {
                 let cause = match read {
                     Read::NotFinite => NOT_FINITE,
@@ -577,9 +569,6 @@ impl<F: Forward> Worker<F> {
                     }
                     (0..step.written).for_each(|_| self.counters.token());
                     apply(&mut self.forward, &step.changes).map(|()| {
-                        if samples.is_done() {
-                            job.clock.publish();
-                        }
                         samples.finish_ended(job.usage, job.clock.stop());
                         samples.is_done()
                     })
@@ -594,7 +583,6 @@ impl<F: Forward> Worker<F> {
                     }
                     apply(&mut self.forward, &changes).map(|()| {
                         if search.is_done() {
-                            job.clock.publish();
                             search.finish(job.usage, job.clock.stop());
                         }
                         search.is_done()
@@ -605,8 +593,7 @@ impl<F: Forward> Worker<F> {
             Work::Score(scoring) => match scoring.advance(logits) {
                 Ok(changes) => apply(&mut self.forward, &changes).map(|()| {
                     if scoring.is_done() {
-                        job.clock.publish();
-                        scoring.finish();
+                        scoring.finish(job.usage, job.clock.stop());
                     }
                     scoring.is_done()
                 }),
@@ -642,7 +629,6 @@ impl<F: Forward> Worker<F> {
         if let Some(job) = self.jobs.get_mut(&id) {
             let _request = job.clock.enter();
             tracing::debug!(request = id.number(), %error, "request failed");
-            job.clock.publish();
             job.work.fail(error);
             self.counters.failed();
             self.retire(id);
@@ -670,7 +656,6 @@ fn finish(job: &mut Job, reason: FinishReason) {
             new_tokens: sequence.new_tokens(),
             ..job.usage
         };
-        job.clock.publish();
         sequence.finish(reason, usage, job.clock.stop());
     }
 }

@@ -10,10 +10,11 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::*;
+use crate::answer::{Generation, Hypothesis, Score};
 use crate::engine::reading::{PromptToRead, Read};
 use crate::engine::reuse::Reuse;
+use crate::generation::GenerationConfig;
 use crate::scheduler::Resources;
-use crate::stream::{Generation, Hypothesis, Score};
 
 type Random = rand_chacha::ChaCha8Rng;
 
@@ -213,6 +214,7 @@ fn ask(engine: &Engine, mode: Mode, seed: u64) -> LocalBoxFuture<'_, Bits> {
                 .search(request)
                 .await
                 .unwrap()
+                .value
                 .iter()
                 .flat_map(hypothesis)
                 .collect(),
@@ -220,6 +222,7 @@ fn ask(engine: &Engine, mode: Mode, seed: u64) -> LocalBoxFuture<'_, Bits> {
                 .samples(request)
                 .await
                 .unwrap()
+                .value
                 .iter()
                 .flat_map(generation)
                 .collect(),
@@ -229,6 +232,7 @@ fn ask(engine: &Engine, mode: Mode, seed: u64) -> LocalBoxFuture<'_, Bits> {
                     .score(request, names.to_vec())
                     .await
                     .unwrap()
+                    .value
                     .iter()
                     .flat_map(score)
                     .collect()
@@ -237,6 +241,7 @@ fn ask(engine: &Engine, mode: Mode, seed: u64) -> LocalBoxFuture<'_, Bits> {
                 .embed(request)
                 .await
                 .unwrap()
+                .value
                 .iter()
                 .map(|x| x.to_bits())
                 .collect(),
@@ -457,7 +462,13 @@ fn needle_catches_a_mutant() {
         assert_eq!(mutant, right);
     }
     let names: Vec<String> = ["a cat", "dog"].map(str::to_owned).into();
-    let score = |engine: &Engine| engine.score_blocking(request("a", 1), names.clone()).unwrap();
+    let score = |engine: &Engine| {
+        engine
+            .score(request("a", 1), names.clone())
+            .wait_blocking()
+            .unwrap()
+            .value
+    };
     for (mutant, right) in score(&alone).iter().zip(score(&right)) {
         assert!((mutant.log_probability - right.log_probability).abs() < 1e-3);
     }

@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 
 use super::gate::Gate;
 use super::*;
+use crate::answer::Generation;
 use crate::engine::samples::Samples;
-use crate::stream::Generation;
 
 /// Asks for samples that end by themselves only as far as `end` makes it likely.
 fn group(samples: usize, max_new_tokens: usize, end: f32) -> Request {
@@ -30,7 +30,7 @@ fn slots(step: &Step) -> Vec<usize> {
 fn decoded(engine: &Engine, gate: Gate, request: Request) -> (Vec<Generation>, Vec<Vec<usize>>) {
     let Gate { steps, permits } = gate;
     drop(permits);
-    let answers = engine.samples_blocking(request).unwrap();
+    let answers = engine.samples(request).wait_blocking().unwrap().value;
     let decoded = steps.try_iter().filter_map(|step| match step {
         Step::Decode(slots) => Some(slots),
         Step::Encode(prompts) => {
@@ -60,7 +60,7 @@ fn a_group_of_samples_reads_the_prompt_and_the_prefix_once() {
         3,
         "each has a slot of its own"
     );
-    assert_eq!(block_on(samples).unwrap().len(), 3);
+    assert_eq!(block_on(samples).unwrap().value.len(), 3);
     assert!(gate.steps.try_recv().is_err());
 }
 
@@ -158,6 +158,14 @@ fn a_failed_step_fails_the_group_and_the_engine_goes_on() {
     };
     assert_eq!(block_on(samples).unwrap_err(), failed);
     drop(gate);
-    assert_eq!(engine.samples_blocking(group(2, 3, -100.0)).unwrap().len(), 2);
+    assert_eq!(
+        engine
+            .samples(group(2, 3, -100.0))
+            .wait_blocking()
+            .unwrap()
+            .value
+            .len(),
+        2
+    );
     assert_eq!(engine.stats().failed, 1);
 }

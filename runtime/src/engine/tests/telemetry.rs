@@ -263,14 +263,9 @@ fn the_table_in_the_docs_lists_every_metric_with_its_kind_and_unit_and_no_other(
 }
 
 #[test]
-fn the_timings_of_any_request_come_with_its_answer_and_do_not_overlap() {
+fn timings_and_usage_of_any_request_come_with_its_answer_and_times_do_not_overlap() {
     let (engine, gate) = gated(4, 8);
     drop(gate);
-    let watch = |mut asked: Request| {
-        let timings = Arc::new(std::sync::OnceLock::new());
-        asked.timings = Some(Arc::clone(&timings));
-        (asked, timings)
-    };
     let check = |timings: &Timings, steps: usize| {
         let parts = [
             timings.prepare,
@@ -286,36 +281,39 @@ fn the_timings_of_any_request_come_with_its_answer_and_do_not_overlap() {
         assert_eq!(timings.decode > Duration::ZERO, is_decoded);
         assert_eq!(timings.select > Duration::ZERO, is_decoded);
     };
-    let (asked, timings) = watch(request("a", 4));
-    let streamed = engine.generate_blocking(asked).unwrap().timings;
+    let streamed = engine.generate_blocking(request("a", 4)).unwrap().timings;
     check(&streamed, 4);
     assert!(streamed.first_token > Duration::ZERO && streamed.first_token < streamed.total);
-    check(timings.get().unwrap(), 4);
-    // They are there before the answer is, whoever is faster.
     for count in 1..40 {
-        let (mut asked, of_samples) = watch(request("a", 1 + count % 3));
+        let mut asked = request("a", 1 + count % 3);
         (asked.sampling.temperature, asked.sampling.samples) = (1.0, 1 + count % 2);
         asked.sampling.min_new_tokens = asked.sampling.max_new_tokens;
-        engine.samples_blocking(asked).unwrap();
-        check(of_samples.get().unwrap(), 1 + count % 3);
+        let of_samples = engine.samples(asked).wait_blocking().unwrap();
+        check(&of_samples.timings, 1 + count % 3);
+        assert_eq!(of_samples.usage.new_tokens, (1 + count % 2) * (1 + count % 3));
     }
-    let (asked, of_embedding) = watch(request("a", 1));
-    engine.embed_blocking(asked).unwrap();
-    check(of_embedding.get().unwrap(), 0);
-    let (asked, of_scores) = watch(request("a", 1));
-    engine.score_blocking(asked, vec![String::new()]).unwrap();
-    check(of_scores.get().unwrap(), 1);
-    let (mut asked, of_search) = watch(request("a", 3));
+    let of_embedding = engine.embed(request("a", 1)).wait_blocking().unwrap();
+    check(&of_embedding.timings, 0);
+    let of_scores = engine.score(request("a", 1), vec![String::new()]);
+    let of_scores = of_scores.wait_blocking().unwrap();
+    check(&of_scores.timings, 1);
+    let mut asked = request("a", 3);
     asked.sampling.beams = 2;
-    engine.search_blocking(asked).unwrap();
-    check(of_search.get().unwrap(), 3);
-    let (late, of_late) = watch(request("b", 2));
-    let late = Request {
-        timeout: Some(Duration::ZERO),
-        ..late
-    };
-    assert!(engine.generate_blocking(late).is_err());
-    assert_eq!(of_late.get().unwrap().encode, Duration::ZERO);
+    let of_search = engine.search(asked).wait_blocking().unwrap();
+    check(&of_search.timings, 3);
+    let read = TOKENIZER.encode_prompt(&Prompt::from_text("a")).unwrap().len();
+    for (usage, new_tokens) in [
+        (of_embedding.usage, 0),
+        (of_scores.usage, 0),
+        (of_search.usage, of_search.value[0].tokens.len()),
+    ] {
+        let expected = Usage {
+            prompt_tokens: read,
+            image_patches: 0,
+            new_tokens,
+        };
+        assert_eq!(usage, expected);
+    }
 }
 
 /// A span as a subscriber saw it.

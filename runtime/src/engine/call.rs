@@ -1,0 +1,202 @@
+//! A call of a handle, from its request to the thread that answers it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, oneshot};
+
+use super::digest::digest;
+use super::prepared::Prepared;
+use super::reading::Reading;
+use super::reply::Reply;
+use super::shared::Shared;
+use super::telemetry::Clock;
+use super::worker::{Submission, Work};
+use crate::answer::{Answered, Usage};
+use crate::error::RequestError;
+use crate::request::Request;
+use crate::scheduler::{Demand, Resources};
+
+/// A call whose request was checked and tokenized.
+pub(super) struct Call<'e> {
+    shared: &'e Shared,
+    clock: Clock,
+    pub(super) prepared: Prepared,
+}
+
+/// A call that has a place in the queue.
+pub(super) struct QueuedCall<'e> {
+    call: Call<'e>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// The rows of the decoder that a call needs at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DecoderRows {
+    pub(super) count: usize,
+    /// How many tokens each reads.
+    pub(super) tokens: usize,
+}
+
+impl<'e> Call<'e> {
+    /// Starts the clock, finds out what the call `needs` of the model, and prepares the request.
+    pub(super) fn start<T>(
+        shared: &'e Shared,
+        request: Request,
+        needs: impl FnOnce() -> Result<T, RequestError>,
+    ) -> Result<(Self, T), RequestError> {
+        let mut clock = Clock::start(&shared.metrics, &request);
+        let needed = needs()?;
+        let start = shared.generation.decoder_start;
+        let prepare = || Prepared::new(request, &shared.tokenizer, &shared.config, start);
+        let prepared = clock.prepare(prepare)?;
+        let call = Self {
+            shared,
+            clock,
+            prepared,
+        };
+        Ok((call, needed))
+    }
+
+    /// Runs a part of the preparation.
+    pub(super) fn prepare<T>(&mut self, part: impl FnOnce(&mut Prepared) -> T) -> T {
+        self.clock.prepare(|| part(&mut self.prepared))
+    }
+
+    /// Answers without the engine's thread.
+    pub(super) fn answer<T>(self, value: T) -> Answered<T> {
+        let usage = self.usage();
+        Answered::new(value, usage, self.clock.answered())
+    }
+
+    /// Waits for a place in the queue.
+    pub(super) async fn queue(mut self) -> Result<QueuedCall<'e>, RequestError> {
+        self.clock.wait();
+        let permit = Arc::clone(&self.shared.places).acquire_owned().await;
+        self.clock.stop_waiting();
+        let permit = permit.map_err(|_closed| RequestError::ShutDown)?;
+        Ok(QueuedCall { call: self, permit })
+    }
+
+    /// Takes a place in the queue if there is one.
+    pub(super) fn try_queue(self) -> Result<QueuedCall<'e>, RequestError> {
+        let permit = Arc::clone(&self.shared.places).try_acquire_owned();
+        let permit = permit.map_err(|error| match error {
+            TryAcquireError::NoPermits => RequestError::Overloaded {
+                capacity: self.shared.queue_capacity,
+            },
+            TryAcquireError::Closed => RequestError::ShutDown,
+        })?;
+        Ok(QueuedCall { call: self, permit })
+    }
+
+    /// Asks what decoding answers.
+    pub(super) async fn decode<T>(
+        self,
+        rows: DecoderRows,
+        work: impl FnOnce(&Prepared, Reply<T>) -> Work,
+    ) -> Result<Answered<T>, RequestError> {
+        let queued = self.queue().await?;
+        let (reply, answer) = oneshot::channel();
+        let work = work(&queued.call.prepared, Some(reply));
+        queued.submit_decoding(work, rows)?;
+        answer.await.unwrap_or(Err(RequestError::ShutDown))
+    }
+
+    /// Asks what encoding alone answers.
+    pub(super) async fn read<T>(
+        self,
+        reading: Reading,
+        work: impl FnOnce(Reply<T>) -> Work,
+    ) -> Result<Answered<T>, RequestError> {
+        let queued = self.queue().await?;
+        let (reply, answer) = oneshot::channel();
+        queued.submit(reading, work(Some(reply)), Resources::default())?;
+        answer.await.unwrap_or(Err(RequestError::ShutDown))
+    }
+
+    /// Counts what the encoder reads.
+    fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.prepared.tokens.len(),
+            image_patches: self.prepared.images.len() * self.shared.config.patches(),
+            new_tokens: 0,
+        }
+    }
+}
+
+impl QueuedCall<'_> {
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.call.prepared
+    }
+
+    /// Compiles the constraint of the answer, if it has one, while the caller's thread waits.
+    pub(super) fn compile(&mut self) -> Result<(), RequestError> {
+        let Call {
+            shared,
+            clock,
+            prepared,
+        } = &mut self.call;
+        let compile = || shared.constraints.compile(&prepared.sampling);
+        prepared.constraint = clock.prepare(compile)?;
+        Ok(())
+    }
+
+    /// Compiles the constraint of the answer, if it has one, on a thread beside the caller's.
+    pub(super) async fn compile_beside(&mut self) -> Result<(), RequestError> {
+        let Call {
+            shared,
+            clock,
+            prepared,
+        } = &mut self.call;
+        let since = Instant::now();
+        // Who leaves now has cancelled, and was not refused.
+        clock.wait();
+        let compiled = shared.constraints.compile_beside(&prepared.sampling).await;
+        clock.stop_waiting();
+        clock.prepared(since.elapsed());
+        prepared.constraint = compiled?;
+        Ok(())
+    }
+
+    /// Hands over what decodes.
+    pub(super) fn submit_decoding(self, work: Work, rows: DecoderRows) -> Result<(), RequestError> {
+        let Call { shared, prepared, .. } = &self.call;
+        let constraint = prepared.constraint.as_ref();
+        let constraint_bytes = constraint.map_or(0, |compiled| rows.count * compiled.answer_bytes());
+        let resources = Resources {
+            slots: rows.count,
+            // One request can always run.
+            constraint_bytes: constraint_bytes.min(shared.limits.capacity.constraint_bytes),
+            memory_tokens: prepared.encoder_rows(&shared.config),
+            self_tokens: rows.count * shared.limits.whole_blocks(rows.tokens),
+        };
+        self.submit(Reading::Memory, work, resources)
+    }
+
+    /// Hands the call over to the thread that has the least to do.
+    fn submit(self, reading: Reading, work: Work, resources: Resources) -> Result<(), RequestError> {
+        let Self { mut call, permit } = self;
+        let shared = call.shared;
+        shared.limits.check(&resources)?;
+        call.prepare(|prepared| {
+            prepared.pictures = shared.reuses.then(|| digest(&prepared.images));
+        });
+        let submission = Submission {
+            usage: call.usage(),
+            demand: Demand {
+                resources,
+                encoder_rows: call.prepared.encoder_rows(&shared.config),
+                priority: call.prepared.priority,
+                // The thread that answers knows what its clock says.
+                deadline: None,
+            },
+            prepared: call.prepared,
+            reading,
+            work,
+            place: permit,
+            clock: call.clock,
+        };
+        shared.replica()?.submit(submission)
+    }
+}
