@@ -116,8 +116,9 @@ pub mod prompt {
 /// Tasks, their answers, and metrics over answers.
 pub mod task {
     pub use multiway_tasks::{
-        Answer, Choice, ExampleReport, PatchAnswer, RequestTerms, ScoredToken, Task, TaskError, TaskEvent,
-        TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken, metrics,
+        Answer, Choice, ExampleReport, PatchAnswer, PreparedTask, RequestTerms, ScoredToken, Task, TaskError,
+        TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken,
+        metrics,
     };
 }
 

@@ -235,7 +235,8 @@ fn choice_probabilities_are_exact() {
     for candidates in closed_sets() {
         let inputs = TaskInputs::new().with("question", "what is in the picture?");
         let inputs = inputs.with("choices", InputValue::List(candidates.clone()));
-        let plain = Plain::new(&engine, &task.request(&inputs).unwrap().prompt);
+        let prepared = task.prepare(engine.tokenizer(), &inputs).unwrap();
+        let plain = Plain::new(&engine, prepared.prompt());
         let end = engine.config().eos_token_id;
         let targets: Vec<Vec<TokenId>> = candidates
             .iter()

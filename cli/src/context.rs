@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::checkpoint::Device;
 #[cfg(feature = "hub")]
 use multiway::hub::{Hub, HubError, HubName};
+use multiway::tokenizer::Tokenizer;
 use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
 
 use super::GlobalArgs;
@@ -144,7 +145,19 @@ impl Context {
 
     /// Loads a checkpoint into an engine.
     pub(crate) fn engine(&self, checkpoint: &Checkpoint, options: &EngineArgs) -> Outcome<Engine> {
-        let builder = Engine::builder(checkpoint).device(self.device()?);
+        self.engine_with(checkpoint, tokenizer(checkpoint)?, options)
+    }
+
+    /// Loads a checkpoint, whose tokenizer was read already, into an engine.
+    pub(crate) fn engine_with(
+        &self,
+        checkpoint: &Checkpoint,
+        tokenizer: Tokenizer,
+        options: &EngineArgs,
+    ) -> Outcome<Engine> {
+        let builder = Engine::builder(checkpoint)
+            .tokenizer(tokenizer)
+            .device(self.device()?);
         let engine = options.build(builder, self.args.threads)?;
         if !self.args.quiet {
             engine
@@ -201,7 +214,12 @@ fn progress_bar(quiet: bool) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Makes what turns pictures into what a checkpoint's model takes.
+/// Reads a checkpoint's tokenizer.
+pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> Outcome<Tokenizer> {
+    Tokenizer::from_checkpoint(checkpoint).map_err(Failure::input)
+}
+
+/// Builds a checkpoint's image processor.
 pub(crate) fn processor(checkpoint: &Checkpoint) -> ImageProcessor {
     ImageProcessor::new(checkpoint.config())
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use multiway::task::PreparedTask;
 use multiway::{Engine, Task, TaskInputs, TaskLibrary};
 use serde_json::json;
 
-use super::context::{Context, processor};
+use super::context::{Context, processor, tokenizer};
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
@@ -73,12 +74,8 @@ pub(crate) fn retrieve_task(library: &TaskLibrary) -> Outcome<&Task> {
 }
 
 /// Makes a vector.
-pub(crate) async fn embed(
-    task: &Task,
-    engine: &Engine,
-    inputs: &TaskInputs,
-) -> Outcome<multiway::task::TaskOutcome> {
-    let run = task.run(engine, inputs).map_err(task_failure)?;
+pub(crate) async fn embed(task: PreparedTask, engine: &Engine) -> Outcome<multiway::task::TaskOutcome> {
+    let run = task.run(engine).map_err(task_failure)?;
     run.wait().await.map_err(task_failure)
 }
 
@@ -100,10 +97,11 @@ pub(crate) fn run(context: &Context, args: EmbedArgs) -> Outcome {
     let task = retrieve_task(&library)?;
     let inputs = args.source.inputs(&processor(&checkpoint))?;
     let inputs = inputs.with_terms(args.engine.terms());
-    task.request(&inputs).map_err(Failure::input)?;
-    let engine = context.engine(&checkpoint, &args.engine)?;
+    let tokenizer = tokenizer(&checkpoint)?;
+    let prepared = task.prepare(&tokenizer, &inputs).map_err(Failure::input)?;
+    let engine = context.engine_with(&checkpoint, tokenizer, &args.engine)?;
     let load = started.elapsed();
-    let outcome = context.block_on(until_interrupted(embed(task, &engine, &inputs)))?;
+    let outcome = context.block_on(until_interrupted(embed(prepared, &engine)))?;
     print_json(&json!({
         "embedding": vector(task, &outcome)?,
         "usage": outcome.usage,

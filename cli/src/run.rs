@@ -14,7 +14,7 @@ use multiway::task::{Choice, PatchAnswer, TaskOutcome, TaskRun, WrittenToken};
 use multiway::{Answer, Checkpoint, Task, TaskEvent, TaskInputs, TaskLibrary};
 use serde::Serialize;
 
-use super::context::{Context, processor};
+use super::context::{Context, processor, tokenizer};
 use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
@@ -117,14 +117,15 @@ pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
     inputs.images = profile.time(Part::Pictures, || {
         pictures::open_all(&processor(&checkpoint), &args.images)
     })?;
-    let checked = profile.time(Part::Render, || task.request(&inputs));
-    checked.map_err(Failure::input)?;
-    let engine = profile.time(Part::Load, || context.engine(&checkpoint, &args.engine))?;
-    args.decoding
-        .ban_words(engine.tokenizer(), &mut inputs.sampling)?;
+    let tokenizer = profile.time(Part::Load, || tokenizer(&checkpoint))?;
+    args.decoding.ban_words(&tokenizer, &mut inputs.sampling)?;
+    let prepared = profile.time(Part::Render, || task.prepare(&tokenizer, &inputs));
+    let prepared = prepared.map_err(Failure::input)?;
+    let engine = profile.time(Part::Load, || {
+        context.engine_with(&checkpoint, tokenizer, &args.engine)
+    })?;
     let load = profile.elapsed();
-    let run = profile.time(Part::Render, || task.run(&engine, &inputs));
-    let run = run.map_err(Failure::input)?;
+    let run = prepared.run(&engine).map_err(Failure::input)?;
     let outcome = profile.time(Part::Answer, || stream(context, run, !args.json))?;
     if args.json {
         let profile = args.profile.then(|| profile.report(&outcome));

@@ -16,10 +16,10 @@ use multiway::{Checkpoint, Engine, ImageProcessor, Task, TaskInputs};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::context::{Context, processor};
+use super::context::{Context, processor, tokenizer};
 use super::embed::{SourceArgs, embed, retrieve_task, vector};
 use super::engine::EngineArgs;
-use super::failure::{Failure, Outcome};
+use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
 use super::output::{note, print_json, print_line};
 use super::pictures;
@@ -426,7 +426,8 @@ impl Indexing<'_> {
         let image = tokio::task::spawn_blocking(move || pictures::open_unnamed(&processor, &path)).await;
         let image = image.map_err(Failure::runtime)?.map_err(Failure::input)?;
         let inputs = TaskInputs::new().with_image(image).with_terms(self.terms);
-        let outcome = embed(self.task, self.engine, &inputs).await?;
+        let prepared = self.task.prepare(self.engine.tokenizer(), &inputs);
+        let outcome = embed(prepared.map_err(task_failure)?, self.engine).await?;
         vector(self.task, &outcome).map(<[f32]>::to_vec)
     }
 }
@@ -479,9 +480,10 @@ fn query(context: &Context, args: QueryArgs) -> Outcome {
         .map_err(Failure::input)?;
     let inputs = args.source.inputs(&processor(&checkpoint))?;
     let inputs = inputs.with_terms(args.engine.terms());
-    task.request(&inputs).map_err(Failure::input)?;
-    let engine = context.engine(&checkpoint, &args.engine)?;
-    let outcome = context.block_on(until_interrupted(embed(task, &engine, &inputs)))?;
+    let tokenizer = tokenizer(&checkpoint)?;
+    let prepared = task.prepare(&tokenizer, &inputs).map_err(Failure::input)?;
+    let engine = context.engine_with(&checkpoint, tokenizer, &args.engine)?;
+    let outcome = context.block_on(until_interrupted(embed(prepared, &engine)))?;
     let mut results = index
         .nearest(vector(task, &outcome)?, args.top)
         .map_err(Failure::input)?;

@@ -10,7 +10,7 @@ use multiway::prompt::{Prompt, PromptPart};
 use multiway::tokenizer::{TokenId, Tokenizer};
 use serde_json::json;
 
-use super::context::{Context, processor};
+use super::context::{Context, processor, tokenizer};
 use super::failure::{Failure, Outcome};
 use super::output::{print_json, print_line};
 use super::pictures;
@@ -70,7 +70,7 @@ pub(crate) fn run(context: &Context, args: &TokenizeArgs) -> Outcome {
         (None, text) => {
             let tokenizer = match &args.tokenizer {
                 Some(folder) => Tokenizer::from_folder(folder).map_err(Failure::input)?,
-                None => Tokenizer::from_checkpoint(&context.checkpoint()?).map_err(Failure::input)?,
+                None => tokenizer(&context.checkpoint()?)?,
             };
             let ids = text_ids(&tokenizer, text.as_deref().unwrap_or_default(), args.closed)?;
             (tokenizer, ids)
@@ -122,11 +122,13 @@ fn prompt_ids(context: &Context, task: &str, args: &TokenizeArgs) -> Outcome<(To
     let checkpoint = context.checkpoint()?;
     let library = context.library(&checkpoint)?;
     let task = library.get(task).map_err(Failure::input)?;
-    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).map_err(Failure::input)?;
+    let tokenizer = tokenizer(&checkpoint)?;
     let mut inputs = TaskInputs::new();
     set_values(task, &args.values, &mut inputs)?;
     inputs.images = pictures::open_all(&processor(&checkpoint), &args.images)?;
-    let prompt = task.prompt(&tokenizer, &inputs).map_err(Failure::input)?;
-    let ids = tokenizer.encode_prompt(&prompt).map_err(Failure::input)?;
+    let prepared = task.prepare(&tokenizer, &inputs).map_err(Failure::input)?;
+    let ids = tokenizer
+        .encode_prompt(prepared.prompt())
+        .map_err(Failure::input)?;
     Ok((tokenizer, ids))
 }

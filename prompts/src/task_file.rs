@@ -158,6 +158,7 @@ impl TaskFile {
             return Err(self.error(PromptErrorKind::InputsTooLarge { bytes, limit }, None));
         }
         let hidden_patches = self.check_output_input(&complete)?;
+        tracing::debug!(file = self.origin, inputs = complete.len(), "checked the inputs");
         Ok(CheckedInputs::new(self, complete, hidden_patches))
     }
 

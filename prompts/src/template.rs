@@ -103,6 +103,7 @@ impl Template {
             let limit = MAX_PROMPT_BYTES;
             return Err(PromptErrorKind::OutputTooLong { limit }.at(&self.origin, None));
         }
+        tracing::debug!(file = &*self.origin, bytes = rendered.len(), "rendered a prompt");
         Ok(markers.cut(&rendered))
     }
 

@@ -1,9 +1,7 @@
 //! What a task answers.
 
-use multiway_runtime::{FinishReason, Timings, Usage};
+use multiway_runtime::{FinishReason, Timings, TokenId, Usage};
 use serde::Serialize;
-
-use crate::samples::{TaskSample, WrittenToken};
 
 /// Holds a typed answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,6 +123,43 @@ pub struct TaskOutcome {
     pub tokens: Vec<WrittenToken>,
     /// The answers that are returned where several were drawn, the task's own first; none where one was written.
     pub samples: Vec<TaskSample>,
+}
+
+/// Holds one of several answers that were drawn.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TaskSample {
+    /// The answer.
+    pub answer: Answer,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The mean of its tokens' log-probabilities, by which the best of many are found.
+    pub mean_log_probability: f64,
+    /// Its tokens, where their alternatives were asked for.
+    pub tokens: Vec<WrittenToken>,
+}
+
+/// Holds a token that was written, and what could have been in its place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct WrittenToken {
+    /// The token.
+    #[serde(flatten)]
+    pub token: ScoredToken,
+    /// The likeliest tokens in its place, the likeliest first.
+    pub alternatives: Vec<ScoredToken>,
+}
+
+/// Holds a token, and how likely it was.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ScoredToken {
+    /// Its id.
+    pub id: TokenId,
+    /// How the vocabulary spells it.
+    pub piece: String,
+    /// Its log-probability, after penalties and bans, before temperature and truncation.
+    pub log_probability: f32,
 }
 
 /// Turns log-likelihoods into choices, the most probable first; the earlier one where two are the same.

@@ -38,16 +38,19 @@ mod inputs;
 mod library;
 pub mod metrics;
 mod picture_index;
+mod prepared;
 mod run;
 mod samples;
 mod task;
 
-pub use answer::{Answer, Choice, PatchAnswer, TaskOutcome, VisualCode};
+pub use answer::{
+    Answer, Choice, PatchAnswer, ScoredToken, TaskOutcome, TaskSample, VisualCode, WrittenToken,
+};
 pub use error::TaskError;
 pub use examples::ExampleReport;
 pub use inputs::{RequestTerms, TaskInputs};
 pub use library::TaskLibrary;
 pub use picture_index::{IndexError, PictureEntry, PictureIndex, PictureMatch};
+pub use prepared::PreparedTask;
 pub use run::{TaskEvent, TaskRun};
-pub use samples::{ScoredToken, TaskSample, WrittenToken};
 pub use task::Task;

@@ -14,11 +14,10 @@ use multiway_runtime::{
     Timings, TokenId, TokenStream, Usage, WordScore, block_on,
 };
 
-use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, rank};
+use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, WrittenToken, rank};
 use crate::error::TaskError;
 use crate::infill::Gaps;
-use crate::samples::{WrittenToken, draw};
-use crate::task::Prepared;
+use crate::samples::draw;
 
 /// Names one thing that happens while a task runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +54,13 @@ pub(crate) enum Shape {
     Json,
 }
 
+impl Shape {
+    /// Tells whether the answer is generated token by token, so that several may be drawn.
+    pub(crate) fn is_generated(&self) -> bool {
+        matches!(self, Self::Text | Self::Filled(_) | Self::Json)
+    }
+}
+
 /// Gives the events of a running task. Dropping it cancels the request.
 ///
 /// It is a [`Stream`] for asynchronous programs, and [`next_blocking`](Self::next_blocking) serves all others.
@@ -65,8 +71,7 @@ pub struct TaskRun {
 }
 
 impl TaskRun {
-    pub(crate) fn new(engine: Engine, task: String, prepared: Prepared) -> TaskRun {
-        let Prepared { request, shape } = prepared;
+    pub(crate) fn new(engine: Engine, task: String, request: Request, shape: Shape) -> TaskRun {
         let events = match shape {
             Shape::Text => text_events(engine, request, None),
             Shape::Filled(original) => {
@@ -318,7 +323,7 @@ async fn choose(
     let new_tokens = best(scores).map_or(0, |score| score.tokens.len());
     let log_probabilities: Vec<f32> = scores.iter().map(|score| score.log_probability).collect();
     let choices = rank(candidates, &log_probabilities);
-    let mut outcome = at_once(
+    let mut outcome = without_stream(
         answered.map(|_scores| Answer::Choice { choices }),
         Some(FinishReason::Stop),
     );
@@ -342,7 +347,7 @@ async fn classify(engine: Engine, task: String, request: Request) -> Result<Task
         let choices = rank(labels, &scores);
         Answer::Choice { choices }
     };
-    Ok(at_once(answered.map(choice), Some(FinishReason::Stop)))
+    Ok(without_stream(answered.map(choice), Some(FinishReason::Stop)))
 }
 
 /// Fills each gap with the likeliest word.
@@ -358,10 +363,10 @@ async fn unmask(engine: Engine, request: Request, original: String) -> Result<Ta
         let text = fill_gaps(&original, &spans);
         Answer::Text { text, spans }
     };
-    Ok(at_once(answered.map(text), Some(FinishReason::Stop)))
+    Ok(without_stream(answered.map(text), Some(FinishReason::Stop)))
 }
 
-fn at_once(answered: Answered<Answer>, finish_reason: Option<FinishReason>) -> TaskOutcome {
+fn without_stream(answered: Answered<Answer>, finish_reason: Option<FinishReason>) -> TaskOutcome {
     TaskOutcome {
         answer: answered.value,
         finish_reason,
@@ -382,7 +387,7 @@ fn best(scores: &[Score]) -> Option<&Score> {
 
 async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskError> {
     let answered = engine.embed(request).await?.map(Answer::Embedding);
-    Ok(at_once(answered, None))
+    Ok(without_stream(answered, None))
 }
 
 /// Hides patches and names what they show.
@@ -405,7 +410,7 @@ async fn uncover(
         codes: codes.iter().map(code).collect(),
     };
     let patches = |codes| hidden.into_iter().zip(codes).map(patch).collect();
-    Ok(at_once(answered.map(patches).map(Answer::Patches), None))
+    Ok(without_stream(answered.map(patches).map(Answer::Patches), None))
 }
 
 /// Lists the patches that some ranges name, each once, row by row.

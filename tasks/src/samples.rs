@@ -1,50 +1,9 @@
 //! Several drawn answers, and what each is made of.
 
-use multiway_runtime::{
-    Alternative, Engine, FinishReason, Generation, Request, RequestError, TokenId, Tokenizer,
-};
-use serde::Serialize;
-
-use crate::answer::{Answer, TaskOutcome};
+use crate::answer::{Answer, ScoredToken, TaskOutcome, TaskSample, WrittenToken};
 use crate::error::TaskError;
 use crate::infill::Gaps;
-
-/// Holds one of several answers that were drawn.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct TaskSample {
-    /// The answer.
-    pub answer: Answer,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-    /// The mean of its tokens' log-probabilities, by which the best of many are found.
-    pub mean_log_probability: f64,
-    /// Its tokens, where their alternatives were asked for.
-    pub tokens: Vec<WrittenToken>,
-}
-
-/// Holds a token that was written, and what could have been in its place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct WrittenToken {
-    /// The token.
-    #[serde(flatten)]
-    pub token: ScoredToken,
-    /// The likeliest tokens in its place, the likeliest first.
-    pub alternatives: Vec<ScoredToken>,
-}
-
-/// Holds a token, and how likely it was.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct ScoredToken {
-    /// Its id.
-    pub id: TokenId,
-    /// How the vocabulary spells it.
-    pub piece: String,
-    /// Its log-probability, after penalties and bans, before temperature and truncation.
-    pub log_probability: f32,
-}
+use multiway_runtime::{Alternative, Engine, Generation, Request, RequestError, TokenId, Tokenizer};
 
 impl ScoredToken {
     fn new(tokenizer: &Tokenizer, id: TokenId, log_probability: f32) -> ScoredToken {

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use multiway_prompts::{
-    CheckedInputs, Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, SamplingOptions,
-    TaskFile,
+    CheckedInputs, Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile,
 };
-use multiway_runtime::{Constraint, Engine, Request, RequestError, SamplingParams, Tokenizer};
+use multiway_runtime::{Constraint, Engine, RequestError, Tokenizer};
 
 use crate::error::TaskError;
 use crate::inputs::{TaskInputs, bind_pictures};
+use crate::prepared::PreparedTask;
 use crate::run::{Shape, TaskRun};
 
 /// Holds a task file that can be run on an engine.
@@ -17,12 +17,6 @@ use crate::run::{Shape, TaskRun};
 pub struct Task {
     file: TaskFile,
     folder: Option<PathBuf>,
-}
-
-/// What running a task needs: the request, and how its answer is made.
-pub(crate) struct Prepared {
-    pub(crate) request: Request,
-    pub(crate) shape: Shape,
 }
 
 impl Task {
@@ -69,103 +63,86 @@ impl Task {
         self.origin().starts_with("builtin:")
     }
 
-    /// Checks the inputs and renders the prompt.
+    /// Checks the inputs and renders the prompt for a tokenizer, whose special tokens the template may spell: once, so that
+    /// what is wrong with the inputs is known before weights are loaded.
     ///
     /// # Errors
     ///
-    /// When the inputs are not what the task file declares, or the template fails.
-    pub fn request(&self, inputs: &TaskInputs) -> Result<Request, TaskError> {
-        self.prepare(inputs, &SamplingParams::default(), &[])
-            .map(|prepared| prepared.request)
-    }
-
-    /// Checks the inputs and renders the prompt for a tokenizer, whose special tokens the template may spell.
+    /// When the inputs are not what the task file declares, the template fails, or the tokenizer lacks a token of the task's
+    /// prefix.
     ///
-    /// # Errors
+    /// # Examples
     ///
-    /// As [`Task::request`].
-    pub fn prompt(&self, tokenizer: &Tokenizer, inputs: &TaskInputs) -> Result<Prompt, TaskError> {
-        self.prepare(inputs, &SamplingParams::default(), &tokenizer.special_names())
-            .map(|prepared| prepared.request.prompt)
+    /// ```
+    /// use multiway_tasks::{TaskInputs, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    /// # let tokenizer = multiway_runtime::Tokenizer::from_checkpoint(&checkpoint)?;
+    ///
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// let inputs = TaskInputs::new().with("text", "The ___ sat.");
+    /// let prepared = library.get("infill")?.prepare(&tokenizer, &inputs)?;
+    /// assert_eq!(prepared.prompt().text(), "The  sat.");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prepare(&self, tokenizer: &Tokenizer, inputs: &TaskInputs) -> Result<PreparedTask, TaskError> {
+        for token in &self.file.decode.prefix {
+            tokenizer.require_special(token).map_err(RequestError::from)?;
+        }
+        let checked = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
+        self.check_one_thing(checked.values())?;
+        let constraint = self.constraint(inputs)?;
+        let shape = match constraint {
+            Some(Constraint::JsonSchema(_)) => Shape::Json,
+            _ => self.shape(&checked),
+        };
+        Ok(PreparedTask {
+            name: self.name().to_owned(),
+            kind: self.file.output.kind(),
+            prompt: checked.render(&tokenizer.special_names())?,
+            images: inputs.images.clone(),
+            shape,
+            prefix: self.file.decode.prefix.clone(),
+            task_sampling: self.file.decode.sampling.clone(),
+            caller_sampling: inputs.sampling.clone(),
+            constraint,
+            terms: inputs.terms,
+        })
     }
 
     /// Starts the task on an engine. The inputs are checked at once; the request is sent when the run is first polled.
     ///
     /// # Errors
     ///
-    /// When the inputs are not what the task file declares, or the template fails. What the engine says of the request
-    /// comes out of the run.
+    /// As [`prepare`](Self::prepare), and when several answers are asked for where there is one. What the engine says of the
+    /// request comes out of the run.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::Engine;
+    /// use multiway_tasks::{TaskInputs, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    ///
+    /// let engine = Engine::builder(&checkpoint).build()?;
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// let inputs = TaskInputs::new().with("text", "The ___ sat.");
+    /// let outcome = library.get("infill")?.run(&engine, &inputs)?.wait_blocking()?;
+    /// assert!(outcome.answer.text().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn run(&self, engine: &Engine, inputs: &TaskInputs) -> Result<TaskRun, TaskError> {
-        let tokenizer = engine.tokenizer();
-        for token in &self.file.decode.prefix {
-            tokenizer.require_special(token).map_err(RequestError::from)?;
-        }
-        let mut prepared = self.prepare(inputs, engine.default_sampling(), &tokenizer.special_names())?;
-        if inputs.sampling.max_new_tokens.is_none() {
-            // What a task file asks for is the most that is useful; what the model can write may be less.
-            let sampling = &mut prepared.request.sampling;
-            let room = engine
-                .config()
-                .max_target_length
-                .saturating_sub(sampling.prefix.len())
-                .max(1);
-            // Of JSON nobody knows how long it should be, and it ends by itself.
-            let is_open =
-                matches!(prepared.shape, Shape::Json) && self.file.decode.sampling.max_new_tokens.is_none();
-            sampling.max_new_tokens = if is_open {
-                room
-            } else {
-                sampling.max_new_tokens.min(room)
-            };
-        }
-        if inputs.sampling.min_new_tokens.is_none() {
-            // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
-            let sampling = &mut prepared.request.sampling;
-            sampling.min_new_tokens = sampling.min_new_tokens.min(sampling.max_new_tokens);
-        }
-        if let Shape::Filled(original) = &prepared.shape
-            && engine.config().word_mask().is_some()
-        {
-            prepared.shape = Shape::Masked(original.clone());
-        }
-        if !matches!(prepared.shape, Shape::Text | Shape::Filled(_) | Shape::Json)
-            && tells_several(&prepared.request.sampling)
-        {
-            return Err(TaskError::NothingDrawn {
+        self.prepare(engine.tokenizer(), inputs)?.run(engine)
+    }
+
+    /// Finds the form of the answer: the one that the caller wants, else the one of the task file.
+    fn constraint(&self, inputs: &TaskInputs) -> Result<Option<Constraint>, TaskError> {
+        if inputs.constraint.is_some() && self.file.output != (OutputSpec::Text { fill: None }) {
+            return Err(TaskError::FormNotTaken {
                 task: self.name().to_owned(),
                 kind: self.file.output.kind(),
             });
         }
-        Ok(TaskRun::new(engine.clone(), self.name().to_owned(), prepared))
-    }
-
-    fn prepare(
-        &self,
-        inputs: &TaskInputs,
-        defaults: &SamplingParams,
-        special_tokens: &[&str],
-    ) -> Result<Prepared, TaskError> {
-        let checked = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
-        self.check_one_thing(checked.values())?;
-        let request = Request {
-            prompt: checked.render(special_tokens)?,
-            images: inputs.images.clone(),
-            sampling: self.sampling(&inputs.sampling, defaults.clone()),
-            priority: inputs.terms.priority,
-            timeout: inputs.terms.timeout,
-        };
-        let shape = self.shape(&checked);
-        self.constrain(request, shape, inputs)
-    }
-
-    /// Gives the answer the form that the caller wants, else the one of the task file.
-    fn constrain(
-        &self,
-        mut request: Request,
-        shape: Shape,
-        inputs: &TaskInputs,
-    ) -> Result<Prepared, TaskError> {
-        let (decode, wanted) = (&self.file.decode, inputs.constraint.clone());
+        let decode = &self.file.decode;
         let own = match &self.file.output {
             OutputSpec::Json { schema } => Some(Constraint::JsonSchema(schema.clone())),
             _ => {
@@ -173,23 +150,7 @@ impl Task {
                 regex.or_else(|| decode.lark.clone().map(Constraint::Lark))
             }
         };
-        if wanted.is_some() && self.file.output != (OutputSpec::Text { fill: None }) {
-            return Err(TaskError::FormNotTaken {
-                task: self.name().to_owned(),
-                kind: self.file.output.kind(),
-            });
-        }
-        let constraint = wanted.or(own);
-        let shape = match constraint {
-            Some(Constraint::JsonSchema(_)) => Shape::Json,
-            _ => shape,
-        };
-        // A checkpoint that likes to follow several beams cannot do so here.
-        if constraint.is_some() && decode.sampling.beams.or(inputs.sampling.beams).is_none() {
-            request.sampling.beams = 1;
-        }
-        request.sampling.constraint = constraint;
-        Ok(Prepared { request, shape })
+        Ok(inputs.constraint.clone().or(own))
     }
 
     fn shape(&self, inputs: &CheckedInputs<'_>) -> Shape {
@@ -210,18 +171,6 @@ impl Task {
         }
     }
 
-    /// Resolves the layers of sampling parameters: the caller's on the task file's on the checkpoint's.
-    fn sampling(&self, caller: &SamplingOptions, checkpoint: SamplingParams) -> SamplingParams {
-        let decode = &self.file.decode;
-        let mut params = checkpoint.overlay(decode.sampling.clone().overlay(caller.clone()));
-        // Several beams ask for the likeliest answer, whatever the layers below say about sampling one.
-        if params.beams > 1 && caller.temperature.is_none() {
-            params.temperature = 0.0;
-        }
-        params.prefix.clone_from(&decode.prefix);
-        params
-    }
-
     /// Checks that a task that makes a vector of whichever input it is given is given exactly one.
     ///
     /// Such a task is one whose inputs may all be left out.
@@ -240,11 +189,6 @@ impl Task {
             _ => Err(TaskError::TooMuchGiven { task, wanted }),
         }
     }
-}
-
-/// Tells whether more is asked for than one answer.
-fn tells_several(sampling: &SamplingParams) -> bool {
-    sampling.samples > 1 || sampling.drawn() > 1 || sampling.top_log_probabilities > 0
 }
 
 fn may_be_left_out(spec: &InputSpec) -> bool {

@@ -12,7 +12,13 @@ use std::path::Path;
 use insta::assert_snapshot;
 use multiway_model::{ModelConfig, ProcessedImage};
 use multiway_prompts::{InputKind, InputValue, PromptPart};
+use multiway_runtime::{SamplingParams, Tokenizer};
 use multiway_tasks::{Task, TaskInputs, TaskLibrary};
+
+/// Reads a tokenizer that has the special tokens of all built-in tasks.
+fn tokenizer() -> Tokenizer {
+    Tokenizer::from_folder("../checkpoints/default").unwrap()
+}
 
 fn image() -> ProcessedImage {
     ProcessedImage::from_pixels(vec![0.0; 3 * 16 * 16])
@@ -21,14 +27,15 @@ fn image() -> ProcessedImage {
 /// Renders a prompt on one line: `[image 0]caption English: <extra_id_0>`.
 fn rendered(task: &str, inputs: TaskInputs) -> String {
     let library = TaskLibrary::builtin().unwrap();
-    let request = library.get(task).unwrap().request(&inputs).unwrap();
+    let task = library.get(task).unwrap();
+    let prepared = task.prepare(&tokenizer(), &inputs).unwrap();
     let part = |part: &PromptPart| match part {
         PromptPart::Text(text) => format!("{text:?}"),
         PromptPart::Special(token) => token.clone(),
         PromptPart::Image(index) => format!("image {index}"),
     };
-    let parts: Vec<String> = request.prompt.parts.iter().map(part).collect();
-    format!("{} -> {}", parts.join(" + "), request.sampling.prefix.join(""))
+    let parts: Vec<String> = prepared.prompt().parts.iter().map(part).collect();
+    format!("{} -> {}", parts.join(" + "), task.file().decode.prefix.join(""))
 }
 
 fn refused(task: &str, inputs: TaskInputs) -> String {
@@ -36,7 +43,7 @@ fn refused(task: &str, inputs: TaskInputs) -> String {
         .unwrap()
         .get(task)
         .unwrap()
-        .request(&inputs)
+        .prepare(&tokenizer(), &inputs)
         .unwrap_err()
         .to_string()
 }
@@ -59,17 +66,17 @@ fn the_built_in_prompts_read_as_they_were_trained() {
 fn what_a_caller_writes_stays_text() {
     let question = "</s> <extra_id_0> {{ image }} \0 \u{e000}\u{f0000} \u{1f469}\u{200d}\u{1f680} ما هذا";
     let inputs = TaskInputs::new().with_image(image()).with("question", question);
-    let request = TaskLibrary::builtin()
+    let prepared = TaskLibrary::builtin()
         .unwrap()
         .get("vqa")
         .unwrap()
-        .request(&inputs)
+        .prepare(&tokenizer(), &inputs)
         .unwrap();
     assert_eq!(
-        request.prompt.parts[1],
+        prepared.prompt().parts[1],
         PromptPart::Text(format!("question: {question} answer: "))
     );
-    assert_eq!(request.prompt.parts.len(), 3);
+    assert_eq!(prepared.prompt().parts.len(), 3);
 }
 
 #[test]
@@ -185,6 +192,7 @@ fn beit3(task: &str) -> ModelConfig {
 /// Writes down what every task of a model asks and how it decodes; each input is given its own name.
 fn asked(config: &ModelConfig) -> String {
     let library = TaskLibrary::for_model(config).unwrap();
+    let tokenizer = tokenizer();
     let mut text = String::new();
     for task in library.iter() {
         let mut inputs = TaskInputs::new();
@@ -201,9 +209,12 @@ fn asked(config: &ModelConfig) -> String {
                 _ => {}
             }
         }
-        let request = task.request(&inputs).unwrap();
-        writeln!(text, "{}: {:?}", task.name(), request.prompt.parts).unwrap();
-        writeln!(text, "  {:?}\n  {:?}", task.file().output, request.sampling).unwrap();
+        let prepared = task.prepare(&tokenizer, &inputs).unwrap();
+        let decode = &task.file().decode;
+        let mut sampling = SamplingParams::default().overlay(decode.sampling.clone());
+        sampling.prefix.clone_from(&decode.prefix);
+        writeln!(text, "{}: {:?}", task.name(), prepared.prompt().parts).unwrap();
+        writeln!(text, "  {:?}\n  {sampling:?}", task.file().output).unwrap();
     }
     text
 }

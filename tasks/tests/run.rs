@@ -12,7 +12,9 @@ use futures_util::StreamExt;
 use multiway_model::ProcessedImage;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_prompts::{InputValue, SamplingOptions, TaskFile};
-use multiway_runtime::{Constraint, Engine, FinishReason, RequestError, Tokenizer, sentencepiece_to_json};
+use multiway_runtime::{
+    Constraint, Engine, FinishReason, Request, RequestError, Tokenizer, sentencepiece_to_json,
+};
 use multiway_tasks::{
     Answer, ExampleReport, RequestTerms, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome,
 };
@@ -109,8 +111,11 @@ fn a_choice_ranks_by_the_likelihood_of_the_whole_answer() {
     let task = library.get("classify").unwrap();
     let names: Vec<String> = ["cat", "a cat", "red apple", "x"].map(str::to_owned).to_vec();
     let inputs = with_image().with("choices", InputValue::List(names.clone()));
+    let prepared = task.prepare(engine.tokenizer(), &inputs).unwrap();
+    let mut request = Request::new(prepared.prompt().clone(), inputs.images.clone());
+    request.sampling.prefix.clone_from(&task.file().decode.prefix);
     let scores = engine
-        .score(task.request(&inputs).unwrap(), names.clone())
+        .score(request, names.clone())
         .wait_blocking()
         .unwrap()
         .value;

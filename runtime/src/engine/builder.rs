@@ -31,6 +31,7 @@ const MAX_OPTION: usize = 1 << 16;
 #[must_use = "an engine runs only once it is built"]
 pub struct EngineBuilder<'a> {
     source: Source<'a>,
+    tokenizer: Option<Tokenizer>,
     options: Options,
     device: Device,
     load: LoadOptions,
@@ -102,10 +103,17 @@ impl<'a> EngineBuilder<'a> {
     fn new(source: Source<'a>) -> Self {
         Self {
             source,
+            tokenizer: None,
             options: Options::default(),
             device: Device::Cpu,
             load: LoadOptions::default(),
         }
+    }
+
+    /// Gives the checkpoint's tokenizer, where it was read already; else it is read when the engine is built.
+    pub fn tokenizer(mut self, tokenizer: Tokenizer) -> Self {
+        self.tokenizer = Some(tokenizer);
+        self
     }
 
     /// Sets how many threads compute, in each replica; else one per core, divided among the replicas.
@@ -219,7 +227,9 @@ impl<'a> EngineBuilder<'a> {
                 (model, tokenizer, generation, None)
             }
             Source::Checkpoint(checkpoint) => {
-                let tokenizer = Tokenizer::from_checkpoint(checkpoint)?;
+                let tokenizer = self
+                    .tokenizer
+                    .map_or_else(|| Tokenizer::from_checkpoint(checkpoint), Ok)?;
                 let labels = labels::read(checkpoint)?;
                 let generation = GenerationConfig::read(checkpoint)?;
                 let model = Arc::new(Model::load_with(checkpoint, &self.device, &self.load)?);

@@ -433,6 +433,7 @@ impl Tokenizer {
     /// [`TokenizerError::UnknownSpecial`] where a part names a special token that the vocabulary does not have, and
     /// [`TokenizerError::Encode`] where the library that runs the file fails.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<TokenId>, TokenizerError> {
+        tracing::debug!(parts = prompt.parts.len(), "tokenizing a prompt");
         let is_empty = !prompt.parts.iter().any(|part| match part {
             PromptPart::Text(text) => !text.is_empty(),
             PromptPart::Special(_) => true,

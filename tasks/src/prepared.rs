@@ -1,0 +1,118 @@
+//! A task that is ready to be run: its inputs were checked, and its prompt rendered.
+
+use multiway_model::ProcessedImage;
+use multiway_prompts::{Prompt, SamplingOptions};
+use multiway_runtime::{Constraint, Engine, Request, SamplingParams};
+
+use crate::error::TaskError;
+use crate::inputs::RequestTerms;
+use crate::run::{Shape, TaskRun};
+
+/// Holds a task whose inputs were checked and whose prompt was rendered; [`Task::prepare`](crate::Task::prepare) makes it.
+#[derive(Debug, Clone)]
+pub struct PreparedTask {
+    pub(crate) name: String,
+    /// The kind of answer, for messages.
+    pub(crate) kind: &'static str,
+    pub(crate) prompt: Prompt,
+    pub(crate) images: Vec<ProcessedImage>,
+    pub(crate) shape: Shape,
+    /// What the decoder starts with.
+    pub(crate) prefix: Vec<String>,
+    /// The task file's layer of sampling parameters.
+    pub(crate) task_sampling: SamplingOptions,
+    /// The caller's layer, on top of it.
+    pub(crate) caller_sampling: SamplingOptions,
+    pub(crate) constraint: Option<Constraint>,
+    pub(crate) terms: RequestTerms,
+}
+
+impl PreparedTask {
+    /// Returns the rendered prompt.
+    pub fn prompt(&self) -> &Prompt {
+        &self.prompt
+    }
+
+    /// Starts the task on an engine; the request is sent when the run is first polled.
+    ///
+    /// # Errors
+    ///
+    /// When several answers are asked for where there is one. What the engine says of the request comes out of the run.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::{Engine, Tokenizer};
+    /// use multiway_tasks::{TaskInputs, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    ///
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
+    /// let inputs = TaskInputs::new().with("text", "The ___ sat.");
+    /// let prepared = library.get("infill")?.prepare(&tokenizer, &inputs)?;
+    ///
+    /// let engine = Engine::builder(&checkpoint).tokenizer(tokenizer).build()?;
+    /// let outcome = prepared.run(&engine)?.wait_blocking()?;
+    /// assert_eq!(outcome.usage.image_patches, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run(self, engine: &Engine) -> Result<TaskRun, TaskError> {
+        let sampling = self.sampling(engine);
+        let shape = match self.shape {
+            Shape::Filled(original) if engine.config().word_mask().is_some() => Shape::Masked(original),
+            shape => shape,
+        };
+        if !shape.is_generated() && asks_for_several(&sampling) {
+            return Err(TaskError::NothingDrawn {
+                task: self.name,
+                kind: self.kind,
+            });
+        }
+        let request = Request {
+            prompt: self.prompt,
+            images: self.images,
+            sampling,
+            priority: self.terms.priority,
+            timeout: self.terms.timeout,
+        };
+        Ok(TaskRun::new(engine.clone(), self.name, request, shape))
+    }
+
+    /// Resolves the layers of sampling parameters: the caller's on the task file's on the checkpoint's.
+    fn sampling(&self, engine: &Engine) -> SamplingParams {
+        let layers = self.task_sampling.clone().overlay(self.caller_sampling.clone());
+        let mut params = engine.default_sampling().clone().overlay(layers);
+        // Several beams ask for the most likely answer, whatever the layers below say about sampling one.
+        if params.beams > 1 && self.caller_sampling.temperature.is_none() {
+            params.temperature = 0.0;
+        }
+        // A constrained answer has one beam; a checkpoint that prefers several cannot have them here.
+        if self.constraint.is_some() && self.task_sampling.beams.or(self.caller_sampling.beams).is_none() {
+            params.beams = 1;
+        }
+        params.prefix.clone_from(&self.prefix);
+        params.constraint.clone_from(&self.constraint);
+        if self.caller_sampling.max_new_tokens.is_none() {
+            // The task file's maximum is the most that is useful; what the model can generate may be less.
+            let limit = engine.config().max_target_length;
+            let room = limit.saturating_sub(params.prefix.len()).max(1);
+            // The length of JSON is not known in advance, and it ends by itself.
+            let is_open = matches!(self.shape, Shape::Json) && self.task_sampling.max_new_tokens.is_none();
+            params.max_new_tokens = if is_open {
+                room
+            } else {
+                params.max_new_tokens.min(room)
+            };
+        }
+        if self.caller_sampling.min_new_tokens.is_none() {
+            // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
+            params.min_new_tokens = params.min_new_tokens.min(params.max_new_tokens);
+        }
+        params
+    }
+}
+
+/// Tells whether more is asked for than one answer.
+fn asks_for_several(sampling: &SamplingParams) -> bool {
+    sampling.samples > 1 || sampling.drawn() > 1 || sampling.top_log_probabilities > 0
+}
