@@ -119,7 +119,7 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run a task on pictures and text, and stream the answer
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// List the tasks, show one, or run the worked examples in their files
     Tasks(tasks::TasksArgs),
     /// Turn a picture or a text into a vector
@@ -156,7 +156,7 @@ impl Verb {
 
     fn run(self, context: &Context) -> Outcome {
         match self {
-            Verb::Run(args) => run::run(context, args),
+            Verb::Run(args) => run::run(context, &args),
             Verb::Tasks(args) => tasks::run(context, args),
             Verb::Embed(args) => embed::run(context, args),
             Verb::Search(args) => search::run(context, args),

@@ -109,11 +109,11 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
 }
 
 /// Runs the verb.
-pub(crate) fn run(context: &Context, args: RunArgs) -> Outcome {
+pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     let mut profile = Profile::start();
     let (checkpoint, library) = profile.time(Part::Open, || open(context))?;
     let task = library.get(&args.task).map_err(Failure::input)?;
-    let mut inputs = profile.time(Part::Render, || values(context, task, &args))?;
+    let mut inputs = profile.time(Part::Render, || values(context, task, args))?;
     inputs.images = profile.time(Part::Pictures, || {
         pictures::open_all(&processor(&checkpoint), &args.images)
     })?;
