@@ -351,7 +351,7 @@ impl Engine {
         let labels = labels.ok_or(RequestError::NoLabels { classes })?;
         let prepared = self.prepare(request, &mut clock)?;
         // A head reads as many pictures as the model takes; what does not fit must not reach a batch with others.
-        let (found, expected) = (prepared.images.len(), self.config().max_images);
+        let (found, expected) = (prepared.images.len(), self.config().max_images());
         if found != expected {
             return Err(RequestError::HeadImages { found, expected });
         }
