@@ -19,8 +19,8 @@ fn main() -> Result<()> {
     let model = Model::load(&checkpoint, &Device::Cpu, DType::F32)?;
     let seconds = start.elapsed().as_secs_f64();
     let config = model.config();
-    let side = config.image_size;
-    let images: Vec<_> = (0..config.max_images.min(1))
+    let side = config.image_size();
+    let images: Vec<_> = (0..config.max_images().min(1))
         .map(|_| ProcessedImage::from_pixels(vec![0.5; 3 * side * side]))
         .collect();
     let sample = EncoderSample {

@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let library = TaskLibrary::builtin()?;
     let retrieve = library.get("retrieve")?;
 
-    let mut index = PictureIndex::new(PICTURES, checkpoint.name(), engine.config().embedding_size);
+    let mut index = PictureIndex::new(PICTURES, checkpoint.name(), engine.config().embedding_size());
     for name in ["bicycle", "cat", "dog", "guitar", "red-apple", "rocket", "turtle"] {
         let path = format!("{name}.png");
         let image = processor.open(format!("{PICTURES}/{path}"))?;

@@ -173,7 +173,7 @@ fn index(context: &Context, args: &IndexArgs) -> Outcome {
     let engine = context.engine(&checkpoint, &args.engine)?;
     let root = absolute(&args.folder)?;
     let known = known_index(&args.out, &root, &fingerprint)?;
-    let mut index = PictureIndex::new(root, fingerprint, engine.config().embedding_size);
+    let mut index = PictureIndex::new(root, fingerprint, engine.config().embedding_size());
     let work = Indexing {
         task,
         engine: &engine,

@@ -7,7 +7,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_model::{EncoderBatch, EncoderSample, ForwardError, Model, ModelConfig, ProcessedImage};
+use multiway_model::{
+    EncoderBatch, EncoderSample, ForwardError, Model, ModelConfig, ProcessedImage, StackConfig,
+};
 
 /// How often each is timed.
 const ROUNDS: usize = 15;
@@ -18,16 +20,27 @@ const QUESTION: [u32; 16] = [3; 16];
 fn base() -> ModelConfig {
     let mut config = tiny_config();
     (config.hidden_size, config.intermediate_size) = (768, 2048);
-    (config.encoder_layers, config.encoder_heads) = (12, 12);
-    (config.decoder_layers, config.decoder_heads) = (6, 12);
-    (config.image_size, config.patch_size) = (224, 16);
+    (
+        config.encoder.layers,
+        config.encoder.heads,
+        config.encoder.head_size,
+    ) = (12, 12, 64);
+    config.decoder = config.decoder.map(|decoder| StackConfig {
+        layers: 6,
+        heads: 12,
+        head_size: 64,
+        ..decoder
+    });
+    if let Some(vision) = &mut config.vision {
+        (vision.image_size, vision.patch_size) = (224, 16);
+    }
     config
 }
 
 fn main() -> Result<(), ForwardError> {
     let config = base();
     let model = random_inference_model(&config, 1)?;
-    let pixels = vec![0.5; 3 * config.image_size * config.image_size];
+    let pixels = vec![0.5; config.image_values()];
     let images = [ProcessedImage::from_pixels(pixels)];
     let sample = EncoderSample {
         images: &images,

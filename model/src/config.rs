@@ -1,6 +1,5 @@
 //! What a model looks like, whatever family it belongs to; read from `config.json` and checked before use.
 
-use crate::families::{beit3, multiway, t5};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -25,13 +24,12 @@ pub enum ConfigError {
     #[error("not a model configuration: {0}")]
     Json(#[from] serde_json::Error),
     /// The file belongs to another kind of model.
-    #[error(
-        "architecture '{found}' is not known; expected '{}', 't5', 'mt5', 'umt5' or 'beit3'",
-        multiway::ARCHITECTURE
-    )]
+    #[error("architecture '{found}' is not known; expected {expected}")]
     Architecture {
         /// What the file says.
         found: String,
+        /// The names that are known.
+        expected: String,
     },
     /// A value is outside what the model can be built with.
     #[error("'{key}' is {found}, expected {expected}")]
@@ -77,9 +75,11 @@ pub enum Positions {
     },
 }
 
-/// What one layer of the encoder or decoder is assembled from.
+/// What the layers of the encoder or of the decoder are assembled from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LayerConfig {
+pub struct StackConfig {
+    /// Number of layers.
+    pub layers: usize,
     /// Number of attention heads, H.
     pub heads: usize,
     /// Size of a head, Dh; H times Dh need not be the width of the residual stream.
@@ -90,20 +90,119 @@ pub struct LayerConfig {
     pub sub_norm: bool,
     /// The feed-forward network's activation.
     pub activation: Activation,
-    /// How places are told.
+    /// The positional encoding.
     pub positions: Positions,
 }
 
-/// The family that a model belongs to, and what only this family has.
-#[derive(Clone, Debug, PartialEq)]
+impl StackConfig {
+    /// Counts the columns of queries, keys and values, H times Dh.
+    #[must_use]
+    pub fn inner_size(&self) -> usize {
+        self.heads * self.head_size
+    }
+}
+
+/// Pictures as a model takes them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VisionConfig {
+    /// Side of the square input picture, in pixels.
+    pub image_size: usize,
+    /// Side of a square patch, in pixels.
+    pub patch_size: usize,
+    /// How many pictures one prompt may hold.
+    pub max_images: usize,
+    /// Mean of the red, green and blue channels, in 0..1.
+    pub image_mean: [f32; 3],
+    /// Standard deviation of the red, green and blue channels, in 0..1.
+    pub image_std: [f32; 3],
+    /// Whether pictures keep their proportions and are cropped to the square in their middle, rather than squashed.
+    pub crops: bool,
+    /// Patches along one side of the pictures that the stored positions belong to, where these are of another size.
+    pub(crate) stored_grid: Option<usize>,
+}
+
+impl VisionConfig {
+    /// Counts the patches along one side of a picture.
+    #[must_use]
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size.max(1)
+    }
+}
+
+/// Which row of a text an embedding is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextRow {
+    /// The row of the first token.
+    First,
+    /// The row of the last token.
+    Last,
+}
+
+/// A head that embeds pictures and texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmbeddingConfig {
+    /// Length of an embedding, E.
+    pub size: usize,
+    /// Which row stands for a text.
+    pub text_row: TextRow,
+}
+
+/// Which rows a class head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The class row of the picture.
+    ClassRow,
+    /// The mean of the rows of the patches.
+    PatchMean,
+    /// The class rows and first text rows of two neighbouring samples, which have the same text.
+    Pair,
+}
+
+/// A head that scores classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassConfig {
+    /// Number of classes.
+    pub classes: usize,
+    /// Which rows the head reads.
+    pub pooling: Pooling,
+}
+
+/// The built-in tasks that a model was trained for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Family {
-    /// The native family: pictures and text.
-    Multiway,
-    /// T5, T5 v1.1, Flan-T5, mT5, UMT5 and ByT5: text only.
-    T5(t5::T5Details),
-    /// BEiT-3 as released: pictures and text, with a head for one task.
-    Beit3(beit3::Beit3Details),
+pub enum TaskGroup {
+    /// All tasks of the native family.
+    Native,
+    /// Text to text, with sentinel tokens for gaps.
+    T5,
+    /// Text to text on bytes, whose gaps have no sentinel tokens.
+    ByT5,
+    /// None: the bare encoder.
+    Encoder,
+    /// An answer of a closed list, from picture and question.
+    Vqa,
+    /// Whether a sentence is true of two pictures.
+    Nlvr2,
+    /// The class of a picture.
+    ImageClassification,
+    /// Embeddings of pictures and of texts.
+    Retrieval,
+    /// The next word of a caption, at a mask behind the words so far.
+    Captioning,
+    /// Masked words, and the visual codes of masked patches.
+    Pretraining,
+}
+
+/// The kind of tokenizer that a model was trained with, which decides how its files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenizerKind {
+    /// As its file says.
+    Plain,
+    /// That of T5, or the bytes of ByT5.
+    T5,
+    /// That of XLM-R, which numbers a SentencePiece model's pieces anew.
+    XlmRoberta,
 }
 
 /// A weight: what layers call it, what the file calls it, and its shape.
@@ -114,161 +213,86 @@ pub(crate) struct WeightSpec {
     pub(crate) shape: Vec<usize>,
 }
 
-/// Describes a model; every value has been checked.
+/// Describes a model, whatever its family; every value has been checked.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ModelConfig {
-    /// Which family it belongs to.
-    pub family: Family,
+    /// The name by which `config.json` tells the family.
+    pub(crate) model_type: String,
+    /// The built-in tasks that it was trained for.
+    pub task_group: TaskGroup,
+    /// The kind of its tokenizer.
+    pub tokenizer: TokenizerKind,
     /// Number of token ids, V.
     pub vocab_size: usize,
     /// Width of the residual stream, D.
     pub hidden_size: usize,
     /// Width of the feed-forward layers, F.
     pub intermediate_size: usize,
-    /// Number of encoder layers.
-    pub encoder_layers: usize,
-    /// Number of attention heads in the encoder.
-    pub encoder_heads: usize,
+    /// The encoder's layers.
+    pub encoder: StackConfig,
     /// In how many of the top encoder layers both modalities share one fusion expert.
     pub fusion_layers: usize,
-    /// Number of decoder layers.
-    pub decoder_layers: usize,
-    /// Number of attention heads in the decoder.
-    pub decoder_heads: usize,
     /// Whether the attention projections are shared by the experts (the paper) or doubled (the released BEiT-3).
     pub shared_attention: bool,
     /// Which rows see which.
     pub attention_pattern: AttentionPattern,
-    /// Side of the square input picture, in pixels.
-    pub image_size: usize,
-    /// Side of a square patch, in pixels.
-    pub patch_size: usize,
-    /// How many pictures one prompt may hold.
-    pub max_images: usize,
+    /// Whether the encoder ends in a norm; else heads have norms of their own.
+    pub encoder_norm: bool,
+    /// The text decoder's layers, where there is one.
+    pub decoder: Option<StackConfig>,
+    /// Pictures, where the model takes any.
+    pub vision: Option<VisionConfig>,
     /// How many text tokens one prompt may hold, the closing `</s>` included.
     pub max_text_length: usize,
-    /// How many tokens the decoder may hold, the start token included.
+    /// How many tokens the model may write, the start token included.
     pub max_target_length: usize,
-    /// Number of discrete visual codes that masked patches are predicted as.
-    pub visual_vocab_size: usize,
-    /// Length of a retrieval embedding, E.
-    pub embedding_size: usize,
+    /// Number of visual codes that masked patches are predicted as, where there is a head for it.
+    pub visual_vocab_size: Option<usize>,
+    /// The head for retrieval, where there is one.
+    pub embedding: Option<EmbeddingConfig>,
+    /// The head for classes, where there is one.
+    pub class_head: Option<ClassConfig>,
     /// Added to the mean square, or to the variance, in norms.
     pub norm_eps: f64,
-    /// Base of the decoder's rotary positions.
-    pub rope_theta: f64,
-    /// Mean of the red, green and blue channels, in 0..1.
-    pub image_mean: [f32; 3],
-    /// Standard deviation of the red, green and blue channels, in 0..1.
-    pub image_std: [f32; 3],
+    /// Whether embeddings are multiplied by the root of their width.
+    pub scales_embeddings: bool,
+    /// Whether words are scored with the table of embeddings rather than with a matrix of their own.
+    pub tied_output: bool,
+    /// Factor between the last norm and the logits.
+    pub output_scale: f64,
+    /// Whether `config.json` states that factor; else the weights in the file may say otherwise.
+    pub(crate) states_output_scale: bool,
     /// Id of `<pad>`.
     pub pad_token_id: u32,
     /// Id of `</s>`.
     pub eos_token_id: u32,
     /// Id that the decoder starts from.
     pub decoder_start_token_id: u32,
+    /// The ids that end a text, `</s>` first.
+    pub(crate) end_token_ids: Vec<u32>,
+    /// The token that opens a text before the encoder.
+    pub(crate) text_start: Option<u32>,
+    /// Id of `<mask>`, where the vocabulary has one.
+    pub(crate) mask_token_id: Option<u32>,
+    /// Whether a head names the words behind masks.
+    pub(crate) names_words: bool,
 }
 
 impl ModelConfig {
-    /// Reads and checks a `config.json`.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the key, what was found and what was expected.
-    pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
-        // The architecture is looked at first: a foreign file would otherwise fail on its first unknown key.
-        let value: Value = serde_json::from_slice(json)?;
-        let text = |key: &str| value.get(key).and_then(|v| v.as_str());
-        match (text("architecture"), text("model_type")) {
-            (Some(multiway::ARCHITECTURE), _) | (None, None) => multiway::read(json),
-            // Foreign files may have a key of the name of ours.
-            (_, Some("t5" | "mt5" | "umt5")) => t5::read(json),
-            (_, Some("beit3")) => beit3::read(json),
-            (Some(found), _) | (None, Some(found)) => Err(ConfigError::Architecture {
-                found: found.to_owned(),
-            }),
-        }
-    }
-
-    /// Writes the configuration as the text of a `config.json`.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        match &self.family {
-            Family::Multiway => multiway::write(self),
-            Family::T5(details) => t5::write(self, details),
-            Family::Beit3(details) => beit3::write(self, details),
-        }
-    }
-
-    /// Describes the encoder's layers.
-    #[must_use]
-    pub fn encoder(&self) -> LayerConfig {
-        match &self.family {
-            Family::Multiway => multiway::encoder(self),
-            Family::T5(details) => t5::layer(self, details),
-            Family::Beit3(_) => beit3::layer(self),
-        }
-    }
-
-    /// Describes the decoder's layers.
-    #[must_use]
-    pub fn decoder(&self) -> LayerConfig {
-        match &self.family {
-            Family::Multiway => multiway::decoder(self),
-            Family::T5(details) => t5::layer(self, details),
-            Family::Beit3(_) => beit3::layer(self),
-        }
-    }
-
     /// Returns the factor between embeddings and the first layer.
     pub(crate) fn embedding_scale(&self) -> f64 {
-        match self.family {
-            Family::Multiway => (self.hidden_size as f64).sqrt(),
-            Family::T5(_) | Family::Beit3(_) => 1.0,
-        }
-    }
-
-    /// Returns the factor between the last norm and the logits.
-    pub(crate) fn output_scale(&self) -> f64 {
-        match &self.family {
-            Family::Multiway | Family::Beit3(_) => 1.0,
-            Family::T5(details) => details.output_scale,
-        }
-    }
-
-    /// Adapts to the weights that a file really holds, where `config.json` leaves it open.
-    pub(crate) fn adapt(&mut self, shape: impl Fn(&str) -> Option<Vec<usize>>) {
-        match &mut self.family {
-            Family::Multiway => {}
-            Family::T5(details) => t5::adapt(details, shape),
-            Family::Beit3(details) => beit3::adapt(details, &mut self.visual_vocab_size, shape),
-        }
-    }
-
-    /// Names the table of embeddings, and what else files call it where they store it as a part of the model.
-    pub(crate) fn embedding_aliases(&self) -> Option<(&'static str, &'static [&'static str])> {
-        match &self.family {
-            Family::Multiway | Family::Beit3(_) => None,
-            Family::T5(_) => Some((t5::SHARED, &t5::SHARED_ALIASES)),
+        if self.scales_embeddings {
+            (self.hidden_size as f64).sqrt()
+        } else {
+            1.0
         }
     }
 
     /// Lists the ids that end a text: `</s>`, and where a configuration lists several, the others.
     #[must_use]
     pub fn end_token_ids(&self) -> Vec<u32> {
-        match &self.family {
-            Family::T5(details) => details.end_token_ids.clone(),
-            Family::Multiway | Family::Beit3(_) => vec![self.eos_token_id],
-        }
-    }
-
-    /// Says whether a weight may stand in a file without being read.
-    pub(crate) fn is_unused(&self, name: &str) -> bool {
-        match &self.family {
-            Family::Multiway => false,
-            Family::T5(_) => t5::is_unused(name),
-            Family::Beit3(details) => beit3::is_unused(name, details),
-        }
+        self.end_token_ids.clone()
     }
 
     /// Says whether the model writes text: by a decoder, or word by word through its encoder.
@@ -277,106 +301,76 @@ impl ModelConfig {
         self.max_target_length > 0
     }
 
-    /// Says whether pictures keep their proportions and are cut to the square in their middle, rather than squashed.
-    #[must_use]
-    pub fn crops_images(&self) -> bool {
-        match &self.family {
-            Family::Beit3(details) => details.task == beit3::Beit3Task::ImageClassification,
-            Family::Multiway | Family::T5(_) => false,
-        }
-    }
-
     /// Returns the token that opens a text before the encoder, where there is one. In such models a prompt of pictures
     /// alone has no text rows at all, while elsewhere its text is a lone `</s>`.
     #[must_use]
     pub fn text_start(&self) -> Option<u32> {
-        match self.family {
-            Family::Beit3(_) => Some(self.decoder_start_token_id),
-            Family::Multiway | Family::T5(_) => None,
-        }
+        self.text_start
     }
 
     /// Returns the id of the mask behind which the encoder itself writes the next word; none where a decoder writes.
     #[must_use]
     pub fn writing_mask(&self) -> Option<u32> {
-        match &self.family {
-            Family::Beit3(details) if self.writes_text() => Some(details.mask_token_id),
-            _ => None,
-        }
+        self.mask_token_id
+            .filter(|_| self.decoder.is_none() && self.writes_text())
     }
 
     /// Returns the id of `<mask>`, where the model has a head that names the words behind masks.
     #[must_use]
     pub fn word_mask(&self) -> Option<u32> {
-        match &self.family {
-            Family::Beit3(details) if details.task == beit3::Beit3Task::Pretraining => {
-                Some(details.mask_token_id)
-            }
-            _ => None,
-        }
+        self.mask_token_id.filter(|_| self.names_words)
     }
 
     /// Tells whether the model has a head that names hidden patches of a picture by visual codes.
     #[must_use]
     pub fn names_patches(&self) -> bool {
-        self.visual_vocab_size > 0
+        self.visual_vocab_size.is_some()
     }
 
-    /// Counts the classes that the model's head knows; zero where it has none.
+    /// Counts the classes that the model's head knows.
     #[must_use]
     pub fn classes(&self) -> usize {
-        match &self.family {
-            Family::Beit3(details) => details.classes,
-            Family::Multiway | Family::T5(_) => 0,
-        }
+        self.class_head.map_or(0, |head| head.classes)
     }
 
-    /// Says whether the model sees pictures.
+    /// Counts the numbers of a retrieval embedding, E.
     #[must_use]
-    pub fn has_vision(&self) -> bool {
-        self.max_images > 0
+    pub fn embedding_size(&self) -> usize {
+        self.embedding.map_or(0, |head| head.size)
     }
 
-    /// Lists every weight, in the order in which a native checkpoint stores them.
-    ///
-    /// This table is the only place where a weight's name and shape are decided: files are checked against it,
-    /// and training initialises from it.
-    pub(crate) fn weights(&self) -> Vec<WeightSpec> {
-        match &self.family {
-            Family::Multiway => multiway::weights(self),
-            Family::T5(details) => t5::weights(self, details),
-            Family::Beit3(details) => beit3::weights(self, details),
-        }
+    /// Counts the layers of the decoder.
+    #[must_use]
+    pub fn decoder_layers(&self) -> usize {
+        self.decoder.map_or(0, |decoder| decoder.layers)
     }
 
     /// Names the weight that a decoder's words are scored with: its own, or where it has none, the embeddings.
     pub(crate) fn output_weight(&self) -> Option<&'static str> {
-        match &self.family {
-            _ if self.decoder_layers == 0 => None,
-            Family::T5(details) if details.own_output => Some("output.weight"),
-            Family::Multiway | Family::T5(_) | Family::Beit3(_) => Some("text_embed.weight"),
-        }
+        let name = if self.tied_output {
+            "text_embed.weight"
+        } else {
+            "output.weight"
+        };
+        self.decoder.is_some().then_some(name)
     }
 
-    /// Counts the patches along one side of the pictures that the stored positions belong to.
-    pub(crate) fn stored_grid(&self) -> usize {
-        match &self.family {
-            Family::Beit3(details) => details.stored_grid,
-            Family::Multiway | Family::T5(_) => self.grid(),
-        }
-    }
-
-    /// Lists every weight as the file has it: name and shape.
+    /// Counts the pictures that one prompt may hold.
     #[must_use]
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let all = self.weights().into_iter();
-        all.map(|weight| (weight.stored, weight.shape)).collect()
+    pub fn max_images(&self) -> usize {
+        self.vision.map_or(0, |vision| vision.max_images)
+    }
+
+    /// Counts the pixels along one side of an input picture.
+    #[must_use]
+    pub fn image_size(&self) -> usize {
+        self.vision.map_or(0, |vision| vision.image_size)
     }
 
     /// Counts the patches along one side of a picture.
     #[must_use]
     pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size.max(1)
+        self.vision.map_or(0, |vision| vision.grid())
     }
 
     /// Counts the patches of one picture, P.
@@ -385,18 +379,18 @@ impl ModelConfig {
         self.grid() * self.grid()
     }
 
-    /// Counts the numbers in one patch, three channels.
+    /// Counts the numbers of one picture, three channels.
     #[must_use]
-    pub fn patch_values(&self) -> usize {
-        3 * self.patch_size * self.patch_size
+    pub fn image_values(&self) -> usize {
+        3 * self.image_size() * self.image_size()
     }
 
     /// Names the experts of an encoder layer's feed-forward network: vision and language, or one fusion expert.
     #[must_use]
     pub fn experts(&self, layer: usize) -> &'static [&'static str] {
-        if !self.has_vision() {
+        if self.vision.is_none() {
             &["language"]
-        } else if layer + self.fusion_layers >= self.encoder_layers {
+        } else if layer + self.fusion_layers >= self.encoder.layers {
             &["fusion"]
         } else {
             &["vision", "language"]
@@ -411,15 +405,6 @@ impl ModelConfig {
         } else {
             self.experts(layer)
         }
-    }
-
-    /// Counts the model's parameters.
-    #[must_use]
-    pub fn parameters(&self) -> usize {
-        self.tensors()
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .sum()
     }
 }
 

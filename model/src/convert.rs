@@ -251,7 +251,7 @@ fn outputs(checkpoint: &Checkpoint, weights: Option<WeightType>) -> Result<Vec<T
     let batch = EncoderBatch::new(config, &[sample, sample])?;
     let encoded = model.encode(&batch)?; // [N, D]
     let mut outputs = vec![encoded.hidden.clone()];
-    if config.decoder_layers > 0 {
+    if config.decoder.is_some() {
         let mut targets = TargetBatch::default();
         targets.push(0, tokens.get(..4).unwrap_or(&tokens));
         outputs.push(model.decode(&encoded, &targets)?); // [4, V]
@@ -259,13 +259,13 @@ fn outputs(checkpoint: &Checkpoint, weights: Option<WeightType>) -> Result<Vec<T
     if config.classes() > 0 {
         outputs.push(model.classify(&encoded)?); // [B, C]
     }
-    if config.embedding_size > 0 {
+    if config.embedding.is_some() {
         outputs.push(model.embed(&encoded)?); // [B, E]
     }
     if config.writing_mask().is_some() || config.word_mask().is_some() {
         outputs.push(model.word_logits(&encoded, &[0])?); // [1, V]
     }
-    if config.visual_vocab_size > 0 {
+    if config.names_patches() {
         outputs.push(model.visual_code_logits(&encoded, &[0])?); // [1, C]
     }
     Ok(outputs)
@@ -273,11 +273,12 @@ fn outputs(checkpoint: &Checkpoint, weights: Option<WeightType>) -> Result<Vec<T
 
 /// Makes a picture of slow waves, where the model sees pictures.
 fn pictures(config: &ModelConfig) -> Vec<ProcessedImage> {
-    if !config.has_vision() {
+    if config.vision.is_none() {
         return Vec::new();
     }
-    let count = 3 * config.image_size * config.image_size;
-    let pixels = (0..count).map(|place| (place as f32 * 0.37).sin()).collect();
+    let pixels = (0..config.image_values())
+        .map(|place| (place as f32 * 0.37).sin())
+        .collect();
     vec![ProcessedImage::from_pixels(pixels)]
 }
 

@@ -7,7 +7,7 @@ pub(crate) mod host;
 
 use crate::attention::{cross_attention, self_attention};
 use crate::batch::TargetBatch;
-use crate::config::{LayerConfig, ModelConfig, Positions};
+use crate::config::{ModelConfig, Positions, StackConfig};
 use crate::error::ForwardError;
 use crate::hook::{HookPoint, Observe};
 use crate::kernels::CacheType;
@@ -59,13 +59,12 @@ struct DecoderLayer {
 }
 
 impl Decoder {
-    pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+    pub(crate) fn load(config: &ModelConfig, layer_config: &StackConfig, weights: &Weights) -> Result<Self> {
         let text_embed = weights.table("text_embed.weight")?;
-        let layer_config = config.decoder();
-        let scorings = scorings(weights, &layer_config, "decoder", config.decoder_layers)?;
+        let scorings = scorings(weights, layer_config, "decoder")?;
         let layers = scorings.into_iter().enumerate();
         let layers =
-            layers.map(|(layer, scoring)| DecoderLayer::load(config, &layer_config, weights, layer, scoring));
+            layers.map(|(layer, scoring)| DecoderLayer::load(config, layer_config, weights, layer, scoring));
         let rotary = match layer_config.positions {
             Positions::Rotary { theta } => {
                 let table = RotaryTable::new(config.max_target_length, layer_config.head_size, theta);
@@ -79,11 +78,11 @@ impl Decoder {
             layers: layers.collect::<Result<_>>()?,
             norm: Norm::load(weights, &["decoder.norm.weight".to_owned()], config.norm_eps)?,
             output: Linear::load(weights, &[output.to_owned()])?,
-            output_scale: config.output_scale(),
+            output_scale: config.output_scale,
             rotary,
             max_length: config.max_target_length,
             vocab_size: config.vocab_size,
-            inner_size: layer_config.heads * layer_config.head_size,
+            inner_size: layer_config.inner_size(),
             rows: Layout {
                 kept: CacheType::F32,
                 heads: layer_config.heads,
@@ -190,7 +189,7 @@ impl Decoder {
 impl DecoderLayer {
     fn load(
         config: &ModelConfig,
-        layer_config: &LayerConfig,
+        layer_config: &StackConfig,
         weights: &Weights,
         layer: usize,
         scoring: Scoring,

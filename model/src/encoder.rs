@@ -8,7 +8,7 @@ mod pass;
 
 use crate::attention::{cross_attention, self_attention};
 use crate::batch::{EncoderBatch, SampleSegments};
-use crate::config::{AttentionPattern, LayerConfig, ModelConfig, Positions};
+use crate::config::{AttentionPattern, ModelConfig, Positions, StackConfig, VisionConfig};
 use crate::error::ForwardError;
 use crate::hook::Observe;
 use crate::kernels::bias::Scoring;
@@ -67,27 +67,26 @@ struct EncoderLayer {
 impl Encoder {
     pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let text_embed = weights.table("text_embed.weight")?;
-        let experts: &[&str] = if config.has_vision() {
+        let experts: &[&str] = if config.vision.is_some() {
             &["vision", "language"]
         } else {
             &["language"]
         };
-        let norms: Vec<_> = experts
-            .iter()
-            .map(|e| format!("encoder.{e}.norm.weight"))
-            .collect();
-        let has_norm = norms.iter().all(|name| weights.has(name));
-        let norm = has_norm.then(|| Norm::load(weights, &norms, config.norm_eps));
-        let layer_config = config.encoder();
-        let scorings = scorings(weights, &layer_config, "encoder", config.encoder_layers)?;
+        let norms = experts.iter().map(|e| format!("encoder.{e}.norm.weight"));
+        let norms: Vec<_> = norms.collect();
+        let norm = config
+            .encoder_norm
+            .then(|| Norm::load(weights, &norms, config.norm_eps));
+        let layer_config = &config.encoder;
+        let scorings = scorings(weights, layer_config, "encoder")?;
         let layers = scorings.into_iter().enumerate();
         let layers =
-            layers.map(|(layer, scoring)| EncoderLayer::load(config, &layer_config, weights, layer, scoring));
+            layers.map(|(layer, scoring)| EncoderLayer::load(config, layer_config, weights, layer, scoring));
         let learned = layer_config.positions == Positions::Learned;
         let text_position = learned.then(|| last_rows(weights, "language_embed", config.max_text_length));
         let vision = config
-            .has_vision()
-            .then(|| VisionEmbedding::load(config, weights));
+            .vision
+            .map(|vision| VisionEmbedding::load(&vision, config.hidden_size, weights));
         Ok(Self {
             vision: vision.transpose()?,
             text_position: text_position.transpose()?,
@@ -248,8 +247,8 @@ fn attend(
 }
 
 impl VisionEmbedding {
-    fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
-        let row = |name: &str| weights.get(name)?.reshape((1, config.hidden_size)); // [1, D]
+    fn load(config: &VisionConfig, width: usize, weights: &Weights) -> Result<Self> {
+        let row = |name: &str| weights.get(name)?.reshape((1, width)); // [1, D]
         let index = "vision_embed.image_index.weight";
         Ok(Self {
             patch: Linear::load(weights, &["vision_embed.patch.weight".to_owned()])?,
@@ -262,8 +261,9 @@ impl VisionEmbedding {
 }
 
 /// Loads the positions of a picture's rows, `[P + 1, D]`, resized where pictures have another size than in training.
-fn positions(config: &ModelConfig, weights: &Weights) -> Result<Tensor> {
-    let (from, to) = (config.stored_grid(), config.grid());
+fn positions(config: &VisionConfig, weights: &Weights) -> Result<Tensor> {
+    let to = config.grid();
+    let from = config.stored_grid.unwrap_or(to);
     let table = last_rows(weights, "vision_embed", from * from + 1)?; // [stored P + 1, D]
     if from == to {
         return Ok(table);
@@ -288,7 +288,7 @@ fn last_rows(weights: &Weights, prefix: &str, rows: usize) -> Result<Tensor> {
 impl EncoderLayer {
     fn load(
         config: &ModelConfig,
-        layer_config: &LayerConfig,
+        layer_config: &StackConfig,
         weights: &Weights,
         layer: usize,
         scoring: Scoring,

@@ -1,8 +1,7 @@
 //! What is read off the encoder's rows: embeddings, visual codes, classes.
 
-use crate::config::{Family, ModelConfig};
+use crate::config::{ModelConfig, Pooling, TextRow};
 use crate::error::ForwardError;
-use crate::families::beit3::Beit3Task;
 use crate::layers::Weights;
 use crate::layers::linear::Linear;
 use crate::layers::norm::Norm;
@@ -23,14 +22,14 @@ pub(crate) struct Heads {
 struct EmbeddingHead {
     vision: Linear,
     language: Linear,
-    /// Whether the text's first row stands for it rather than its last.
-    first_row: bool,
+    /// Which row stands for a text.
+    text_row: TextRow,
 }
 
 /// Names the class of a sample.
 #[derive(Debug)]
 struct ClassHead {
-    task: Beit3Task,
+    pooling: Pooling,
     /// Of VQA: makes one row of the class row.
     pooler: Option<(Norm, Linear)>,
     norm1: Option<Norm>,
@@ -42,18 +41,18 @@ struct ClassHead {
 impl Heads {
     pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let linear = |name: &str| Linear::load(weights, &[format!("{name}.weight")]);
-        let embedding = weights.has("embed.vision.weight").then(|| {
+        let embedding = config.embedding.map(|head| {
             Ok::<_, candle_core::Error>(EmbeddingHead {
                 vision: linear("embed.vision")?,
                 language: linear("embed.language")?,
-                first_row: matches!(config.family, Family::Beit3(_)),
+                text_row: head.text_row,
             })
         });
         let visual_codes = weights.has("mim_head.weight").then(|| linear("mim_head"));
         let words = weights.has("mlm_head.weight").then(|| linear("mlm_head"));
-        let classes = weights
-            .has("head.dense2.weight")
-            .then(|| ClassHead::load(config, weights));
+        let classes = config
+            .class_head
+            .map(|head| ClassHead::load(head.pooling, config.norm_eps, weights));
         Ok(Self {
             embedding: embedding.transpose()?,
             visual_codes: visual_codes.transpose()?,
@@ -69,10 +68,10 @@ impl Heads {
             .as_ref()
             .ok_or(ForwardError::NoHead("embeddings"))?;
         let rows = encoded.segments.samples.iter().map(|sample| {
-            let (head, row) = match sample.images.first() {
-                Some(image) => (&head.vision, image.start),
-                None if head.first_row => (&head.language, sample.text.start),
-                None => (&head.language, sample.text.end - 1),
+            let (head, row) = match (sample.images.first(), head.text_row) {
+                (Some(image), _) => (&head.vision, image.start),
+                (None, TextRow::First) => (&head.language, sample.text.start),
+                (None, TextRow::Last) => (&head.language, sample.text.end - 1),
             };
             head.forward(&encoded.hidden.narrow(0, row, 1)?) // [1, E]
         });
@@ -103,16 +102,13 @@ impl Heads {
 }
 
 impl ClassHead {
-    fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+    fn load(pooling: Pooling, norm_eps: f64, weights: &Weights) -> Result<Self> {
         let linear = |name: &str| Linear::load(weights, &[format!("{name}.weight")]);
-        let norm = |name: &str| Norm::load(weights, &[format!("{name}.weight")], config.norm_eps);
+        let norm = |name: &str| Norm::load(weights, &[format!("{name}.weight")], norm_eps);
         let has = |name: &str| weights.has(&format!("{name}.weight"));
         let pooler = || Ok::<_, candle_core::Error>((norm("pooler.norm")?, linear("pooler.dense")?));
         Ok(Self {
-            task: match &config.family {
-                Family::Beit3(details) => details.task,
-                _ => Beit3Task::Encoder,
-            },
+            pooling,
             pooler: has("pooler.dense").then(pooler).transpose()?,
             norm1: has("head.norm1").then(|| norm("head.norm1")).transpose()?,
             dense1: has("head.dense1").then(|| linear("head.dense1")).transpose()?,
@@ -130,7 +126,7 @@ impl ClassHead {
         {
             return refuse(sample, "a picture");
         }
-        if self.task != Beit3Task::Nlvr2 {
+        if self.pooling != Pooling::Pair {
             return Ok(());
         }
         if let Some(sample) = samples.iter().position(|sample| sample.text.is_empty()) {
@@ -164,15 +160,15 @@ impl ClassHead {
         let samples = &encoded.segments.samples;
         let row = |row: usize| encoded.hidden.narrow(0, row, 1); // [1, D]
         let image = |sample: usize| samples[sample].images.first().cloned().unwrap_or(0..1);
-        let rows: Result<Vec<Tensor>> = match self.task {
-            Beit3Task::ImageClassification => (0..samples.len())
+        let rows: Result<Vec<Tensor>> = match self.pooling {
+            Pooling::PatchMean => (0..samples.len())
                 .map(|sample| {
                     let range = image(sample);
                     let patches = encoded.hidden.narrow(0, range.start + 1, range.len() - 1)?; // [P, D]
                     patches.mean_keepdim(0) // [1, D]
                 })
                 .collect(),
-            Beit3Task::Nlvr2 => (0..samples.len() / 2)
+            Pooling::Pair => (0..samples.len() / 2)
                 .map(|pair| {
                     let [first, second] = [2 * pair, 2 * pair + 1];
                     let both = |sample: usize| [image(sample).start, samples[sample].text.start];
@@ -181,7 +177,7 @@ impl ClassHead {
                     Tensor::cat(&parts?, 1) // [1, 4 D]
                 })
                 .collect(),
-            _ => (0..samples.len())
+            Pooling::ClassRow => (0..samples.len())
                 .map(|sample| row(image(sample).start))
                 .collect(),
         };

@@ -61,9 +61,9 @@ fn deviation(config: &ModelConfig, name: &str, shape: &[usize]) -> f32 {
     let base = fan_in.powf(-0.5);
     if name.ends_with("out_proj.weight") || name.ends_with("down.weight") {
         let layers = if name.starts_with("encoder") {
-            2 * config.encoder_layers
+            2 * config.encoder.layers
         } else {
-            3 * config.decoder_layers
+            3 * config.decoder_layers()
         };
         return base / (layers as f32).sqrt();
     }

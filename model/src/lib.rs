@@ -39,7 +39,7 @@ mod decoder;
 mod encoder;
 mod encoding;
 mod error;
-pub mod families;
+mod families;
 mod heads;
 mod hook;
 #[cfg(feature = "hub")]
@@ -62,7 +62,10 @@ pub use batch::{
 };
 pub use candle_core::{DType, Device, Tensor};
 pub use checkpoint::{Checkpoint, LoadError};
-pub use config::{Activation, AttentionPattern, ConfigError, Family, LayerConfig, ModelConfig, Positions};
+pub use config::{
+    Activation, AttentionPattern, ClassConfig, ConfigError, EmbeddingConfig, ModelConfig, Pooling, Positions,
+    StackConfig, TaskGroup, TextRow, TokenizerKind, VisionConfig,
+};
 pub use convert::Conversion;
 pub use encoding::{Encoded, Encoding, Wanted};
 pub use error::ForwardError;

@@ -233,7 +233,9 @@ impl Model {
 
     fn assemble(config: &ModelConfig, weights: &Weights) -> candle_core::Result<Self> {
         let embed = weights.table("text_embed.weight")?;
-        let decoder = (config.decoder_layers > 0).then(|| Decoder::load(config, weights));
+        let decoder = config
+            .decoder
+            .map(|layers| Decoder::load(config, &layers, weights));
         Ok(Self {
             encoder: Encoder::load(config, weights)?,
             decoder: decoder.transpose()?,
@@ -435,7 +437,7 @@ impl Model {
     fn cache_shape(&self) -> Result<CacheShape, ForwardError> {
         let max_length = self.config.max_target_length;
         let (layers, width) = if self.config.writing_mask().is_some() {
-            (self.config.encoder_layers, self.config.hidden_size)
+            (self.config.encoder.layers, self.config.encoder.inner_size())
         } else {
             let decoder = self.decoder()?;
             (decoder.layers(), decoder.inner_size)
@@ -564,7 +566,7 @@ fn steps_on_tensors(config: &ModelConfig, device: &Device, dtype: DType) -> Opti
     if config.writing_mask().is_some() {
         return Some("a model that writes through its encoder".to_owned());
     }
-    if config.decoder_layers == 0 {
+    if config.decoder.is_none() {
         return Some("a model that writes no text".to_owned());
     }
     let packs = matches!(device, Device::Cpu) && dtype == DType::F32;

@@ -1,6 +1,6 @@
 //! What encoding pictures leaves behind for every later prompt about them.
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, StackConfig};
 use crate::error::ForwardError;
 use candle_core::{Result, Tensor, bail};
 use std::fmt;
@@ -147,14 +147,10 @@ impl ImagePrefix {
 }
 
 fn shape_of(config: &ModelConfig) -> Shape {
-    let (encoder, decoder) = (config.encoder(), config.decoder());
-    let decoder_width = match config.decoder_layers {
-        0 => 0,
-        _ => decoder.heads * decoder.head_size,
-    };
+    let of = |stack: &StackConfig| (stack.layers, stack.inner_size());
     Shape {
-        encoder: (config.encoder_layers, encoder.heads * encoder.head_size),
-        decoder: (config.decoder_layers, decoder_width),
+        encoder: of(&config.encoder),
+        decoder: config.decoder.as_ref().map_or((0, 0), of),
     }
 }
 

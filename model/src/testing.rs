@@ -1,6 +1,9 @@
 //! Small random models and comparisons for tests and benchmarks of this and other crates.
 
-use crate::config::{AttentionPattern, Family, ModelConfig};
+use crate::config::{
+    Activation, AttentionPattern, EmbeddingConfig, ModelConfig, Positions, StackConfig, TaskGroup, TextRow,
+    TokenizerKind, VisionConfig,
+};
 use crate::error::ForwardError;
 use crate::init::initialise;
 use crate::kernels::WeightType;
@@ -11,32 +14,62 @@ use std::collections::HashMap;
 /// Describes a model small enough for tests: width 32, two encoder and two decoder layers, 16-pixel pictures.
 #[must_use]
 pub fn tiny_config() -> ModelConfig {
+    let encoder = StackConfig {
+        layers: 2,
+        heads: 4,
+        head_size: 8,
+        scaled: true,
+        sub_norm: true,
+        activation: Activation::GatedGelu,
+        positions: Positions::Learned,
+    };
     ModelConfig {
-        family: Family::Multiway,
+        model_type: "multiway".to_owned(),
+        task_group: TaskGroup::Native,
+        tokenizer: TokenizerKind::Plain,
         vocab_size: 120,
         hidden_size: 32,
         intermediate_size: 48,
-        encoder_layers: 2,
-        encoder_heads: 4,
+        encoder,
         fusion_layers: 0,
-        decoder_layers: 2,
-        decoder_heads: 2,
         shared_attention: true,
         attention_pattern: AttentionPattern::ImagePrefix,
-        image_size: 16,
-        patch_size: 4,
-        max_images: 3,
+        encoder_norm: true,
+        decoder: Some(StackConfig {
+            heads: 2,
+            head_size: 16,
+            positions: Positions::Rotary { theta: 10_000.0 },
+            ..encoder
+        }),
+        vision: Some(VisionConfig {
+            image_size: 16,
+            patch_size: 4,
+            max_images: 3,
+            image_mean: [0.5; 3],
+            image_std: [0.5; 3],
+            crops: false,
+            stored_grid: None,
+        }),
         max_text_length: 40,
         max_target_length: 24,
-        visual_vocab_size: 20,
-        embedding_size: 16,
+        visual_vocab_size: Some(20),
+        embedding: Some(EmbeddingConfig {
+            size: 16,
+            text_row: TextRow::Last,
+        }),
+        class_head: None,
         norm_eps: 1e-6,
-        rope_theta: 10_000.0,
-        image_mean: [0.5; 3],
-        image_std: [0.5; 3],
+        scales_embeddings: true,
+        tied_output: true,
+        output_scale: 1.0,
+        states_output_scale: true,
         pad_token_id: 0,
         eos_token_id: 1,
         decoder_start_token_id: 0,
+        end_token_ids: vec![1],
+        text_start: None,
+        mask_token_id: None,
+        names_words: false,
     }
 }
 

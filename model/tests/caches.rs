@@ -212,7 +212,7 @@ fn models_that_do_not_step_on_slices_refuse_narrow_caches() {
         "max_source_positions": 64, "vocab_size": 96, "img_size": 32, "patch_size": 16}"#;
     let captions = ModelConfig::from_json(captions).unwrap();
     let mut mute = tiny_config();
-    mute.decoder_layers = 0;
+    mute.decoder = None;
     let found = [
         (
             random_inference_model(&captions, 1),

@@ -11,7 +11,7 @@ use multiway_model::{
 
 /// The logits of the first step after one picture and some text.
 fn logits(model: &Model, config: &ModelConfig) -> Vec<f32> {
-    let values = 3 * config.image_size * config.image_size;
+    let values = config.image_values();
     let picture = ProcessedImage::from_pixels((0..values).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect());
     let sample = EncoderSample {
         images: &[picture],

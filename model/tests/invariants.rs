@@ -8,7 +8,7 @@ use multiway_model::{
 };
 
 fn image(config: &ModelConfig, seed: usize) -> ProcessedImage {
-    let count = 3 * config.image_size * config.image_size;
+    let count = config.image_values();
     ProcessedImage::from_pixels(
         (0..count)
             .map(|i| ((i * 7 + seed * 13) % 29) as f32 / 14.5 - 1.0)
@@ -355,7 +355,7 @@ fn patches_left_out_are_not_seen_and_masked_ones_hide_their_pixels() {
     };
     let picture = image(&config, 3);
     let mut changed = picture.pixels().to_vec();
-    let side = config.image_size;
+    let side = config.image_size();
     // Patch 0 (rows 0..4, columns 0..4) is masked; patches 12..16 (rows 12..16) are left out.
     let masked = (0..4).flat_map(|y| (0..4).map(move |x| (y, x)));
     let left_out = (12..16).flat_map(|y| (0..16).map(move |x| (y, x)));

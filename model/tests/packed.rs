@@ -56,10 +56,10 @@ fn bits(x: &Tensor) -> Vec<u32> {
 /// The bits of all that a model gives: hidden states, the logits of three steps, and what its heads say.
 fn run(model: &Model) -> Vec<Vec<u32>> {
     let config = model.config();
-    let count = 3 * config.image_size * config.image_size;
+    let count = config.image_values();
     let value = |i: usize| ((i * 11) % 31) as f32 / 15.5 - 1.0;
     let picture = [ProcessedImage::from_pixels((0..count).map(value).collect())];
-    let images: &[ProcessedImage] = if config.has_vision() { &picture } else { &[] };
+    let images: &[ProcessedImage] = if config.vision.is_some() { &picture } else { &[] };
     let start = config.text_start();
     let sample = |tokens| EncoderSample { images, tokens };
     let (first, second) = ([start.unwrap_or(9), 8, 7, 1], [start.unwrap_or(5), 6, 1]);
@@ -81,7 +81,7 @@ fn run(model: &Model) -> Vec<Vec<u32>> {
     if config.classes() > 0 {
         all.push(bits(&model.classify(&encoded).unwrap()));
     }
-    if config.embedding_size > 0 {
+    if config.embedding_size() > 0 {
         all.push(bits(&model.embed(&encoded).unwrap()));
     }
     if config.word_mask().is_some() {

@@ -16,7 +16,7 @@ const PROMPTS: [&[u32]; 4] = [
 ];
 
 fn image(config: &ModelConfig, seed: usize) -> ProcessedImage {
-    let count = 3 * config.image_size * config.image_size;
+    let count = config.image_values();
     let value = |i: usize| ((i * 7 + seed * 13) % 29) as f32 / 14.5 - 1.0;
     ProcessedImage::from_pixels((0..count).map(value).collect())
 }
@@ -316,12 +316,18 @@ fn keeping_changes_no_number_and_a_plain_output_makes_no_prefix() {
 fn a_prefix_counts_the_bytes_of_its_tensors_and_the_rows_of_its_pictures() {
     for config in [
         tiny_config(),
-        tiny(|config| (config.encoder_layers, config.decoder_layers) = (3, 1)),
+        tiny(|config| {
+            config.encoder.layers = 3;
+            config.decoder.as_mut().unwrap().layers = 1;
+        }),
     ] {
         let model = random_inference_model(&config, 7).unwrap();
         let known = prefix(&model, &groups(&config)[1]);
         assert_eq!((known.rows(), known.images()), (34, [0..17, 17..34].as_slice()));
-        let (width, layers) = (config.hidden_size, config.encoder_layers + config.decoder_layers);
+        let (width, layers) = (
+            config.hidden_size,
+            config.encoder.layers + config.decoder_layers(),
+        );
         assert_eq!(
             known.bytes(),
             34 * (layers * 2 * width + width) * size_of::<f32>()
@@ -397,11 +403,7 @@ fn only_models_whose_images_see_no_text_share_them() {
 fn what_does_not_fit_into_a_batch_says_what_would() {
     let config = tiny_config();
     let narrow = tiny(|config| {
-        (
-            config.encoder_layers,
-            config.decoder_layers,
-            config.max_target_length,
-        ) = (1, 0, 0);
+        (config.encoder.layers, config.decoder, config.max_target_length) = (1, None, 0);
     });
     let foreign = prefix(&random_inference_model(&narrow, 10).unwrap(), &groups(&narrow)[0]);
     let known = prefix(&random_inference_model(&config, 10).unwrap(), &groups(&config)[0]);

@@ -23,7 +23,7 @@ fn config(pattern: AttentionPattern, fusion_layers: usize) -> ModelConfig {
 }
 
 fn image(config: &ModelConfig, seed: usize) -> ProcessedImage {
-    let count = 3 * config.image_size * config.image_size;
+    let count = config.image_values();
     let value = |i: usize| ((i * 11 + seed * 17) % 31) as f32 / 15.5 - 1.0;
     ProcessedImage::from_pixels((0..count).map(value).collect())
 }
@@ -184,12 +184,12 @@ fn smaller_slices_are_more() {
     };
     let count = |rows| in_slices(&model, batch(&config, &[(1, 200)], &[]), &wanted, &[rows]).1;
     // Embedding, three parts of each layer, the last norm, and a projection for each layer of the decoder.
-    let parts = 1 + 3 * config.encoder_layers + 1 + config.decoder_layers;
+    let parts = 1 + 3 * config.encoder.layers + 1 + config.decoder_layers();
     assert_eq!(count(usize::MAX), parts);
     // 217 rows are two tiles, and two slices of 128 rows.
     assert_eq!(count(128), 2 * parts);
     // Of attention a tile is the least.
-    assert_eq!(count(31), 7 * parts - 5 * config.encoder_layers);
+    assert_eq!(count(31), 7 * parts - 5 * config.encoder.layers);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn what_cannot_be_made_is_refused_at_the_start() {
     let refused = model.begin_encoding(batch(&config, &[(0, 3)], &[]), wanted);
     assert!(matches!(refused, Err(ForwardError::Prefix { sample: 0, .. })));
     let mut mute = config;
-    mute.decoder_layers = 0;
+    mute.decoder = None;
     let model = random_inference_model(&mute, 3).unwrap();
     let wanted = Wanted {
         memories: vec![0],

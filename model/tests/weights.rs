@@ -11,7 +11,7 @@ use std::collections::HashMap;
 const SEED: u64 = 5;
 
 fn image(config: &ModelConfig, seed: usize) -> ProcessedImage {
-    let count = 3 * config.image_size * config.image_size;
+    let count = config.image_values();
     let value = |i: usize| ((i * 11 + seed * 17) % 31) as f32 / 15.5 - 1.0;
     ProcessedImage::from_pixels((0..count).map(value).collect())
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use multiway_model::testing::{random_inference_model, tiny_config};
-use multiway_model::{Model, ModelConfig, ProcessedImage};
+use multiway_model::{Model, ModelConfig, ProcessedImage, StackConfig};
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{Engine, Request, SamplingParams, Tokenizer, sentencepiece_to_json};
 
@@ -25,9 +25,20 @@ fn config(tokenizer: &Tokenizer) -> ModelConfig {
     let mut config = tiny_config();
     config.vocab_size = tokenizer.vocab_size();
     (config.hidden_size, config.intermediate_size) = (384, 1536);
-    (config.encoder_layers, config.encoder_heads) = (12, 6);
-    (config.decoder_layers, config.decoder_heads) = (4, 6);
-    (config.image_size, config.patch_size, config.max_images) = (224, 16, 1);
+    (
+        config.encoder.layers,
+        config.encoder.heads,
+        config.encoder.head_size,
+    ) = (12, 6, 64);
+    config.decoder = config.decoder.map(|decoder| StackConfig {
+        layers: 4,
+        heads: 6,
+        head_size: 64,
+        ..decoder
+    });
+    if let Some(vision) = &mut config.vision {
+        (vision.image_size, vision.patch_size, vision.max_images) = (224, 16, 1);
+    }
     config
 }
 

@@ -91,7 +91,7 @@ impl Case {
     fn encoder_batch(&self, config: &ModelConfig) -> Result<EncoderBatch, ForwardError> {
         let mut random = SplitMix(!self.seed);
         let mut picture = || {
-            let values = 3 * config.image_size * config.image_size;
+            let values = config.image_values();
             ProcessedImage::from_pixels((0..values).map(|_| random.pixel()).collect())
         };
         let images: Vec<Vec<ProcessedImage>> = (0..self.batch)

@@ -36,7 +36,7 @@ fn engine(max_batch: usize, threads: usize) -> Engine {
 
 /// Makes a picture of smooth noise that depends on `seed`.
 fn image(seed: u16) -> ProcessedImage {
-    let side = config().image_size;
+    let side = config().image_size();
     let pixel = |i: usize| ((i as f32) * 0.37 * (f32::from(seed) + 1.0)).sin();
     ProcessedImage::from_pixels((0..3 * side * side).map(pixel).collect())
 }
@@ -333,7 +333,7 @@ async fn embeddings_have_unit_length_and_do_not_depend_on_company() {
     let together = join_all((0..9).map(embed)).await;
     for (n, embedding) in (0..9).zip(together) {
         let embedding = embedding.unwrap();
-        assert_eq!(embedding.value.len(), config().embedding_size);
+        assert_eq!(embedding.value.len(), config().embedding_size());
         let length: f32 = embedding.value.iter().map(|x| x * x).sum();
         assert!((length - 1.0).abs() < 1e-5, "{length}");
         assert_eq!(embed(n).await.unwrap(), embedding);

@@ -58,7 +58,7 @@ fn request(random: &mut ChaCha8Rng, image_size: usize, tokens: usize) -> Request
 fn client(engine: &Engine, index: usize, random: &mut ChaCha8Rng) -> BoxFuture<'static, bool> {
     let engine = engine.clone();
     let tokens = 1 + below(random, 20);
-    let mut request = request(random, engine.config().image_size, tokens);
+    let mut request = request(random, engine.config().image_size(), tokens);
     match index % 20 {
         // One in ten goes away after some tokens, or none.
         0 | 1 => {
@@ -132,7 +132,7 @@ async fn load_and_cancel() {
         let mut silent = Vec::new();
         for _ in deaf {
             let tokens = 1 + below(&mut random, 20);
-            let request = request(&mut random, config.image_size, tokens);
+            let request = request(&mut random, config.image_size(), tokens);
             silent.push((engine.generate(request).await.unwrap(), tokens));
         }
         let others = (0..REQUESTS).filter(|index| index % 20 != 2);

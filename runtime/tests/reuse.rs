@@ -21,7 +21,7 @@ fn config(pattern: AttentionPattern) -> ModelConfig {
 }
 
 fn image(which: u16) -> ProcessedImage {
-    let side = tiny_config().image_size;
+    let side = tiny_config().image_size();
     let pixel = |i: usize| ((i as f32) * 0.37 * (f32::from(which) + 1.0)).sin();
     ProcessedImage::from_pixels((0..3 * side * side).map(pixel).collect())
 }

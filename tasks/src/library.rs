@@ -5,8 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use multiway_model::families::beit3::Beit3Task;
-use multiway_model::{Family, ModelConfig};
+use multiway_model::{ModelConfig, TaskGroup};
 use multiway_prompts::TaskFile;
 
 use crate::error::TaskError;
@@ -53,24 +52,19 @@ const BYT5: Files = builtin![
     "t5/text2text.task"
 ];
 
-/// Size of ByT5's vocabulary, which no other T5 has.
-const BYT5_VOCABULARY: usize = 384;
-
 /// Finds the files of the tasks that a model was made for.
 fn builtin_files(config: &ModelConfig) -> Files {
-    match &config.family {
-        Family::T5(_) if config.vocab_size == BYT5_VOCABULARY => BYT5,
-        Family::T5(_) => T5,
-        Family::Beit3(details) => match details.task {
-            Beit3Task::Vqa => builtin!["beit3/vqa.task"],
-            Beit3Task::Nlvr2 => builtin!["beit3/reason.task"],
-            Beit3Task::ImageClassification => builtin!["beit3/classify.task"],
-            Beit3Task::Retrieval => builtin!["beit3/retrieve.task"],
-            Beit3Task::Captioning => builtin!["beit3/caption.task"],
-            Beit3Task::Pretraining => builtin!["beit3/infill.task", "beit3/patches.task"],
-            _ => &[],
-        },
-        _ => NATIVE,
+    match config.task_group {
+        TaskGroup::Native => NATIVE,
+        TaskGroup::T5 => T5,
+        TaskGroup::ByT5 => BYT5,
+        TaskGroup::Vqa => builtin!["beit3/vqa.task"],
+        TaskGroup::Nlvr2 => builtin!["beit3/reason.task"],
+        TaskGroup::ImageClassification => builtin!["beit3/classify.task"],
+        TaskGroup::Retrieval => builtin!["beit3/retrieve.task"],
+        TaskGroup::Captioning => builtin!["beit3/caption.task"],
+        TaskGroup::Pretraining => builtin!["beit3/infill.task", "beit3/patches.task"],
+        _ => &[],
     }
 }
 

@@ -2,20 +2,16 @@
 
 use super::beit3::{Samples, word_logits};
 use super::case::Case;
-use multiway_model::families::beit3::Beit3Task;
-use multiway_model::{EncoderOutput, Family, Tensor};
+use multiway_model::{EncoderOutput, TaskGroup, Tensor};
 
 /// Every way in which the case's samples can be given: texts, pictures, and both.
 pub(crate) fn rows_alone(case: &Case) {
-    let Family::Beit3(details) = &case.model.config().family else {
-        unreachable!("chosen by its family")
-    };
-    let task = details.task;
+    let task = case.model.config().task_group;
     let has_text = case.inputs.get("text_lengths").is_some();
     let masked = "in.vision_masked_position";
     let masked = case.has(masked).then_some(masked);
     let pictures = |samples: Samples| samples.with_pictures(case, "in.image", masked);
-    let takes_one_alone = !matches!(task, Beit3Task::Vqa | Beit3Task::Nlvr2);
+    let takes_one_alone = !matches!(task, TaskGroup::Vqa | TaskGroup::Nlvr2);
     if has_text {
         let both = pictures(Samples::text(case));
         let lengths = both.texts.iter().map(Vec::len);
@@ -36,9 +32,9 @@ pub(crate) fn rows_alone(case: &Case) {
 }
 
 /// Compares what all samples give in one batch with what each gives alone; those of two pictures come in pairs.
-fn check(case: &Case, task: Beit3Task, what: &str, samples: &Samples) {
+fn check(case: &Case, task: TaskGroup, what: &str, samples: &Samples) {
     let count = samples.texts.len().max(samples.pixels.len());
-    let groups: Vec<Vec<usize>> = if task == Beit3Task::Nlvr2 {
+    let groups: Vec<Vec<usize>> = if task == TaskGroup::Nlvr2 {
         // Any two samples make a pair for the head.
         (0..count).map(|first| vec![first, (first + 1) % count]).collect()
     } else {
@@ -57,7 +53,7 @@ fn check(case: &Case, task: Beit3Task, what: &str, samples: &Samples) {
 }
 
 /// Encodes samples and reads, for each group of so many, its rows and what the heads make of them.
-fn bits(case: &Case, task: Beit3Task, samples: &Samples, size: usize) -> Vec<Vec<u32>> {
+fn bits(case: &Case, task: TaskGroup, samples: &Samples, size: usize) -> Vec<Vec<u32>> {
     let encoded = case.model.encode(&samples.batch(case)).unwrap();
     let groups = encoded.segments.samples.len() / size;
     let each = (0..groups).map(|group| {
@@ -70,10 +66,10 @@ fn bits(case: &Case, task: Beit3Task, samples: &Samples, size: usize) -> Vec<Vec
             read.extend(token_heads(case, task, &encoded, sample));
         }
         let of_group = match task {
-            Beit3Task::Vqa | Beit3Task::Nlvr2 | Beit3Task::ImageClassification => {
+            TaskGroup::Vqa | TaskGroup::Nlvr2 | TaskGroup::ImageClassification => {
                 Some(case.model.classify(&encoded).unwrap()) // [groups, C]
             }
-            Beit3Task::Retrieval => Some(case.model.embed(&encoded).unwrap()), // [groups, E]
+            TaskGroup::Retrieval => Some(case.model.embed(&encoded).unwrap()), // [groups, E]
             _ => None,
         };
         read.extend(of_group.map(|rows| rows.narrow(0, group, 1).unwrap()));
@@ -86,11 +82,11 @@ fn bits(case: &Case, task: Beit3Task, samples: &Samples, size: usize) -> Vec<Vec
 }
 
 /// Names the words and the visual codes of a sample's rows, where the model has such heads.
-fn token_heads(case: &Case, task: Beit3Task, encoded: &EncoderOutput, sample: usize) -> Vec<Tensor> {
+fn token_heads(case: &Case, task: TaskGroup, encoded: &EncoderOutput, sample: usize) -> Vec<Tensor> {
     let segments = &encoded.segments.samples[sample];
     let (words, codes) = match task {
-        Beit3Task::Captioning => (true, false),
-        Beit3Task::Pretraining => (true, true),
+        TaskGroup::Captioning => (true, false),
+        TaskGroup::Pretraining => (true, true),
         _ => (false, false),
     };
     let mut read = Vec::new();

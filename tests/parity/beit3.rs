@@ -2,10 +2,9 @@
 
 use super::case::Case;
 use super::generate::engine;
-use multiway_model::families::beit3::Beit3Task;
 use multiway_model::{
-    DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, Family, HookPoint, Patch, PatchedImage,
-    ProcessedImage, Tensor,
+    DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, HookPoint, Patch, PatchedImage, ProcessedImage,
+    TaskGroup, Tensor,
 };
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{Request, SamplingParams};
@@ -128,10 +127,7 @@ pub(crate) fn first(count: usize) -> Vec<usize> {
 }
 
 pub(crate) fn walk(case: &Case) {
-    let Family::Beit3(details) = &case.model.config().family else {
-        unreachable!("chosen by its family")
-    };
-    match details.task {
+    match case.model.config().task_group {
         _ if case.has("pos_A_interpolated") => {
             let pictures = Samples::default().with_pictures(case, "in.image", None);
             pass(
@@ -142,19 +138,19 @@ pub(crate) fn walk(case: &Case) {
                 &first(pictures.pixels.len()),
             );
         }
-        Beit3Task::Encoder => encoder(case),
-        Beit3Task::Retrieval => retrieval(case),
-        Beit3Task::Vqa => {
+        TaskGroup::Encoder => encoder(case),
+        TaskGroup::Retrieval => retrieval(case),
+        TaskGroup::Vqa => {
             let samples = Samples::text(case).with_pictures(case, "in.image", None);
             classes(case, &samples, &first(samples.texts.len()));
         }
-        Beit3Task::ImageClassification => {
+        TaskGroup::ImageClassification => {
             let samples = Samples::default().with_pictures(case, "in.image", None);
             classes(case, &samples, &first(samples.pixels.len()));
         }
-        Beit3Task::Nlvr2 => nlvr2(case),
-        Beit3Task::Captioning => captioning(case),
-        Beit3Task::Pretraining => super::pretraining::walk(case),
+        TaskGroup::Nlvr2 => nlvr2(case),
+        TaskGroup::Captioning => captioning(case),
+        TaskGroup::Pretraining => super::pretraining::walk(case),
         other => panic!("{}: {other:?} is not compared", case.name),
     }
     // One shows in the logits, the other in the first layer's input.

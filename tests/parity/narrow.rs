@@ -3,7 +3,7 @@
 use super::case::{Case, load};
 use super::{are_ours, beit3, cases, t5};
 use candle_core::safetensors;
-use multiway_model::{Checkpoint, Family, HookPoint, Model, TargetBatch, Tensor, WeightType};
+use multiway_model::{Checkpoint, HookPoint, Model, TargetBatch, Tensor, TokenizerKind, WeightType};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -91,8 +91,8 @@ fn one_layer(case: &Case, layer: usize, rows: &Tensor) -> Model {
 fn depth(case: &Case, stack: &str) -> usize {
     let config = case.model.config();
     match stack {
-        "encoder" => config.encoder_layers,
-        _ => config.decoder_layers,
+        "encoder" => config.encoder.layers,
+        _ => config.decoder_layers(),
     }
 }
 
@@ -161,12 +161,12 @@ fn walk_t5(case: &Case) {
 
 /// Lists the errors of a case by the rows of the table.
 fn errors(case: &Case) -> Vec<(&'static str, String, f64)> {
-    let row: fn(&str) -> Option<&'static str> = match case.model.config().family {
-        Family::T5(_) => {
+    let row: fn(&str) -> Option<&'static str> = match case.model.config().tokenizer {
+        TokenizerKind::T5 => {
             walk_t5(case);
             of_t5
         }
-        Family::Beit3(_) => {
+        TokenizerKind::XlmRoberta => {
             beit3::walk(case);
             of_beit3
         }

@@ -192,7 +192,7 @@ impl ExampleSource {
         }
         let (concept, picture) = self.concept_and_picture(rng);
         let alone = draw < 24;
-        let augmentation = Augmentation::training(self.config.image_size);
+        let augmentation = Augmentation::training(self.config.image_size());
         let hiding = if alone { PICTURE_ALONE } else { WITH_TEXT };
         let picture = Some(Arc::new(self.picture(picture, &augmentation, hiding, rng)?));
         if alone {
@@ -248,7 +248,7 @@ impl ExampleSource {
     /// A question with its answer, of which the answer is masked.
     fn masked_answer(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
         let question = self.question(rng);
-        let augmentation = Augmentation::faithful(self.config.image_size);
+        let augmentation = Augmentation::faithful(self.config.image_size());
         let picture = self.picture(question.picture, &augmentation, Hiding::default(), rng)?;
         let (tokens, target) = self.answer(question)?;
         Ok(Example {
@@ -285,9 +285,9 @@ impl ExampleSource {
             left_out,
         };
         let augmentation = if chance(rng, 0.7) {
-            Augmentation::training(self.config.image_size)
+            Augmentation::training(self.config.image_size())
         } else {
-            Augmentation::faithful(self.config.image_size)
+            Augmentation::faithful(self.config.image_size())
         };
         let picture = self.picture(picture, &augmentation, hiding, rng)?;
         let (language, name) = self.name(concept, rng);
@@ -416,10 +416,12 @@ impl ExampleSource {
     ) -> Result<ExamplePicture, TrainError> {
         let rgba = self.data.rgba(index).unwrap_or_default();
         let mut augmented = augmentation.apply(rgba, rng)?;
-        let area = self.config.image_size * self.config.image_size;
-        for (i, value) in augmented.pixels.iter_mut().enumerate() {
-            let channel = i / area;
-            *value = (*value - self.config.image_mean[channel]) / self.config.image_std[channel];
+        if let Some(vision) = &self.config.vision {
+            let area = vision.image_size * vision.image_size;
+            for (i, value) in augmented.pixels.iter_mut().enumerate() {
+                let channel = i / area;
+                *value = (*value - vision.image_mean[channel]) / vision.image_std[channel];
+            }
         }
         let grid = self.config.grid();
         let mask = mask_patches((grid, grid), hiding.masked, rng);

@@ -145,7 +145,7 @@ impl<'a> Growth<'a> {
             [] => up_to(&SOURCE_LENGTHS, config.max_text_length),
             given => given.to_vec(),
         };
-        let has_decoder = config.decoder_layers > 0;
+        let has_decoder = config.decoder_layers() > 0;
         Growth {
             args,
             subject,

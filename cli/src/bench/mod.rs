@@ -300,7 +300,7 @@ fn name(checkpoint: &Checkpoint) -> String {
 
 /// Tells how many pictures a prompt has where nobody says: one, if the model sees any.
 fn pictures(config: &ModelConfig, asked: Option<usize>) -> usize {
-    asked.unwrap_or(config.max_images.min(1))
+    asked.unwrap_or(config.max_images().min(1))
 }
 
 /// Sorts what went wrong into what another command line would avoid, and what not.

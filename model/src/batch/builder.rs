@@ -243,10 +243,13 @@ impl<'a> EncoderBatchBuilder<'a> {
 
     /// Copies the pixels of one patch, channel by channel, and returns where its embedding will be found.
     fn push_pixels(&mut self, pixels: &[f32], patch: usize) -> u32 {
-        let (config, packed) = (self.config, &mut self.batch.pixels);
-        let (size, side) = (config.image_size, config.patch_size);
-        let (top, left) = (patch / config.grid() * side, patch % config.grid() * side);
-        let row = packed.len() / config.patch_values();
+        let (vision, packed) = (self.config.vision.as_ref(), &mut self.batch.pixels);
+        let Some(vision) = vision else {
+            return 0;
+        };
+        let (size, side, grid) = (vision.image_size, vision.patch_size, vision.grid());
+        let (top, left) = (patch / grid * side, patch % grid * side);
+        let row = packed.len() / (3 * side * side);
         for channel in 0..3 {
             for y in top..top + side {
                 let start = (channel * size + y) * size + left;
@@ -283,8 +286,8 @@ fn check(config: &ModelConfig, sample: usize, images: usize, tokens: &[u32]) -> 
         let (found, limit) = (tokens.len(), config.max_text_length);
         return Err(ForwardError::TextTooLong { sample, found, limit });
     }
-    if images > config.max_images {
-        let (found, limit) = (images, config.max_images);
+    if images > config.max_images() {
+        let (found, limit) = (images, config.max_images());
         return Err(ForwardError::TooManyImages { sample, found, limit });
     }
     if let Some(&found) = tokens.iter().find(|t| **t as usize >= config.vocab_size) {
@@ -298,7 +301,7 @@ fn check(config: &ModelConfig, sample: usize, images: usize, tokens: &[u32]) -> 
 
 /// Checks the pixels and patches of a sample's pictures.
 fn check_images(config: &ModelConfig, sample: usize, images: &[PatchedImage]) -> Result<(), ForwardError> {
-    let expected = 3 * config.image_size * config.image_size;
+    let expected = config.image_values();
     for (i, image) in images.iter().enumerate() {
         let outside = image.patches.iter().any(|p| p.index >= config.patches());
         if image.pixels.len() != expected || outside {

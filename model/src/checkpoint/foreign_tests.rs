@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use insta::assert_snapshot;
 
+use super::files::{PTH_FILE, PTH_INDEX_FILE};
 use super::pth_tests::{archive, bytes, config, file, tensors};
 use super::*;
 use crate::config::ModelConfig;
@@ -328,7 +329,7 @@ fn t5(names: &[(&str, f32)], extra: &str) -> (tempfile::TempDir, Vec<(String, Te
     );
     let mut config = ModelConfig::from_json(json.as_bytes()).unwrap();
     let tied = extra.contains("true");
-    config.adapt(|name| (name == "lm_head.weight" && !tied).then(Vec::new));
+    config.adapt(&|name| (name == "lm_head.weight" && !tied).then(Vec::new));
     let tensors = initialise(&config, 7, &Device::Cpu).unwrap();
     let mut stored: HashMap<String, Tensor> = tensors.iter().cloned().collect();
     let shared = stored.remove("shared.weight").unwrap();

@@ -14,7 +14,7 @@ use super::packed::{self, Packing};
 use super::shards::{self, Shard, Stored, unwrap_names};
 use super::source::Source;
 use crate::config::ModelConfig;
-use crate::families::beit3;
+use crate::families;
 
 /// A model's configuration, weights and tokenizer files; cheap to clone.
 #[derive(Clone)]
@@ -100,9 +100,9 @@ impl Checkpoint {
         let mut config = match config {
             Some(config) => config,
             None if !is_pth => return Err(source.missing(&name, CONFIG_FILE)),
-            None => Self::inferred(&file, shape)?,
+            None => Self::inferred(&file, &shape)?,
         };
-        config.adapt(shape);
+        config.adapt(&shape);
         let used = |entry: &&TensorEntry| !config.is_unused(&entry.name);
         let stored: Vec<&TensorEntry> = tensors.iter().filter(used).collect();
         let expected = match &packing {
@@ -135,8 +135,8 @@ impl Checkpoint {
     }
 
     /// Tells what model weights without a configuration belong to.
-    fn inferred(file: &str, shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<ModelConfig, LoadError> {
-        let json = beit3::infer(shape).map_err(|problem| LoadError::NoConfig {
+    fn inferred(file: &str, shapes: &families::Shapes) -> Result<ModelConfig, LoadError> {
+        let json = families::infer(shapes).map_err(|problem| LoadError::NoConfig {
             file: file.to_owned(),
             problem,
         })?;

@@ -254,7 +254,7 @@ fn a_packed_file_of_another_model_is_refused() {
     let file = file(&packed(&tiny_config(), WeightType::F32)).leak();
     assert_snapshot!(open(&config, file).unwrap_err(), @"'embedded:tiny/model.safetensors': tensor 'encoder.layers.0.vision.ffn.gate_up.weight.packed' has shape [6, 32, 64], expected [8, 32, 64]");
     config = tiny_config();
-    config.visual_vocab_size = 21;
+    config.visual_vocab_size = Some(21);
     // As many panels, so that the shape is all that tells.
     assert_snapshot!(open(&config, file).unwrap_err(), @"'embedded:tiny/model.safetensors': its multiway.shapes says that tensor 'mim_head.weight' had shape [20, 32], expected [21, 32]");
 }

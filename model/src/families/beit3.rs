@@ -5,58 +5,37 @@
 //! Source: Wang et al. 2022 (arXiv 2208.10442); `microsoft/torchscale` 0.3.0 for the encoder, `microsoft/unilm`, folder
 //! `beit3`, `modeling_finetune.py` for the heads.
 
-use crate::config::{
-    Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, check_eps, check_ids, check_sizes, foreign_keys, value,
-};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What a checkpoint was fine-tuned for, which decides its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Beit3Task {
-    /// The bare encoder.
-    Encoder,
-    /// An answer of a closed list, from picture and question.
-    Vqa,
-    /// Whether a sentence is true of two pictures.
-    Nlvr2,
-    /// The class of a picture.
-    ImageClassification,
-    /// Embeddings of pictures and of texts.
-    Retrieval,
-    /// The next word of a caption, at a mask behind the words so far.
-    Captioning,
-    /// Masked words, and the visual codes of masked patches.
-    Pretraining,
-}
+use super::family::{Family, Shapes};
+use crate::config::{
+    Activation, AttentionPattern, ClassConfig, ConfigError, EmbeddingConfig, MAX_SIZE, ModelConfig, Pooling,
+    Positions, StackConfig, TaskGroup, TextRow, TokenizerKind, VisionConfig, WeightSpec, check_eps,
+    check_ids, check_sizes, foreign_keys, value,
+};
 
-const TASKS: [(&str, Beit3Task); 7] = [
-    ("encoder", Beit3Task::Encoder),
-    ("vqa", Beit3Task::Vqa),
-    ("nlvr2", Beit3Task::Nlvr2),
-    ("imageclassification", Beit3Task::ImageClassification),
-    ("retrieval", Beit3Task::Retrieval),
-    ("captioning", Beit3Task::Captioning),
-    ("pretraining", Beit3Task::Pretraining),
+pub(super) static FAMILY: Family = Family {
+    model_types: &["beit3"],
+    read,
+    write,
+    weights,
+    adapt,
+    is_unused,
+    embedding_aliases: None,
+    infer: Some(infer),
+};
+
+/// What checkpoints are fine-tuned for, which decides their heads.
+const TASKS: [(&str, TaskGroup); 7] = [
+    ("encoder", TaskGroup::Encoder),
+    ("vqa", TaskGroup::Vqa),
+    ("nlvr2", TaskGroup::Nlvr2),
+    ("imageclassification", TaskGroup::ImageClassification),
+    ("retrieval", TaskGroup::Retrieval),
+    ("captioning", TaskGroup::Captioning),
+    ("pretraining", TaskGroup::Pretraining),
 ];
-
-/// What only this family has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Beit3Details {
-    /// What the head is for.
-    pub task: Beit3Task,
-    /// Number of classes of the head; zero where it has none.
-    pub classes: usize,
-    /// Whether the encoder ends in a norm; the heads of VQA and ImageNet have their own.
-    pub output_norm: bool,
-    /// Patches along one side of the pictures that the file's positions were trained on.
-    pub stored_grid: usize,
-    /// Id of `<mask>`.
-    pub mask_token_id: u32,
-}
 
 /// The size of a head in the released base and large.
 const HEAD_SIZE: usize = 64;
@@ -146,7 +125,7 @@ fn epsilon() -> f64 {
 }
 
 /// Reads and checks a `config.json` of torchscale with a task.
-pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
+fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
     let raw: RawBeit3Config = serde_json::from_value(Value::Object(foreign_keys(json)?))?;
     check(&raw)?;
     let mask_token_id = match raw.mask_token_id {
@@ -160,65 +139,86 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
         let names: Vec<_> = TASKS.iter().map(|(name, _)| *name).collect();
         return Err(value("task", raw.task, format!("one of {}", names.join(", "))));
     };
-    if task.has_classes() && !(1..=MAX_SIZE).contains(&raw.num_classes) {
+    let pooling = match task {
+        TaskGroup::Vqa => Some(Pooling::ClassRow),
+        TaskGroup::Nlvr2 => Some(Pooling::Pair),
+        TaskGroup::ImageClassification => Some(Pooling::PatchMean),
+        _ => None,
+    };
+    if pooling.is_some() && !(1..=MAX_SIZE).contains(&raw.num_classes) {
         return Err(value("num_classes", raw.num_classes, format!("1 to {MAX_SIZE}")));
     }
-    let is_classifier = *task == Beit3Task::ImageClassification;
-    Ok(ModelConfig {
-        family: Family::Beit3(Beit3Details {
-            task: *task,
-            classes: if task.has_classes() { raw.num_classes } else { 0 },
-            output_norm: raw.normalize_output,
-            stored_grid: raw.img_size / raw.patch_size,
-            mask_token_id,
-        }),
+    Ok(model_config(&raw, *task, pooling, mask_token_id))
+}
+
+fn model_config(
+    raw: &RawBeit3Config,
+    task: TaskGroup,
+    pooling: Option<Pooling>,
+    mask_token_id: u32,
+) -> ModelConfig {
+    let is_classifier = task == TaskGroup::ImageClassification;
+    let writes = task == TaskGroup::Captioning;
+    let is_pretrained = task == TaskGroup::Pretraining;
+    let max_text_length = raw.max_source_positions - POSITION_OFFSET;
+    ModelConfig {
+        model_type: "beit3".to_owned(),
+        task_group: task,
+        tokenizer: TokenizerKind::XlmRoberta,
         vocab_size: raw.vocab_size,
         hidden_size: raw.encoder_embed_dim,
         intermediate_size: raw.encoder_ffn_embed_dim,
-        encoder_layers: raw.encoder_layers,
-        encoder_heads: raw.encoder_attention_heads,
+        encoder: StackConfig {
+            layers: raw.encoder_layers,
+            heads: raw.encoder_attention_heads,
+            head_size: raw.encoder_embed_dim / raw.encoder_attention_heads,
+            scaled: true,
+            sub_norm: true,
+            activation: Activation::Gelu,
+            positions: Positions::Learned,
+        },
         fusion_layers: raw.fusion_layers,
-        decoder_layers: 0,
-        decoder_heads: raw.encoder_attention_heads,
         shared_attention: raw.shared_attention,
-        attention_pattern: if *task == Beit3Task::Captioning {
+        attention_pattern: if writes {
             AttentionPattern::Causal
         } else {
             AttentionPattern::Joint
         },
-        image_size: raw.img_size,
-        patch_size: raw.patch_size,
-        max_images: if *task == Beit3Task::Nlvr2 { 2 } else { 1 },
-        max_text_length: raw.max_source_positions - POSITION_OFFSET,
+        encoder_norm: raw.normalize_output,
+        decoder: None,
+        vision: Some(VisionConfig {
+            image_size: raw.img_size,
+            patch_size: raw.patch_size,
+            max_images: if task == TaskGroup::Nlvr2 { 2 } else { 1 },
+            image_mean: if is_classifier { IMAGENET_MEAN } else { [0.5; 3] },
+            image_std: if is_classifier { IMAGENET_STD } else { [0.5; 3] },
+            crops: is_classifier,
+            stored_grid: None,
+        }),
+        max_text_length,
         // The mask stands behind the last word.
-        max_target_length: if *task == Beit3Task::Captioning {
-            raw.max_source_positions - POSITION_OFFSET - 1
-        } else {
-            0
-        },
-        visual_vocab_size: if *task == Beit3Task::Pretraining {
-            VISUAL_CODES
-        } else {
-            0
-        },
-        embedding_size: if *task == Beit3Task::Retrieval {
-            raw.encoder_embed_dim
-        } else {
-            0
-        },
+        max_target_length: if writes { max_text_length - 1 } else { 0 },
+        visual_vocab_size: is_pretrained.then_some(VISUAL_CODES),
+        embedding: (task == TaskGroup::Retrieval).then_some(EmbeddingConfig {
+            size: raw.encoder_embed_dim,
+            text_row: TextRow::First,
+        }),
+        class_head: pooling.map(|pooling| ClassConfig {
+            classes: raw.num_classes,
+            pooling,
+        }),
         norm_eps: raw.layernorm_eps,
-        rope_theta: 0.0,
-        image_mean: if is_classifier { IMAGENET_MEAN } else { [0.5; 3] },
-        image_std: if is_classifier { IMAGENET_STD } else { [0.5; 3] },
+        scales_embeddings: false,
+        tied_output: true,
+        output_scale: 1.0,
+        states_output_scale: true,
         pad_token_id: 1,
         eos_token_id: 2,
         decoder_start_token_id: 0,
-    })
-}
-
-impl Beit3Task {
-    fn has_classes(self) -> bool {
-        matches!(self, Self::Vqa | Self::Nlvr2 | Self::ImageClassification)
+        end_token_ids: vec![2],
+        text_start: Some(0),
+        mask_token_id: Some(mask_token_id),
+        names_words: is_pretrained,
     }
 }
 
@@ -281,39 +281,29 @@ fn check(raw: &RawBeit3Config) -> Result<(), ConfigError> {
 }
 
 /// Writes a `config.json` that [`read`] reads back.
-pub(crate) fn write(config: &ModelConfig, details: &Beit3Details) -> String {
-    let task = TASKS.iter().find(|(_, task)| *task == details.task);
-    let json = json!({
+fn write(config: &ModelConfig) -> String {
+    let task = TASKS.iter().find(|(_, task)| *task == config.task_group);
+    let mut json = json!({
         "model_type": "beit3",
         "task": task.map_or("encoder", |(name, _)| name),
-        "num_classes": details.classes,
+        "num_classes": config.classes(),
         "encoder_embed_dim": config.hidden_size,
-        "encoder_attention_heads": config.encoder_heads,
+        "encoder_attention_heads": config.encoder.heads,
         "encoder_ffn_embed_dim": config.intermediate_size,
-        "encoder_layers": config.encoder_layers,
+        "encoder_layers": config.encoder.layers,
         "shared_attention": config.shared_attention,
         "fusion_layers": config.fusion_layers,
-        "normalize_output": details.output_norm,
+        "normalize_output": config.encoder_norm,
         "max_source_positions": config.max_text_length + POSITION_OFFSET,
         "layernorm_eps": config.norm_eps,
         "vocab_size": config.vocab_size,
-        "mask_token_id": details.mask_token_id,
-        "img_size": config.image_size,
-        "patch_size": config.patch_size,
+        "mask_token_id": config.mask_token_id,
     });
-    format!("{json:#}\n")
-}
-
-/// Describes the encoder's layers.
-pub(crate) fn layer(config: &ModelConfig) -> LayerConfig {
-    LayerConfig {
-        heads: config.encoder_heads,
-        head_size: config.hidden_size / config.encoder_heads.max(1),
-        scaled: true,
-        sub_norm: true,
-        activation: Activation::Gelu,
-        positions: Positions::Learned,
+    if let Some(vision) = &config.vision {
+        json["img_size"] = vision.image_size.into();
+        json["patch_size"] = vision.patch_size.into();
     }
+    format!("{json:#}\n")
 }
 
 /// Gathers the table of weights.
@@ -346,8 +336,11 @@ fn branch(expert: &str) -> &'static str {
 }
 
 /// Lists every weight.
-pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<WeightSpec> {
-    let (d, f, p) = (config.hidden_size, config.intermediate_size, config.patch_size);
+fn weights(config: &ModelConfig) -> Vec<WeightSpec> {
+    let (d, f) = (config.hidden_size, config.intermediate_size);
+    let (p, grid) = config.vision.as_ref().map_or((0, 0), |vision| {
+        (vision.patch_size, vision.stored_grid.unwrap_or(vision.grid()))
+    });
     let mut all = Table(Vec::new());
     all.add(
         "text_embed.weight",
@@ -366,7 +359,7 @@ pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<Weigh
         &[1, 1, d],
     );
     let positions = "beit3.encoder.embed_positions";
-    let rows = details.stored_grid * details.stored_grid + 1 + POSITION_OFFSET;
+    let rows = grid * grid + 1 + POSITION_OFFSET;
     all.add(
         "vision_embed.position.weight",
         format!("{positions}.A.weight"),
@@ -378,7 +371,7 @@ pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<Weigh
         format!("{positions}.B.weight"),
         &[rows, d],
     );
-    for layer in 0..config.encoder_layers {
+    for layer in 0..config.encoder.layers {
         let (name, stored) = (
             format!("encoder.layers.{layer}"),
             format!("beit3.encoder.layers.{layer}"),
@@ -417,81 +410,76 @@ pub(crate) fn weights(config: &ModelConfig, details: &Beit3Details) -> Vec<Weigh
             all.with_bias(&format!("{name}.down"), &format!("{ffn}.fc2"), &[d, f]);
         }
     }
-    if details.output_norm {
+    if config.encoder_norm {
         for expert in ["vision", "language"] {
             let stored = format!("beit3.encoder.layer_norm{}", branch(expert));
             all.with_bias(&format!("encoder.{expert}.norm"), &stored, &[d]);
         }
     }
-    head(&mut all, config, details);
+    head(&mut all, config);
     all.0
 }
 
-fn head(all: &mut Table, config: &ModelConfig, details: &Beit3Details) {
-    let (d, classes) = (config.hidden_size, details.classes);
-    match details.task {
-        Beit3Task::Encoder => {}
-        Beit3Task::Vqa => {
+fn head(all: &mut Table, config: &ModelConfig) {
+    let (d, classes) = (config.hidden_size, config.classes());
+    match config.task_group {
+        TaskGroup::Vqa => {
             all.with_bias("pooler.norm", "pooler.norm", &[d]);
             all.with_bias("pooler.dense", "pooler.dense", &[d, d]);
             all.with_bias("head.dense1", "head.0", &[2 * d, d]);
             all.with_bias("head.norm2", "head.1", &[2 * d]);
             all.with_bias("head.dense2", "head.3", &[classes, 2 * d]);
         }
-        Beit3Task::Nlvr2 => {
+        TaskGroup::Nlvr2 => {
             all.with_bias("head.norm1", "head.norm1", &[4 * d]);
             all.with_bias("head.dense1", "head.dense1", &[2 * d, 4 * d]);
             all.with_bias("head.norm2", "head.norm2", &[2 * d]);
             all.with_bias("head.dense2", "head.dense2", &[classes, 2 * d]);
         }
-        Beit3Task::ImageClassification => {
+        TaskGroup::ImageClassification => {
             all.with_bias("head.norm1", "fc_norm", &[d]);
             all.with_bias("head.dense2", "head", &[classes, d]);
         }
-        Beit3Task::Retrieval => {
+        TaskGroup::Retrieval => {
             all.add("embed.vision.weight", "vision_head.weight", &[d, d]);
             all.add("embed.language.weight", "language_head.weight", &[d, d]);
         }
-        Beit3Task::Captioning => all.with_bias("mlm_head", "mlm_head", &[config.vocab_size, d]),
-        Beit3Task::Pretraining => {
+        TaskGroup::Captioning => all.with_bias("mlm_head", "mlm_head", &[config.vocab_size, d]),
+        TaskGroup::Pretraining => {
             all.with_bias("mlm_head", "mlm_head", &[config.vocab_size, d]);
-            all.with_bias("mim_head", "mim_head", &[config.visual_vocab_size, d]);
+            if let Some(codes) = config.visual_vocab_size {
+                all.with_bias("mim_head", "mim_head", &[codes, d]);
+            }
         }
+        _ => {}
     }
 }
 
 /// Adapts to what a file really holds: positions for pictures of another size, and another number of visual codes.
 ///
 /// A table that is no square grid is left to be refused by its shape.
-pub(crate) fn adapt(
-    details: &mut Beit3Details,
-    visual_vocab_size: &mut usize,
-    shape: impl Fn(&str) -> Option<Vec<usize>>,
-) {
-    let rows = |name| shape(name).and_then(|shape: Vec<usize>| shape.first().copied());
-    if details.task == Beit3Task::Pretraining
-        && let Some(codes) = rows("mim_head.weight")
-    {
-        *visual_vocab_size = codes;
+fn adapt(config: &mut ModelConfig, shapes: &Shapes) {
+    let rows = |name| shapes(name).and_then(|shape: Vec<usize>| shape.first().copied());
+    if let (Some(size), Some(codes)) = (&mut config.visual_vocab_size, rows("mim_head.weight")) {
+        *size = codes;
     }
     let rows = rows("beit3.encoder.embed_positions.A.weight");
     let patches = rows.and_then(|rows| rows.checked_sub(1 + POSITION_OFFSET));
-    if let Some(grid) = patches.map(usize::isqrt)
+    if let (Some(vision), Some(grid)) = (&mut config.vision, patches.map(usize::isqrt))
         && grid > 0
         && patches == Some(grid * grid)
     {
-        details.stored_grid = grid;
+        vision.stored_grid = (grid != vision.grid()).then_some(grid);
     }
 }
 
 /// Says whether a weight may stand in a file without being read: the temperature of a training loss, and the heads of
 /// pre-training behind a file that was tuned for something else.
-pub(crate) fn is_unused(name: &str, details: &Beit3Details) -> bool {
-    let words = matches!(details.task, Beit3Task::Captioning | Beit3Task::Pretraining);
-    let codes = details.task == Beit3Task::Pretraining;
+fn is_unused(config: &ModelConfig, name: &str) -> bool {
+    let words = config.names_words || config.writing_mask().is_some();
     name == "logit_scale"
         || (name.starts_with("mlm_head.") && !words)
-        || (name.starts_with("mim_head.") && !codes)
+        || (name.starts_with("mim_head.") && !config.names_patches())
 }
 
 /// Tells from the shapes of a file's weights what model they belong to, as the text of a `config.json`; or why not.
@@ -499,7 +487,7 @@ pub(crate) fn is_unused(name: &str, details: &Beit3Details) -> bool {
 /// The released files have no configuration beside them. What shapes do not tell is the number of heads: it is taken from
 /// the width as in the released sizes, whose heads are 64 wide, and as in the giant. A model with others needs a
 /// `config.json`. A part is known by its weight or its bias, so that of a file that lacks one of them it is said which.
-pub(crate) fn infer(shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<String, String> {
+fn infer(shape: &Shapes) -> Result<String, String> {
     let of = |name: &str| match shape(name) {
         Some(shape) if !shape.is_empty() => Ok(shape),
         _ => Err(format!("it has no tensor '{name}'")),
@@ -626,8 +614,8 @@ mod tests {
                 "beit3.encoder.layers.0.ffn.A.fc1.weight" => Some(vec![4 * width, width]),
                 _ => None,
             };
-            let config = read(infer(shape)?.as_bytes()).map_err(|error| error.to_string())?;
-            Ok::<_, String>((config.encoder_heads, config.image_size))
+            let config = read(infer(&shape)?.as_bytes()).map_err(|error| error.to_string())?;
+            Ok::<_, String>((config.encoder.heads, config.image_size()))
         };
         assert_eq!(heads(768), Ok((12, 224)));
         assert_eq!(heads(1024), Ok((16, 224)));

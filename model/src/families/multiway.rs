@@ -2,14 +2,28 @@
 //!
 //! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1, with an encoder-decoder as in PaLI (arXiv 2209.06794).
 
-use crate::config::{
-    Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, check_eps, check_ids, check_sizes, value,
-};
 use serde::{Deserialize, Serialize};
 
+use super::family::Family;
+use crate::config::{
+    Activation, AttentionPattern, ConfigError, EmbeddingConfig, MAX_SIZE, ModelConfig, Positions,
+    StackConfig, TaskGroup, TextRow, TokenizerKind, VisionConfig, WeightSpec, check_eps, check_ids,
+    check_sizes, value,
+};
+
 /// The value of `architecture` in a native `config.json`.
-pub(crate) const ARCHITECTURE: &str = "multiway";
+const ARCHITECTURE: &str = "multiway";
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &[ARCHITECTURE],
+    read,
+    write,
+    weights,
+    adapt: |_, _| {},
+    is_unused: |_, _| false,
+    embedding_aliases: None,
+    infer: None,
+};
 
 /// The file as it stands: every key known, nothing checked yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,35 +73,41 @@ fn default_rope_theta() -> f64 {
 }
 
 /// Reads and checks a native `config.json`.
-pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
+fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
     serde_json::from_slice::<RawMultiwayConfig>(json)?.try_into()
 }
 
-/// Writes a native `config.json`.
-pub(crate) fn write(config: &ModelConfig) -> String {
+/// Writes a native `config.json`. What another family may lack, a native model has.
+fn write(config: &ModelConfig) -> String {
+    let vision = config.vision.as_ref();
     let raw = RawMultiwayConfig {
         architecture: ARCHITECTURE.to_owned(),
         vocab_size: config.vocab_size,
         hidden_size: config.hidden_size,
         intermediate_size: config.intermediate_size,
-        encoder_layers: config.encoder_layers,
-        encoder_heads: config.encoder_heads,
+        encoder_layers: config.encoder.layers,
+        encoder_heads: config.encoder.heads,
         fusion_layers: config.fusion_layers,
-        decoder_layers: config.decoder_layers,
-        decoder_heads: config.decoder_heads,
+        decoder_layers: config.decoder_layers(),
+        decoder_heads: config
+            .decoder
+            .map_or(config.encoder.heads, |decoder| decoder.heads),
         shared_attention: config.shared_attention,
         attention_pattern: config.attention_pattern,
-        image_size: config.image_size,
-        patch_size: config.patch_size,
-        max_images: config.max_images,
+        image_size: config.image_size(),
+        patch_size: vision.map_or(0, |vision| vision.patch_size),
+        max_images: config.max_images(),
         max_text_length: config.max_text_length,
         max_target_length: config.max_target_length,
-        visual_vocab_size: config.visual_vocab_size,
-        embedding_size: config.embedding_size,
+        visual_vocab_size: config.visual_vocab_size.unwrap_or(0),
+        embedding_size: config.embedding_size(),
         norm_eps: config.norm_eps,
-        rope_theta: config.rope_theta,
-        image_mean: config.image_mean,
-        image_std: config.image_std,
+        rope_theta: match config.decoder.map(|decoder| decoder.positions) {
+            Some(Positions::Rotary { theta }) => theta,
+            _ => default_rope_theta(),
+        },
+        image_mean: vision.map_or([0.0; 3], |vision| vision.image_mean),
+        image_std: vision.map_or([1.0; 3], |vision| vision.image_std),
         pad_token_id: config.pad_token_id,
         eos_token_id: config.eos_token_id,
         decoder_start_token_id: config.decoder_start_token_id,
@@ -96,32 +116,8 @@ pub(crate) fn write(config: &ModelConfig) -> String {
     serde_json::to_string_pretty(&raw).unwrap_or_default() + "\n"
 }
 
-/// Describes the encoder's layers.
-pub(crate) fn encoder(config: &ModelConfig) -> LayerConfig {
-    LayerConfig {
-        heads: config.encoder_heads,
-        head_size: config.hidden_size / config.encoder_heads,
-        scaled: true,
-        sub_norm: true,
-        activation: Activation::GatedGelu,
-        positions: Positions::Learned,
-    }
-}
-
-/// Describes the decoder's layers.
-pub(crate) fn decoder(config: &ModelConfig) -> LayerConfig {
-    LayerConfig {
-        heads: config.decoder_heads,
-        head_size: config.hidden_size / config.decoder_heads,
-        positions: Positions::Rotary {
-            theta: config.rope_theta,
-        },
-        ..encoder(config)
-    }
-}
-
 /// Lists every weight.
-pub(crate) fn weights(config: &ModelConfig) -> Vec<WeightSpec> {
+fn weights(config: &ModelConfig) -> Vec<WeightSpec> {
     let (d, f) = (config.hidden_size, config.intermediate_size);
     let mut all = Vec::new();
     let mut add = |name: String, shape: &[usize]| {
@@ -132,16 +128,19 @@ pub(crate) fn weights(config: &ModelConfig) -> Vec<WeightSpec> {
         });
     };
     add("text_embed.weight".into(), &[config.vocab_size, d]);
-    add("vision_embed.patch.weight".into(), &[d, config.patch_values()]);
-    add("vision_embed.class_token".into(), &[1, d]);
-    add("vision_embed.mask_token".into(), &[1, d]);
-    add("vision_embed.position.weight".into(), &[config.patches() + 1, d]);
-    add("vision_embed.image_index.weight".into(), &[config.max_images, d]);
+    if let Some(vision) = &config.vision {
+        let patch_values = 3 * vision.patch_size * vision.patch_size;
+        add("vision_embed.patch.weight".into(), &[d, patch_values]);
+        add("vision_embed.class_token".into(), &[1, d]);
+        add("vision_embed.mask_token".into(), &[1, d]);
+        add("vision_embed.position.weight".into(), &[config.patches() + 1, d]);
+        add("vision_embed.image_index.weight".into(), &[vision.max_images, d]);
+    }
     add(
         "language_embed.position.weight".into(),
         &[config.max_text_length, d],
     );
-    for layer in 0..config.encoder_layers {
+    for layer in 0..config.encoder.layers {
         let p = format!("encoder.layers.{layer}");
         for e in config.attention_experts(layer) {
             for name in ["q_proj", "k_proj", "v_proj", "out_proj"] {
@@ -159,9 +158,11 @@ pub(crate) fn weights(config: &ModelConfig) -> Vec<WeightSpec> {
     }
     for e in ["vision", "language"] {
         add(format!("encoder.{e}.norm.weight"), &[d]);
-        add(format!("embed.{e}.weight"), &[config.embedding_size, d]);
+        if let Some(head) = &config.embedding {
+            add(format!("embed.{e}.weight"), &[head.size, d]);
+        }
     }
-    for layer in 0..config.decoder_layers {
+    for layer in 0..config.decoder_layers() {
         let p = format!("decoder.layers.{layer}");
         for block in ["self_attn", "cross_attn"] {
             add(format!("{p}.{block}_norm.weight"), &[d]);
@@ -176,7 +177,9 @@ pub(crate) fn weights(config: &ModelConfig) -> Vec<WeightSpec> {
         add(format!("{p}.ffn.down.weight"), &[d, f]);
     }
     add("decoder.norm.weight".into(), &[d]);
-    add("mim_head.weight".into(), &[config.visual_vocab_size, d]);
+    if let Some(codes) = config.visual_vocab_size {
+        add("mim_head.weight".into(), &[codes, d]);
+    }
     all
 }
 
@@ -187,32 +190,65 @@ impl TryFrom<RawMultiwayConfig> for ModelConfig {
         check_all_sizes(&raw)?;
         check_relations(&raw)?;
         check_numbers(&raw)?;
+        let encoder = StackConfig {
+            layers: raw.encoder_layers,
+            heads: raw.encoder_heads,
+            head_size: raw.hidden_size / raw.encoder_heads,
+            scaled: true,
+            sub_norm: true,
+            activation: Activation::GatedGelu,
+            positions: Positions::Learned,
+        };
         Ok(Self {
-            family: Family::Multiway,
+            model_type: ARCHITECTURE.to_owned(),
+            task_group: TaskGroup::Native,
+            tokenizer: TokenizerKind::Plain,
             vocab_size: raw.vocab_size,
             hidden_size: raw.hidden_size,
             intermediate_size: raw.intermediate_size,
-            encoder_layers: raw.encoder_layers,
-            encoder_heads: raw.encoder_heads,
+            decoder: Some(StackConfig {
+                layers: raw.decoder_layers,
+                heads: raw.decoder_heads,
+                head_size: raw.hidden_size / raw.decoder_heads,
+                positions: Positions::Rotary {
+                    theta: raw.rope_theta,
+                },
+                ..encoder
+            }),
+            encoder,
             fusion_layers: raw.fusion_layers,
-            decoder_layers: raw.decoder_layers,
-            decoder_heads: raw.decoder_heads,
             shared_attention: raw.shared_attention,
             attention_pattern: raw.attention_pattern,
-            image_size: raw.image_size,
-            patch_size: raw.patch_size,
-            max_images: raw.max_images,
+            encoder_norm: true,
+            vision: Some(VisionConfig {
+                image_size: raw.image_size,
+                patch_size: raw.patch_size,
+                max_images: raw.max_images,
+                image_mean: raw.image_mean,
+                image_std: raw.image_std,
+                crops: false,
+                stored_grid: None,
+            }),
             max_text_length: raw.max_text_length,
             max_target_length: raw.max_target_length,
-            visual_vocab_size: raw.visual_vocab_size,
-            embedding_size: raw.embedding_size,
+            visual_vocab_size: Some(raw.visual_vocab_size),
+            embedding: Some(EmbeddingConfig {
+                size: raw.embedding_size,
+                text_row: TextRow::Last,
+            }),
+            class_head: None,
             norm_eps: raw.norm_eps,
-            rope_theta: raw.rope_theta,
-            image_mean: raw.image_mean,
-            image_std: raw.image_std,
+            scales_embeddings: true,
+            tied_output: true,
+            output_scale: 1.0,
+            states_output_scale: true,
             pad_token_id: raw.pad_token_id,
             eos_token_id: raw.eos_token_id,
             decoder_start_token_id: raw.decoder_start_token_id,
+            end_token_ids: vec![raw.eos_token_id],
+            text_start: None,
+            mask_token_id: None,
+            names_words: false,
         })
     }
 }
@@ -348,6 +384,6 @@ mod tests {
         config["fusion_layers"] = serde_json::json!(1);
         let config = read(&config).unwrap();
         assert_eq!(config.experts(0), ["vision", "language"]);
-        assert_eq!(config.experts(config.encoder_layers - 1), ["fusion"]);
+        assert_eq!(config.experts(config.encoder.layers - 1), ["fusion"]);
     }
 }

@@ -3,36 +3,28 @@
 //! Source: Raffel et al. 2020 (arXiv 1910.10683); Shazeer 2020 (arXiv 2002.05202) for the gated networks of v1.1; the
 //! names and the meaning of each key are those of `transformers` 4.57.
 
-use crate::config::{
-    Activation, AttentionPattern, ConfigError, Family, LayerConfig, MAX_SIZE, ModelConfig, Positions,
-    WeightSpec, check_eps, check_ids, check_sizes, foreign_keys, value,
-};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// What only this family has.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct T5Details {
-    /// `t5`, `mt5` or `umt5`.
-    pub model_type: String,
-    /// Size of an attention head.
-    pub head_size: usize,
-    /// The feed-forward network's activation.
-    pub activation: Activation,
-    /// Number of buckets of distances.
-    pub buckets: usize,
-    /// Distance from which on everything falls into the last bucket.
-    pub max_distance: usize,
-    /// Whether the file has an output projection of its own rather than the embeddings'.
-    pub own_output: bool,
-    /// Factor between the last norm and the logits.
-    pub output_scale: f64,
-    /// Whether `config.json` itself says if there is such a factor.
-    pub states_scale: bool,
-    /// The ids that end a text, the first of which also ends a prompt.
-    pub end_token_ids: Vec<u32>,
-}
+use super::family::{Family, Shapes};
+use crate::config::{
+    Activation, AttentionPattern, ConfigError, MAX_SIZE, ModelConfig, Positions, StackConfig, TaskGroup,
+    TokenizerKind, WeightSpec, check_eps, check_ids, check_sizes, foreign_keys, value,
+};
+
+pub(super) static FAMILY: Family = Family {
+    model_types: &["t5", "mt5", "umt5"],
+    read,
+    write,
+    weights,
+    adapt,
+    is_unused: |_, name| name == UNUSED || SHARED_ALIASES.contains(&name),
+    embedding_aliases: Some((SHARED, &SHARED_ALIASES)),
+    infer: None,
+};
+
+/// Size of ByT5's vocabulary, which no other T5 has.
+const BYT5_VOCABULARY: usize = 384;
 
 /// Distances are told by buckets, so that no length is too long for the weights; this is what is taken at once.
 const MAX_TEXT_LENGTH: usize = 1 << 14;
@@ -44,10 +36,10 @@ const MAX_TARGET_LENGTH: usize = 1 << 10;
 const MAX_ENDS: usize = 64;
 
 /// The embeddings of encoder and decoder, which are one table.
-pub(crate) const SHARED: &str = "shared.weight";
+const SHARED: &str = "shared.weight";
 
 /// What files call [`SHARED`] that keep one name, any, of weights that are the same.
-pub(crate) const SHARED_ALIASES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
+const SHARED_ALIASES: [&str; 2] = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"];
 
 /// A weight of old files that no layer ever read.
 const UNUSED: &str = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
@@ -77,16 +69,16 @@ struct RawT5Config {
     feed_forward_proj: Option<String>,
     dense_act_fn: Option<String>,
     is_gated_act: Option<bool>,
-    #[serde(default = "epsilon")]
+    #[serde(default = "default_epsilon")]
     layer_norm_epsilon: f64,
     num_decoder_layers: Option<usize>,
     num_heads: usize,
     num_layers: usize,
     #[serde(default)]
     pad_token_id: u32,
-    #[serde(default = "distance")]
+    #[serde(default = "default_distance")]
     relative_attention_max_distance: usize,
-    #[serde(default = "buckets")]
+    #[serde(default = "default_buckets")]
     relative_attention_num_buckets: usize,
     scale_decoder_outputs: Option<bool>,
     tie_word_embeddings: Option<bool>,
@@ -107,20 +99,20 @@ impl Default for OneOrMany {
     }
 }
 
-fn epsilon() -> f64 {
+fn default_epsilon() -> f64 {
     1e-6
 }
 
-fn distance() -> usize {
+fn default_distance() -> usize {
     128
 }
 
-fn buckets() -> usize {
+fn default_buckets() -> usize {
     32
 }
 
 /// Reads and checks a `config.json` of `transformers`.
-pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
+fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
     let mut keys = foreign_keys(json)?;
     refuse_other_numbers(&keys)?;
     for (alias, key) in KEY_ALIASES {
@@ -141,47 +133,61 @@ pub(crate) fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
     // Newer versions of `transformers` say it by a key; for older ones tying decides.
     let scaled = raw.scale_decoder_outputs.unwrap_or(tied);
     let eos_token_id = end_token_ids.first().copied().unwrap_or_default();
-    let details = T5Details {
-        model_type,
+    let layers = StackConfig {
+        layers: raw.num_layers,
+        heads: raw.num_heads,
         head_size: raw.d_kv,
+        scaled: false,
+        sub_norm: false,
         activation,
-        buckets: raw.relative_attention_num_buckets,
-        max_distance: raw.relative_attention_max_distance,
-        own_output: !tied,
+        positions: Positions::Relative {
+            buckets: raw.relative_attention_num_buckets,
+            max_distance: raw.relative_attention_max_distance,
+            every_layer: model_type == "umt5",
+        },
+    };
+    Ok(ModelConfig {
+        model_type,
+        task_group: if raw.vocab_size == BYT5_VOCABULARY {
+            TaskGroup::ByT5
+        } else {
+            TaskGroup::T5
+        },
+        tokenizer: TokenizerKind::T5,
+        vocab_size: raw.vocab_size,
+        hidden_size: raw.d_model,
+        intermediate_size: raw.d_ff,
+        encoder: layers,
+        fusion_layers: 0,
+        shared_attention: true,
+        attention_pattern: AttentionPattern::Joint,
+        encoder_norm: true,
+        decoder: Some(StackConfig {
+            layers: raw.num_decoder_layers.unwrap_or(raw.num_layers),
+            ..layers
+        }),
+        vision: None,
+        max_text_length: MAX_TEXT_LENGTH,
+        max_target_length: MAX_TARGET_LENGTH,
+        visual_vocab_size: None,
+        embedding: None,
+        class_head: None,
+        norm_eps: raw.layer_norm_epsilon,
+        scales_embeddings: false,
+        tied_output: tied,
         output_scale: if scaled {
             (raw.d_model as f64).powf(-0.5)
         } else {
             1.0
         },
-        states_scale: raw.scale_decoder_outputs.is_some(),
-        end_token_ids,
-    };
-    Ok(ModelConfig {
-        family: Family::T5(details),
-        vocab_size: raw.vocab_size,
-        hidden_size: raw.d_model,
-        intermediate_size: raw.d_ff,
-        encoder_layers: raw.num_layers,
-        encoder_heads: raw.num_heads,
-        fusion_layers: 0,
-        decoder_layers: raw.num_decoder_layers.unwrap_or(raw.num_layers),
-        decoder_heads: raw.num_heads,
-        shared_attention: true,
-        attention_pattern: AttentionPattern::Joint,
-        image_size: 0,
-        patch_size: 0,
-        max_images: 0,
-        max_text_length: MAX_TEXT_LENGTH,
-        max_target_length: MAX_TARGET_LENGTH,
-        visual_vocab_size: 0,
-        embedding_size: 0,
-        norm_eps: raw.layer_norm_epsilon,
-        rope_theta: 0.0,
-        image_mean: [0.0; 3],
-        image_std: [1.0; 3],
+        states_output_scale: raw.scale_decoder_outputs.is_some(),
         pad_token_id: raw.pad_token_id,
         eos_token_id,
         decoder_start_token_id: start(&raw),
+        end_token_ids,
+        text_start: None,
+        mask_token_id: None,
+        names_words: false,
     })
 }
 
@@ -296,75 +302,58 @@ fn check(raw: &RawT5Config, ends: &[u32]) -> Result<(), ConfigError> {
 }
 
 /// Writes a `config.json` that [`read`] reads back.
-pub(crate) fn write(config: &ModelConfig, details: &T5Details) -> String {
-    let activation = match details.activation {
+fn write(config: &ModelConfig) -> String {
+    let (buckets, max_distance) = match config.encoder.positions {
+        Positions::Relative {
+            buckets,
+            max_distance,
+            ..
+        } => (buckets, max_distance),
+        Positions::Learned | Positions::Rotary { .. } => (default_buckets(), default_distance()),
+    };
+    let activation = match config.encoder.activation {
         Activation::GatedGelu => "gated-gelu",
         Activation::Gelu => "gelu",
         Activation::Relu => "relu",
     };
-    let ends = match details.end_token_ids.as_slice() {
+    let ends = match config.end_token_ids.as_slice() {
         [only] => json!(only),
         all => json!(all),
     };
     let json = json!({
-        "model_type": details.model_type,
+        "model_type": config.model_type,
         "d_ff": config.intermediate_size,
-        "d_kv": details.head_size,
+        "d_kv": config.encoder.head_size,
         "d_model": config.hidden_size,
         "decoder_start_token_id": config.decoder_start_token_id,
         "eos_token_id": ends,
         "feed_forward_proj": activation,
         "layer_norm_epsilon": config.norm_eps,
-        "num_decoder_layers": config.decoder_layers,
-        "num_heads": config.encoder_heads,
-        "num_layers": config.encoder_layers,
+        "num_decoder_layers": config.decoder_layers(),
+        "num_heads": config.encoder.heads,
+        "num_layers": config.encoder.layers,
         "pad_token_id": config.pad_token_id,
-        "relative_attention_max_distance": details.max_distance,
-        "relative_attention_num_buckets": details.buckets,
-        "scale_decoder_outputs": details.output_scale < 1.0,
-        "tie_word_embeddings": !details.own_output,
+        "relative_attention_max_distance": max_distance,
+        "relative_attention_num_buckets": buckets,
+        "scale_decoder_outputs": config.output_scale < 1.0,
+        "tie_word_embeddings": config.tied_output,
         "vocab_size": config.vocab_size,
     });
     format!("{json:#}\n")
 }
 
-/// Describes the layers, which are the same in encoder and decoder.
-pub(crate) fn layer(config: &ModelConfig, details: &T5Details) -> LayerConfig {
-    LayerConfig {
-        heads: config.encoder_heads,
-        head_size: details.head_size,
-        scaled: false,
-        sub_norm: false,
-        activation: details.activation,
-        positions: Positions::Relative {
-            buckets: details.buckets,
-            max_distance: details.max_distance,
-            every_layer: every_layer(details),
-        },
-    }
-}
-
-fn every_layer(details: &T5Details) -> bool {
-    details.model_type == "umt5"
-}
-
 /// Adapts to what a file really holds: whether it has an output projection of its own.
-pub(crate) fn adapt(details: &mut T5Details, shape: impl Fn(&str) -> Option<Vec<usize>>) {
-    details.own_output = shape("lm_head.weight").is_some();
+fn adapt(config: &mut ModelConfig, shapes: &Shapes) {
+    config.tied_output = shapes("lm_head.weight").is_none();
     // Version 5 of `transformers` calls every mT5 tied, also where it writes an output projection.
-    if details.own_output && !details.states_scale && details.model_type != "t5" {
-        details.output_scale = 1.0;
+    if !config.tied_output && !config.states_output_scale && config.model_type != "t5" {
+        config.output_scale = 1.0;
     }
-}
-
-/// Says whether a weight may stand in a file without being read.
-pub(crate) fn is_unused(name: &str) -> bool {
-    name == UNUSED || SHARED_ALIASES.contains(&name)
 }
 
 /// Lists every weight.
-pub(crate) fn weights(config: &ModelConfig, details: &T5Details) -> Vec<WeightSpec> {
-    let (d, inner) = (config.hidden_size, config.encoder_heads * details.head_size);
+fn weights(config: &ModelConfig) -> Vec<WeightSpec> {
+    let (d, inner) = (config.hidden_size, config.encoder.inner_size());
     let (f, v) = (config.intermediate_size, config.vocab_size);
     let mut all = Vec::new();
     let mut add = |name: String, stored: String, shape: &[usize]| {
@@ -376,8 +365,8 @@ pub(crate) fn weights(config: &ModelConfig, details: &T5Details) -> Vec<WeightSp
     };
     add("text_embed.weight".into(), SHARED.into(), &[v, d]);
     for (stack, layers) in [
-        ("encoder", config.encoder_layers),
-        ("decoder", config.decoder_layers),
+        ("encoder", config.encoder.layers),
+        ("decoder", config.decoder_layers()),
     ] {
         let is_encoder = stack == "encoder";
         for layer in 0..layers {
@@ -415,14 +404,18 @@ pub(crate) fn weights(config: &ModelConfig, details: &T5Details) -> Vec<WeightSp
                     1,
                 );
             }
-            if layer == 0 || every_layer(details) {
+            if let Positions::Relative {
+                buckets, every_layer, ..
+            } = config.encoder.positions
+                && (layer == 0 || every_layer)
+            {
                 add(
                     format!("{p}.position_bias.weight"),
                     format!("{block}.0.SelfAttention.relative_attention_bias.weight"),
-                    &[details.buckets, config.encoder_heads],
+                    &[buckets, config.encoder.heads],
                 );
             }
-            let inputs: &[(&str, &str)] = match details.activation {
+            let inputs: &[(&str, &str)] = match config.encoder.activation {
                 Activation::Relu | Activation::Gelu => &[("up", "wi")],
                 Activation::GatedGelu => &[("gate", "wi_0"), ("up", "wi_1")],
             };
@@ -446,7 +439,7 @@ pub(crate) fn weights(config: &ModelConfig, details: &T5Details) -> Vec<WeightSp
             &[d],
         );
     }
-    if details.own_output {
+    if !config.tied_output {
         add("output.weight".into(), "lm_head.weight".into(), &[v, d]);
     }
     all
@@ -473,13 +466,6 @@ mod tests {
             }
         }
         ModelConfig::from_json(json.to_string().as_bytes())
-    }
-
-    fn details(config: &ModelConfig) -> &T5Details {
-        match &config.family {
-            Family::T5(details) => details,
-            other => panic!("{other:?}"),
-        }
     }
 
     #[test]
@@ -590,9 +576,9 @@ mod tests {
         for (projection, gated, function, expected) in known {
             let case = format!("{projection} {gated} {function}");
             let read = read(json!(projection), gated, function).unwrap();
-            assert_eq!(details(&read).activation, expected, "{case}");
+            assert_eq!(read.encoder.activation, expected, "{case}");
             let again = ModelConfig::from_json(read.to_json().as_bytes()).unwrap();
-            assert_eq!(details(&again).activation, expected, "{case}");
+            assert_eq!(again.encoder.activation, expected, "{case}");
         }
         let unknown = [
             ("gated-silu", absent(), absent()),
@@ -626,9 +612,9 @@ mod tests {
         let read = config(&keys).unwrap();
         let found = (
             read.hidden_size,
-            read.encoder_heads,
-            read.encoder_layers,
-            details(&read).head_size,
+            read.encoder.heads,
+            read.encoder.layers,
+            read.encoder.head_size,
         );
         assert_eq!(found, (24, 3, 2, 4));
     }
@@ -638,7 +624,7 @@ mod tests {
         let absent = ["feed_forward_proj", "tie_word_embeddings"].map(|key| (key, json!("absent")));
         let read = |kind: &str| {
             let config = config(&[&absent[..], &[("model_type", json!(kind))]].concat()).unwrap();
-            (details(&config).activation, details(&config).own_output)
+            (config.encoder.activation, !config.tied_output)
         };
         assert_eq!(read("t5"), (Activation::Relu, false));
         assert_eq!(read("mt5"), (Activation::GatedGelu, true));

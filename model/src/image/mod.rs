@@ -82,7 +82,7 @@ impl ProcessedImage {
 /// let config = tiny_config();
 /// let processor = ImageProcessor::new(&config);
 /// let picture = processor.process_rgb8(2, 1, &[255, 0, 0, 0, 0, 255])?; // a red and a blue pixel
-/// assert_eq!(picture.pixels().len(), 3 * config.image_size * config.image_size);
+/// assert_eq!(picture.pixels().len(), config.image_values());
 /// assert!(processor.process(b"not a picture").is_err());
 /// # Ok(())
 /// # }
@@ -97,15 +97,16 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Prepares pictures as a model's configuration says, within the default limits.
+    /// Prepares pictures as a model's configuration says, within the default limits; those of a model that takes none have no
+    /// pixels.
     #[must_use]
     pub fn new(config: &ModelConfig) -> Self {
-        let (side, mean, std) = (config.image_size, config.image_mean, config.image_std);
+        let vision = config.vision.as_ref();
         Self {
-            side,
-            crops: config.crops_images(),
-            mean,
-            std,
+            side: vision.map_or(0, |vision| vision.image_size),
+            crops: vision.is_some_and(|vision| vision.crops),
+            mean: vision.map_or([0.0; CHANNELS], |vision| vision.image_mean),
+            std: vision.map_or([1.0; CHANNELS], |vision| vision.image_std),
             limits: ImageLimits::default(),
         }
     }

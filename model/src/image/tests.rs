@@ -39,7 +39,8 @@ fn input(name: &str) -> Vec<u8> {
 /// A processor whose pixels are the resized bytes divided by 255.
 fn plain(side: usize) -> ImageProcessor {
     let mut config = tiny_config();
-    (config.image_size, config.image_mean, config.image_std) = (side, [0.0; 3], [1.0; 3]);
+    let vision = config.vision.as_mut().unwrap();
+    (vision.image_size, vision.image_mean, vision.image_std) = (side, [0.0; 3], [1.0; 3]);
     ImageProcessor::new(&config)
 }
 
@@ -100,7 +101,8 @@ fn another_filter_would_not_pass_as_pillows() {
 #[test]
 fn pixels_are_normalised_with_channels_first() {
     let mut config = tiny_config();
-    (config.image_mean, config.image_std) = ([0.5, 0.25, 0.0], [0.5, 0.25, 2.0]);
+    let vision = config.vision.as_mut().unwrap();
+    (vision.image_mean, vision.image_std) = ([0.5, 0.25, 0.0], [0.5, 0.25, 2.0]);
     let rgb = [255, 0, 51].repeat(16 * 16);
     let processed = ImageProcessor::new(&config).process_rgb8(16, 16, &rgb).unwrap();
     let (red, rest) = processed.pixels().split_at(256);

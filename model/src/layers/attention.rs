@@ -2,7 +2,7 @@
 
 use super::linear::Linear;
 use super::{Weights, by_expert, of_experts};
-use crate::config::{LayerConfig, Positions};
+use crate::config::{Positions, StackConfig};
 use crate::kernels::bias::{RelativeBias, Scoring};
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
@@ -107,18 +107,13 @@ impl CrossAttentionProjections {
 }
 
 /// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the first's.
-pub(crate) fn scorings(
-    weights: &Weights,
-    layer: &LayerConfig,
-    stack: &str,
-    layers: usize,
-) -> Result<Vec<Scoring>> {
+pub(crate) fn scorings(weights: &Weights, layer: &StackConfig, stack: &str) -> Result<Vec<Scoring>> {
     let mut scoring = Scoring::scaled(layer.heads, layer.head_size);
     if !layer.scaled {
         scoring.scale = 1.0;
     }
-    let mut all = Vec::with_capacity(layers);
-    for index in 0..layers {
+    let mut all = Vec::with_capacity(layer.layers);
+    for index in 0..layer.layers {
         if let Positions::Relative {
             max_distance,
             every_layer,

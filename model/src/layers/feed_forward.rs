@@ -5,7 +5,7 @@
 use super::Weights;
 use super::linear::Linear;
 use super::norm::Norm;
-use crate::config::{Activation, LayerConfig};
+use crate::config::{Activation, StackConfig};
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::gated::{self, GatedGelu, GeluErf};
 use candle_core::{Result, Tensor};
@@ -21,7 +21,7 @@ pub(crate) struct FeedForward {
 }
 
 impl FeedForward {
-    pub(crate) fn load(weights: &Weights, prefix: &str, layer: &LayerConfig, eps: f64) -> Result<Self> {
+    pub(crate) fn load(weights: &Weights, prefix: &str, layer: &StackConfig, eps: f64) -> Result<Self> {
         let name = |part: &str| format!("{prefix}.{part}.weight");
         let input = match layer.activation {
             Activation::GatedGelu if weights.has(&name("gate_up")) => vec![name("gate_up")],

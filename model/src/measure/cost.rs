@@ -1,7 +1,7 @@
 //! What kernels must do at least, by their shapes.
 
 use super::Machine;
-use crate::config::LayerConfig;
+use crate::config::StackConfig;
 use crate::kernels::rows::Layout;
 use crate::kernels::{CacheType, WeightType};
 
@@ -82,7 +82,7 @@ impl Cost {
 }
 
 /// Says how a layer's keys and values lie in memory.
-pub(super) fn layout(layer: &LayerConfig, kept: CacheType) -> Layout {
+pub(super) fn layout(layer: &StackConfig, kept: CacheType) -> Layout {
     Layout {
         kept,
         heads: layer.heads,

@@ -3,7 +3,7 @@
 use super::cost::layout;
 use super::{Cost, Machine, median, seconds};
 use crate::attention::self_attention;
-use crate::config::{Activation, LayerConfig, ModelConfig};
+use crate::config::{Activation, ModelConfig, StackConfig};
 use crate::decoder::host::{PromptQueries, attend_to_prompts};
 use crate::kernels::bias::Scoring;
 use crate::kernels::gated::GatedGelu;
@@ -78,16 +78,16 @@ pub fn kernels(config: &ModelConfig, work: Workload) -> Result<Vec<KernelTiming>
         name: "encode",
         width: config.hidden_size,
         hidden: config.intermediate_size,
-        layer: config.encoder(),
+        layer: config.encoder,
         rows: work.batch * work.source,
         work,
     };
     let mut timings = encoder.layer()?;
     timings.push(encoder.self_attention()?);
-    if config.decoder_layers > 0 {
+    if let Some(layer) = config.decoder {
         let decoder = Stage {
             name: "decode",
-            layer: config.decoder(),
+            layer,
             rows: work.batch,
             ..encoder
         };
@@ -108,7 +108,7 @@ struct Stage {
     name: &'static str,
     width: usize,
     hidden: usize,
-    layer: LayerConfig,
+    layer: StackConfig,
     rows: usize,
     work: Workload,
 }
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_model_without_decoder_has_no_decoding_kernels() {
         let config = ModelConfig {
-            decoder_layers: 0,
+            decoder: None,
             ..tiny_config()
         };
         let timings = kernels(&config, WORK).unwrap();

@@ -2,7 +2,7 @@
 
 use super::cost::layout;
 use super::{Cost, Machine};
-use crate::config::{Activation, LayerConfig, ModelConfig};
+use crate::config::{Activation, ModelConfig, StackConfig};
 use crate::kernels::{CacheType, WeightType};
 
 /// What a step, or an encoding, does on a CPU: its kernels, and how often each is called.
@@ -41,13 +41,16 @@ pub struct StepWork {
 }
 
 impl Prediction {
-    /// Lists the kernels of the mean step of a decoder.
+    /// Lists the kernels of the mean step of a decoder; none where there is none.
     #[must_use]
     pub fn decode_step(config: &ModelConfig, work: StepWork) -> Self {
+        let Some(decoder) = config.decoder else {
+            return Self(Vec::new());
+        };
         let stack = Stack {
             width: config.hidden_size,
             hidden: config.intermediate_size,
-            layer: config.decoder(),
+            layer: decoder,
             weights: work.weights,
             rows: work.batch,
         };
@@ -63,7 +66,7 @@ impl Prediction {
             Cost::kept_attention(batch, work.source as f64, layout),
             stack.linear(inner, stack.width),
         ]);
-        let mut calls = each(config.decoder_layers, layer);
+        let mut calls = each(decoder.layers, layer);
         let end = vec![stack.norm(), stack.linear(stack.width, config.vocab_size)];
         calls.extend(each(1, end));
         Self(calls)
@@ -75,18 +78,17 @@ impl Prediction {
         let stack = Stack {
             width: config.hidden_size,
             hidden: config.intermediate_size,
-            layer: config.encoder(),
+            layer: config.encoder,
             weights,
             rows: batch * source,
         };
         let mut layer = stack.layer();
         layer.push(Cost::self_attention(batch, source, stack.inner()));
-        let mut calls = each(config.encoder_layers, layer);
+        let mut calls = each(config.encoder.layers, layer);
         calls.push((1, stack.norm()));
-        if config.decoder_layers > 0 {
-            let decoder = config.decoder();
-            let keys_values = 2 * decoder.heads * decoder.head_size;
-            calls.push((config.decoder_layers, stack.linear(stack.width, keys_values)));
+        if let Some(decoder) = config.decoder {
+            let keys_values = 2 * decoder.inner_size();
+            calls.push((decoder.layers, stack.linear(stack.width, keys_values)));
         }
         Self(calls)
     }
@@ -105,7 +107,7 @@ impl Prediction {
 struct Stack {
     width: usize,
     hidden: usize,
-    layer: LayerConfig,
+    layer: StackConfig,
     weights: WeightType,
     rows: usize,
 }
@@ -196,9 +198,9 @@ mod tests {
         // Query, key, value and output, query and output across, up, gate and down.
         let layer = 6 * width * width + 3 * width * hidden;
         let output = width * config.vocab_size.next_multiple_of(16);
-        let weights = 4 * (config.decoder_layers * layer + output);
+        let weights = 4 * (config.decoder_layers() * layer + output);
         // Seven tokens see four on average.
-        let row = 4 * config.decoder_layers * 2 * width * (STEP.source + 4);
+        let row = 4 * config.decoder_layers() * 2 * width * (STEP.source + 4);
         let expected = |batch: usize| (weights + batch * row) as f64;
         for batch in [1, 2, 64] {
             let found = step(StepWork { batch, ..STEP }, &memory_alone());
@@ -255,7 +257,7 @@ mod tests {
             Prediction::encoding(&config, WeightType::F32, batch, source).seconds(&operations_alone())
         };
         assert!((operations(6, 5) - 6.0 * operations(1, 5)).abs() < 1e-3);
-        let attention = 4 * config.encoder_layers * config.hidden_size;
+        let attention = 4 * config.encoder.layers * config.hidden_size;
         // Of ten rows each, but twice five by five, or ten by ten.
         let more = operations(1, 10) - operations(2, 5);
         assert!((more - (attention * (100 - 50)) as f64).abs() < 1e-3);
@@ -265,11 +267,11 @@ mod tests {
     fn a_model_without_a_decoder_projects_no_keys_and_values_for_it() {
         let with = tiny_config();
         let without = ModelConfig {
-            decoder_layers: 0,
+            decoder: None,
             ..tiny_config()
         };
         let bytes = |config| Prediction::encoding(config, WeightType::F32, 1, 5).seconds(&memory_alone());
-        let keys_values = 4 * with.decoder_layers * 2 * with.hidden_size * with.hidden_size;
+        let keys_values = 4 * with.decoder_layers() * 2 * with.hidden_size * with.hidden_size;
         assert!((bytes(&with) - bytes(&without) - keys_values as f64).abs() < 1e-3);
     }
 }

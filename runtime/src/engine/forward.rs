@@ -118,7 +118,7 @@ impl ModelForward {
             } else if let Some(earlier) = earlier {
                 self.reuse.pictures += 1;
                 batch.push_shared(wanted.prefixes[earlier], &prompt.tokens)?;
-            } else if prompt.reading == Reading::Classes && config.max_images > 1 {
+            } else if prompt.reading == Reading::Classes && config.max_images() > 1 {
                 // A head that compares two pictures reads each beside the same text, as a sample of its own.
                 samples = start + prompt.images.len();
                 for image in &prompt.images {

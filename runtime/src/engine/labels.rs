@@ -1,7 +1,6 @@
 //! What the classes of a model's head are called.
 
-use multiway_model::families::beit3::Beit3Task;
-use multiway_model::{Checkpoint, Family, ModelConfig};
+use multiway_model::{Checkpoint, ModelConfig, Pooling};
 use serde::Deserialize;
 
 use crate::error::EngineError;
@@ -86,12 +85,10 @@ fn answers(text: &str) -> Result<Vec<String>, String> {
 }
 
 fn known(config: &ModelConfig) -> Option<Vec<String>> {
-    match &config.family {
-        Family::Beit3(details) if details.task == Beit3Task::Nlvr2 && details.classes == JUDGEMENTS.len() => {
-            Some(JUDGEMENTS.map(str::to_owned).to_vec())
-        }
-        _ => None,
-    }
+    let judges = config
+        .class_head
+        .is_some_and(|head| head.pooling == Pooling::Pair);
+    (judges && config.classes() == JUDGEMENTS.len()).then(|| JUDGEMENTS.map(str::to_owned).to_vec())
 }
 
 #[cfg(test)]

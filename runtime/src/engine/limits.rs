@@ -118,5 +118,5 @@ fn whole_blocks(tokens: usize) -> usize {
 
 /// Counts the encoder rows of the longest prompt.
 fn longest_prompt(config: &ModelConfig) -> usize {
-    config.max_text_length + config.max_images * (config.patches() + 1)
+    config.max_text_length + config.max_images() * (config.patches() + 1)
 }

@@ -312,7 +312,7 @@ impl Engine {
         Pending::new(async move {
             let (call, labels) = self.call(request, || self.labels())?;
             // A head reads as many pictures as the model takes; what does not fit must not reach a batch with others.
-            let (found, expected) = (call.prepared.images.len(), self.config().max_images);
+            let (found, expected) = (call.prepared.images.len(), self.config().max_images());
             if found != expected {
                 return Err(RequestError::HeadImages { found, expected });
             }

@@ -163,16 +163,16 @@ fn text_bytes(part: &PromptPart) -> usize {
 /// Puts the pictures into the order in which the prompt shows them.
 fn images(request: &Request, config: &ModelConfig) -> Result<Vec<ProcessedImage>, RequestError> {
     let shown: Vec<usize> = request.prompt.images().collect();
-    if shown.len() > config.max_images {
+    if shown.len() > config.max_images() {
         return Err(RequestError::TooManyImages {
             found: shown.len(),
-            limit: config.max_images,
+            limit: config.max_images(),
         });
     }
     if let Some(index) = (0..request.images.len()).find(|index| !shown.contains(index)) {
         return Err(RequestError::UnusedImage { index });
     }
-    let expected = 3 * config.image_size * config.image_size;
+    let expected = config.image_values();
     let image = |index: usize| {
         let images = request.images.len();
         let image = request

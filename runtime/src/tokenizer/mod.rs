@@ -33,7 +33,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use multiway_model::{Checkpoint, Family, LoadError, ModelConfig};
+use multiway_model::{Checkpoint, LoadError, ModelConfig, TokenizerKind};
 use multiway_prompts::{Prompt, PromptPart};
 
 use files::{SlowFiles, SlowSettings};
@@ -160,9 +160,9 @@ impl Tokenizer {
         if let Some(bytes) = open("tokenizer.json")? {
             return Self::from_json(&bytes);
         }
-        let (kind, models, expected): (_, &[&str], _) = match config.family {
-            Family::Beit3(_) => (SlowKind::XlmRoberta, &["beit3.spm"], "beit3.spm, tokenizer.json"),
-            Family::T5(_) => (
+        let (kind, models, expected): (_, &[&str], _) = match config.tokenizer {
+            TokenizerKind::XlmRoberta => (SlowKind::XlmRoberta, &["beit3.spm"], "beit3.spm, tokenizer.json"),
+            TokenizerKind::T5 => (
                 SlowKind::T5,
                 &["spiece.model"],
                 "tokenizer.json, spiece.model, or a tokenizer_config.json that names ByT5Tokenizer",
@@ -183,7 +183,7 @@ impl Tokenizer {
                 return Self::from_model(name, &bytes, kind, &settings.read()?);
             }
         }
-        if matches!(config.family, Family::T5(_)) {
+        if config.tokenizer == TokenizerKind::T5 {
             let settings = settings.read()?;
             if settings.class.as_deref() == Some("ByT5Tokenizer") {
                 return Self::byt5_with(&settings);

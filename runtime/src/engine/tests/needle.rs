@@ -101,7 +101,7 @@ fn prompt(random: &mut Random) -> Request {
 
 /// Makes one of a few pictures.
 fn picture(which: usize) -> ProcessedImage {
-    let side = config().image_size;
+    let side = config().image_size();
     let pixel = |i: usize| ((i as f32) * 0.37 * (which as f32 + 1.0)).sin();
     ProcessedImage::from_pixels((0..3 * side * side).map(pixel).collect())
 }

@@ -157,7 +157,7 @@ fn each_picture_that_was_encoded_before_is_a_hit() {
     let mut watch = Watch::default();
     let builder = Engine::builder_from_model(model, TOKENIZER.clone()).threads(1);
     let engine = watch.build(|| builder.build().unwrap());
-    let side = config.image_size;
+    let side = config.image_size();
     for text in ["a", "b", "a"] {
         let mut asked = request(text, 1);
         asked.prompt = [multiway_prompts::PromptPart::Image(0)].into_iter().collect();
