@@ -75,8 +75,8 @@ fn commands_print_what_the_pages_say_they_print() {
                 while let Some(line) = commands.next_if(|line| !line.starts_with("$ ")) {
                     expected.push_str(line);
                 }
-                let (succeeded, found, told) = shell(command, "");
-                assert!(succeeded, "{}: {command}: {told}", page.display());
+                let (succeeded, found, _) = shell(command, "2>&1");
+                assert!(succeeded, "{}: {command}: {found}", page.display());
                 assert_eq!(
                     found.trim_end(),
                     expected.trim_end(),
