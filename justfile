@@ -49,9 +49,10 @@ bench-load RUNS="5":
 compare *ARGS:
     benches/compare/run.sh {{ARGS}}
 
-# Fuzzes what reads files, TARGET being checkpoint, picture, pth, schema or tokenizer; needs `cargo install cargo-fuzz`
+# Fuzzes what reads files, TARGET being checkpoint, front_matter, picture, pth, schema, task_file, template or tokenizer; needs
+# `cargo install cargo-fuzz`
 fuzz TARGET="pth" SECONDS="600":
-    RUSTC_BOOTSTRAP=1 cargo fuzz run {{TARGET}} -- -max_total_time={{SECONDS}} -rss_limit_mb=2048 -timeout=20
+    scripts/fuzz.sh {{TARGET}} {{SECONDS}}
 
 # The tokenizers against PyPI's `sentencepiece` and `tokenizers`, on 34 scripts and kinds of text
 check-tokenizers:
