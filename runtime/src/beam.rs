@@ -109,7 +109,7 @@ impl BeamSearch {
     /// log-probabilities, and tells which beam each new one continues.
     ///
     /// Nothing where no continuation is possible at all.
-    pub(crate) fn advance(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Option<Vec<usize>> {
+    pub(crate) fn expand(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Option<Vec<usize>> {
         let candidates = self.candidates(rows);
         if candidates.is_empty() {
             return None;
@@ -117,7 +117,7 @@ impl BeamSearch {
         let length = self.beams.first().map_or(0, |beam| beam.tokens.len()) + 1;
         let full = length >= self.params.max_new_tokens;
         if self.params.rules == Rules::Beit3 {
-            return Some(self.advance_beit3(&candidates, length));
+            return Some(self.expand_beit3(&candidates, length));
         }
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
         let is_open = self.can_improve && !self.is_full_and_early();
@@ -143,7 +143,7 @@ impl BeamSearch {
     }
 
     /// Does the same by the other rules.
-    fn advance_beit3(&mut self, candidates: &[Candidate], length: usize) -> Vec<usize> {
+    fn expand_beit3(&mut self, candidates: &[Candidate], length: usize) -> Vec<usize> {
         let full = length >= self.params.max_new_tokens;
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
         let best = candidates.first().map_or(f32::NEG_INFINITY, |best| best.score);
@@ -300,7 +300,7 @@ mod tests {
                 Ranking::of(row, search.looked_at()).highest
             };
             let rows: Vec<_> = search.beams().iter().map(row).collect();
-            search.advance(&rows).unwrap();
+            search.expand(&rows).unwrap();
         }
         search.finished
     }

@@ -4,6 +4,9 @@ use multiway_model::{ForwardError, LoadError};
 
 use crate::tokenizer::{TokenId, TokenizerError};
 
+/// What is wrong with a model that gives NaN or infinite logits.
+pub(crate) const NOT_FINITE: &str = "the model's logits are not finite numbers; its weights may be damaged";
+
 /// What can go wrong while an engine is built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

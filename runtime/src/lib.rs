@@ -23,6 +23,7 @@
 //! | `engine` | the thread that owns the model, and the handle to it |
 //! | `sampling`, `truncation` | the next token, and which tokens it is drawn from |
 //! | `constraint` | which form an answer must have: choices, a regular expression, a JSON schema, a grammar |
+//! | `top_k` | the highest logits, as log-probabilities |
 //! | `logits`, `stop` | what is made likelier, less likely or impossible; where an answer ends |
 //! | `generation`, `ends` | how a checkpoint wants answers written; which tokens end them |
 //! | `beam`, `beam_slots` | several continuations at a time |
@@ -93,6 +94,7 @@ mod stream;
 mod sync;
 pub mod testing;
 mod tokenizer;
+mod top_k;
 mod truncation;
 
 pub use answer::{

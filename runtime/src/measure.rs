@@ -19,9 +19,9 @@ use multiway_model::{
 use crate::beam::{BeamParams, BeamSearch, Rules};
 use crate::beam_slots::BeamSlots;
 use crate::ends::Ends;
-use crate::engine::log_probabilities;
 use crate::sampling_params::EarlyStopping;
 use crate::tokenizer::TokenId;
+use crate::top_k::log_probabilities;
 
 /// Random ids are below this: checkpoints of T5 have rows without a token above.
 const ID_LIMIT: usize = 32_000;
@@ -303,8 +303,8 @@ fn search(
             let rows = rankings.by_ref().take(search.beams().len());
             let rows = rows.map(log_probabilities);
             let rows = rows.collect::<Option<Vec<_>>>().ok_or(MeasureError::NotFinite)?;
-            let parents = search.advance(&rows).ok_or(MeasureError::NotFinite)?;
-            for (from, to) in slots.advance(&parents) {
+            let parents = search.expand(&rows).ok_or(MeasureError::NotFinite)?;
+            for (from, to) in slots.reassign(&parents) {
                 cache.copy(from, to)?;
             }
         }

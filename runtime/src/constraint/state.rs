@@ -10,6 +10,7 @@ use super::closing::{Closing, Step};
 use super::compiled::{Compiled, CompiledGrammar, Form as CompiledForm, first_lines};
 use crate::answer::Alternative;
 use crate::ends::Ends;
+use crate::error::NOT_FINITE;
 use crate::sampling::{Choice, Sampler};
 use crate::tokenizer::TokenId;
 
@@ -156,7 +157,7 @@ impl ConstraintState {
         if allowed.logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
             allowed = Allowed::new(allowed.ids, logits);
         }
-        let broken = || "the model's logits are not finite numbers; its weights may be damaged".to_owned();
+        let broken = || NOT_FINITE.to_owned();
         let drawn = allowed.sample(sampler, step).ok_or_else(broken)?;
         let choice = match self.room_for(drawn.id, left, ends) {
             Room::Enough => drawn,

@@ -7,7 +7,7 @@ use multiway_model::ImagePrefix;
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
-use super::reading::{PromptToRead, Read};
+use super::readout::{EncodedPrompt, PromptToEncode};
 
 /// What an entry takes besides what it holds: its key twice, and its place in the tables.
 const ENTRY_BYTES: usize = 256;
@@ -23,10 +23,10 @@ pub(super) enum Key {
 
 impl Key {
     /// Tells a prompt from all others; nothing where nothing is to be kept of it.
-    pub(super) fn prompt(prompt: &PromptToRead) -> Option<Self> {
+    pub(super) fn prompt(prompt: &PromptToEncode) -> Option<Self> {
         let mut hash = Sha256::new();
         hash.update(prompt.pictures?);
-        hash.update(format!("{:?}", prompt.reading));
+        hash.update(format!("{:?}", prompt.readout));
         for token in &prompt.tokens {
             hash.update(token.to_le_bytes());
         }
@@ -38,26 +38,24 @@ impl Key {
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Pictures(ImagePrefix),
-    Read(Read),
+    Prompt(EncodedPrompt),
 }
 
 impl Kept for Value {
     fn bytes(&self) -> usize {
         match self {
             Self::Pictures(prefix) => prefix.bytes(),
-            Self::Read(Read::Memory(memory)) => memory.bytes(),
-            Self::Read(Read::Embedding(values) | Read::Classes(values)) => size_of_val(values.as_slice()),
-            Self::Read(Read::Words(words)) => words.iter().map(|best| size_of_val(best.as_slice())).sum(),
-            Self::Read(Read::Codes(codes)) => codes.iter().map(|best| size_of_val(best.as_slice())).sum(),
-            Self::Read(Read::NotFinite) => 0,
+            Self::Prompt(EncodedPrompt::Memory(memory)) => memory.bytes(),
+            Self::Prompt(EncodedPrompt::Value(value)) => value.bytes(),
+            Self::Prompt(EncodedPrompt::NotFinite) => 0,
         }
     }
 
     fn is_in_use(&self) -> bool {
         match self {
             Self::Pictures(prefix) => prefix.is_shared(),
-            Self::Read(Read::Memory(memory)) => memory.is_shared(),
-            Self::Read(_) => false,
+            Self::Prompt(EncodedPrompt::Memory(memory)) => memory.is_shared(),
+            Self::Prompt(_) => false,
         }
     }
 }

@@ -3,11 +3,10 @@
 use multiway_model::ModelConfig;
 use multiway_model::kernels::Ranking;
 
+use super::decode::{Decode, Step, StepRow};
+use super::logits_row::LogitsRow;
 use super::prepared::Prepared;
-use super::reading::log_probabilities;
-use super::reply::{Reply, answer, is_gone};
-use super::row::Row;
-use super::scoring::CacheChanges;
+use super::reply::Reply;
 use crate::answer::{Answered, FinishReason, Hypothesis, Timings, Usage};
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::beam_slots::BeamSlots;
@@ -17,6 +16,7 @@ use crate::logits::LogitsProcessor;
 use crate::stop::StopMatcher;
 use crate::stream::{Ended, Events, Written};
 use crate::tokenizer::{TokenId, Tokenizer};
+use crate::top_k::{TopK, log_probabilities};
 
 /// Who waits for the answers; none once they have come.
 #[derive(Debug)]
@@ -43,7 +43,6 @@ pub(crate) struct Search {
     show_special: bool,
     tokenizer: Tokenizer,
     reply: SearchReply,
-    steps: usize,
 }
 
 impl Search {
@@ -79,101 +78,6 @@ impl Search {
             show_special: sampling.show_special,
             tokenizer: tokenizer.clone(),
             reply,
-            steps: 0,
-        }
-    }
-
-    /// Starts in the slots that the request was given.
-    pub(crate) fn begin(&mut self, slots: Vec<usize>) {
-        self.slots = BeamSlots::new(slots);
-    }
-
-    /// Tells whether nobody waits for the answers any more.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        match &self.reply {
-            SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_wanted()),
-            SearchReply::List(reply) => is_gone(reply),
-        }
-    }
-
-    /// Lists the rows of the next step: a token and a slot each.
-    pub(crate) fn rows(&self) -> Vec<(TokenId, usize)> {
-        let forced = self.forced.get(self.position).copied();
-        let beams = self.search.beams().iter().zip(self.slots.held());
-        let row = |(beam, slot): (&crate::beam::Beam, &usize)| {
-            let token = beam.tokens.last().copied().or(forced)?;
-            Some((token, *slot))
-        };
-        beams.filter_map(row).collect()
-    }
-
-    /// Counts the tokens that each running beam has.
-    pub(crate) fn new_tokens(&self) -> usize {
-        self.steps
-    }
-
-    /// Tells how many of the likeliest tokens must be known, where the beams go on by the logits as they are.
-    pub(crate) fn ranks(&self) -> Option<usize> {
-        let chooses = self.position + 1 >= self.forced.len();
-        (chooses && self.processor.is_idle()).then(|| self.search.looked_at())
-    }
-
-    /// Takes the logits of the rows.
-    pub(crate) fn advance(&mut self, rows: &[Row<'_>]) -> Result<CacheChanges, String> {
-        if self.position + 1 < self.forced.len() {
-            self.position += 1;
-            return Ok(CacheChanges::default());
-        }
-        let broken = || {
-            "no next token is possible: the model's logits are not finite numbers, or all tokens are banned"
-                .to_owned()
-        };
-        let count = self.search.looked_at();
-        let beams = self.search.beams().iter().zip(rows);
-        let rows = beams.map(|(beam, row)| {
-            if self.processor.is_idle() {
-                return log_probabilities(&row.ranking(count));
-            }
-            let ranking = row.ranking(0);
-            let all = row.logits.iter().map(|logit| ranking.log_probability(*logit));
-            let mut all: Vec<f32> = all.collect::<Option<_>>()?;
-            let read = [self.forced.as_slice(), &beam.tokens].concat();
-            self.processor.process(&read, &mut all);
-            Some(Ranking::highest_of(&all, count))
-        });
-        let rows: Option<Vec<Vec<(TokenId, f32)>>> = rows.collect();
-        let parents = self
-            .search
-            .advance(&rows.ok_or_else(broken)?)
-            .ok_or_else(broken)?;
-        self.steps += 1;
-        Ok(CacheChanges {
-            copies: self.slots.advance(&parents),
-            clears: Vec::new(),
-        })
-    }
-
-    /// Tells whether the search is over.
-    pub(crate) fn is_done(&self) -> bool {
-        self.search.is_done()
-    }
-
-    /// Gives out the answers.
-    pub(crate) fn finish(&mut self, usage: Usage, timings: Timings) {
-        let finished = self.search.finished();
-        let best = finished.iter().take(self.answers);
-        let answers: Vec<Hypothesis> = best.map(|answer| self.hypothesis(answer)).collect();
-        match &mut self.reply {
-            SearchReply::List(reply) => {
-                let new_tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
-                let usage = Usage { new_tokens, ..usage };
-                answer(reply, Ok(Answered::new(answers, usage, timings)));
-            }
-            SearchReply::Stream(events) => {
-                if let Some((events, best)) = events.take().zip(finished.first()) {
-                    self.stream(events, best, usage, timings);
-                }
-            }
         }
     }
 
@@ -242,12 +146,96 @@ impl Search {
             timings,
         }));
     }
+}
 
-    /// Gives out an error instead.
-    pub(crate) fn fail(&mut self, error: RequestError) {
+impl Decode for Search {
+    fn start(&mut self, slots: Vec<usize>) {
+        self.slots = BeamSlots::new(slots);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        match &self.reply {
+            SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_wanted()),
+            SearchReply::List(reply) => reply.is_closed(),
+        }
+    }
+
+    fn push_rows(&self, rows: &mut Vec<StepRow>) {
+        let forced = self.forced.get(self.position).copied();
+        let beams = self.search.beams().iter().zip(self.slots.held());
+        rows.extend(beams.filter_map(|(beam, slot)| {
+            Some(StepRow {
+                token: beam.tokens.last().copied().or(forced)?,
+                slot: *slot,
+            })
+        }));
+    }
+
+    fn top_logits(&self) -> Option<usize> {
+        let chooses = self.position + 1 >= self.forced.len();
+        (chooses && self.processor.is_idle()).then(|| self.search.looked_at())
+    }
+
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<Step, String> {
+        if self.position + 1 < self.forced.len() {
+            self.position += 1;
+            return Ok(Step::default());
+        }
+        let broken = || {
+            "no next token is possible: the model's logits are not finite numbers, or all tokens are banned"
+                .to_owned()
+        };
+        let count = self.search.looked_at();
+        let beams = self.search.beams().iter().zip(rows);
+        let rows = beams.map(|(beam, row)| {
+            if self.processor.is_idle() {
+                return log_probabilities(&row.ranking(count));
+            }
+            let ranking = row.ranking(0);
+            let all = row.logits.iter().map(|logit| ranking.log_probability(*logit));
+            let mut all: Vec<f32> = all.collect::<Option<_>>()?;
+            let read = [self.forced.as_slice(), &beam.tokens].concat();
+            self.processor.process(&read, &mut all);
+            Some(Ranking::highest_of(&all, count))
+        });
+        let rows: Option<Vec<TopK>> = rows.collect();
+        let parents = self.search.expand(&rows.ok_or_else(broken)?).ok_or_else(broken)?;
+        Ok(Step {
+            written: 1,
+            copies: self.slots.reassign(&parents),
+            clears: Vec::new(),
+        })
+    }
+
+    fn send_completed(&mut self, usage: Usage, timings: Timings) {
+        if !self.is_done() {
+            return;
+        }
+        let finished = self.search.finished();
+        let best = finished.iter().take(self.answers);
+        let answers: Vec<Hypothesis> = best.map(|answer| self.hypothesis(answer)).collect();
+        match &mut self.reply {
+            SearchReply::List(reply) => {
+                let new_tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
+                let usage = Usage { new_tokens, ..usage };
+                reply.send(Ok(Answered::new(answers, usage, timings)));
+            }
+            SearchReply::Stream(events) => {
+                if let Some((events, best)) = events.take().zip(finished.first()) {
+                    self.stream(events, best, usage, timings);
+                }
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.search.is_done()
+    }
+
+    fn fail(&mut self, error: RequestError) {
         match &mut self.reply {
             SearchReply::Stream(events) => drop(events.take().map(|events| events.finish(Err(error)))),
-            SearchReply::List(reply) => answer(reply, Err(error)),
+            SearchReply::List(reply) => reply.send(Err(error)),
         }
     }
 }

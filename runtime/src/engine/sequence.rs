@@ -1,11 +1,11 @@
 //! One running answer.
 
+use super::logits_row::LogitsRow;
 use super::prepared::Prepared;
-use super::row::Row;
 use crate::answer::{Alternative, FinishReason, Timings, Usage};
 use crate::constraint::{ConstraintState, Draw};
 use crate::ends::Ends;
-use crate::error::RequestError;
+use crate::error::{NOT_FINITE, RequestError};
 use crate::logits::LogitsProcessor;
 use crate::sampling::{Choice, Sampler};
 use crate::stop::StopMatcher;
@@ -83,14 +83,17 @@ impl Sequence {
         self.inputs.len() - self.forced
     }
 
-    /// Tells how many of the likeliest tokens must be known, where the next token is chosen by the logits as they are.
-    pub(crate) fn ranks(&self) -> Option<usize> {
+    /// Tells how many of the highest logits the next step has to find; none where they are changed before they are compared.
+    pub(crate) fn top_logits(&self) -> Option<usize> {
         let chooses = self.position + 1 == self.inputs.len();
-        (chooses && self.constraint.is_none() && self.processor.is_idle()).then(|| self.sampler.ranks())
+        (chooses && self.constraint.is_none() && self.processor.is_idle()).then(|| self.sampler.top_logits())
     }
 
-    /// Takes what followed the last input, writes a token, and tells whether that was the last.
-    pub(crate) fn advance(&mut self, row: Row<'_>) -> Result<Option<FinishReason>, String> {
+    /// Chooses a token by the logits after the last input, writes it, and tells why the answer ends if it does.
+    ///
+    /// # Errors
+    /// What is wrong with the logits.
+    pub(crate) fn consume_logits(&mut self, row: LogitsRow<'_>) -> Result<Option<FinishReason>, String> {
         self.position += 1;
         if self.position < self.inputs.len() {
             return Ok(None);
@@ -101,7 +104,7 @@ impl Sequence {
         } else {
             changed.extend_from_slice(row.logits);
             self.processor.process(&self.inputs, &mut changed);
-            Row::new(&changed, None)
+            LogitsRow::new(&changed, None)
         };
         let (choice, alternatives) = self.choose(row.logits, processed)?;
         self.inputs.push(choice.id);
@@ -125,16 +128,18 @@ impl Sequence {
     }
 
     /// Draws the next token, of those that the constraint allows where there is one, and lists the likeliest in its place.
-    fn choose(&mut self, logits: &[f32], processed: Row<'_>) -> Result<(Choice, Vec<Alternative>), String> {
+    fn choose(
+        &mut self,
+        logits: &[f32],
+        processed: LogitsRow<'_>,
+    ) -> Result<(Choice, Vec<Alternative>), String> {
         let step = self.new_tokens();
         match &mut self.constraint {
             None => {
-                let ranking = processed.ranking(self.sampler.ranks());
+                let ranking = processed.ranking(self.sampler.top_logits());
                 match self.sampler.choose(processed.logits, &ranking, step) {
                     Some(choice) => Ok((choice, self.sampler.alternatives_of(&ranking))),
-                    None => Err(
-                        "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
-                    ),
+                    None => Err(NOT_FINITE.to_owned()),
                 }
             }
             Some(constraint) => constraint.draw(Draw {

@@ -218,9 +218,9 @@ impl Counters {
         self.metrics.encode_seconds.record(took);
     }
 
-    pub(crate) fn token(&self) {
-        self.tokens.fetch_add(1, Relaxed);
-        self.metrics.new_tokens.increment(1);
+    pub(crate) fn tokens(&self, written: usize) {
+        self.tokens.fetch_add(written as u64, Relaxed);
+        self.metrics.new_tokens.increment(written as u64);
     }
 
     pub(crate) fn read(&self) -> EngineStats {

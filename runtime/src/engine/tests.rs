@@ -18,7 +18,7 @@ use multiway_prompts::Prompt;
 use super::builder::{Known, Options, start};
 use super::forward::{Forward, ModelForward};
 use super::limits::{Limits, kept_constraints};
-use super::row::Row;
+use super::logits_row::LogitsRow;
 use super::sequence::Sequence;
 use super::*;
 use crate::answer::{FinishReason, Timings, Usage};
@@ -496,7 +496,7 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
     let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
     for _ in 1..prepared.start.len() {
         assert_eq!(
-            sequence.advance(Row::default()),
+            sequence.consume_logits(LogitsRow::default()),
             Ok(None),
             "a forced token needs no logits"
         );
@@ -505,7 +505,7 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
     for token in tokens {
         let mut logits = vec![0.0; TOKENIZER.vocab_size()];
         logits[*token as usize] = 20.0;
-        finished = sequence.advance(Row::new(&logits, None)).unwrap();
+        finished = sequence.consume_logits(LogitsRow::new(&logits, None)).unwrap();
         if finished.is_some() {
             break;
         }
@@ -627,5 +627,5 @@ fn a_stream_whose_engine_is_gone_tells_so_once_after_the_last_token() {
 fn logits_that_are_no_numbers_fail_the_request() {
     let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), 0).unwrap();
     let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), TokenStream::open().0);
-    insta::assert_snapshot!(sequence.advance(Row::new(&[f32::NAN; 8], None)).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
+    insta::assert_snapshot!(sequence.consume_logits(LogitsRow::new(&[f32::NAN; 8], None)).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
 }
