@@ -8,7 +8,7 @@
 
 use std::cmp::Ordering;
 
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::sampling_params::EarlyStopping;
 use crate::tokenizer::TokenId;
 
@@ -33,7 +33,7 @@ pub(crate) struct BeamParams {
     pub(crate) length_penalty: f32,
     pub(crate) early_stopping: EarlyStopping,
     pub(crate) max_new_tokens: usize,
-    pub(crate) ends: Ends,
+    pub(crate) ends: EosTokens,
 }
 
 /// A continuation that goes on.
@@ -101,11 +101,11 @@ impl BeamSearch {
 
     /// Tells how many of the likeliest next tokens of each beam can matter: as many as there are beams, and as many again for
     /// each way in which an answer can end, so that at least `width` of them go on.
-    pub(crate) fn looked_at(&self) -> usize {
+    pub(crate) fn candidates_per_beam(&self) -> usize {
         (1 + self.params.ends.len()) * self.params.width
     }
 
-    /// Takes the likeliest next tokens of each beam, [`BeamSearch::looked_at`] at least where there are as many, with their
+    /// Takes the likeliest next tokens of each beam, [`BeamSearch::candidates_per_beam`] at least where there are as many, with their
     /// log-probabilities, and tells which beam each new one continues.
     ///
     /// Nothing where no continuation is possible at all.
@@ -127,7 +127,7 @@ impl BeamSearch {
             if full || self.params.ends.contains(candidate.token) {
                 if rank < self.params.width && is_open {
                     let cut = !self.params.ends.contains(candidate.token);
-                    self.keep(beam, length, self.params.width, cut);
+                    self.insert_finished(beam, length, self.params.width, cut);
                 }
                 continue;
             }
@@ -163,7 +163,7 @@ impl BeamSearch {
                     *last = self.params.ends.first();
                 }
                 let cut = !self.params.ends.contains(candidate.token);
-                self.keep(beam, length + 1, self.params.answers, cut);
+                self.insert_finished(beam, length + 1, self.params.answers, cut);
             } else {
                 beams.push(beam);
                 parents.push(candidate.parent);
@@ -192,7 +192,7 @@ impl BeamSearch {
     }
 
     /// Counts an answer among the finished, of which the best `count` stay.
-    fn keep(&mut self, beam: Beam, length: usize, count: usize, cut: bool) {
+    fn insert_finished(&mut self, beam: Beam, length: usize, count: usize, cut: bool) {
         let score = self.normalised(beam.score, length);
         // Of equal ones the earlier stays before.
         let place = self.finished.partition_point(|other| other.score >= score);
@@ -245,7 +245,7 @@ impl BeamSearch {
             })
             .collect();
         all.sort_unstable_by(best_first);
-        all.truncate(self.looked_at());
+        all.truncate(self.candidates_per_beam());
         all
     }
 
@@ -287,7 +287,7 @@ mod tests {
             length_penalty: 1.0,
             early_stopping: EarlyStopping::WhenNoBetter,
             max_new_tokens,
-            ends: Ends::one(END),
+            ends: EosTokens::one(END),
         }
     }
 
@@ -297,7 +297,7 @@ mod tests {
         while !search.is_done() {
             let row = |beam: &Beam| {
                 let row = &table[beam.tokens.last().map_or(0, |token| *token as usize)];
-                Ranking::of(row, search.looked_at()).highest
+                Ranking::of(row, search.candidates_per_beam()).highest
             };
             let rows: Vec<_> = search.beams().iter().map(row).collect();
             search.expand(&rows).unwrap();

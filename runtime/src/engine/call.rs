@@ -9,7 +9,7 @@ use super::command::Submission;
 use super::decode::Decode;
 use super::digest::digest;
 use super::job::Work;
-use super::prepared::Prepared;
+use super::prepared::PreparedRequest;
 use super::readout::{Readout, ReadoutValue};
 use super::reply::Reply;
 use super::shared::Shared;
@@ -23,7 +23,7 @@ use crate::scheduler::{Demand, Resources};
 pub(super) struct Call<'e> {
     shared: &'e Shared,
     clock: Clock,
-    pub(super) prepared: Prepared,
+    pub(super) prepared: PreparedRequest,
 }
 
 /// A call that has a place in the queue.
@@ -50,7 +50,7 @@ impl<'e> Call<'e> {
         let mut clock = Clock::start(&shared.metrics, &request);
         let needed = needs()?;
         let start = shared.generation.decoder_start;
-        let prepare = || Prepared::new(request, &shared.tokenizer, &shared.config, start);
+        let prepare = || PreparedRequest::new(request, &shared.tokenizer, &shared.config, start);
         let prepared = clock.prepare(prepare)?;
         let call = Self {
             shared,
@@ -61,7 +61,7 @@ impl<'e> Call<'e> {
     }
 
     /// Runs a part of the preparation.
-    pub(super) fn prepare<T>(&mut self, part: impl FnOnce(&mut Prepared) -> T) -> T {
+    pub(super) fn prepare<T>(&mut self, part: impl FnOnce(&mut PreparedRequest) -> T) -> T {
         self.clock.prepare(|| part(&mut self.prepared))
     }
 
@@ -96,7 +96,7 @@ impl<'e> Call<'e> {
     pub(super) async fn decode<T, D: Decode + 'static>(
         self,
         rows: DecoderRows,
-        decode: impl FnOnce(&Prepared, Reply<T>) -> D,
+        decode: impl FnOnce(&PreparedRequest, Reply<T>) -> D,
     ) -> Result<Answered<T>, RequestError> {
         let queued = self.queue().await?;
         let (reply, answer) = Reply::channel();
@@ -133,7 +133,7 @@ impl<'e> Call<'e> {
 }
 
 impl QueuedCall<'_> {
-    pub(super) fn prepared(&self) -> &Prepared {
+    pub(super) fn prepared(&self) -> &PreparedRequest {
         &self.call.prepared
     }
 

@@ -3,7 +3,7 @@
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::job::Work;
-use super::prepared::Prepared;
+use super::prepared::PreparedRequest;
 use super::telemetry::Clock;
 use crate::answer::Usage;
 use crate::scheduler::Demand;
@@ -28,7 +28,7 @@ pub enum Shutdown {
 /// A request on its way into the engine.
 #[derive(Debug)]
 pub(crate) struct Submission {
-    pub(crate) prepared: Prepared,
+    pub(crate) prepared: PreparedRequest,
     pub(crate) work: Work,
     pub(crate) demand: Demand,
     pub(crate) usage: Usage,

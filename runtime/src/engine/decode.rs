@@ -26,7 +26,7 @@ pub(crate) trait Decode: Debug + Send {
     ///
     /// # Errors
     /// What is wrong with the logits; then the request is to be [failed](Self::fail).
-    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<Step, String>;
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<StepOutcome, String>;
 
     /// Sends the answers that the last step has completed, if any.
     fn send_completed(&mut self, usage: Usage, timings: Timings);
@@ -49,7 +49,7 @@ pub(crate) struct StepRow {
 
 /// What a request made of a step.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct StepOutcome {
     /// How many tokens were written.
     pub(crate) written: usize,
     /// Cache slots to copy, from and to, before any is cleared.

@@ -12,7 +12,7 @@ use multiway_model::{
 
 use super::digest::Digest;
 use super::readout::{EncodedPrompt, PromptToEncode, Readout, ReadoutValue};
-use super::reuse::{Key, Reuse, ReuseCache, Value};
+use super::reuse::{ReuseCache, ReuseCounts, ReuseKey, ReuseValue};
 use crate::scheduler::Resources;
 use crate::tokenizer::TokenId;
 use crate::top_k::{TopK, top_k};
@@ -41,7 +41,7 @@ pub(crate) trait Forward {
     fn clear_slot(&mut self, slot: usize);
 
     /// Counts the hits and misses of the reuse cache.
-    fn reuse(&self) -> Reuse;
+    fn reuse(&self) -> ReuseCounts;
 }
 
 /// The model itself.
@@ -49,8 +49,8 @@ pub(crate) struct ModelForward {
     model: Arc<Model>,
     /// None where the model writes no text.
     pub(super) cache: Option<KvCache>,
-    reuse_cache: ReuseCache<Key, Value>,
-    reuse: Reuse,
+    reuse_cache: ReuseCache<ReuseKey, ReuseValue>,
+    reuse: ReuseCounts,
     batch: Option<EncodingBatch>,
 }
 
@@ -58,9 +58,9 @@ pub(crate) struct ModelForward {
 #[derive(Default)]
 struct EncodingBatch {
     /// The key of each prompt in the reuse cache, where what is read out of it may be cached.
-    keys: Vec<Option<Key>>,
+    keys: Vec<Option<ReuseKey>>,
     /// What the cache had, and later what was encoded.
-    known: HashMap<Key, EncodedPrompt>,
+    known: HashMap<ReuseKey, EncodedPrompt>,
     /// Those that are encoded; of equal ones one is.
     packed: Vec<PackedPrompt>,
     /// The pictures that are to be cached, in the order of the wanted prefixes.
@@ -94,7 +94,7 @@ impl ModelForward {
             model,
             cache,
             reuse_cache: ReuseCache::new(reuse_bytes),
-            reuse: Reuse::default(),
+            reuse: ReuseCounts::default(),
             batch: None,
         })
     }
@@ -117,10 +117,10 @@ impl ModelForward {
             let start = samples;
             samples += 1;
             let shareable = self.shareable(&prompt);
-            let cached = shareable.and_then(|pictures| self.reuse_cache.get(&Key::Pictures(pictures)));
+            let cached = shareable.and_then(|pictures| self.reuse_cache.get(&ReuseKey::Pictures(pictures)));
             let earlier =
                 shareable.and_then(|pictures| into.fresh.iter().position(|earlier| *earlier == pictures));
-            if let Some(Value::Pictures(prefix)) = cached {
+            if let Some(ReuseValue::Pictures(prefix)) = cached {
                 self.reuse.pictures += 1;
                 batch.push_known(&prefix, &prompt.tokens)?;
             } else if let Some(earlier) = earlier {
@@ -183,11 +183,11 @@ impl ModelForward {
         };
         let mut memories = memories.into_iter();
         let mut embeddings = match asking(&Readout::Embedding) {
-            Some(encoded) => rows(&self.model.embed(&encoded)?)?.into_iter(), // [B, E]
+            Some(encoded) => to_rows(&self.model.embed(&encoded)?)?.into_iter(), // [B, E]
             None => Vec::new().into_iter(),
         };
         let mut classes = match asking(&Readout::Classes) {
-            Some(encoded) => rows(&self.model.classify(&encoded)?)?.into_iter(), // [B, C]
+            Some(encoded) => to_rows(&self.model.classify(&encoded)?)?.into_iter(), // [B, C]
             None => Vec::new().into_iter(),
         };
         let nothing = || ForwardError::EmptyBatch;
@@ -226,14 +226,14 @@ impl Forward for ModelForward {
         self.batch = None;
         let mut batch = EncodingBatch::default();
         // Each prompt that is new is encoded once; equal ones are given what is read out of it.
-        let mut seen: HashSet<Key> = HashSet::new();
+        let mut seen: HashSet<ReuseKey> = HashSet::new();
         let mut unknown = Vec::new();
         let count = prompts.len();
         for (index, prompt) in prompts.into_iter().enumerate() {
-            let key = Key::prompt(&prompt).filter(|_| self.reuse_cache.is_on());
+            let key = ReuseKey::prompt(&prompt).filter(|_| self.reuse_cache.is_on());
             batch.keys.push(key);
             let cached = key.and_then(|key| Some((key, self.reuse_cache.get(&key)?)));
-            if let Some((key, Value::Prompt(encoded))) = cached {
+            if let Some((key, ReuseValue::Prompt(encoded))) = cached {
                 batch.known.insert(key, encoded);
             } else if key.is_none_or(|key| seen.insert(key)) {
                 unknown.push((index, prompt));
@@ -264,14 +264,14 @@ impl Forward for ModelForward {
         if let Some(encoded) = encoded {
             for (pictures, prefix) in batch.fresh.into_iter().zip(encoded.prefixes) {
                 self.reuse_cache
-                    .insert(Key::Pictures(pictures), Value::Pictures(prefix));
+                    .insert(ReuseKey::Pictures(pictures), ReuseValue::Pictures(prefix));
             }
             let read = self.read_out(&batch.packed, &encoded.output, encoded.memories)?;
             for (PackedPrompt { index, .. }, read) in batch.packed.into_iter().zip(read) {
                 match batch.keys.get(index).copied().flatten() {
                     Some(key) => {
                         if !matches!(read, EncodedPrompt::NotFinite) {
-                            self.reuse_cache.insert(key, Value::Prompt(read.clone()));
+                            self.reuse_cache.insert(key, ReuseValue::Prompt(read.clone()));
                         }
                         batch.known.insert(key, read);
                     }
@@ -308,8 +308,8 @@ impl Forward for ModelForward {
         }
     }
 
-    fn reuse(&self) -> Reuse {
-        Reuse {
+    fn reuse(&self) -> ReuseCounts {
+        ReuseCounts {
             bytes: self.reuse_cache.bytes(),
             ..self.reuse
         }
@@ -384,6 +384,6 @@ fn push(
     batch.push_patched(&images, &prompt.tokens)
 }
 
-fn rows(values: &Tensor) -> Result<Vec<Vec<f32>>, ForwardError> {
+fn to_rows(values: &Tensor) -> Result<Vec<Vec<f32>>, ForwardError> {
     Ok(values.to_dtype(DType::F32)?.to_vec2()?)
 }

@@ -4,7 +4,7 @@ use multiway_model::PromptMemory;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::decode::Decode;
-use super::prepared::Prepared;
+use super::prepared::PreparedRequest;
 use super::readout::{PromptToEncode, Readout, ReadoutValue};
 use super::reply::Reply;
 use super::telemetry::Clock;
@@ -23,7 +23,7 @@ pub(crate) enum Work {
 /// A request that the engine has accepted.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) prepared: Prepared,
+    pub(super) prepared: PreparedRequest,
     pub(super) work: Work,
     pub(super) usage: Usage,
     pub(super) permit: Option<OwnedSemaphorePermit>,

@@ -55,10 +55,10 @@ use crate::stream::TokenStream;
 use crate::tokenizer::{TokenId, Tokenizer};
 use crate::top_k::TopK;
 use call::{Call, DecoderRows, QueuedCall};
-use prepared::Prepared;
+use prepared::PreparedRequest;
 use readout::{Readout, ReadoutValue};
 use samples::Samples;
-use scoring::Scoring;
+use scoring::CandidateScoring;
 use search::{Search, SearchReply};
 use shared::Shared;
 
@@ -140,7 +140,7 @@ impl Engine {
             .shared
             .replicas
             .iter()
-            .map(|replica| replica.counters().read());
+            .map(|replica| replica.counters().snapshot());
         replicas.fold(EngineStats::default(), EngineStats::plus)
     }
 
@@ -220,7 +220,8 @@ impl Engine {
                 count: sampling.beams,
                 tokens: call.prepared.longest_input(),
             };
-            let search = |prepared: &Prepared, reply| self.beam_search(prepared, SearchReply::List(reply));
+            let search =
+                |prepared: &PreparedRequest, reply| self.beam_search(prepared, SearchReply::List(reply));
             call.decode(rows, search).await
         })
     }
@@ -279,14 +280,18 @@ impl Engine {
             // The decoder reads the start token, and all of a target but its last token.
             let tokens = targets.iter().map(Vec::len).max().unwrap_or_default();
             // Fewer rows give the same scores.
-            let most = self.shared.score_rows.min(self.shared.limits.rows(tokens));
+            let most = self
+                .shared
+                .score_rows
+                .min(self.shared.limits.rows_that_fit(tokens));
             let rows = DecoderRows {
                 count: targets.len().min(most).max(1),
                 tokens,
             };
             let start = self.shared.generation.decoder_start;
-            let scoring =
-                |prepared: &Prepared, reply| Scoring::new(start, prepared.start.len() - 1, targets, reply);
+            let scoring = |prepared: &PreparedRequest, reply| {
+                CandidateScoring::new(start, prepared.start.len() - 1, targets, reply)
+            };
             call.decode(rows, scoring).await
         })
     }
@@ -434,7 +439,7 @@ impl Engine {
         Ok(stream)
     }
 
-    fn beam_search(&self, prepared: &Prepared, reply: SearchReply) -> Search {
+    fn beam_search(&self, prepared: &PreparedRequest, reply: SearchReply) -> Search {
         let ends = &self.shared.generation.ends;
         Search::new(prepared, self.tokenizer(), self.config(), ends, reply)
     }

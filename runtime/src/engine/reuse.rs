@@ -14,14 +14,14 @@ const ENTRY_BYTES: usize = 256;
 
 /// What is kept, by what it was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Key {
+pub(super) enum ReuseKey {
     /// Some pictures, whatever the text beside them.
     Pictures(Digest),
     /// A whole prompt, and what is read off it.
     Prompt(Digest),
 }
 
-impl Key {
+impl ReuseKey {
     /// Tells a prompt from all others; nothing where nothing is to be kept of it.
     pub(super) fn prompt(prompt: &PromptToEncode) -> Option<Self> {
         let mut hash = Sha256::new();
@@ -36,12 +36,12 @@ impl Key {
 
 /// What is kept.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(super) enum ReuseValue {
     Pictures(ImagePrefix),
     Prompt(EncodedPrompt),
 }
 
-impl Kept for Value {
+impl CacheValue for ReuseValue {
     fn bytes(&self) -> usize {
         match self {
             Self::Pictures(prefix) => prefix.bytes(),
@@ -62,7 +62,7 @@ impl Kept for Value {
 
 /// How often something was found, and how much is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reuse {
+pub(crate) struct ReuseCounts {
     /// Prompts that were not encoded at all.
     pub(crate) prompts: u64,
     /// Prompts whose pictures were not encoded.
@@ -76,7 +76,7 @@ pub(crate) struct Reuse {
 }
 
 /// Something that is worth keeping. Clones share what they hold.
-pub(super) trait Kept: Clone {
+pub(super) trait CacheValue: Clone {
     /// Counts the bytes that it holds.
     fn bytes(&self) -> usize;
 
@@ -105,7 +105,7 @@ struct Entry<V> {
     used: u64,
 }
 
-impl<K: Clone + Eq + Hash, V: Kept> ReuseCache<K, V> {
+impl<K: Clone + Eq + Hash, V: CacheValue> ReuseCache<K, V> {
     /// Makes a cache that holds at most `budget` bytes; with 0 it keeps nothing.
     pub(super) fn new(budget: usize) -> Self {
         Self {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     /// A value of a size.
-    impl Kept for Arc<usize> {
+    impl CacheValue for Arc<usize> {
         fn bytes(&self) -> usize {
             **self
         }

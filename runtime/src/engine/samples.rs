@@ -1,13 +1,13 @@
 //! One or several answers to one prompt, each chosen by itself.
 
-use super::decode::{Decode, Step, StepRow};
+use super::decode::{Decode, StepOutcome, StepRow};
 use super::logits_row::LogitsRow;
-use super::prepared::Prepared;
+use super::prepared::PreparedRequest;
 use super::sequence::Sequence;
 use crate::answer::{FinishReason, Timings, Usage};
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::error::RequestError;
-use crate::stream::Events;
+use crate::stream::EventSender;
 use crate::tokenizer::Tokenizer;
 
 /// Decodes a group of samples: one row and one cache slot for each, one memory for all.
@@ -34,12 +34,12 @@ struct Sample {
 impl Samples {
     /// Takes the stream of each sample; the `i`-th draws from the `i`-th stream of random numbers of the seed.
     pub(crate) fn new(
-        prepared: &Prepared,
+        prepared: &PreparedRequest,
         tokenizer: &Tokenizer,
-        ends: &Ends,
-        listeners: Vec<Events>,
+        ends: &EosTokens,
+        listeners: Vec<EventSender>,
     ) -> Self {
-        let sample = |(index, events): (u64, Events)| Sample {
+        let sample = |(index, events): (u64, EventSender)| Sample {
             sequence: Sequence::new(prepared, tokenizer, ends, events).draw_from_stream(index),
             slot: 0,
             reason: None,
@@ -91,9 +91,9 @@ impl Decode for Samples {
     }
 
     /// Where one sample fails, all do.
-    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<Step, String> {
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<StepOutcome, String> {
         let was_shared = self.is_shared;
-        let mut step = Step::default();
+        let mut step = StepOutcome::default();
         for (row, sample) in self.running.iter_mut().enumerate() {
             let row = rows.get(if was_shared { 0 } else { row });
             sample.reason = sample.sequence.consume_logits(row.copied().unwrap_or_default())?;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::decode::{Decode, Step, StepRow};
+use super::decode::{Decode, StepOutcome, StepRow};
 use super::logits_row::LogitsRow;
 use super::reply::Reply;
 use crate::answer::{Answered, Score, Timings, Usage};
@@ -15,7 +15,7 @@ use crate::tokenizer::TokenId;
 /// Candidates are sorted, so those that agree so far lie side by side. A wave has one cache slot per candidate; a
 /// group of candidates that agree so far uses the slot of its first member, and where it splits, the slot is copied.
 #[derive(Debug)]
-pub(crate) struct Scoring {
+pub(crate) struct CandidateScoring {
     /// What the decoder reads before any candidate differs.
     start: TokenId,
     /// How many tokens of each target are forced and not scored.
@@ -34,7 +34,7 @@ pub(crate) struct Scoring {
     reply: Reply<Vec<Score>>,
 }
 
-impl Scoring {
+impl CandidateScoring {
     /// Takes targets that all begin with the same `prefix` tokens and end in `</s>`.
     pub(crate) fn new(
         start: TokenId,
@@ -120,7 +120,7 @@ impl Scoring {
     }
 }
 
-impl Decode for Scoring {
+impl Decode for CandidateScoring {
     fn start(&mut self, slots: Vec<usize>) {
         self.slots = slots;
         self.next_wave();
@@ -147,8 +147,8 @@ impl Decode for Scoring {
         (self.depth >= self.prefix).then_some(0)
     }
 
-    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<Step, String> {
-        let mut step = Step::default();
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<StepOutcome, String> {
+        let mut step = StepOutcome::default();
         let mut next = Vec::new();
         let groups = std::mem::take(&mut self.groups);
         for (group, row) in groups.into_iter().zip(rows) {

@@ -3,18 +3,18 @@
 use multiway_model::ModelConfig;
 use multiway_model::kernels::Ranking;
 
-use super::decode::{Decode, Step, StepRow};
+use super::decode::{Decode, StepOutcome, StepRow};
 use super::logits_row::LogitsRow;
-use super::prepared::Prepared;
+use super::prepared::PreparedRequest;
 use super::reply::Reply;
 use crate::answer::{Answered, FinishReason, Hypothesis, Timings, Usage};
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::beam_slots::BeamSlots;
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::error::RequestError;
 use crate::logits::LogitsProcessor;
 use crate::stop::StopMatcher;
-use crate::stream::{Ended, Events, Written};
+use crate::stream::{EndEvent, EventSender, TokenEvent};
 use crate::tokenizer::{TokenId, Tokenizer};
 use crate::top_k::{TopK, log_probabilities};
 
@@ -22,7 +22,7 @@ use crate::top_k::{TopK, log_probabilities};
 #[derive(Debug)]
 pub(crate) enum SearchReply {
     /// A stream, which gets the best answer once it is certain.
-    Stream(Option<Events>),
+    Stream(Option<EventSender>),
     /// A caller who wants several answers with their scores.
     List(Reply<Vec<Hypothesis>>),
 }
@@ -37,7 +37,7 @@ pub(crate) struct Search {
     /// How many of them the decoder has read.
     position: usize,
     slots: BeamSlots,
-    ends: Ends,
+    ends: EosTokens,
     answers: usize,
     stop: Vec<String>,
     show_special: bool,
@@ -47,10 +47,10 @@ pub(crate) struct Search {
 
 impl Search {
     pub(crate) fn new(
-        prepared: &Prepared,
+        prepared: &PreparedRequest,
         tokenizer: &Tokenizer,
         config: &ModelConfig,
-        ends: &Ends,
+        ends: &EosTokens,
         reply: SearchReply,
     ) -> Self {
         let sampling = &prepared.sampling;
@@ -121,12 +121,12 @@ impl Search {
     }
 
     /// Streams the best answer, token by token.
-    fn stream(&self, events: Events, best: &Finished, usage: Usage, timings: Timings) {
+    fn stream(&self, events: EventSender, best: &Finished, usage: Usage, timings: Timings) {
         let (pieces, stopped) = self.pieces(best);
         let new_tokens = pieces.len();
         let tokens = best.tokens.iter().zip(&best.log_probabilities);
         for ((token, log_probability), text) in tokens.zip(pieces) {
-            events.give(Written {
+            events.send(TokenEvent {
                 id: *token,
                 text,
                 log_probability: *log_probability,
@@ -140,7 +140,7 @@ impl Search {
         } else {
             FinishReason::Length
         };
-        events.finish(Ok(Ended {
+        events.finish(Ok(EndEvent {
             finish_reason,
             usage: Usage { new_tokens, ..usage },
             timings,
@@ -155,7 +155,7 @@ impl Decode for Search {
 
     fn is_cancelled(&self) -> bool {
         match &self.reply {
-            SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_wanted()),
+            SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_receiver_alive()),
             SearchReply::List(reply) => reply.is_closed(),
         }
     }
@@ -173,19 +173,19 @@ impl Decode for Search {
 
     fn top_logits(&self) -> Option<usize> {
         let chooses = self.position + 1 >= self.forced.len();
-        (chooses && self.processor.is_idle()).then(|| self.search.looked_at())
+        (chooses && self.processor.is_idle()).then(|| self.search.candidates_per_beam())
     }
 
-    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<Step, String> {
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<StepOutcome, String> {
         if self.position + 1 < self.forced.len() {
             self.position += 1;
-            return Ok(Step::default());
+            return Ok(StepOutcome::default());
         }
         let broken = || {
             "no next token is possible: the model's logits are not finite numbers, or all tokens are banned"
                 .to_owned()
         };
-        let count = self.search.looked_at();
+        let count = self.search.candidates_per_beam();
         let beams = self.search.beams().iter().zip(rows);
         let rows = beams.map(|(beam, row)| {
             if self.processor.is_idle() {
@@ -200,7 +200,7 @@ impl Decode for Search {
         });
         let rows: Option<Vec<TopK>> = rows.collect();
         let parents = self.search.expand(&rows.ok_or_else(broken)?).ok_or_else(broken)?;
-        Ok(Step {
+        Ok(StepOutcome {
             written: 1,
             copies: self.slots.reassign(&parents),
             clears: Vec::new(),

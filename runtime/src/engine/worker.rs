@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::command::{Command, Shutdown, Submission};
-use super::decode::{Step, StepRow};
+use super::decode::{StepOutcome, StepRow};
 use super::forward::Forward;
 use super::job::{Job, Work};
 use super::logits_row::LogitsRow;
@@ -430,7 +430,7 @@ impl<F: Forward> Worker<F> {
     }
 }
 
-fn update_cache(forward: &mut impl Forward, step: &Step) -> Result<(), String> {
+fn update_cache(forward: &mut impl Forward, step: &StepOutcome) -> Result<(), String> {
     for (from, to) in &step.copies {
         guard(|| forward.copy_slot(*from, *to))?;
     }

@@ -7,11 +7,11 @@ use multiway_model::testing::random_inference_model;
 use multiway_model::{DecoderRow, ForwardError};
 
 use super::super::Engine;
-use super::super::builder::{Known, Options, start};
+use super::super::builder::{CheckpointParts, Options, start};
 use super::super::forward::{Forward, ModelForward};
 use super::super::limits::Limits;
 use super::super::readout::{EncodedPrompt, PromptToEncode};
-use super::super::reuse::Reuse;
+use super::super::reuse::ReuseCounts;
 use super::{TOKENIZER, config};
 use crate::generation::GenerationConfig;
 
@@ -99,7 +99,7 @@ impl Forward for Gated {
         self.model.clear_slot(slot);
     }
 
-    fn reuse(&self) -> Reuse {
+    fn reuse(&self) -> ReuseCounts {
         self.model.reuse()
     }
 }
@@ -177,7 +177,7 @@ fn start_gated(
         (forward, gate)
     });
     let (forwards, gates): (Vec<Gated>, Vec<Gate>) = gated.unzip();
-    let known = Known {
+    let known = CheckpointParts {
         tokenizer: TOKENIZER.clone(),
         config: config(),
         generation: GenerationConfig::of_model(&config()),

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::answer::{Generation, Hypothesis, Score};
 use crate::engine::readout::{EncodedPrompt, PromptToEncode};
-use crate::engine::reuse::Reuse;
+use crate::engine::reuse::ReuseCounts;
 use crate::generation::GenerationConfig;
 use crate::scheduler::Resources;
 
@@ -316,7 +316,7 @@ fn engine_of<F: Forward + Send + 'static>(
     forward: impl Fn(&Limits) -> F,
 ) -> Engine {
     let limits = Limits::new(model, options.max_batch, options.memory_budget).unwrap();
-    let known = Known {
+    let known = CheckpointParts {
         tokenizer: TOKENIZER.clone(),
         config: config(),
         generation: GenerationConfig::of_model(&config()),
@@ -435,7 +435,7 @@ impl Forward for Mutant {
         self.turned[0].clear_slot(slot);
     }
 
-    fn reuse(&self) -> Reuse {
+    fn reuse(&self) -> ReuseCounts {
         self.turned[0].reuse()
     }
 }

@@ -98,9 +98,9 @@ fn rows(samples: &Samples) -> Vec<(u32, usize)> {
 
 #[test]
 fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_when_it_ends() {
-    let prepared = Prepared::new(group(8, 9, 0.0), &TOKENIZER, &config(), 0).unwrap();
+    let prepared = PreparedRequest::new(group(8, 9, 0.0), &TOKENIZER, &config(), 0).unwrap();
     let (listeners, mut streams): (Vec<_>, Vec<_>) = (0..8).map(|_| TokenStream::open()).unzip();
-    let mut samples = Samples::new(&prepared, &TOKENIZER, &Ends::one(1), listeners);
+    let mut samples = Samples::new(&prepared, &TOKENIZER, &EosTokens::one(1), listeners);
     samples.start((10..18).collect());
     assert_eq!(rows(&samples), [(config().decoder_start_token_id, 10)]);
     // Half of the samples end, half write token 5.
