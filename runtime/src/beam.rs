@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 
 use multiway_prompts::EarlyStopping;
 
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::tokenizer::TokenId;
 
 /// Whose search to follow.
@@ -34,7 +34,7 @@ pub(crate) struct BeamParams {
     pub(crate) length_penalty: f32,
     pub(crate) early_stopping: EarlyStopping,
     pub(crate) max_new_tokens: usize,
-    pub(crate) ends: Ends,
+    pub(crate) ends: EosTokens,
 }
 
 /// A continuation that goes on.
@@ -102,15 +102,15 @@ impl BeamSearch {
 
     /// Tells how many of the likeliest next tokens of each beam can matter: as many as there are beams, and as many again for
     /// each way in which an answer can end, so that at least `width` of them go on.
-    pub(crate) fn looked_at(&self) -> usize {
+    pub(crate) fn candidates_per_beam(&self) -> usize {
         (1 + self.params.ends.len()) * self.params.width
     }
 
-    /// Takes the likeliest next tokens of each beam, [`BeamSearch::looked_at`] at least where there are as many, with their
+    /// Takes the likeliest next tokens of each beam, [`BeamSearch::candidates_per_beam`] at least where there are as many, with their
     /// log-probabilities, and tells which beam each new one continues.
     ///
     /// Nothing where no continuation is possible at all.
-    pub(crate) fn advance(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Option<Vec<usize>> {
+    pub(crate) fn expand(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Option<Vec<usize>> {
         let candidates = self.candidates(rows);
         if candidates.is_empty() {
             return None;
@@ -118,7 +118,7 @@ impl BeamSearch {
         let length = self.beams.first().map_or(0, |beam| beam.tokens.len()) + 1;
         let full = length >= self.params.max_new_tokens;
         if self.params.rules == Rules::Beit3 {
-            return Some(self.advance_beit3(&candidates, length));
+            return Some(self.expand_beit3(&candidates, length));
         }
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
         let is_open = self.can_improve && !self.is_full_and_early();
@@ -128,7 +128,7 @@ impl BeamSearch {
             if full || self.params.ends.contains(candidate.token) {
                 if rank < self.params.width && is_open {
                     let cut = !self.params.ends.contains(candidate.token);
-                    self.keep(beam, length, self.params.width, cut);
+                    self.insert_finished(beam, length, self.params.width, cut);
                 }
                 continue;
             }
@@ -144,7 +144,7 @@ impl BeamSearch {
     }
 
     /// Does the same by the other rules.
-    fn advance_beit3(&mut self, candidates: &[Candidate], length: usize) -> Vec<usize> {
+    fn expand_beit3(&mut self, candidates: &[Candidate], length: usize) -> Vec<usize> {
         let full = length >= self.params.max_new_tokens;
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
         let best = candidates.first().map_or(f32::NEG_INFINITY, |best| best.score);
@@ -164,7 +164,7 @@ impl BeamSearch {
                     *last = self.params.ends.first();
                 }
                 let cut = !self.params.ends.contains(candidate.token);
-                self.keep(beam, length + 1, self.params.answers, cut);
+                self.insert_finished(beam, length + 1, self.params.answers, cut);
             } else {
                 beams.push(beam);
                 parents.push(candidate.parent);
@@ -193,7 +193,7 @@ impl BeamSearch {
     }
 
     /// Counts an answer among the finished, of which the best `count` stay.
-    fn keep(&mut self, beam: Beam, length: usize, count: usize, cut: bool) {
+    fn insert_finished(&mut self, beam: Beam, length: usize, count: usize, cut: bool) {
         let score = self.normalised(beam.score, length);
         // Of equal ones the earlier stays before.
         let place = self.finished.partition_point(|other| other.score >= score);
@@ -246,7 +246,7 @@ impl BeamSearch {
             })
             .collect();
         all.sort_unstable_by(best_first);
-        all.truncate(self.looked_at());
+        all.truncate(self.candidates_per_beam());
         all
     }
 
@@ -288,7 +288,7 @@ mod tests {
             length_penalty: 1.0,
             early_stopping: EarlyStopping::WhenNoBetter,
             max_new_tokens,
-            ends: Ends::one(END),
+            ends: EosTokens::one(END),
         }
     }
 
@@ -298,10 +298,10 @@ mod tests {
         while !search.is_done() {
             let row = |beam: &Beam| {
                 let row = &table[beam.tokens.last().map_or(0, |token| *token as usize)];
-                Ranking::of(row, search.looked_at()).highest
+                Ranking::of(row, search.candidates_per_beam()).highest
             };
             let rows: Vec<_> = search.beams().iter().map(row).collect();
-            search.advance(&rows).unwrap();
+            search.expand(&rows).unwrap();
         }
         search.finished
     }

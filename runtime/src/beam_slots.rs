@@ -22,7 +22,7 @@ impl BeamSlots {
     /// Takes which beam each new one continues, and returns the slots to copy, from and to.
     ///
     /// The first that continues a beam keeps its slot, others get a copy of it in a slot that no beam needs any more.
-    pub(crate) fn advance(&mut self, parents: &[usize]) -> Vec<(usize, usize)> {
+    pub(crate) fn reassign(&mut self, parents: &[usize]) -> Vec<(usize, usize)> {
         let own: Vec<usize> = parents
             .iter()
             .filter_map(|parent| self.held.get(*parent).copied())
@@ -50,11 +50,11 @@ mod tests {
     fn a_beam_that_two_continue_is_copied_into_a_slot_that_none_needs() {
         let mut slots = BeamSlots::new(vec![4, 5, 6]);
         assert_eq!(slots.held(), [4]);
-        assert_eq!(slots.advance(&[0, 0, 0]), [(4, 5), (4, 6)]);
+        assert_eq!(slots.reassign(&[0, 0, 0]), [(4, 5), (4, 6)]);
         assert_eq!(slots.held(), [4, 5, 6]);
-        assert_eq!(slots.advance(&[2, 0, 2]), [(6, 5)]);
+        assert_eq!(slots.reassign(&[2, 0, 2]), [(6, 5)]);
         assert_eq!(slots.held(), [6, 4, 5]);
-        assert_eq!(slots.advance(&[1]), []);
+        assert_eq!(slots.reassign(&[1]), []);
         assert_eq!(slots.held(), [4]);
     }
 }

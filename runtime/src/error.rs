@@ -4,6 +4,9 @@ use multiway_model::{ForwardError, LoadError};
 
 use crate::tokenizer::{TokenId, TokenizerError};
 
+/// What is wrong with a model that gives NaN or infinite logits.
+pub(crate) const NOT_FINITE: &str = "the model's logits are not finite numbers; its weights may be damaged";
+
 /// What can go wrong while an engine is built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -308,6 +311,59 @@ pub enum RequestError {
         /// Why.
         cause: String,
     },
+}
+
+impl RequestError {
+    /// Tells whether the request is at fault: another one would be answered, and this one never.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::{Request, RequestError};
+    ///
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// let refused = engine.generate_blocking(Request::default()).unwrap_err();
+    /// assert_eq!(refused, RequestError::EmptyPrompt);
+    /// assert!(refused.is_caller_fault());
+    /// assert!(!RequestError::Overloaded { capacity: 8 }.is_caller_fault());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_caller_fault(&self) -> bool {
+        match self {
+            Self::EmptyPrompt
+            | Self::NoHead { .. }
+            | Self::TextNotTaken
+            | Self::HeadImages { .. }
+            | Self::HeadText
+            | Self::NothingToHide
+            | Self::Patch { .. }
+            | Self::NoLabels { .. }
+            | Self::PromptTooLarge { .. }
+            | Self::PromptTooLong { .. }
+            | Self::TooManyImages { .. }
+            | Self::MissingImage { .. }
+            | Self::UnusedImage { .. }
+            | Self::ForeignImage { .. }
+            | Self::MaxNewTokens { .. }
+            | Self::Parameter { .. }
+            | Self::UnknownToken { .. }
+            | Self::UnknownSpecial { .. }
+            | Self::Candidates { .. }
+            | Self::CandidateTooLong { .. }
+            | Self::TooLarge { .. }
+            | Self::Constraint { .. }
+            | Self::ConstraintTooLong { .. }
+            | Self::TooManyBeams { .. }
+            | Self::OneStream { .. }
+            | Self::TooManySamples { .. } => true,
+            Self::DeadlineExceeded { .. }
+            | Self::Poisoned { .. }
+            | Self::Overloaded { .. }
+            | Self::ShutDown
+            | Self::Failed { .. } => false,
+        }
+    }
 }
 
 /// What a tokenizer says about a prompt.

@@ -8,7 +8,7 @@ use multiway_prompts::{EarlyStopping, SamplingOptions, text_of_file};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::error::EngineError;
 use crate::sampling_params::SamplingParams;
 use crate::tokenizer::TokenId;
@@ -29,7 +29,7 @@ const MAX_ENDS: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct GenerationConfig {
     pub(crate) sampling: SamplingParams,
-    pub(crate) ends: Ends,
+    pub(crate) ends: EosTokens,
     /// What the decoder reads first.
     pub(crate) decoder_start: TokenId,
     /// What the file asks for and is not followed, in words.
@@ -175,7 +175,7 @@ impl GenerationConfig {
     pub(crate) fn of_model(config: &ModelConfig) -> Self {
         Self {
             sampling: SamplingParams::default(),
-            ends: Ends::new(config.end_token_ids()),
+            ends: EosTokens::new(config.end_token_ids()),
             decoder_start: config.decoder_start_token_id,
             warnings: Vec::new(),
             file: MODEL_FILE,
@@ -238,7 +238,7 @@ impl GenerationConfig {
             .check_token_ids(config.vocab_size, config.vocab_size)
             .map_err(|error| error.to_string())?;
         Ok(Self {
-            ends: Ends::new(ends),
+            ends: EosTokens::new(ends),
             decoder_start,
             sampling,
             warnings,

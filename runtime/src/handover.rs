@@ -1,11 +1,11 @@
 //! The hand-over from the engine's thread to one client: items in order, then at most one end.
 //!
-//! Both sides share one slot. The giver appends to it and never waits for the taker to read; the taker empties it
+//! Both sides share one slot. The sender appends to it and never waits for the receiver to read; the receiver empties it
 //! under one lock and then reads what it took without any. A client that falls behind finds all it missed merged into
 //! one batch, and is woken once for it. The lock is held only to move a few words or to append one item: wakers and
 //! items are cloned, woken and freed outside of it.
 //!
-//! The slot has no bound of its own: it holds what the giver writes, which is one item per new token, so
+//! The slot has no bound of its own: it holds what the sender writes, which is one item per new token, so
 //! `max_new_tokens` bounds it.
 
 use std::collections::VecDeque;
@@ -15,30 +15,30 @@ use std::task::{Context, Poll, Waker};
 use super::sync::{Arc, Mutex, PoisonError};
 
 /// Opens a hand-over of items `T` and an end `E`.
-pub(crate) fn handover<T, E>() -> (Giver<T, E>, Taker<T, E>) {
-    let slot = Arc::new(Slot(Mutex::new(State {
+pub(crate) fn handover<T, E>() -> (HandoverSender<T, E>, HandoverReceiver<T, E>) {
+    let slot = Arc::new(Slot(Mutex::new(SlotState {
         pending: VecDeque::new(),
         end: None,
         waker: None,
         is_closed: false,
-        is_wanted: true,
+        is_receiver_alive: true,
     })));
-    let giver = Giver {
+    let sender = HandoverSender {
         slot: Arc::clone(&slot),
         end: None,
     };
-    let taker = Taker {
+    let receiver = HandoverReceiver {
         slot,
         items: VecDeque::new(),
         end: None,
         is_closed: false,
     };
-    (giver, taker)
+    (sender, receiver)
 }
 
 /// What is handed over.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Handed<T, E> {
+pub(crate) enum Received<T, E> {
     /// One of the items.
     Item(T),
     /// The end; nothing comes after it.
@@ -46,32 +46,32 @@ pub(crate) enum Handed<T, E> {
 }
 
 #[derive(Debug)]
-struct State<T, E> {
+struct SlotState<T, E> {
     pending: VecDeque<T>,
     end: Option<E>,
-    /// Set while the taker waits.
+    /// Set while the receiver waits.
     waker: Option<Waker>,
-    /// Whether the giver is gone.
+    /// Whether the sender is gone.
     is_closed: bool,
-    /// Whether the taker is there.
-    is_wanted: bool,
+    /// Whether the receiver is there.
+    is_receiver_alive: bool,
 }
 
 #[derive(Debug)]
-struct Slot<T, E>(Mutex<State<T, E>>);
+struct Slot<T, E>(Mutex<SlotState<T, E>>);
 
 impl<T, E> Slot<T, E> {
     /// Changes the state under the lock; what `change` returns is freed by the caller, outside of the lock.
     ///
     /// No change can be left half done, so the state is whole even after a panic under the lock.
-    fn change<R>(&self, change: impl FnOnce(&mut State<T, E>) -> R) -> R {
+    fn change<R>(&self, change: impl FnOnce(&mut SlotState<T, E>) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes for a taker that is still there, and wakes it if it waits.
-    fn write(&self, write: impl FnOnce(&mut State<T, E>)) {
+    /// Writes for a receiver that is still there, and wakes it if it waits.
+    fn write(&self, write: impl FnOnce(&mut SlotState<T, E>)) {
         let written = self.change(|state| {
-            if !state.is_wanted {
+            if !state.is_receiver_alive {
                 // Owns what was to be written.
                 return Err(write);
             }
@@ -86,15 +86,15 @@ impl<T, E> Slot<T, E> {
 
 /// Writes items, and at most one end. Dropping it without an end closes the hand-over.
 #[derive(Debug)]
-pub(crate) struct Giver<T, E> {
+pub(crate) struct HandoverSender<T, E> {
     slot: Arc<Slot<T, E>>,
     /// The end, on its way into the slot.
     end: Option<E>,
 }
 
-impl<T, E> Giver<T, E> {
+impl<T, E> HandoverSender<T, E> {
     /// Appends an item; it is freed where nobody wants it any more.
-    pub(crate) fn give(&self, item: T) {
+    pub(crate) fn send(&self, item: T) {
         self.slot.write(|state| state.pending.push_back(item));
     }
 
@@ -104,13 +104,13 @@ impl<T, E> Giver<T, E> {
         self.end = Some(end);
     }
 
-    /// Tells whether the taker is still there.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.slot.change(|state| state.is_wanted)
+    /// Tells whether the receiver is still there.
+    pub(crate) fn is_receiver_alive(&self) -> bool {
+        self.slot.change(|state| state.is_receiver_alive)
     }
 }
 
-impl<T, E> Drop for Giver<T, E> {
+impl<T, E> Drop for HandoverSender<T, E> {
     fn drop(&mut self) {
         let end = self.end.take();
         self.slot.write(|state| {
@@ -120,9 +120,9 @@ impl<T, E> Drop for Giver<T, E> {
     }
 }
 
-/// Reads what a [`Giver`] writes. Dropping it tells the giver that nothing more is wanted, and frees what is pending.
+/// Reads what a [`HandoverSender`] writes. Dropping it tells the sender that nothing more is wanted, and frees what is pending.
 #[derive(Debug)]
-pub(crate) struct Taker<T, E> {
+pub(crate) struct HandoverReceiver<T, E> {
     slot: Arc<Slot<T, E>>,
     /// What was taken out of the slot and not read yet.
     items: VecDeque<T>,
@@ -131,17 +131,17 @@ pub(crate) struct Taker<T, E> {
     is_closed: bool,
 }
 
-impl<T, E> Taker<T, E> {
+impl<T, E> HandoverReceiver<T, E> {
     /// Reads the next item, or the end; nothing after the end, or where there is none.
-    pub(crate) fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Option<Handed<T, E>>> {
+    pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<Received<T, E>>> {
         if self.items.is_empty() && !self.is_closed {
             self.drain(context.waker());
         }
         if let Some(item) = self.items.pop_front() {
-            return Poll::Ready(Some(Handed::Item(item)));
+            return Poll::Ready(Some(Received::Item(item)));
         }
         if self.is_closed {
-            return Poll::Ready(self.end.take().map(Handed::End));
+            return Poll::Ready(self.end.take().map(Received::End));
         }
         Poll::Pending
     }
@@ -166,10 +166,10 @@ impl<T, E> Taker<T, E> {
     }
 }
 
-impl<T, E> Drop for Taker<T, E> {
+impl<T, E> Drop for HandoverReceiver<T, E> {
     fn drop(&mut self) {
         let unwanted = self.slot.change(|state| {
-            state.is_wanted = false;
+            state.is_receiver_alive = false;
             (
                 mem::take(&mut state.pending),
                 state.end.take(),

@@ -23,8 +23,9 @@
 //! | `engine` | the thread that owns the model, and the handle to it |
 //! | `sampling`, `truncation` | the next token, and which tokens it is drawn from |
 //! | `constraint` | which form an answer must have: choices, a regular expression, a JSON schema, a grammar |
+//! | `top_k` | the highest logits, as log-probabilities |
 //! | `logits`, `stop` | what is made likelier, less likely or impossible; where an answer ends |
-//! | `generation`, `ends` | how a checkpoint wants answers written; which tokens end them |
+//! | `generation`, `eos` | how a checkpoint wants answers written; which tokens end them |
 //! | `beam`, `beam_slots` | several continuations at a time |
 //! | `answer`, `stream` | what comes back: whole, or as it is written |
 //! | `blocking` | how code that is not asynchronous waits for it |
@@ -77,8 +78,8 @@ mod beam;
 mod beam_slots;
 mod blocking;
 mod constraint;
-mod ends;
 mod engine;
+mod eos;
 mod error;
 mod generation;
 mod handover;
@@ -94,6 +95,7 @@ mod stream;
 mod sync;
 pub mod testing;
 mod tokenizer;
+mod top_k;
 mod truncation;
 
 pub use answer::{

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::sampling_params::SamplingParams;
 use crate::tokenizer::TokenId;
 
@@ -27,7 +27,7 @@ pub(crate) struct LogitsProcessor {
     decay: Option<(usize, f32)>,
     /// How many of the tokens before were not the model's own.
     forced: usize,
-    ends: Ends,
+    ends: EosTokens,
 }
 
 /// The tokens, alone and in sequences, that a request makes likelier, less likely, or impossible.
@@ -52,7 +52,7 @@ impl Sequences {
 
 impl LogitsProcessor {
     /// Reads the settings of a request whose decoder starts with `forced` tokens.
-    pub(crate) fn new(params: &SamplingParams, forced: usize, ends: Ends) -> Self {
+    pub(crate) fn new(params: &SamplingParams, forced: usize, ends: EosTokens) -> Self {
         let is_end = |sequence: &&Vec<TokenId>| matches!(sequence.as_slice(), [id] if ends.contains(*id));
         let sequences = Sequences {
             biased: params.sequence_bias.clone(),
@@ -276,7 +276,7 @@ mod tests {
     fn processor(change: impl FnOnce(&mut SamplingParams)) -> LogitsProcessor {
         let mut params = SamplingParams::default();
         change(&mut params);
-        LogitsProcessor::new(&params, 1, Ends::one(1))
+        LogitsProcessor::new(&params, 1, EosTokens::one(1))
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
         let mut params = SamplingParams::default();
         change(&mut params);
         let mut scores = [2.0, -1.0, 0.5, 3.0, 0.0];
-        LogitsProcessor::new(&params, 2, Ends::one(1)).process(read, &mut scores);
+        LogitsProcessor::new(&params, 2, EosTokens::one(1)).process(read, &mut scores);
         assert_eq!(scores.map(f32::to_bits), expected.map(f32::to_bits), "{scores:?}");
     }
 
@@ -385,7 +385,7 @@ mod tests {
         };
         let scores = |params: &SamplingParams, forced, read: &[TokenId]| {
             let mut scores = [2.0, -1.0, 0.5, 3.0, 0.0];
-            LogitsProcessor::new(params, forced, Ends::one(1)).process(read, &mut scores);
+            LogitsProcessor::new(params, forced, EosTokens::one(1)).process(read, &mut scores);
             scores.map(f32::to_bits)
         };
         assert_eq!(

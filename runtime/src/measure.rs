@@ -19,9 +19,9 @@ use multiway_prompts::EarlyStopping;
 
 use crate::beam::{BeamParams, BeamSearch, Rules};
 use crate::beam_slots::BeamSlots;
-use crate::ends::Ends;
-use crate::engine::log_probabilities;
+use crate::eos::EosTokens;
 use crate::tokenizer::TokenId;
+use crate::top_k::log_probabilities;
 
 /// Random ids are below this: checkpoints of T5 have rows without a token above.
 const ID_LIMIT: usize = 32_000;
@@ -237,7 +237,7 @@ fn write_likeliest(
 ) -> Result<Vec<Vec<TokenId>>, MeasureError> {
     let start = model.config().decoder_start_token_id;
     let mut answers = vec![Vec::with_capacity(new_tokens); memories.len()];
-    let mut step = Step::default();
+    let mut buffers = DecodeBuffers::default();
     for _ in 0..new_tokens {
         let last = |answer: &Vec<TokenId>| answer.last().copied().unwrap_or(start);
         let rows = memories.iter().zip(&answers).enumerate();
@@ -247,7 +247,7 @@ fn write_likeliest(
             memory,
         });
         let rows: Vec<_> = rows.collect();
-        let rankings = step.advance(model, &rows, cache, 1)?;
+        let rankings = buffers.decode_step(model, &rows, cache, 1)?;
         for (answer, ranking) in answers.iter_mut().zip(rankings) {
             let likeliest = ranking.highest.first().filter(|_| ranking.log_total.is_some());
             answer.push(likeliest.ok_or(MeasureError::NotFinite)?.0);
@@ -272,7 +272,7 @@ fn search(
         length_penalty: 1.0,
         early_stopping: EarlyStopping::WhenNoBetter,
         max_new_tokens: new_tokens,
-        ends: Ends::one(config.eos_token_id),
+        ends: EosTokens::one(config.eos_token_id),
     };
     let mut searches: Vec<(BeamSearch, BeamSlots)> = (0..memories.len())
         .map(|answer| {
@@ -280,7 +280,7 @@ fn search(
             (BeamSearch::new(params.clone()), BeamSlots::new(slots))
         })
         .collect();
-    let mut step = Step::default();
+    let mut buffers = DecodeBuffers::default();
     for _ in 0..new_tokens {
         let mut rows = Vec::with_capacity(memories.len() * beams);
         for ((search, slots), memory) in searches.iter().zip(memories) {
@@ -296,15 +296,18 @@ fn search(
                 }
             }));
         }
-        let count = searches.iter().map(|(search, _)| search.looked_at()).max();
-        let rankings = step.advance(model, &rows, cache, count.unwrap_or_default())?;
+        let count = searches
+            .iter()
+            .map(|(search, _)| search.candidates_per_beam())
+            .max();
+        let rankings = buffers.decode_step(model, &rows, cache, count.unwrap_or_default())?;
         let mut rankings = rankings.iter(); // [B * beams]
         for (search, slots) in &mut searches {
             let rows = rankings.by_ref().take(search.beams().len());
             let rows = rows.map(log_probabilities);
             let rows = rows.collect::<Option<Vec<_>>>().ok_or(MeasureError::NotFinite)?;
-            let parents = search.advance(&rows).ok_or(MeasureError::NotFinite)?;
-            for (from, to) in slots.advance(&parents) {
+            let parents = search.expand(&rows).ok_or(MeasureError::NotFinite)?;
+            for (from, to) in slots.reassign(&parents) {
                 cache.copy(from, to)?;
             }
         }
@@ -316,15 +319,15 @@ fn search(
 
 /// The memory of a step, used again by the next.
 #[derive(Debug, Default)]
-struct Step {
+struct DecodeBuffers {
     logits: Vec<f32>,
     counts: Vec<Option<usize>>,
     rankings: Vec<Ranking>,
 }
 
-impl Step {
+impl DecodeBuffers {
     /// Advances rows by one token, and returns the likeliest of the next of each, with the closing token out of reach.
-    fn advance(
+    fn decode_step(
         &mut self,
         model: &Model,
         rows: &[DecoderRow],
@@ -439,8 +442,8 @@ mod tests {
                     slot: 0,
                     memory: &memories[0],
                 }];
-                let mut step = Step::default();
-                let rankings = step.advance(&model, &rows, &mut cache, usize::MAX);
+                let mut buffers = DecodeBuffers::default();
+                let rankings = buffers.decode_step(&model, &rows, &mut cache, usize::MAX);
                 let likeliest = log_probabilities(&rankings.unwrap()[0]).unwrap();
                 sum += likeliest.iter().find(|(id, _)| id == token).unwrap().1;
                 last = *token;

@@ -56,14 +56,14 @@ impl Sampler {
     }
 
     /// Tells how many of the likeliest tokens must be known to choose one.
-    pub(crate) fn ranks(&self) -> usize {
+    pub(crate) fn top_logits(&self) -> usize {
         let chosen = usize::from(self.temperature <= 0.0);
         self.top_log_probabilities.max(chosen)
     }
 
     /// Chooses a token from the logits `[V]` of a step; nothing where the logits are not numbers.
     pub(crate) fn sample(&mut self, logits: &[f32], step: usize) -> Option<Choice> {
-        self.choose(logits, &Ranking::of(logits, self.ranks()), step)
+        self.choose(logits, &Ranking::of(logits, self.top_logits()), step)
     }
 
     /// Does the same where the likeliest logits are known, [`Sampler::ranks`] of them at least.

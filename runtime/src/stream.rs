@@ -9,7 +9,7 @@ use futures_core::Stream;
 use crate::answer::{Alternative, FinishReason, Generation, Timings, Usage};
 use crate::blocking::block_on;
 use crate::error::RequestError;
-use crate::handover::{Giver, Handed, Taker, handover};
+use crate::handover::{HandoverReceiver, HandoverSender, Received, handover};
 use crate::tokenizer::TokenId;
 
 /// One thing that happened to a request.
@@ -43,19 +43,19 @@ pub enum StreamEvent {
 }
 
 /// What the engine writes into a stream: tokens, and one end.
-pub(crate) type Events = Giver<Written, Result<Ended, RequestError>>;
+pub(crate) type EventSender = HandoverSender<TokenEvent, Result<EndEvent, RequestError>>;
 
 /// A token that the model wrote: [`StreamEvent::Token`].
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct TokenEvent {
     pub(crate) id: TokenId,
     pub(crate) text: String,
     pub(crate) log_probability: f32,
     pub(crate) alternatives: Vec<Alternative>,
 }
 
-impl From<Written> for StreamEvent {
-    fn from(written: Written) -> Self {
+impl From<TokenEvent> for StreamEvent {
+    fn from(written: TokenEvent) -> Self {
         Self::Token {
             id: written.id,
             text: written.text,
@@ -67,14 +67,14 @@ impl From<Written> for StreamEvent {
 
 /// The end of an answer that is complete: [`StreamEvent::Finished`].
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndEvent {
     pub(crate) finish_reason: FinishReason,
     pub(crate) usage: Usage,
     pub(crate) timings: Timings,
 }
 
-impl From<Ended> for StreamEvent {
-    fn from(ended: Ended) -> Self {
+impl From<EndEvent> for StreamEvent {
+    fn from(ended: EndEvent) -> Self {
         Self::Finished {
             finish_reason: ended.finish_reason,
             usage: ended.usage,
@@ -90,15 +90,15 @@ impl From<Ended> for StreamEvent {
 #[derive(Debug)]
 #[must_use = "dropping the stream cancels the request"]
 pub struct TokenStream {
-    events: Taker<Written, Result<Ended, RequestError>>,
+    events: HandoverReceiver<TokenEvent, Result<EndEvent, RequestError>>,
     ended: bool,
 }
 
 impl TokenStream {
     /// Opens a stream: what the engine writes into, and what the caller reads.
-    pub(crate) fn open() -> (Events, Self) {
-        let (giver, events) = handover();
-        (giver, Self { events, ended: false })
+    pub(crate) fn open() -> (EventSender, Self) {
+        let (sender, events) = handover();
+        (sender, Self { events, ended: false })
     }
 
     /// Waits for the next event.
@@ -165,10 +165,10 @@ impl TokenStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        let end = match self.events.poll_take(cx) {
+        let end = match self.events.poll_receive(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Handed::Item(token))) => return Poll::Ready(Some(Ok(token.into()))),
-            Poll::Ready(Some(Handed::End(end))) => end,
+            Poll::Ready(Some(Received::Item(token))) => return Poll::Ready(Some(Ok(token.into()))),
+            Poll::Ready(Some(Received::End(end))) => end,
             // An engine that is gone without a last event was shut down.
             Poll::Ready(None) => Err(RequestError::ShutDown),
         };

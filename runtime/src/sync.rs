@@ -9,7 +9,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Poll, Waker};
 
-    use crate::handover::{Handed, handover};
+    use crate::handover::{Received, handover};
 
     /// Panics when it is shown for the first time.
     #[derive(Default)]
@@ -26,24 +26,24 @@ mod tests {
 
     #[test]
     fn a_handover_goes_on_after_a_panic_under_its_lock() {
-        let (giver, mut taker) = handover();
-        giver.give(Shy::default());
-        catch_unwind(|| format!("{giver:?}")).unwrap_err();
+        let (sender, mut receiver) = handover();
+        sender.send(Shy::default());
+        catch_unwind(|| format!("{sender:?}")).unwrap_err();
         assert!(
-            format!("{taker:?}").contains("poisoned: true"),
+            format!("{receiver:?}").contains("poisoned: true"),
             "the panic was under the lock"
         );
-        assert!(giver.is_wanted());
-        giver.give(Shy::default());
-        giver.finish(7);
+        assert!(sender.is_receiver_alive());
+        sender.send(Shy::default());
+        sender.finish(7);
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..2 {
-            let item = taker.poll_take(&mut context);
-            assert!(matches!(item, Poll::Ready(Some(Handed::Item(Shy { .. })))));
+            let item = receiver.poll_receive(&mut context);
+            assert!(matches!(item, Poll::Ready(Some(Received::Item(Shy { .. })))));
         }
         assert!(matches!(
-            taker.poll_take(&mut context),
-            Poll::Ready(Some(Handed::End(7)))
+            receiver.poll_receive(&mut context),
+            Poll::Ready(Some(Received::End(7)))
         ));
     }
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use multiway_model::testing::{random_inference_model, tiny_config};
 
-use crate::constraint::{ConstraintState, Constraints, Draw};
-use crate::ends::Ends;
+use crate::constraint::{ConstraintState, Constraints, DrawContext};
 use crate::engine::Engine;
+use crate::eos::EosTokens;
 use crate::error::RequestError;
 use crate::sampling::Sampler;
 use crate::sampling_params::SamplingParams;
 use crate::tokenizer::{TokenId, Tokenizer, sentencepiece_to_json};
 
 /// How many bytes of compiled constraints are kept.
-const KEPT_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 64 << 20;
 
 /// Builds an engine with a tiny model of random weights: it answers at once, and nothing sensible.
 ///
@@ -41,24 +41,24 @@ pub fn tiny_engine() -> Result<Engine, Box<dyn std::error::Error>> {
 #[derive(Debug)]
 pub struct ConstraintCompiler {
     constraints: Constraints,
-    ends: Ends,
+    ends: EosTokens,
 }
 
 impl ConstraintCompiler {
     /// Makes a compiler for a tokenizer whose answers end with `end`.
     #[must_use]
     pub fn new(tokenizer: Tokenizer, end: TokenId) -> Self {
-        let ends = Ends::one(end);
+        let ends = EosTokens::one(end);
         Self {
-            constraints: Constraints::new(tokenizer, ends.clone(), KEPT_BYTES),
+            constraints: Constraints::new(tokenizer, ends.clone(), CACHE_BYTES),
             ends,
         }
     }
 
     /// Estimates the bytes of the compiled constraints that are kept.
     #[must_use]
-    pub fn kept_bytes(&self) -> usize {
-        self.constraints.kept_bytes()
+    pub fn cached_bytes(&self) -> usize {
+        self.constraints.cached_bytes()
     }
 
     /// Starts an answer; nothing where the parameters have no constraint.
@@ -83,7 +83,7 @@ impl ConstraintCompiler {
 pub struct ConstrainedAnswer {
     state: ConstraintState,
     sampler: Sampler,
-    ends: Ends,
+    ends: EosTokens,
     step: usize,
     max_new_tokens: usize,
 }
@@ -108,7 +108,7 @@ impl ConstrainedAnswer {
         if left == 0 {
             return Ok(None);
         }
-        let draw = Draw {
+        let draw = DrawContext {
             logits,
             processed: logits,
             sampler: &mut self.sampler,

@@ -1,4 +1,5 @@
 //! Waiting for answers on a thread that runs asynchronous code.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::mpsc::channel;
 use std::time::Duration;

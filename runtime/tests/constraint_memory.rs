@@ -38,7 +38,7 @@ fn constraints() -> Vec<Constraint> {
 
 /// Writes an answer from logits without a pattern; returns the most that it took, in bytes.
 fn write(compiler: &ConstraintCompiler, sampling: &SamplingParams, vocabulary: u32) -> usize {
-    let before = (ALLOCATOR.current_usage(), compiler.kept_bytes());
+    let before = (ALLOCATOR.current_usage(), compiler.cached_bytes());
     let mut answer = compiler.start(sampling).unwrap().unwrap();
     let mut most = 0;
     for step in 0..120_u32 {
@@ -46,7 +46,7 @@ fn write(compiler: &ConstraintCompiler, sampling: &SamplingParams, vocabulary: u
         let logits: Vec<f32> = (0..vocabulary).map(logit).collect();
         let ended = answer.draw(&logits).unwrap().is_none();
         drop(logits);
-        let grown = compiler.kept_bytes() - before.1;
+        let grown = compiler.cached_bytes() - before.1;
         let taken = ALLOCATOR.current_usage().saturating_sub(before.0);
         most = most.max(taken.saturating_sub(grown));
         if ended {
@@ -75,11 +75,11 @@ fn constraints_take_no_more_memory_than_they_are_taken_to() {
     for constraint in constraints() {
         let name = format!("{:.60}", format!("{constraint:?}"));
         let sampling = of(constraint);
-        let before = (ALLOCATOR.current_usage(), compiler.kept_bytes());
+        let before = (ALLOCATOR.current_usage(), compiler.cached_bytes());
         drop(compiler.start(&sampling).unwrap());
         let (fresh, told) = (
             ALLOCATOR.current_usage().saturating_sub(before.0),
-            compiler.kept_bytes() - before.1,
+            compiler.cached_bytes() - before.1,
         );
         assert!(fresh <= told, "{name}: {fresh} bytes compiled, taken for {told}");
         let most = (0..3)
@@ -89,7 +89,7 @@ fn constraints_take_no_more_memory_than_they_are_taken_to() {
         assert!(most <= ANSWER_BYTES, "{name}: an answer took {most} bytes");
         let (used, told) = (
             ALLOCATOR.current_usage().saturating_sub(before.0),
-            compiler.kept_bytes() - before.1,
+            compiler.cached_bytes() - before.1,
         );
         assert!(used <= told, "{name}: {used} bytes used, taken for {told}");
         println!("{name}: {fresh} bytes compiled, {used} used, taken for {told}; an answer {most}");

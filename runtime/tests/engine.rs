@@ -318,7 +318,7 @@ fn what_candidates_have_in_common_is_decoded_once() {
         .iter()
         .map(|name| TOKENIZER.encode_text(name).unwrap().len() + 1)
         .sum();
-    engine.score(text("?"), names).wait_blocking().unwrap().value;
+    engine.score(text("?"), names).wait_blocking().unwrap();
     let rows = usize::try_from(engine.stats().rows).unwrap();
     assert!(2 * rows < tokens, "{rows} rows for {tokens} tokens");
 }

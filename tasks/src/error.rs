@@ -175,14 +175,7 @@ impl TaskError {
     /// Tells whether the caller's input is at fault: another name, file or input would work.
     pub fn is_input(&self) -> bool {
         match self {
-            TaskError::Request(error) => !matches!(
-                error,
-                RequestError::Overloaded { .. }
-                    | RequestError::ShutDown
-                    | RequestError::Failed { .. }
-                    | RequestError::Poisoned { .. }
-                    | RequestError::DeadlineExceeded { .. }
-            ),
+            TaskError::Request(error) => error.is_caller_fault(),
             TaskError::NotANumber { .. } | TaskError::NoJson { .. } => false,
             _ => true,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::request::{MAX_CANDIDATES, MAX_TEXT_BYTES};
 use crate::tokenizer::{TokenId, Tokenizer};
 
@@ -13,7 +13,7 @@ const MAP_BYTES: usize = 11 * (size_of::<TokenId>() + size_of::<usize>()) + 32;
 #[derive(Debug)]
 pub(super) struct ChoiceTrie {
     nodes: Vec<Node>,
-    ends: Ends,
+    ends: EosTokens,
     /// The tokens of the longest answer, the end included.
     longest: usize,
 }
@@ -29,7 +29,7 @@ impl ChoiceTrie {
     ///
     /// # Errors
     /// Which answer cannot be written, and why.
-    pub(super) fn new(choices: &[String], tokenizer: &Tokenizer, ends: &Ends) -> Result<Self, String> {
+    pub(super) fn new(choices: &[String], tokenizer: &Tokenizer, ends: &EosTokens) -> Result<Self, String> {
         if choices.is_empty() || choices.len() > MAX_CANDIDATES {
             return Err(format!(
                 "{} answers, expected 1 to {MAX_CANDIDATES}",

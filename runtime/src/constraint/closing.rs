@@ -31,7 +31,7 @@ pub(super) struct Closing {
 
 /// Where a token leads to.
 #[derive(Clone, Debug)]
-pub(super) struct Step {
+pub(super) struct Continuation {
     state: Expression,
     plan: Vec<TokenId>,
     nesting: Option<Nesting>,
@@ -105,14 +105,16 @@ impl Closing {
     }
 
     /// Finds out where a token leads, if the answer can then be completed with `room` more tokens, its end included.
-    pub(super) fn after(&mut self, token: TokenId, room: usize) -> Option<Step> {
+    pub(super) fn after(&mut self, token: TokenId, room: usize) -> Option<Continuation> {
         let planned = match self.plan.split_first() {
             Some((first, rest)) if *first == token => Some(rest.to_vec()),
             _ => None,
         };
         let state = match &planned {
-            None if self.nesting.is_some() => self.read_cheaply(token)?,
-            _ => self.language.read(self.state, self.vocabulary.bytes(token))?,
+            None if self.nesting.is_some() => self.derive_cheaply(token)?,
+            _ => self
+                .language
+                .derive_all(self.state, self.vocabulary.bytes(token))?,
         };
         let nesting = self
             .nesting
@@ -121,18 +123,18 @@ impl Closing {
             .completion(state)
             .filter(|plan| !nesting.is_some_and(|nesting| self.nests_too_deeply(nesting, plan)));
         let plan = [planned, shortest].into_iter().flatten().min_by_key(Vec::len)?;
-        let step = Step { state, plan, nesting };
+        let step = Continuation { state, plan, nesting };
         (step.plan.len() < room).then_some(step)
     }
 
     /// Reads a token that need not be written, unless too much of the language has to be found for it.
-    fn read_cheaply(&mut self, token: TokenId) -> Option<Expression> {
+    fn derive_cheaply(&mut self, token: TokenId) -> Option<Expression> {
         if self.costly.contains(&token) {
             return None;
         }
         let bytes = self.vocabulary.bytes(token);
         let most = self.most_expressions;
-        let state = self.language.read_within(self.state, bytes, most);
+        let state = self.language.derive_within(self.state, bytes, most);
         if state.is_none() && self.language.own_len() > most {
             self.costly.insert(token);
         }
@@ -145,7 +147,7 @@ impl Closing {
         end.is_too_deep()
     }
 
-    pub(super) fn take(&mut self, step: Step) {
+    pub(super) fn follow(&mut self, step: Continuation) {
         self.state = step.state;
         self.plan = step.plan;
         self.nesting = step.nesting;

@@ -26,9 +26,9 @@ const LEXER_FACTOR: usize = 3;
 const WORN_BYTES: usize = 16 << 20;
 
 /// A constraint that answers can start from.
-pub(crate) struct Compiled(pub(super) Form);
+pub(crate) struct Compiled(pub(super) CompiledForm);
 
-pub(super) enum Form {
+pub(super) enum CompiledForm {
     Choices(Arc<ChoiceTrie>),
     Grammar(Arc<CompiledGrammar>),
 }
@@ -41,42 +41,42 @@ impl std::fmt::Debug for Compiled {
 
 impl Compiled {
     pub(super) fn choices(trie: ChoiceTrie) -> Self {
-        Self(Form::Choices(Arc::new(trie)))
+        Self(CompiledForm::Choices(Arc::new(trie)))
     }
 
     pub(super) fn grammar(grammar: CompiledGrammar) -> Self {
-        Self(Form::Grammar(Arc::new(grammar)))
+        Self(CompiledForm::Grammar(Arc::new(grammar)))
     }
 
     /// Counts the tokens without which no answer is certain to be complete, the end included.
     pub(super) fn needed(&self) -> usize {
         match &self.0 {
-            Form::Choices(trie) => trie.longest(),
-            Form::Grammar(grammar) => grammar.closing.as_ref().map_or(1, Closing::needed),
+            CompiledForm::Choices(trie) => trie.longest(),
+            CompiledForm::Grammar(grammar) => grammar.closing.as_ref().map_or(1, Closing::needed),
         }
     }
 
     /// Estimates the bytes that it takes, with what answers have found out so far.
     pub(super) fn bytes(&self) -> usize {
         match &self.0 {
-            Form::Choices(trie) => trie.bytes(),
-            Form::Grammar(grammar) => grammar.bytes(),
+            CompiledForm::Choices(trie) => trie.bytes(),
+            CompiledForm::Grammar(grammar) => grammar.bytes(),
         }
     }
 
     /// Estimates the bytes that an answer keeps while it runs.
     pub(crate) fn answer_bytes(&self) -> usize {
         match &self.0 {
-            Form::Choices(_) => 0,
-            Form::Grammar(_) => ANSWER_BYTES,
+            CompiledForm::Choices(_) => 0,
+            CompiledForm::Grammar(_) => ANSWER_BYTES,
         }
     }
 
     /// Tells whether answers have used it up, so that no others are to start from it.
     pub(super) fn is_worn(&self) -> bool {
         match &self.0 {
-            Form::Choices(_) => false,
-            Form::Grammar(grammar) => grammar.is_worn.load(Ordering::Relaxed),
+            CompiledForm::Choices(_) => false,
+            CompiledForm::Grammar(grammar) => grammar.is_worn.load(Ordering::Relaxed),
         }
     }
 }
@@ -87,7 +87,7 @@ impl Compiled {
 /// but one answer can use up what a lexer may have, and then it fails for all. So one that was never used is kept.
 pub(super) struct CompiledGrammar {
     pristine: Mutex<TokenParser>,
-    shared: Mutex<Shared>,
+    shared: Mutex<SharedLexer>,
     /// Whether the shared lexer has failed, or has so much that it soon will.
     is_worn: AtomicBool,
     /// The bytes of all but the shared lexer and the language.
@@ -97,7 +97,7 @@ pub(super) struct CompiledGrammar {
     closing: Option<Closing>,
 }
 
-struct Shared {
+struct SharedLexer {
     /// What answers are clones of.
     matcher: Matcher,
     /// A view of the lexer that they share.
@@ -121,7 +121,7 @@ impl CompiledGrammar {
             .map_err(|error| first_lines(&error.to_string()))?;
         let pristine_bytes = pristine.parser.lexer_stats().num_bytes;
         let lexer = pristine.deep_clone();
-        let mut shared = Shared {
+        let mut shared = SharedLexer {
             matcher: Matcher::new(Ok(lexer.clone())),
             lexer,
         };

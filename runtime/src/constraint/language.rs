@@ -533,13 +533,13 @@ impl Language {
     }
 
     /// Returns what may follow once some bytes were written; nothing where they cannot be.
-    pub(super) fn read(&mut self, expression: Expression, bytes: &[u8]) -> Option<Expression> {
-        self.read_within(expression, bytes, MAX_NODES)
+    pub(super) fn derive_all(&mut self, expression: Expression, bytes: &[u8]) -> Option<Expression> {
+        self.derive_within(expression, bytes, MAX_NODES)
     }
 
     /// Returns the same; nothing also where more than `most` expressions would have been added once that is found
     /// out. What was found out before is always returned again.
-    pub(super) fn read_within(
+    pub(super) fn derive_within(
         &mut self,
         expression: Expression,
         bytes: &[u8],
@@ -603,7 +603,7 @@ mod tests {
         let mut language = Language::new(ByteSet::default());
         let start = example(&mut language);
         let mut accepts = |text: &str| {
-            let end = language.read(start, text.as_bytes());
+            let end = language.derive_all(start, text.as_bytes());
             end.is_some_and(|end| language.is_accepting(end))
         };
         assert!(
@@ -630,7 +630,7 @@ mod tests {
             ("ccc", "x"),
             ("ccy", ""),
         ] {
-            let state = language.read(start, prefix.as_bytes()).unwrap();
+            let state = language.derive_all(start, prefix.as_bytes()).unwrap();
             assert_eq!(
                 language.completion(state, 99).unwrap(),
                 rest.as_bytes(),
@@ -662,7 +662,7 @@ mod tests {
         let mut language = Language::new(ByteSet::default());
         let start = nested(&mut language);
         let mut accepts = |text: &str| {
-            let end = language.read(start, text.as_bytes());
+            let end = language.derive_all(start, text.as_bytes());
             end.is_some_and(|end| language.is_accepting(end))
         };
         assert!(
@@ -689,7 +689,7 @@ mod tests {
             ("[[[x", "]]]"),
             ("[x]", ""),
         ] {
-            let state = language.read(start, prefix.as_bytes()).unwrap();
+            let state = language.derive_all(start, prefix.as_bytes()).unwrap();
             let completion = language.completion(state, 99).unwrap();
             assert_eq!(completion, rest.as_bytes(), "after {prefix}");
         }
@@ -712,7 +712,7 @@ mod tests {
         assert!(taken[2] - taken[1] <= taken[1] - taken[0] + 64, "{taken:?}");
         assert!(taken[2] < 3000 * 4 * 256, "{taken:?}");
         let end = language
-            .read(state, format!("x{}", "]".repeat(3000)).as_bytes())
+            .derive_all(state, format!("x{}", "]".repeat(3000)).as_bytes())
             .unwrap();
         assert!(language.is_accepting(end));
     }
@@ -742,9 +742,9 @@ mod tests {
         let language = language.share();
         let (mut one, mut other) = (language.clone(), language.clone());
         assert!(Arc::ptr_eq(&one.common, &other.common) && one.own_bytes() == 0);
-        one.read(start, b"ab").unwrap();
+        one.derive_all(start, b"ab").unwrap();
         assert!(one.own_bytes() > 0 && other.own_bytes() == 0);
-        let end = other.read(start, b"ccx").unwrap();
+        let end = other.derive_all(start, b"ccx").unwrap();
         assert!(other.is_accepting(end));
     }
 
@@ -755,6 +755,6 @@ mod tests {
         let letters = language.repeat(letter, 0, None);
         let end = language.literal(b"!");
         let start = language.concat(letters, end);
-        assert_eq!(language.read(start, &[b'a'; 1000]), Some(start));
+        assert_eq!(language.derive_all(start, &[b'a'; 1000]), Some(start));
     }
 }

@@ -5,13 +5,13 @@
 //! where the text so far is an answer. What is constrained is the text as it is shown: of a vocabulary whose first words
 //! begin with a space that is not shown, both spellings of the first word may be written.
 
+mod cache;
 mod choices;
 mod closing;
 mod compiled;
 mod compiling;
 mod definitions;
 mod grammar;
-mod kept;
 mod language;
 mod nesting;
 mod numbers;
@@ -27,22 +27,22 @@ mod vocabulary;
 
 pub(crate) use compiled::{ANSWER_BYTES, Compiled};
 pub use spec::Constraint;
-pub(crate) use state::{ConstraintState, Draw};
+pub(crate) use state::{ConstraintState, DrawContext};
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use serde_json::Value;
 
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::error::RequestError;
 use crate::sampling_params::SamplingParams;
 use crate::tokenizer::Tokenizer;
+use cache::CompiledCache;
 use choices::ChoiceTrie;
 use closing::Closing;
 use compiled::CompiledGrammar;
 use compiling::{Compiling, with_stack};
-use kept::Kept;
 use language::{Expression, Language};
 use nesting::Nesting;
 use vocabulary::Vocabulary;
@@ -54,21 +54,21 @@ const MAX_GRAMMAR_NESTING: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Constraints {
     tokenizer: Tokenizer,
-    ends: Ends,
+    ends: EosTokens,
     /// Made for the first request that needs it.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, String>>,
-    kept: Mutex<Kept>,
+    cache: Mutex<CompiledCache>,
     compiling: Compiling,
 }
 
 impl Constraints {
-    /// Makes a compiler that keeps up to `kept_bytes` of what it compiled.
-    pub(crate) fn new(tokenizer: Tokenizer, ends: Ends, kept_bytes: usize) -> Self {
+    /// Makes a compiler that keeps up to `cached_bytes` of what it compiled.
+    pub(crate) fn new(tokenizer: Tokenizer, ends: EosTokens, cached_bytes: usize) -> Self {
         Self {
             tokenizer,
             ends,
             vocabulary: OnceLock::new(),
-            kept: Mutex::new(Kept::new(kept_bytes)),
+            cache: Mutex::new(CompiledCache::new(cached_bytes)),
             compiling: Compiling::new(),
         }
     }
@@ -156,7 +156,7 @@ impl Constraints {
 
     /// Finds what was compiled before and can still be used.
     fn known(&self, key: &str) -> Option<Arc<Compiled>> {
-        self.kept().find(key)
+        self.cache().get(key)
     }
 
     /// Compiles what is not known, or not fit for use, and keeps it.
@@ -169,16 +169,16 @@ impl Constraints {
             Constraint::JsonSchema(schema) => self.json_schema(schema)?,
             Constraint::Lark(grammar) => self.lark(grammar)?,
         };
-        Ok(self.kept().put(key, Arc::new(compiled)))
+        Ok(self.cache().insert(key, Arc::new(compiled)))
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, CompiledCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Estimates the bytes of the compiled constraints that are kept.
-    pub(crate) fn kept_bytes(&self) -> usize {
-        self.kept().bytes()
+    pub(crate) fn cached_bytes(&self) -> usize {
+        self.cache().bytes()
     }
 
     fn vocabulary(&self) -> Result<&Arc<Vocabulary>, String> {

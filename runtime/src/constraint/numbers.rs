@@ -249,7 +249,7 @@ mod tests {
     fn matches(pattern: &str, text: &str) -> bool {
         let mut language = Language::new(ByteSet::default());
         let start = language.regex(&parse(pattern).unwrap()).unwrap();
-        let end = language.read(start, text.as_bytes());
+        let end = language.derive_all(start, text.as_bytes());
         end.is_some_and(|end| language.is_accepting(end))
     }
 

@@ -79,7 +79,7 @@ mod tests {
             .regex(&parse(&quoted(pattern).unwrap()).unwrap())
             .unwrap();
         let json = serde_json::Value::from(text).to_string();
-        let end = language.read(start, json.as_bytes());
+        let end = language.derive_all(start, json.as_bytes());
         end.is_some_and(|end| language.is_accepting(end))
     }
 

@@ -161,7 +161,7 @@ mod tests {
     fn accepts(pattern: &str, text: &str) -> bool {
         let mut language = Language::new(ByteSet::default());
         let start = language.regex(&parse(pattern).unwrap()).unwrap();
-        let end = language.read(start, text.as_bytes());
+        let end = language.derive_all(start, text.as_bytes());
         end.is_some_and(|end| language.is_accepting(end))
     }
 
@@ -191,7 +191,7 @@ mod tests {
                 let next = (0..=255_u8).rev().map(|byte| language.derivative(state, byte)).find(|next| *next != Expression::NEVER);
                 state = next.unwrap_or(state);
                 let rest = language.completion(state, 999).unwrap();
-                let end = language.read(state, &rest).unwrap();
+                let end = language.derive_all(state, &rest).unwrap();
                 prop_assert!(language.is_accepting(end));
             }
         }

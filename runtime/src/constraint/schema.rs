@@ -72,7 +72,7 @@ impl Schema {
 
     /// Text, a number, true, false or null: what stands for a value of which a schema says nothing.
     fn scalar() -> Result<Self, String> {
-        let (nothing, root) = (Map::new(), Place::root());
+        let (nothing, root) = (Map::new(), SchemaLocation::root());
         Ok(Self::AnyOf(vec![
             string(&nothing, &root)?,
             numeric(&nothing, false, &root)?,
@@ -97,7 +97,7 @@ pub(super) fn parse(schema: &Value) -> Result<Vec<Definition>, String> {
     let mut definitions: Vec<Definition> = Vec::new();
     while let Some(pointer) = reader.pointers.get(definitions.len()).cloned() {
         let target = schema.pointer(&pointer).unwrap_or(&Value::Null);
-        let place = Place {
+        let place = SchemaLocation {
             path: format!("#{pointer}"),
             depth: 0,
         };
@@ -116,12 +116,12 @@ pub(super) fn parse(schema: &Value) -> Result<Vec<Definition>, String> {
 
 /// Where in a schema something stands.
 #[derive(Clone, Debug)]
-struct Place {
+struct SchemaLocation {
     path: String,
     depth: usize,
 }
 
-impl Place {
+impl SchemaLocation {
     fn root() -> Self {
         Self {
             path: "#".to_owned(),
@@ -147,11 +147,11 @@ struct Reader<'a> {
     /// Where the definitions stand, by their numbers.
     pointers: Vec<String>,
     /// Of what at most one option may fit, and where.
-    exclusive: Vec<(Place, Vec<Beginning>)>,
+    exclusive: Vec<(SchemaLocation, Vec<Beginning>)>,
 }
 
 impl Reader<'_> {
-    fn read(&mut self, schema: &Value, place: &Place) -> Result<Schema, String> {
+    fn read(&mut self, schema: &Value, place: &SchemaLocation) -> Result<Schema, String> {
         self.nodes += 1;
         if place.depth > MAX_DEPTH {
             return place.wrong(format_args!("nested deeper than {MAX_DEPTH}"));
@@ -196,7 +196,7 @@ impl Reader<'_> {
         &mut self,
         schema: &Map<String, Value>,
         reference: &Value,
-        place: &Place,
+        place: &SchemaLocation,
     ) -> Result<Schema, String> {
         check_keywords(schema, &["$ref"], place)?;
         let pointer = reference.as_str().and_then(|text| text.strip_prefix('#'));
@@ -218,7 +218,12 @@ impl Reader<'_> {
         }))
     }
 
-    fn options(&mut self, options: &Value, exclusive: bool, place: &Place) -> Result<Schema, String> {
+    fn options(
+        &mut self,
+        options: &Value,
+        exclusive: bool,
+        place: &SchemaLocation,
+    ) -> Result<Schema, String> {
         let Some(options) = options.as_array().filter(|options| !options.is_empty()) else {
             return place.wrong("expected a list of schemas");
         };
@@ -231,7 +236,7 @@ impl Reader<'_> {
         Ok(Schema::AnyOf(schemas))
     }
 
-    fn typed(&mut self, schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+    fn typed(&mut self, schema: &Map<String, Value>, place: &SchemaLocation) -> Result<Schema, String> {
         let names: Vec<&str> = match schema.get("type") {
             Some(Value::String(name)) => vec![name],
             Some(Value::Array(names)) if !names.is_empty() => {
@@ -277,7 +282,7 @@ impl Reader<'_> {
         })
     }
 
-    fn object(&mut self, schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+    fn object(&mut self, schema: &Map<String, Value>, place: &SchemaLocation) -> Result<Schema, String> {
         match schema.get("additionalProperties") {
             None | Some(Value::Bool(_)) => {}
             Some(_) => {
@@ -326,7 +331,7 @@ impl Reader<'_> {
         Ok(Schema::Object(properties))
     }
 
-    fn array(&mut self, schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+    fn array(&mut self, schema: &Map<String, Value>, place: &SchemaLocation) -> Result<Schema, String> {
         let (least, most) = counts(schema, "minItems", "maxItems", place)?;
         let items = match schema.get("items") {
             Some(items) => self.read(items, &place.at("items"))?,
@@ -343,7 +348,7 @@ impl Reader<'_> {
 fn of_type(
     name: &str,
     schema: &Map<String, Value>,
-    place: &Place,
+    place: &SchemaLocation,
     reader: &mut Reader<'_>,
 ) -> Result<Schema, String> {
     match name {
@@ -359,7 +364,7 @@ fn of_type(
     }
 }
 
-fn string(schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> {
+fn string(schema: &Map<String, Value>, place: &SchemaLocation) -> Result<Schema, String> {
     let (least, most) = counts(schema, "minLength", "maxLength", place)?;
     let Some(pattern) = schema.get("pattern") else {
         let most = most.map_or_else(String::new, |most| most.to_string());
@@ -381,7 +386,7 @@ fn string(schema: &Map<String, Value>, place: &Place) -> Result<Schema, String> 
     }
 }
 
-fn numeric(schema: &Map<String, Value>, integer: bool, place: &Place) -> Result<Schema, String> {
+fn numeric(schema: &Map<String, Value>, integer: bool, place: &SchemaLocation) -> Result<Schema, String> {
     let read = |keyword: &str| {
         let Some(value) = schema.get(keyword) else {
             return Ok(None);
@@ -448,7 +453,7 @@ fn is_of(value: &Value, types: &Value) -> bool {
     }
 }
 
-fn literals(value: &Value, single: bool, place: &Place) -> Result<Schema, String> {
+fn literals(value: &Value, single: bool, place: &SchemaLocation) -> Result<Schema, String> {
     let values = match value {
         value if single => std::slice::from_ref(value),
         Value::Array(values) if !values.is_empty() => values,
@@ -464,7 +469,7 @@ fn literals(value: &Value, single: bool, place: &Place) -> Result<Schema, String
     }
 }
 
-fn key(name: &str, place: &Place) -> Result<String, String> {
+fn key(name: &str, place: &SchemaLocation) -> Result<String, String> {
     if name.len() > MAX_LITERAL_BYTES {
         return place.wrong(format_args!(
             "a name of {} bytes, expected at most {MAX_LITERAL_BYTES}",
@@ -474,7 +479,7 @@ fn key(name: &str, place: &Place) -> Result<String, String> {
     Ok(format!("{}:", Value::from(name)))
 }
 
-fn required<'a>(schema: &'a Map<String, Value>, place: &Place) -> Result<Vec<&'a str>, String> {
+fn required<'a>(schema: &'a Map<String, Value>, place: &SchemaLocation) -> Result<Vec<&'a str>, String> {
     let Some(required) = schema.get("required") else {
         return Ok(Vec::new());
     };
@@ -494,7 +499,7 @@ fn counts(
     schema: &Map<String, Value>,
     least: &str,
     most: &str,
-    place: &Place,
+    place: &SchemaLocation,
 ) -> Result<(u32, Option<u32>), String> {
     let count = |keyword: &str, limit: u64, expected: &str| match schema.get(keyword) {
         None => Ok(None),
@@ -524,7 +529,7 @@ fn whole(number: &Number) -> Option<u64> {
 }
 
 /// Refuses keywords that are not known here.
-fn check_keywords(schema: &Map<String, Value>, known: &[&str], place: &Place) -> Result<(), String> {
+fn check_keywords(schema: &Map<String, Value>, known: &[&str], place: &SchemaLocation) -> Result<(), String> {
     let all: Vec<&str> = known.iter().copied().chain(ANNOTATIONS).collect();
     let Some(unknown) = schema.keys().find(|key| !all.contains(&key.as_str())) else {
         return Ok(());

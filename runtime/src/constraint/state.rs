@@ -6,10 +6,11 @@ use llguidance::Matcher;
 use multiway_model::kernels::Ranking;
 
 use super::choices::ChoiceTrie;
-use super::closing::{Closing, Step};
-use super::compiled::{Compiled, CompiledGrammar, Form as CompiledForm, first_lines};
+use super::closing::{Closing, Continuation};
+use super::compiled::{Compiled, CompiledForm, CompiledGrammar, first_lines};
 use crate::answer::Alternative;
-use crate::ends::Ends;
+use crate::eos::EosTokens;
+use crate::error::NOT_FINITE;
 use crate::sampling::{Choice, Sampler};
 use crate::tokenizer::TokenId;
 
@@ -18,10 +19,10 @@ const CONSIDERED: usize = 32;
 
 /// Says which tokens may follow, and follows those that are written.
 pub(crate) struct ConstraintState {
-    form: Form,
+    form: FormState,
 }
 
-enum Form {
+enum FormState {
     Choices {
         trie: Arc<ChoiceTrie>,
         place: usize,
@@ -93,7 +94,7 @@ impl std::fmt::Debug for ConstraintState {
 }
 
 /// What a step knows besides the constraint.
-pub(crate) struct Draw<'a> {
+pub(crate) struct DrawContext<'a> {
     /// The logits as the model gave them, `[V]`.
     pub(crate) logits: &'a [f32],
     /// The same after penalties and bans, `[V]`.
@@ -103,7 +104,7 @@ pub(crate) struct Draw<'a> {
     pub(crate) step: usize,
     /// How many may be written, this one included.
     pub(crate) left: usize,
-    pub(crate) ends: &'a Ends,
+    pub(crate) ends: &'a EosTokens,
 }
 
 impl Compiled {
@@ -119,7 +120,7 @@ impl Compiled {
 impl ConstraintState {
     fn choices(trie: Arc<ChoiceTrie>) -> Self {
         Self {
-            form: Form::Choices { trie, place: 0 },
+            form: FormState::Choices { trie, place: 0 },
         }
     }
 
@@ -131,7 +132,7 @@ impl ConstraintState {
             origin: Some(origin),
         };
         Self {
-            form: Form::Grammar {
+            form: FormState::Grammar {
                 follower: Box::new(follower),
                 closing: closing.map(Box::new),
             },
@@ -142,8 +143,8 @@ impl ConstraintState {
     ///
     /// # Errors
     /// Where the logits are no numbers, and where the grammar turns out to be too complex.
-    pub(crate) fn draw(&mut self, draw: Draw<'_>) -> Result<(Choice, Vec<Alternative>), String> {
-        let Draw {
+    pub(crate) fn draw(&mut self, draw: DrawContext<'_>) -> Result<(Choice, Vec<Alternative>), String> {
+        let DrawContext {
             logits,
             processed,
             sampler,
@@ -156,7 +157,7 @@ impl ConstraintState {
         if allowed.logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
             allowed = Allowed::new(allowed.ids, logits);
         }
-        let broken = || "the model's logits are not finite numbers; its weights may be damaged".to_owned();
+        let broken = || NOT_FINITE.to_owned();
         let drawn = allowed.sample(sampler, step).ok_or_else(broken)?;
         let choice = match self.room_for(drawn.id, left, ends) {
             Room::Enough => drawn,
@@ -177,17 +178,17 @@ impl ConstraintState {
     /// Lists the tokens that may follow, in order.
     pub(crate) fn allowed(&mut self) -> Result<Vec<TokenId>, String> {
         match &mut self.form {
-            Form::Choices { trie, place } => {
+            FormState::Choices { trie, place } => {
                 let mut ids: Vec<TokenId> = trie.allowed(*place).collect();
                 ids.sort_unstable();
                 Ok(ids)
             }
-            Form::Grammar { follower, .. } => follower.allowed(),
+            FormState::Grammar { follower, .. } => follower.allowed(),
         }
     }
 
-    fn room_for(&mut self, id: TokenId, left: usize, ends: &Ends) -> Room {
-        let Form::Grammar {
+    fn room_for(&mut self, id: TokenId, left: usize, ends: &EosTokens) -> Room {
+        let FormState::Grammar {
             closing: Some(closing),
             ..
         } = &mut self.form
@@ -205,7 +206,7 @@ impl ConstraintState {
 
     /// Keeps, of the tokens that may follow, those that leave room to complete the answer: the one that the plan writes
     /// next, and such of the likeliest.
-    fn fitting(&mut self, allowed: &Allowed, planned: &[TokenId], left: usize, ends: &Ends) -> Allowed {
+    fn fitting(&mut self, allowed: &Allowed, planned: &[TokenId], left: usize, ends: &EosTokens) -> Allowed {
         let fits = |id: &TokenId| matches!(self.room_for(*id, left, ends), Room::Enough);
         let mut ids: Vec<TokenId> = allowed.likeliest(CONSIDERED).into_iter().filter(fits).collect();
         ids.extend(planned);
@@ -220,21 +221,21 @@ impl ConstraintState {
     }
 
     /// Follows a token that was written.
-    fn follow(&mut self, id: TokenId, left: usize, ends: &Ends) -> Result<(), String> {
+    fn follow(&mut self, id: TokenId, left: usize, ends: &EosTokens) -> Result<(), String> {
         match &mut self.form {
-            Form::Choices { trie, place } => *place = trie.step(*place, id),
-            Form::Grammar { closing, .. } if ends.contains(id) => {
+            FormState::Choices { trie, place } => *place = trie.step(*place, id),
+            FormState::Grammar { closing, .. } if ends.contains(id) => {
                 if closing.as_ref().is_some_and(|closing| !closing.is_complete()) {
                     return Err("the answer ended before it was complete".to_owned());
                 }
             }
-            Form::Grammar { follower, closing } => {
+            FormState::Grammar { follower, closing } => {
                 follower.follow(id)?;
                 if let Some(closing) = closing {
-                    let step: Option<Step> = closing.after(id, left.saturating_sub(1));
+                    let step: Option<Continuation> = closing.after(id, left.saturating_sub(1));
                     let step =
                         step.ok_or_else(|| "the answer can no longer be completed in time".to_owned())?;
-                    closing.take(step);
+                    closing.follow(step);
                 }
             }
         }

@@ -28,7 +28,7 @@ static BEIT3: LazyLock<Constraints> = LazyLock::new(|| {
 static BYT5: LazyLock<Constraints> = LazyLock::new(|| constraints(Tokenizer::byt5().unwrap()));
 
 fn constraints(tokenizer: Tokenizer) -> Constraints {
-    let end = Ends::one(tokenizer.special("</s>").unwrap());
+    let end = EosTokens::one(tokenizer.special("</s>").unwrap());
     Constraints::new(tokenizer, end, 64 << 20)
 }
 
@@ -72,7 +72,7 @@ fn write(constraints: &Constraints, params: &SamplingParams, seed: u64) -> Resul
     let mut ids: Vec<TokenId> = Vec::new();
     for step in 0..params.max_new_tokens {
         let logits = logits(seed, step, constraints.tokenizer.vocab_size());
-        let draw = Draw {
+        let draw = DrawContext {
             logits: &logits,
             processed: &logits,
             sampler: &mut sampler,
@@ -163,7 +163,7 @@ fn an_answer_may_end_exactly_where_it_is_one() {
         for (step, id) in ids.iter().enumerate() {
             let mut logits = vec![0.0; BYT5.tokenizer.vocab_size()];
             logits[*id as usize] = 9.0;
-            let draw = Draw {
+            let draw = DrawContext {
                 logits: &logits,
                 processed: &logits,
                 sampler: &mut sampler,
@@ -241,7 +241,7 @@ fn penalties_give_way_to_the_constraint() {
     let mut state = BYT5.compile(&params).unwrap().unwrap().start();
     let logits = vec![0.0; BYT5.tokenizer.vocab_size()];
     let banned = vec![f32::NEG_INFINITY; BYT5.tokenizer.vocab_size()];
-    let choice = state.draw(Draw {
+    let choice = state.draw(DrawContext {
         logits: &logits,
         processed: &banned,
         sampler: &mut Sampler::new(&params),
@@ -387,7 +387,7 @@ fn write_text(constraints: &Constraints, state: &mut ConstraintState, text: &str
         for id in bytes {
             let mut logits = vec![0.0; constraints.tokenizer.vocab_size()];
             logits[id as usize] = 9.0;
-            let draw = Draw {
+            let draw = DrawContext {
                 logits: &logits,
                 processed: &logits,
                 sampler: &mut sampler,
@@ -458,9 +458,9 @@ fn compiled_constraints_are_kept_within_a_budget_of_bytes() {
         // What answers found out counts when the constraint is asked for again.
         compile(&small, &words(n)).unwrap();
         assert!(
-            (1..=3 * one).contains(&small.kept_bytes()),
+            (1..=3 * one).contains(&small.cached_bytes()),
             "{}",
-            small.kept_bytes()
+            small.cached_bytes()
         );
     }
     let is_kept = |params: &SamplingParams| {
@@ -471,7 +471,7 @@ fn compiled_constraints_are_kept_within_a_budget_of_bytes() {
     assert!(is_kept(&words(8)) && is_kept(&words(7)) && !is_kept(&words(1)));
     let none = Constraints::new(OWN.tokenizer.clone(), OWN.ends.clone(), 1000);
     assert!(write(&none, &large, 1).unwrap().0.starts_with("thing "));
-    assert_eq!(none.kept_bytes(), 0, "it alone has more bytes");
+    assert_eq!(none.cached_bytes(), 0, "it alone has more bytes");
 }
 
 #[test]
@@ -480,10 +480,10 @@ fn what_two_requests_compile_at_once_is_kept_once() {
     let constraint = Constraint::Regex("[a-z]{7}".to_owned());
     let key = constraint.key().unwrap();
     let one = own.compile_new(key.clone(), &constraint).unwrap();
-    let bytes = own.kept_bytes();
+    let bytes = own.cached_bytes();
     let other = own.compile_new(key, &constraint).unwrap();
     assert!(Arc::ptr_eq(&one, &other), "both start from the same");
-    assert_eq!(own.kept_bytes(), bytes);
+    assert_eq!(own.cached_bytes(), bytes);
 }
 
 /// Tells why a constraint is refused, or nothing.

@@ -7,7 +7,7 @@ use llguidance::api::ParserLimits;
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 
 use super::language::ByteSet;
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::tokenizer::{TokenId, TokenText, Tokenizer};
 
 /// The longest token that may be written under a constraint; what is longer is a run of spaces or the like.
@@ -48,7 +48,7 @@ impl Vocabulary {
     ///
     /// # Errors
     /// What the grammar library says; for a vocabulary that was loaded there is no known reason.
-    pub(super) fn new(tokenizer: &Tokenizer, ends: &Ends) -> Result<Self, String> {
+    pub(super) fn new(tokenizer: &Tokenizer, ends: &EosTokens) -> Result<Self, String> {
         if !tokenizer.spells_bytes() {
             return Err("the decoder of tokenizer.json joins tokens in a way of its own, so that no answer can be held to a form".to_owned());
         }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::Engine;
 use super::forward::{Forward, ModelForward};
 use super::labels;
-use super::limits::{Limits, kept_constraints};
+use super::limits::{Limits, constraint_cache_bytes};
 use super::meters::Metrics;
 use super::replica::{Poison, Replica};
 use super::shared::Shared;
@@ -30,7 +30,7 @@ const MAX_OPTION: usize = 1 << 16;
 #[derive(Debug)]
 #[must_use = "an engine runs only once it is built"]
 pub struct EngineBuilder<'a> {
-    source: Source<'a>,
+    source: ModelSource<'a>,
     tokenizer: Option<Tokenizer>,
     options: Options,
     device: Device,
@@ -38,7 +38,7 @@ pub struct EngineBuilder<'a> {
 }
 
 #[derive(Debug)]
-enum Source<'a> {
+enum ModelSource<'a> {
     Checkpoint(&'a Checkpoint),
     Model(Arc<Model>, Tokenizer),
 }
@@ -93,14 +93,14 @@ impl Options {
 
 impl<'a> EngineBuilder<'a> {
     pub(super) fn from_checkpoint(checkpoint: &'a Checkpoint) -> Self {
-        Self::new(Source::Checkpoint(checkpoint))
+        Self::new(ModelSource::Checkpoint(checkpoint))
     }
 
     pub(super) fn from_model(model: Arc<Model>, tokenizer: Tokenizer) -> Self {
-        Self::new(Source::Model(model, tokenizer))
+        Self::new(ModelSource::Model(model, tokenizer))
     }
 
-    fn new(source: Source<'a>) -> Self {
+    fn new(source: ModelSource<'a>) -> Self {
         Self {
             source,
             tokenizer: None,
@@ -221,12 +221,12 @@ impl<'a> EngineBuilder<'a> {
     pub fn build(self) -> Result<Engine, EngineError> {
         self.options.check()?;
         let (model, tokenizer, generation, labels) = match self.source {
-            Source::Model(model, tokenizer) => {
+            ModelSource::Model(model, tokenizer) => {
                 let tokenizer = tokenizer.for_model(model.config());
                 let generation = GenerationConfig::of_model(model.config());
                 (model, tokenizer, generation, None)
             }
-            Source::Checkpoint(checkpoint) => {
+            ModelSource::Checkpoint(checkpoint) => {
                 let tokenizer = self
                     .tokenizer
                     .map_or_else(|| Tokenizer::from_checkpoint(checkpoint), Ok)?;
@@ -245,7 +245,7 @@ impl<'a> EngineBuilder<'a> {
             let file = generation.file;
             return Err(EngineError::Generation { file, problem });
         }
-        let known = Known {
+        let known = CheckpointParts {
             tokenizer,
             config: model.config().clone(),
             generation,
@@ -267,7 +267,7 @@ impl<'a> EngineBuilder<'a> {
 }
 
 /// What an engine knows about its checkpoint besides the weights.
-pub(super) struct Known {
+pub(super) struct CheckpointParts {
     pub(super) tokenizer: Tokenizer,
     pub(super) config: ModelConfig,
     pub(super) generation: GenerationConfig,
@@ -277,11 +277,11 @@ pub(super) struct Known {
 /// Starts a thread for each replica.
 pub(super) fn start<F: Forward + Send + 'static>(
     forwards: Vec<F>,
-    known: Known,
+    known: CheckpointParts,
     limits: Limits,
     options: &Options,
 ) -> Result<Engine, EngineError> {
-    let Known {
+    let CheckpointParts {
         tokenizer,
         config,
         generation,
@@ -292,7 +292,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
     let constraints = Constraints::new(
         tokenizer.clone(),
         generation.ends.clone(),
-        kept_constraints(options.memory_budget),
+        constraint_cache_bytes(options.memory_budget),
     );
     let vocabulary = tokenizer.vocab_size();
     let metrics = Arc::new(Metrics::register());

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
+use super::command::Submission;
+use super::decode::Decode;
 use super::digest::digest;
-use super::prepared::Prepared;
-use super::reading::Reading;
+use super::job::Work;
+use super::prepared::PreparedRequest;
+use super::readout::{Readout, ReadoutValue};
 use super::reply::Reply;
 use super::shared::Shared;
 use super::telemetry::Clock;
-use super::worker::{Submission, Work};
 use crate::answer::{Answered, Usage};
 use crate::error::RequestError;
 use crate::request::Request;
@@ -21,7 +23,7 @@ use crate::scheduler::{Demand, Resources};
 pub(super) struct Call<'e> {
     shared: &'e Shared,
     clock: Clock,
-    pub(super) prepared: Prepared,
+    pub(super) prepared: PreparedRequest,
 }
 
 /// A call that has a place in the queue.
@@ -48,7 +50,7 @@ impl<'e> Call<'e> {
         let mut clock = Clock::start(&shared.metrics, &request);
         let needed = needs()?;
         let start = shared.generation.decoder_start;
-        let prepare = || Prepared::new(request, &shared.tokenizer, &shared.config, start);
+        let prepare = || PreparedRequest::new(request, &shared.tokenizer, &shared.config, start);
         let prepared = clock.prepare(prepare)?;
         let call = Self {
             shared,
@@ -59,7 +61,7 @@ impl<'e> Call<'e> {
     }
 
     /// Runs a part of the preparation.
-    pub(super) fn prepare<T>(&mut self, part: impl FnOnce(&mut Prepared) -> T) -> T {
+    pub(super) fn prepare<T>(&mut self, part: impl FnOnce(&mut PreparedRequest) -> T) -> T {
         self.clock.prepare(|| part(&mut self.prepared))
     }
 
@@ -90,29 +92,34 @@ impl<'e> Call<'e> {
         Ok(QueuedCall { call: self, permit })
     }
 
-    /// Asks what decoding answers.
-    pub(super) async fn decode<T>(
+    /// Asks what decoding answers, and waits for it.
+    pub(super) async fn decode<T, D: Decode + 'static>(
         self,
         rows: DecoderRows,
-        work: impl FnOnce(&Prepared, Reply<T>) -> Work,
+        decode: impl FnOnce(&PreparedRequest, Reply<T>) -> D,
     ) -> Result<Answered<T>, RequestError> {
         let queued = self.queue().await?;
-        let (reply, answer) = oneshot::channel();
-        let work = work(&queued.call.prepared, Some(reply));
-        queued.submit_decoding(work, rows)?;
+        let (reply, answer) = Reply::channel();
+        let decode = decode(&queued.call.prepared, reply);
+        queued.submit_decoding(decode, rows)?;
         answer.await.unwrap_or(Err(RequestError::ShutDown))
     }
 
-    /// Asks what encoding alone answers.
-    pub(super) async fn read<T>(
+    /// Asks what is read out of the encoder's output, and waits for it.
+    pub(super) async fn read_out<T>(
         self,
-        reading: Reading,
-        work: impl FnOnce(Reply<T>) -> Work,
+        readout: Readout,
+        value: impl FnOnce(ReadoutValue) -> Result<T, RequestError>,
     ) -> Result<Answered<T>, RequestError> {
         let queued = self.queue().await?;
-        let (reply, answer) = oneshot::channel();
-        queued.submit(reading, work(Some(reply)), Resources::default())?;
-        answer.await.unwrap_or(Err(RequestError::ShutDown))
+        let (reply, answer) = Reply::channel();
+        queued.submit(Work::Read(readout, reply), Resources::default())?;
+        let answered = answer.await.unwrap_or(Err(RequestError::ShutDown))?;
+        Ok(Answered::new(
+            value(answered.value)?,
+            answered.usage,
+            answered.timings,
+        ))
     }
 
     /// Counts what the encoder reads.
@@ -126,7 +133,7 @@ impl<'e> Call<'e> {
 }
 
 impl QueuedCall<'_> {
-    pub(super) fn prepared(&self) -> &Prepared {
+    pub(super) fn prepared(&self) -> &PreparedRequest {
         &self.call.prepared
     }
 
@@ -160,7 +167,11 @@ impl QueuedCall<'_> {
     }
 
     /// Hands over what decodes.
-    pub(super) fn submit_decoding(self, work: Work, rows: DecoderRows) -> Result<(), RequestError> {
+    pub(super) fn submit_decoding(
+        self,
+        decode: impl Decode + 'static,
+        rows: DecoderRows,
+    ) -> Result<(), RequestError> {
         let Call { shared, prepared, .. } = &self.call;
         let constraint = prepared.constraint.as_ref();
         let constraint_bytes = constraint.map_or(0, |compiled| rows.count * compiled.answer_bytes());
@@ -171,11 +182,11 @@ impl QueuedCall<'_> {
             memory_tokens: prepared.encoder_rows(&shared.config),
             self_tokens: rows.count * shared.limits.whole_blocks(rows.tokens),
         };
-        self.submit(Reading::Memory, work, resources)
+        self.submit(Work::Decode(Box::new(decode)), resources)
     }
 
     /// Hands the call over to the thread that has the least to do.
-    fn submit(self, reading: Reading, work: Work, resources: Resources) -> Result<(), RequestError> {
+    fn submit(self, work: Work, resources: Resources) -> Result<(), RequestError> {
         let Self { mut call, permit } = self;
         let shared = call.shared;
         shared.limits.check(&resources)?;
@@ -192,9 +203,8 @@ impl QueuedCall<'_> {
                 deadline: None,
             },
             prepared: call.prepared,
-            reading,
             work,
-            place: permit,
+            permit,
             clock: call.clock,
         };
         shared.replica()?.submit(submission)

@@ -22,7 +22,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Divides a budget: up to an eighth goes to following constraints, a sixteenth to [those that are kept](kept_constraints);
+    /// Divides a budget: up to an eighth goes to following constraints, a sixteenth to [those that are kept](constraint_cache_bytes);
     /// of the rest up to half to what is written, and what is left to what was read. None gets more than `max_batch` of the
     /// longest requests could use.
     pub(super) fn new(model: &Model, max_batch: usize, memory_budget: usize) -> Result<Self, EngineError> {
@@ -41,7 +41,7 @@ impl Limits {
         let (row, token) = (model.memory_row_bytes(), model.cache_token_bytes());
         let longest = whole_blocks(config.max_target_length);
         let constraint_bytes = (max_batch * ANSWER_BYTES).min(memory_budget / 8);
-        let tensors = memory_budget - constraint_bytes - kept_constraints(memory_budget);
+        let tensors = memory_budget - constraint_bytes - constraint_cache_bytes(memory_budget);
         let written = (max_batch * longest).min(tensors / 2 / token.max(1));
         let self_tokens = written / KvCache::BLOCK * KvCache::BLOCK;
         let left = tensors.saturating_sub(self_tokens * token);
@@ -102,13 +102,13 @@ impl Limits {
     }
 
     /// Counts the rows of so many tokens each that fit at a time.
-    pub(super) fn rows(&self, tokens: usize) -> usize {
+    pub(super) fn rows_that_fit(&self, tokens: usize) -> usize {
         self.capacity.self_tokens / whole_blocks(tokens).max(1)
     }
 }
 
 /// Tells how many bytes of a budget go to compiled constraints that are kept for further answers.
-pub(super) fn kept_constraints(memory_budget: usize) -> usize {
+pub(super) fn constraint_cache_bytes(memory_budget: usize) -> usize {
     memory_budget / 16
 }
 

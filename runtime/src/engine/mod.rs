@@ -9,18 +9,21 @@
 
 mod builder;
 mod call;
+mod command;
+mod decode;
 mod digest;
 mod forward;
+mod job;
 mod labels;
 mod limits;
+mod logits_row;
 mod meters;
 mod pending;
 mod prepared;
-mod reading;
+mod readout;
 mod replica;
 mod reply;
 mod reuse;
-mod row;
 mod samples;
 mod scoring;
 mod search;
@@ -33,10 +36,9 @@ mod tests;
 mod worker;
 
 pub use builder::EngineBuilder;
+pub use command::Shutdown;
 pub use pending::Pending;
-pub(crate) use reading::log_probabilities;
 pub use stats::EngineStats;
-pub use worker::Shutdown;
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,15 +53,14 @@ use crate::sampling::fresh_seed;
 use crate::sampling_params::SamplingParams;
 use crate::stream::TokenStream;
 use crate::tokenizer::{TokenId, Tokenizer};
+use crate::top_k::TopK;
 use call::{Call, DecoderRows, QueuedCall};
-use prepared::Prepared;
-use reading::Reading;
+use prepared::PreparedRequest;
+use readout::{Readout, ReadoutValue};
 use samples::Samples;
-use scoring::Scoring;
+use scoring::CandidateScoring;
 use search::{Search, SearchReply};
-use sequence::Sequence;
 use shared::Shared;
-use worker::Work;
 
 /// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
 ///
@@ -139,7 +140,7 @@ impl Engine {
             .shared
             .replicas
             .iter()
-            .map(|replica| replica.counters().read());
+            .map(|replica| replica.counters().snapshot());
         replicas.fold(EngineStats::default(), EngineStats::plus)
     }
 
@@ -219,7 +220,8 @@ impl Engine {
                 count: sampling.beams,
                 tokens: call.prepared.longest_input(),
             };
-            let search = |prepared: &Prepared, reply| self.search_work(prepared, SearchReply::List(reply));
+            let search =
+                |prepared: &PreparedRequest, reply| self.beam_search(prepared, SearchReply::List(reply));
             call.decode(rows, search).await
         })
     }
@@ -251,7 +253,7 @@ impl Engine {
             };
             let ends = &self.shared.generation.ends;
             let group = Samples::new(prepared, self.tokenizer(), ends, listeners);
-            queued.submit_decoding(Work::Samples(Box::new(group)), rows)?;
+            queued.submit_decoding(group, rows)?;
             let mut answers = Vec::with_capacity(drawn);
             for stream in streams {
                 answers.push(stream.wait().await?);
@@ -278,14 +280,17 @@ impl Engine {
             // The decoder reads the start token, and all of a target but its last token.
             let tokens = targets.iter().map(Vec::len).max().unwrap_or_default();
             // Fewer rows give the same scores.
-            let most = self.shared.score_rows.min(self.shared.limits.rows(tokens));
+            let most = self
+                .shared
+                .score_rows
+                .min(self.shared.limits.rows_that_fit(tokens));
             let rows = DecoderRows {
                 count: targets.len().min(most).max(1),
                 tokens,
             };
             let start = self.shared.generation.decoder_start;
-            let scoring = |prepared: &Prepared, reply| {
-                Work::Score(Scoring::new(start, prepared.start.len() - 1, targets, reply))
+            let scoring = |prepared: &PreparedRequest, reply| {
+                CandidateScoring::new(start, prepared.start.len() - 1, targets, reply)
             };
             call.decode(rows, scoring).await
         })
@@ -298,7 +303,7 @@ impl Engine {
     pub fn embed(&self, request: Request) -> Pending<'_, Vec<f32>> {
         Pending::new(async move {
             let (call, ()) = self.call(request, || Ok(()))?;
-            call.read(Reading::Embedding, Work::Embed).await
+            call.read_out(Readout::Embedding, ReadoutValue::vector).await
         })
     }
 
@@ -319,7 +324,7 @@ impl Engine {
             if expected > 1 && call.prepared.tokens.is_empty() {
                 return Err(RequestError::HeadText);
             }
-            let scores = call.read(Reading::Classes, Work::Classify).await?;
+            let scores = call.read_out(Readout::Classes, ReadoutValue::vector).await?;
             let class = |(label, score): (&String, f32)| ClassScore {
                 label: label.clone(),
                 score,
@@ -339,12 +344,14 @@ impl Engine {
             if !call.prepared.tokens.contains(&mask) {
                 return Ok(call.answer(Vec::new()));
             }
-            let reading = Reading::Words {
+            let readout = Readout::Words {
                 mask,
                 count,
                 vocabulary: self.tokenizer().vocab_size(),
             };
-            call.read(reading, Work::Unmask).await
+            let places = call.read_out(readout, ReadoutValue::top_k).await?;
+            let word = |(id, log_probability)| WordScore { id, log_probability };
+            Ok(places.map(|places| each(places, word)))
         })
     }
 
@@ -374,7 +381,13 @@ impl Engine {
             if hidden.is_empty() {
                 return Ok(call.answer(Vec::new()));
             }
-            call.read(Reading::Codes { hidden, count }, Work::Uncover).await
+            let readout = Readout::Codes { hidden, count };
+            let places = call.read_out(readout, ReadoutValue::top_k).await?;
+            let code = |(code, log_probability)| CodeScore {
+                code,
+                log_probability,
+            };
+            Ok(places.map(|places| each(places, code)))
         })
     }
 
@@ -415,20 +428,20 @@ impl Engine {
             count: prepared.sampling.beams,
             tokens: prepared.longest_input(),
         };
-        let work = if rows.count > 1 {
-            self.search_work(prepared, SearchReply::Stream(Some(events)))
+        if rows.count > 1 {
+            let search = self.beam_search(prepared, SearchReply::Stream(Some(events)));
+            queued.submit_decoding(search, rows)?;
         } else {
             let ends = &self.shared.generation.ends;
-            Work::Generate(Box::new(Sequence::new(prepared, self.tokenizer(), ends, events)))
-        };
-        queued.submit_decoding(work, rows)?;
+            let sample = Samples::new(prepared, self.tokenizer(), ends, vec![events]);
+            queued.submit_decoding(sample, rows)?;
+        }
         Ok(stream)
     }
 
-    fn search_work(&self, prepared: &Prepared, reply: SearchReply) -> Work {
+    fn beam_search(&self, prepared: &PreparedRequest, reply: SearchReply) -> Search {
         let ends = &self.shared.generation.ends;
-        let search = Search::new(prepared, self.tokenizer(), self.config(), ends, reply);
-        Work::Search(Box::new(search))
+        Search::new(prepared, self.tokenizer(), self.config(), ends, reply)
     }
 
     fn check_writes(&self) -> Result<(), RequestError> {
@@ -492,4 +505,10 @@ fn together(answers: Vec<Generation>) -> Answered<Vec<Generation>> {
     let (usage, timings) = last.map(|last| (last.usage, last.timings)).unwrap_or_default();
     let new_tokens = answers.iter().map(|answer| answer.usage.new_tokens).sum();
     Answered::new(answers, Usage { new_tokens, ..usage }, timings)
+}
+
+/// Turns the top k of each place into scores.
+fn each<T>(places: Vec<TopK>, score: impl Fn((u32, f32)) -> T) -> Vec<Vec<T>> {
+    let one = |place: TopK| place.into_iter().map(&score).collect();
+    places.into_iter().map(one).collect()
 }

@@ -15,7 +15,7 @@ use crate::tokenizer::{TokenId, Tokenizer};
 
 /// A request that has been checked and tokenized.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedRequest {
     /// The encoder's text, `</s>` included.
     pub(crate) tokens: Vec<TokenId>,
     /// The pictures, in the order in which the prompt shows them.
@@ -31,7 +31,7 @@ pub(crate) struct Prepared {
     pub(crate) constraint: Option<Arc<Compiled>>,
 }
 
-impl Prepared {
+impl PreparedRequest {
     /// Checks everything that does not depend on what the request is for.
     pub(crate) fn new(
         request: Request,

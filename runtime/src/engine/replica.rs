@@ -5,8 +5,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::command::{Command, Shutdown, Submission};
 use super::stats::Counters;
-use super::worker::{Command, Shutdown, Submission};
 use crate::error::RequestError;
 
 /// Why a thread can go on no more, once it cannot.

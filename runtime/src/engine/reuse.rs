@@ -7,26 +7,26 @@ use multiway_model::ImagePrefix;
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
-use super::reading::{PromptToRead, Read};
+use super::readout::{EncodedPrompt, PromptToEncode};
 
 /// What an entry takes besides what it holds: its key twice, and its place in the tables.
 const ENTRY_BYTES: usize = 256;
 
 /// What is kept, by what it was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Key {
+pub(super) enum ReuseKey {
     /// Some pictures, whatever the text beside them.
     Pictures(Digest),
     /// A whole prompt, and what is read off it.
     Prompt(Digest),
 }
 
-impl Key {
+impl ReuseKey {
     /// Tells a prompt from all others; nothing where nothing is to be kept of it.
-    pub(super) fn prompt(prompt: &PromptToRead) -> Option<Self> {
+    pub(super) fn prompt(prompt: &PromptToEncode) -> Option<Self> {
         let mut hash = Sha256::new();
         hash.update(prompt.pictures?);
-        hash.update(format!("{:?}", prompt.reading));
+        hash.update(format!("{:?}", prompt.readout));
         for token in &prompt.tokens {
             hash.update(token.to_le_bytes());
         }
@@ -36,35 +36,33 @@ impl Key {
 
 /// What is kept.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(super) enum ReuseValue {
     Pictures(ImagePrefix),
-    Read(Read),
+    Prompt(EncodedPrompt),
 }
 
-impl Kept for Value {
+impl CacheValue for ReuseValue {
     fn bytes(&self) -> usize {
         match self {
             Self::Pictures(prefix) => prefix.bytes(),
-            Self::Read(Read::Memory(memory)) => memory.bytes(),
-            Self::Read(Read::Embedding(values) | Read::Classes(values)) => size_of_val(values.as_slice()),
-            Self::Read(Read::Words(words)) => words.iter().map(|best| size_of_val(best.as_slice())).sum(),
-            Self::Read(Read::Codes(codes)) => codes.iter().map(|best| size_of_val(best.as_slice())).sum(),
-            Self::Read(Read::NotFinite) => 0,
+            Self::Prompt(EncodedPrompt::Memory(memory)) => memory.bytes(),
+            Self::Prompt(EncodedPrompt::Value(value)) => value.bytes(),
+            Self::Prompt(EncodedPrompt::NotFinite) => 0,
         }
     }
 
     fn is_in_use(&self) -> bool {
         match self {
             Self::Pictures(prefix) => prefix.is_shared(),
-            Self::Read(Read::Memory(memory)) => memory.is_shared(),
-            Self::Read(_) => false,
+            Self::Prompt(EncodedPrompt::Memory(memory)) => memory.is_shared(),
+            Self::Prompt(_) => false,
         }
     }
 }
 
 /// How often something was found, and how much is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reuse {
+pub(crate) struct ReuseCounts {
     /// Prompts that were not encoded at all.
     pub(crate) prompts: u64,
     /// Prompts whose pictures were not encoded.
@@ -78,7 +76,7 @@ pub(crate) struct Reuse {
 }
 
 /// Something that is worth keeping. Clones share what they hold.
-pub(super) trait Kept: Clone {
+pub(super) trait CacheValue: Clone {
     /// Counts the bytes that it holds.
     fn bytes(&self) -> usize;
 
@@ -107,7 +105,7 @@ struct Entry<V> {
     used: u64,
 }
 
-impl<K: Clone + Eq + Hash, V: Kept> ReuseCache<K, V> {
+impl<K: Clone + Eq + Hash, V: CacheValue> ReuseCache<K, V> {
     /// Makes a cache that holds at most `budget` bytes; with 0 it keeps nothing.
     pub(super) fn new(budget: usize) -> Self {
         Self {
@@ -201,7 +199,7 @@ mod tests {
     }
 
     /// A value of a size.
-    impl Kept for Arc<usize> {
+    impl CacheValue for Arc<usize> {
         fn bytes(&self) -> usize {
             **self
         }

@@ -1,25 +1,25 @@
-//! Several answers to one prompt, each drawn by itself.
+//! One or several answers to one prompt, each chosen by itself.
 
-use super::prepared::Prepared;
-use super::row::Row;
-use super::scoring::CacheChanges;
+use super::decode::{Decode, StepOutcome, StepRow};
+use super::logits_row::LogitsRow;
+use super::prepared::PreparedRequest;
 use super::sequence::Sequence;
 use crate::answer::{FinishReason, Timings, Usage};
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::error::RequestError;
-use crate::stream::Events;
-use crate::tokenizer::{TokenId, Tokenizer};
+use crate::stream::EventSender;
+use crate::tokenizer::Tokenizer;
 
-/// Draws answers in the engine: one row and one cache slot for each, one memory for all.
+/// Decodes a group of samples: one row and one cache slot for each, one memory for all.
 ///
-/// What all begin with, the start token and the forced prefix, is read once, in the first one's slot, which is copied
-/// when the first tokens are drawn.
+/// What all begin with, the start token and the forced prefix, is decoded once, in the first one's slot, which is copied
+/// when the first tokens are chosen.
 #[derive(Debug)]
 pub(crate) struct Samples {
     running: Vec<Sample>,
     /// Those that have ended and whose callers do not know it yet.
     ended: Vec<Sample>,
-    /// Whether no token was drawn yet.
+    /// Whether no token was chosen yet.
     is_shared: bool,
 }
 
@@ -31,23 +31,15 @@ struct Sample {
     reason: Option<FinishReason>,
 }
 
-/// What a step did.
-#[derive(Debug)]
-pub(crate) struct SamplesStep {
-    pub(crate) changes: CacheChanges,
-    /// How many tokens were written.
-    pub(crate) written: usize,
-}
-
 impl Samples {
-    /// Takes whoever listens to each sample; the `i`-th draws from the `i`-th stream of the seed.
+    /// Takes the stream of each sample; the `i`-th draws from the `i`-th stream of random numbers of the seed.
     pub(crate) fn new(
-        prepared: &Prepared,
+        prepared: &PreparedRequest,
         tokenizer: &Tokenizer,
-        ends: &Ends,
-        listeners: Vec<Events>,
+        ends: &EosTokens,
+        listeners: Vec<EventSender>,
     ) -> Self {
-        let sample = |(index, events): (u64, Events)| Sample {
+        let sample = |(index, events): (u64, EventSender)| Sample {
             sequence: Sequence::new(prepared, tokenizer, ends, events).draw_from_stream(index),
             slot: 0,
             reason: None,
@@ -59,61 +51,70 @@ impl Samples {
         }
     }
 
-    /// Starts in the slots that the request was given.
-    pub(crate) fn begin(&mut self, slots: &[usize]) {
+    /// Moves the samples that have ended out of the running ones, which go on without them.
+    fn part(&mut self) {
+        if self.running.iter().any(|sample| sample.reason.is_some()) {
+            let all = std::mem::take(&mut self.running).into_iter();
+            (self.ended, self.running) = all.partition(|sample| sample.reason.is_some());
+        }
+    }
+}
+
+impl Decode for Samples {
+    fn start(&mut self, slots: Vec<usize>) {
         for (sample, slot) in self.running.iter_mut().zip(slots) {
-            sample.slot = *slot;
+            sample.slot = slot;
         }
     }
 
-    /// Tells whether nobody waits for the answers any more. Whoever waits does so for all of them.
-    pub(crate) fn is_cancelled(&self) -> bool {
+    /// Whoever waits does so for all samples.
+    fn is_cancelled(&self) -> bool {
         self.running.iter().any(|sample| sample.sequence.is_cancelled())
     }
 
-    /// Lists the rows of the next step: a token and a slot each.
-    pub(crate) fn rows(&self) -> Vec<(TokenId, usize)> {
+    fn push_rows(&self, rows: &mut Vec<StepRow>) {
         let count = if self.is_shared { 1 } else { self.running.len() };
-        let row = |sample: &Sample| Some((sample.sequence.input()?, sample.slot));
-        self.running.iter().take(count).filter_map(row).collect()
+        let row = |sample: &Sample| {
+            Some(StepRow {
+                token: sample.sequence.input()?,
+                slot: sample.slot,
+            })
+        };
+        rows.extend(self.running.iter().take(count).filter_map(row));
     }
 
-    /// Tells how many of the likeliest tokens each row must know: all have the same settings.
-    pub(crate) fn ranks(&self) -> Option<usize> {
-        self.running.first().and_then(|sample| sample.sequence.ranks())
+    /// All samples have the same settings.
+    fn top_logits(&self) -> Option<usize> {
+        self.running
+            .first()
+            .and_then(|sample| sample.sequence.top_logits())
     }
 
-    /// Takes the logits of the rows. Where one sample fails, all do.
-    pub(crate) fn advance(&mut self, rows: &[Row<'_>]) -> Result<SamplesStep, String> {
+    /// Where one sample fails, all do.
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<StepOutcome, String> {
         let was_shared = self.is_shared;
-        let mut written = 0;
+        let mut step = StepOutcome::default();
         for (row, sample) in self.running.iter_mut().enumerate() {
-            let next = rows.get(if was_shared { 0 } else { row });
-            sample.reason = sample.sequence.advance(next.copied().unwrap_or_default())?;
-            written += usize::from(sample.sequence.new_tokens() > 0);
+            let row = rows.get(if was_shared { 0 } else { row });
+            sample.reason = sample.sequence.consume_logits(row.copied().unwrap_or_default())?;
+            step.written += usize::from(sample.sequence.new_tokens() > 0);
         }
-        self.is_shared = written == 0;
+        self.is_shared = step.written == 0;
         let first = self.running.first().map(|sample| sample.slot);
-        let running = std::mem::take(&mut self.running).into_iter();
-        let (ended, running) = running.partition(|sample| sample.reason.is_some());
-        (self.ended, self.running) = (ended, running);
-        let mut changes = CacheChanges::default();
+        self.part();
         if was_shared && !self.is_shared {
             let others = self.running.iter().map(|sample| sample.slot);
             let copy = |slot: usize| first.filter(|first| *first != slot).map(|first| (first, slot));
-            changes.copies = others.filter_map(copy).collect();
+            step.copies = others.filter_map(copy).collect();
         }
-        changes.clears = self.ended.iter().map(|sample| sample.slot).collect();
-        Ok(SamplesStep { changes, written })
+        // The slots of the last ones are cleared with the request.
+        if !self.running.is_empty() {
+            step.clears = self.ended.iter().map(|sample| sample.slot).collect();
+        }
+        Ok(step)
     }
 
-    /// Tells whether every sample has ended.
-    pub(crate) fn is_done(&self) -> bool {
-        self.running.is_empty()
-    }
-
-    /// Gives out the ends of the samples that the last step has ended.
-    pub(crate) fn finish_ended(&mut self, usage: Usage, timings: Timings) {
+    fn send_completed(&mut self, usage: Usage, timings: Timings) {
         for Sample {
             mut sequence, reason, ..
         } in self.ended.drain(..)
@@ -125,8 +126,11 @@ impl Samples {
         }
     }
 
-    /// Gives out an error to every sample instead.
-    pub(crate) fn fail(&mut self, error: &RequestError) {
+    fn is_done(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    fn fail(&mut self, error: RequestError) {
         for sample in self.running.iter_mut().chain(&mut self.ended) {
             sample.sequence.fail(error.clone());
         }

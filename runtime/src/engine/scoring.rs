@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::reply::{Reply, answer, is_gone};
-use super::row::Row;
+use super::decode::{Decode, StepOutcome, StepRow};
+use super::logits_row::LogitsRow;
+use super::reply::Reply;
 use crate::answer::{Answered, Score, Timings, Usage};
-use crate::error::RequestError;
+use crate::error::{NOT_FINITE, RequestError};
 use crate::tokenizer::TokenId;
 
 /// Scores candidates in waves, walking the trie of their tokens: what candidates of a wave have in common is
@@ -14,7 +15,7 @@ use crate::tokenizer::TokenId;
 /// Candidates are sorted, so those that agree so far lie side by side. A wave has one cache slot per candidate; a
 /// group of candidates that agree so far uses the slot of its first member, and where it splits, the slot is copied.
 #[derive(Debug)]
-pub(crate) struct Scoring {
+pub(crate) struct CandidateScoring {
     /// What the decoder reads before any candidate differs.
     start: TokenId,
     /// How many tokens of each target are forced and not scored.
@@ -33,16 +34,7 @@ pub(crate) struct Scoring {
     reply: Reply<Vec<Score>>,
 }
 
-/// What has to be done to the cache after a step.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct CacheChanges {
-    /// Slots to copy, from and to.
-    pub(crate) copies: Vec<(usize, usize)>,
-    /// Slots to empty.
-    pub(crate) clears: Vec<usize>,
-}
-
-impl Scoring {
+impl CandidateScoring {
     /// Takes targets that all begin with the same `prefix` tokens and end in `</s>`.
     pub(crate) fn new(
         start: TokenId,
@@ -68,81 +60,6 @@ impl Scoring {
         }
     }
 
-    /// Starts the first wave in the slots that the request was given.
-    pub(crate) fn begin(&mut self, slots: Vec<usize>) {
-        self.slots = slots;
-        self.next_wave();
-    }
-
-    /// Tells whether nobody waits for the scores any more.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        is_gone(&self.reply)
-    }
-
-    /// Lists the rows of the next step: a token and a slot each.
-    pub(crate) fn rows(&self) -> Vec<(TokenId, usize)> {
-        let row = |group: &Range<usize>| {
-            let token = match self.depth.checked_sub(1) {
-                None => self.start,
-                Some(last) => self.token(group.start, last)?,
-            };
-            Some((token, self.slot(group.start)?))
-        };
-        self.groups.iter().filter_map(row).collect()
-    }
-
-    /// Tells how many of the likeliest tokens must be known: none, but for what their log-probabilities are told by.
-    pub(crate) fn ranks(&self) -> Option<usize> {
-        (self.depth >= self.prefix).then_some(0)
-    }
-
-    /// Takes the logits of the rows.
-    pub(crate) fn advance(&mut self, logits: &[Row<'_>]) -> Result<CacheChanges, String> {
-        let mut changes = CacheChanges::default();
-        let mut next = Vec::new();
-        let groups = std::mem::take(&mut self.groups);
-        for (group, row) in groups.into_iter().zip(logits) {
-            self.note(group.clone(), *row)?;
-            for part in self.split(group.clone()) {
-                if part.start != group.start {
-                    changes
-                        .copies
-                        .extend(self.slot(group.start).zip(self.slot(part.start)));
-                }
-                next.push(part);
-            }
-        }
-        self.depth += 1;
-        self.groups = next;
-        if self.groups.is_empty() {
-            changes.clears.clone_from(&self.slots);
-            self.next_wave();
-        }
-        Ok(changes)
-    }
-
-    /// Tells whether every candidate has been scored.
-    pub(crate) fn is_done(&self) -> bool {
-        self.groups.is_empty()
-    }
-
-    /// Gives out the scores, in the order of the candidates.
-    pub(crate) fn finish(&mut self, usage: Usage, timings: Timings) {
-        let targets = std::mem::take(&mut self.targets).into_iter();
-        let scores = targets
-            .zip(std::mem::take(&mut self.log_probabilities))
-            .map(|(mut target, log_probabilities)| score(target.split_off(self.prefix), log_probabilities));
-        let mut indexed: Vec<(usize, Score)> = self.order.iter().copied().zip(scores).collect();
-        indexed.sort_unstable_by_key(|(index, _)| *index);
-        let scores = indexed.into_iter().map(|(_, score)| score).collect();
-        answer(&mut self.reply, Ok(Answered::new(scores, usage, timings)));
-    }
-
-    /// Gives out an error instead.
-    pub(crate) fn fail(&mut self, error: RequestError) {
-        answer(&mut self.reply, Err(error));
-    }
-
     fn next_wave(&mut self) {
         let start = self.wave.end;
         let end = self.targets.len().min(start + self.slots.len());
@@ -160,7 +77,7 @@ impl Scoring {
     }
 
     /// Notes the log-probability of the next token of each member of a group.
-    fn note(&mut self, group: Range<usize>, row: Row<'_>) -> Result<(), String> {
+    fn note(&mut self, group: Range<usize>, row: LogitsRow<'_>) -> Result<(), String> {
         if self.depth < self.prefix {
             return Ok(());
         }
@@ -174,9 +91,7 @@ impl Scoring {
             match (value, self.log_probabilities.get_mut(member)) {
                 (Some(value), Some(log_probabilities)) => log_probabilities.push(value),
                 _ => {
-                    return Err(
-                        "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
-                    );
+                    return Err(NOT_FINITE.to_owned());
                 }
             }
         }
@@ -202,6 +117,79 @@ impl Scoring {
             }
         }
         parts
+    }
+}
+
+impl Decode for CandidateScoring {
+    fn start(&mut self, slots: Vec<usize>) {
+        self.slots = slots;
+        self.next_wave();
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn push_rows(&self, rows: &mut Vec<StepRow>) {
+        let row = |group: &Range<usize>| {
+            let token = match self.depth.checked_sub(1) {
+                None => self.start,
+                Some(last) => self.token(group.start, last)?,
+            };
+            let slot = self.slot(group.start)?;
+            Some(StepRow { token, slot })
+        };
+        rows.extend(self.groups.iter().filter_map(row));
+    }
+
+    /// Log-probabilities need the log-sum-exp alone.
+    fn top_logits(&self) -> Option<usize> {
+        (self.depth >= self.prefix).then_some(0)
+    }
+
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<StepOutcome, String> {
+        let mut step = StepOutcome::default();
+        let mut next = Vec::new();
+        let groups = std::mem::take(&mut self.groups);
+        for (group, row) in groups.into_iter().zip(rows) {
+            self.note(group.clone(), *row)?;
+            for part in self.split(group.clone()) {
+                if part.start != group.start {
+                    step.copies
+                        .extend(self.slot(group.start).zip(self.slot(part.start)));
+                }
+                next.push(part);
+            }
+        }
+        self.depth += 1;
+        self.groups = next;
+        if self.groups.is_empty() {
+            step.clears.clone_from(&self.slots);
+            self.next_wave();
+        }
+        Ok(step)
+    }
+
+    fn send_completed(&mut self, usage: Usage, timings: Timings) {
+        if !self.is_done() {
+            return;
+        }
+        let targets = std::mem::take(&mut self.targets).into_iter();
+        let scores = targets
+            .zip(std::mem::take(&mut self.log_probabilities))
+            .map(|(mut target, log_probabilities)| score(target.split_off(self.prefix), log_probabilities));
+        let mut indexed: Vec<(usize, Score)> = self.order.iter().copied().zip(scores).collect();
+        indexed.sort_unstable_by_key(|(index, _)| *index);
+        let scores = indexed.into_iter().map(|(_, score)| score).collect();
+        self.reply.send(Ok(Answered::new(scores, usage, timings)));
+    }
+
+    fn is_done(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    fn fail(&mut self, error: RequestError) {
+        self.reply.send(Err(error));
     }
 }
 

@@ -3,26 +3,26 @@
 use multiway_model::ModelConfig;
 use multiway_model::kernels::Ranking;
 
-use super::prepared::Prepared;
-use super::reading::log_probabilities;
-use super::reply::{Reply, answer, is_gone};
-use super::row::Row;
-use super::scoring::CacheChanges;
+use super::decode::{Decode, StepOutcome, StepRow};
+use super::logits_row::LogitsRow;
+use super::prepared::PreparedRequest;
+use super::reply::Reply;
 use crate::answer::{Answered, FinishReason, Hypothesis, Timings, Usage};
 use crate::beam::{BeamParams, BeamSearch, Finished, Rules};
 use crate::beam_slots::BeamSlots;
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::error::RequestError;
 use crate::logits::LogitsProcessor;
 use crate::stop::StopMatcher;
-use crate::stream::{Ended, Events, Written};
+use crate::stream::{EndEvent, EventSender, TokenEvent};
 use crate::tokenizer::{TokenId, Tokenizer};
+use crate::top_k::{TopK, log_probabilities};
 
 /// Who waits for the answers; none once they have come.
 #[derive(Debug)]
 pub(crate) enum SearchReply {
     /// A stream, which gets the best answer once it is certain.
-    Stream(Option<Events>),
+    Stream(Option<EventSender>),
     /// A caller who wants several answers with their scores.
     List(Reply<Vec<Hypothesis>>),
 }
@@ -37,21 +37,20 @@ pub(crate) struct Search {
     /// How many of them the decoder has read.
     position: usize,
     slots: BeamSlots,
-    ends: Ends,
+    ends: EosTokens,
     answers: usize,
     stop: Vec<String>,
     show_special: bool,
     tokenizer: Tokenizer,
     reply: SearchReply,
-    steps: usize,
 }
 
 impl Search {
     pub(crate) fn new(
-        prepared: &Prepared,
+        prepared: &PreparedRequest,
         tokenizer: &Tokenizer,
         config: &ModelConfig,
-        ends: &Ends,
+        ends: &EosTokens,
         reply: SearchReply,
     ) -> Self {
         let sampling = &prepared.sampling;
@@ -79,101 +78,6 @@ impl Search {
             show_special: sampling.show_special,
             tokenizer: tokenizer.clone(),
             reply,
-            steps: 0,
-        }
-    }
-
-    /// Starts in the slots that the request was given.
-    pub(crate) fn begin(&mut self, slots: Vec<usize>) {
-        self.slots = BeamSlots::new(slots);
-    }
-
-    /// Tells whether nobody waits for the answers any more.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        match &self.reply {
-            SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_wanted()),
-            SearchReply::List(reply) => is_gone(reply),
-        }
-    }
-
-    /// Lists the rows of the next step: a token and a slot each.
-    pub(crate) fn rows(&self) -> Vec<(TokenId, usize)> {
-        let forced = self.forced.get(self.position).copied();
-        let beams = self.search.beams().iter().zip(self.slots.held());
-        let row = |(beam, slot): (&crate::beam::Beam, &usize)| {
-            let token = beam.tokens.last().copied().or(forced)?;
-            Some((token, *slot))
-        };
-        beams.filter_map(row).collect()
-    }
-
-    /// Counts the tokens that each running beam has.
-    pub(crate) fn new_tokens(&self) -> usize {
-        self.steps
-    }
-
-    /// Tells how many of the likeliest tokens must be known, where the beams go on by the logits as they are.
-    pub(crate) fn ranks(&self) -> Option<usize> {
-        let chooses = self.position + 1 >= self.forced.len();
-        (chooses && self.processor.is_idle()).then(|| self.search.looked_at())
-    }
-
-    /// Takes the logits of the rows.
-    pub(crate) fn advance(&mut self, rows: &[Row<'_>]) -> Result<CacheChanges, String> {
-        if self.position + 1 < self.forced.len() {
-            self.position += 1;
-            return Ok(CacheChanges::default());
-        }
-        let broken = || {
-            "no next token is possible: the model's logits are not finite numbers, or all tokens are banned"
-                .to_owned()
-        };
-        let count = self.search.looked_at();
-        let beams = self.search.beams().iter().zip(rows);
-        let rows = beams.map(|(beam, row)| {
-            if self.processor.is_idle() {
-                return log_probabilities(&row.ranking(count));
-            }
-            let ranking = row.ranking(0);
-            let all = row.logits.iter().map(|logit| ranking.log_probability(*logit));
-            let mut all: Vec<f32> = all.collect::<Option<_>>()?;
-            let read = [self.forced.as_slice(), &beam.tokens].concat();
-            self.processor.process(&read, &mut all);
-            Some(Ranking::highest_of(&all, count))
-        });
-        let rows: Option<Vec<Vec<(TokenId, f32)>>> = rows.collect();
-        let parents = self
-            .search
-            .advance(&rows.ok_or_else(broken)?)
-            .ok_or_else(broken)?;
-        self.steps += 1;
-        Ok(CacheChanges {
-            copies: self.slots.advance(&parents),
-            clears: Vec::new(),
-        })
-    }
-
-    /// Tells whether the search is over.
-    pub(crate) fn is_done(&self) -> bool {
-        self.search.is_done()
-    }
-
-    /// Gives out the answers.
-    pub(crate) fn finish(&mut self, usage: Usage, timings: Timings) {
-        let finished = self.search.finished();
-        let best = finished.iter().take(self.answers);
-        let answers: Vec<Hypothesis> = best.map(|answer| self.hypothesis(answer)).collect();
-        match &mut self.reply {
-            SearchReply::List(reply) => {
-                let new_tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
-                let usage = Usage { new_tokens, ..usage };
-                answer(reply, Ok(Answered::new(answers, usage, timings)));
-            }
-            SearchReply::Stream(events) => {
-                if let Some((events, best)) = events.take().zip(finished.first()) {
-                    self.stream(events, best, usage, timings);
-                }
-            }
         }
     }
 
@@ -217,12 +121,12 @@ impl Search {
     }
 
     /// Streams the best answer, token by token.
-    fn stream(&self, events: Events, best: &Finished, usage: Usage, timings: Timings) {
+    fn stream(&self, events: EventSender, best: &Finished, usage: Usage, timings: Timings) {
         let (pieces, stopped) = self.pieces(best);
         let new_tokens = pieces.len();
         let tokens = best.tokens.iter().zip(&best.log_probabilities);
         for ((token, log_probability), text) in tokens.zip(pieces) {
-            events.give(Written {
+            events.send(TokenEvent {
                 id: *token,
                 text,
                 log_probability: *log_probability,
@@ -236,18 +140,102 @@ impl Search {
         } else {
             FinishReason::Length
         };
-        events.finish(Ok(Ended {
+        events.finish(Ok(EndEvent {
             finish_reason,
             usage: Usage { new_tokens, ..usage },
             timings,
         }));
     }
+}
 
-    /// Gives out an error instead.
-    pub(crate) fn fail(&mut self, error: RequestError) {
+impl Decode for Search {
+    fn start(&mut self, slots: Vec<usize>) {
+        self.slots = BeamSlots::new(slots);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        match &self.reply {
+            SearchReply::Stream(events) => events.as_ref().is_none_or(|events| !events.is_receiver_alive()),
+            SearchReply::List(reply) => reply.is_closed(),
+        }
+    }
+
+    fn push_rows(&self, rows: &mut Vec<StepRow>) {
+        let forced = self.forced.get(self.position).copied();
+        let beams = self.search.beams().iter().zip(self.slots.held());
+        rows.extend(beams.filter_map(|(beam, slot)| {
+            Some(StepRow {
+                token: beam.tokens.last().copied().or(forced)?,
+                slot: *slot,
+            })
+        }));
+    }
+
+    fn top_logits(&self) -> Option<usize> {
+        let chooses = self.position + 1 >= self.forced.len();
+        (chooses && self.processor.is_idle()).then(|| self.search.candidates_per_beam())
+    }
+
+    fn consume_logits(&mut self, rows: &[LogitsRow<'_>]) -> Result<StepOutcome, String> {
+        if self.position + 1 < self.forced.len() {
+            self.position += 1;
+            return Ok(StepOutcome::default());
+        }
+        let broken = || {
+            "no next token is possible: the model's logits are not finite numbers, or all tokens are banned"
+                .to_owned()
+        };
+        let count = self.search.candidates_per_beam();
+        let beams = self.search.beams().iter().zip(rows);
+        let rows = beams.map(|(beam, row)| {
+            if self.processor.is_idle() {
+                return log_probabilities(&row.ranking(count));
+            }
+            let ranking = row.ranking(0);
+            let all = row.logits.iter().map(|logit| ranking.log_probability(*logit));
+            let mut all: Vec<f32> = all.collect::<Option<_>>()?;
+            let read = [self.forced.as_slice(), &beam.tokens].concat();
+            self.processor.process(&read, &mut all);
+            Some(Ranking::highest_of(&all, count))
+        });
+        let rows: Option<Vec<TopK>> = rows.collect();
+        let parents = self.search.expand(&rows.ok_or_else(broken)?).ok_or_else(broken)?;
+        Ok(StepOutcome {
+            written: 1,
+            copies: self.slots.reassign(&parents),
+            clears: Vec::new(),
+        })
+    }
+
+    fn send_completed(&mut self, usage: Usage, timings: Timings) {
+        if !self.is_done() {
+            return;
+        }
+        let finished = self.search.finished();
+        let best = finished.iter().take(self.answers);
+        let answers: Vec<Hypothesis> = best.map(|answer| self.hypothesis(answer)).collect();
+        match &mut self.reply {
+            SearchReply::List(reply) => {
+                let new_tokens = answers.iter().map(|answer| answer.tokens.len()).sum();
+                let usage = Usage { new_tokens, ..usage };
+                reply.send(Ok(Answered::new(answers, usage, timings)));
+            }
+            SearchReply::Stream(events) => {
+                if let Some((events, best)) = events.take().zip(finished.first()) {
+                    self.stream(events, best, usage, timings);
+                }
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.search.is_done()
+    }
+
+    fn fail(&mut self, error: RequestError) {
         match &mut self.reply {
             SearchReply::Stream(events) => drop(events.take().map(|events| events.finish(Err(error)))),
-            SearchReply::List(reply) => answer(reply, Err(error)),
+            SearchReply::List(reply) => reply.send(Err(error)),
         }
     }
 }

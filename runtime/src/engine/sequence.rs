@@ -1,15 +1,15 @@
 //! One running answer.
 
-use super::prepared::Prepared;
-use super::row::Row;
+use super::logits_row::LogitsRow;
+use super::prepared::PreparedRequest;
 use crate::answer::{Alternative, FinishReason, Timings, Usage};
-use crate::constraint::{ConstraintState, Draw};
-use crate::ends::Ends;
-use crate::error::RequestError;
+use crate::constraint::{ConstraintState, DrawContext};
+use crate::eos::EosTokens;
+use crate::error::{NOT_FINITE, RequestError};
 use crate::logits::LogitsProcessor;
 use crate::sampling::{Choice, Sampler};
 use crate::stop::StopMatcher;
-use crate::stream::{Ended, Events, Written};
+use crate::stream::{EndEvent, EventSender, TokenEvent};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
 
 /// Writes one answer token by token.
@@ -25,18 +25,23 @@ pub(crate) struct Sequence {
     /// How many inputs the decoder has read.
     position: usize,
     max_new_tokens: usize,
-    ends: Ends,
+    ends: EosTokens,
     sampler: Sampler,
     processor: LogitsProcessor,
     constraint: Option<ConstraintState>,
     text: DecodeStream,
     stop: StopMatcher,
     /// Whoever listens; none after the end.
-    events: Option<Events>,
+    events: Option<EventSender>,
 }
 
 impl Sequence {
-    pub(crate) fn new(prepared: &Prepared, tokenizer: &Tokenizer, ends: &Ends, events: Events) -> Self {
+    pub(crate) fn new(
+        prepared: &PreparedRequest,
+        tokenizer: &Tokenizer,
+        ends: &EosTokens,
+        events: EventSender,
+    ) -> Self {
         let sampling = &prepared.sampling;
         let text = if sampling.show_special {
             tokenizer.decode_stream_with_special()
@@ -75,7 +80,9 @@ impl Sequence {
 
     /// Tells whether nobody listens any more.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.events.as_ref().is_none_or(|events| !events.is_wanted())
+        self.events
+            .as_ref()
+            .is_none_or(|events| !events.is_receiver_alive())
     }
 
     /// Counts the tokens written.
@@ -83,14 +90,17 @@ impl Sequence {
         self.inputs.len() - self.forced
     }
 
-    /// Tells how many of the likeliest tokens must be known, where the next token is chosen by the logits as they are.
-    pub(crate) fn ranks(&self) -> Option<usize> {
+    /// Tells how many of the highest logits the next step has to find; none where they are changed before they are compared.
+    pub(crate) fn top_logits(&self) -> Option<usize> {
         let chooses = self.position + 1 == self.inputs.len();
-        (chooses && self.constraint.is_none() && self.processor.is_idle()).then(|| self.sampler.ranks())
+        (chooses && self.constraint.is_none() && self.processor.is_idle()).then(|| self.sampler.top_logits())
     }
 
-    /// Takes what followed the last input, writes a token, and tells whether that was the last.
-    pub(crate) fn advance(&mut self, row: Row<'_>) -> Result<Option<FinishReason>, String> {
+    /// Chooses a token by the logits after the last input, writes it, and tells why the answer ends if it does.
+    ///
+    /// # Errors
+    /// What is wrong with the logits.
+    pub(crate) fn consume_logits(&mut self, row: LogitsRow<'_>) -> Result<Option<FinishReason>, String> {
         self.position += 1;
         if self.position < self.inputs.len() {
             return Ok(None);
@@ -101,11 +111,11 @@ impl Sequence {
         } else {
             changed.extend_from_slice(row.logits);
             self.processor.process(&self.inputs, &mut changed);
-            Row::new(&changed, None)
+            LogitsRow::new(&changed, None)
         };
         let (choice, alternatives) = self.choose(row.logits, processed)?;
         self.inputs.push(choice.id);
-        let (mut text, reason) = self.read(choice.id);
+        let (mut text, reason) = self.decode_text(choice.id);
         if reason.is_some_and(|reason| reason != FinishReason::StopString) {
             let (more, stopped) = self.stop.push(&self.text.take_rest());
             text.push_str(&more);
@@ -114,7 +124,7 @@ impl Sequence {
             }
         }
         if let Some(events) = &self.events {
-            events.give(Written {
+            events.send(TokenEvent {
                 id: choice.id,
                 text,
                 log_probability: choice.log_probability,
@@ -125,19 +135,21 @@ impl Sequence {
     }
 
     /// Draws the next token, of those that the constraint allows where there is one, and lists the likeliest in its place.
-    fn choose(&mut self, logits: &[f32], processed: Row<'_>) -> Result<(Choice, Vec<Alternative>), String> {
+    fn choose(
+        &mut self,
+        logits: &[f32],
+        processed: LogitsRow<'_>,
+    ) -> Result<(Choice, Vec<Alternative>), String> {
         let step = self.new_tokens();
         match &mut self.constraint {
             None => {
-                let ranking = processed.ranking(self.sampler.ranks());
+                let ranking = processed.ranking(self.sampler.top_logits());
                 match self.sampler.choose(processed.logits, &ranking, step) {
                     Some(choice) => Ok((choice, self.sampler.alternatives_of(&ranking))),
-                    None => Err(
-                        "the model's logits are not finite numbers; its weights may be damaged".to_owned(),
-                    ),
+                    None => Err(NOT_FINITE.to_owned()),
                 }
             }
-            Some(constraint) => constraint.draw(Draw {
+            Some(constraint) => constraint.draw(DrawContext {
                 logits,
                 processed: processed.logits,
                 sampler: &mut self.sampler,
@@ -149,7 +161,7 @@ impl Sequence {
     }
 
     /// Reads the text of a token that was written, and whether it ends the answer.
-    fn read(&mut self, id: TokenId) -> (String, Option<FinishReason>) {
+    fn decode_text(&mut self, id: TokenId) -> (String, Option<FinishReason>) {
         if self.ends.contains(id) {
             return (String::new(), Some(FinishReason::Stop));
         }
@@ -165,7 +177,7 @@ impl Sequence {
 
     /// Closes the stream with its last event.
     pub(crate) fn finish(&mut self, finish_reason: FinishReason, usage: Usage, timings: Timings) {
-        self.end(Ok(Ended {
+        self.end(Ok(EndEvent {
             finish_reason,
             usage,
             timings,
@@ -178,7 +190,7 @@ impl Sequence {
     }
 
     /// Only the first end counts.
-    fn end(&mut self, end: Result<Ended, RequestError>) {
+    fn end(&mut self, end: Result<EndEvent, RequestError>) {
         if let Some(events) = self.events.take() {
             events.finish(end);
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use multiway_model::ModelConfig;
 use tokio::sync::Semaphore;
 
+use super::command::Shutdown;
 use super::limits::Limits;
 use super::meters::Metrics;
 use super::replica::Replica;
-use super::worker::Shutdown;
 use crate::blocking::block_on;
 use crate::constraint::Constraints;
 use crate::error::RequestError;

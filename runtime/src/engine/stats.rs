@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::limits::Limits;
 use super::meters::Metrics;
-use super::reuse::Reuse;
+use super::reuse::ReuseCounts;
 use crate::scheduler::Scheduler;
 
 /// What an engine is doing, as of its last step, and what it has done since it was built.
@@ -129,7 +129,7 @@ impl Counters {
         }
     }
 
-    pub(crate) fn set_load(&self, scheduler: &Scheduler, reuse: Reuse) {
+    pub(crate) fn set_load(&self, scheduler: &Scheduler, reuse: ReuseCounts) {
         let metrics = &self.metrics;
         self.set_reserved(scheduler);
         set(&self.waiting, scheduler.waiting(), &metrics.queued);
@@ -218,12 +218,12 @@ impl Counters {
         self.metrics.encode_seconds.record(took);
     }
 
-    pub(crate) fn token(&self) {
-        self.tokens.fetch_add(1, Relaxed);
-        self.metrics.new_tokens.increment(1);
+    pub(crate) fn tokens(&self, written: usize) {
+        self.tokens.fetch_add(written as u64, Relaxed);
+        self.metrics.new_tokens.increment(written as u64);
     }
 
-    pub(crate) fn read(&self) -> EngineStats {
+    pub(crate) fn snapshot(&self) -> EngineStats {
         EngineStats {
             waiting: self.waiting.load(Relaxed),
             running: self.running.load(Relaxed),

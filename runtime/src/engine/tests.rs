@@ -15,18 +15,18 @@ use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{CacheType, DecoderRow, ForwardError};
 use multiway_prompts::Prompt;
 
-use super::builder::{Known, Options, start};
+use super::builder::{CheckpointParts, Options, start};
 use super::forward::{Forward, ModelForward};
-use super::limits::{Limits, kept_constraints};
-use super::row::Row;
+use super::limits::{Limits, constraint_cache_bytes};
+use super::logits_row::LogitsRow;
 use super::sequence::Sequence;
 use super::*;
 use crate::answer::{FinishReason, Timings, Usage};
 use crate::constraint::{ANSWER_BYTES, Constraint};
-use crate::ends::Ends;
+use crate::eos::EosTokens;
 use crate::error::EngineError;
 use crate::sampling_params::SamplingParams;
-use crate::stream::{StreamEvent, Written};
+use crate::stream::{StreamEvent, TokenEvent};
 use crate::tokenizer::sentencepiece_to_json;
 use gate::{Permit, Step, gated, gated_replicas};
 
@@ -122,7 +122,7 @@ fn a_running_constraint_is_in_the_account_of_the_memory() {
     let model = random_inference_model(&config(), 5).unwrap();
     for budget in [1 << 20, 5_000_000, 1 << 26] {
         let limits = Limits::new(&model, 32, budget).unwrap();
-        assert!(limits.bytes(&limits.capacity) + kept_constraints(budget) <= budget);
+        assert!(limits.bytes(&limits.capacity) + constraint_cache_bytes(budget) <= budget);
     }
 }
 
@@ -371,7 +371,7 @@ fn what_could_never_start_is_refused_and_what_must_wait_for_memory_waits() {
         assert_eq!(answer.wait_blocking().unwrap().tokens, first.tokens);
     }
     let stats = engine.stats();
-    let at_once = engine.shared.limits.rows(most) as u64;
+    let at_once = engine.shared.limits.rows_that_fit(most) as u64;
     assert!(
         at_once < 12 && stats.rows <= at_once * stats.steps,
         "{at_once} fit: {stats:?}"
@@ -400,7 +400,7 @@ fn narrow_caches_let_more_requests_run_at_a_time_in_the_same_memory() {
             assert!((0.8..1.25).contains(&(ratio / times)), "{found} and {of}");
         }
         assert!(narrow.bytes(&narrow.capacity) <= least);
-        assert!(narrow.rows(most) > single.rows(most));
+        assert!(narrow.rows_that_fit(most) > single.rows_that_fit(most));
     }
 }
 
@@ -491,12 +491,12 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
         sampling,
         ..request("x", 1)
     };
-    let prepared = Prepared::new(request, &TOKENIZER, &config(), 0).unwrap();
+    let prepared = PreparedRequest::new(request, &TOKENIZER, &config(), 0).unwrap();
     let (events, mut stream) = TokenStream::open();
-    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &EosTokens::one(1), events);
     for _ in 1..prepared.start.len() {
         assert_eq!(
-            sequence.advance(Row::default()),
+            sequence.consume_logits(LogitsRow::default()),
             Ok(None),
             "a forced token needs no logits"
         );
@@ -505,7 +505,7 @@ fn write(sampling: SamplingParams, tokens: &[u32]) -> (Vec<String>, Option<Finis
     for token in tokens {
         let mut logits = vec![0.0; TOKENIZER.vocab_size()];
         logits[*token as usize] = 20.0;
-        finished = sequence.advance(Row::new(&logits, None)).unwrap();
+        finished = sequence.consume_logits(LogitsRow::new(&logits, None)).unwrap();
         if finished.is_some() {
             break;
         }
@@ -594,9 +594,9 @@ fn special_tokens_are_shown_only_if_asked_for() {
 
 #[test]
 fn an_answer_that_has_ended_does_not_end_again() {
-    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), 0).unwrap();
+    let prepared = PreparedRequest::new(request("x", 1), &TOKENIZER, &config(), 0).unwrap();
     let (events, mut stream) = TokenStream::open();
-    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), events);
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &EosTokens::one(1), events);
     sequence.finish(FinishReason::Stop, Usage::default(), Timings::default());
     sequence.fail(RequestError::ShutDown);
     let end = stream.next_blocking();
@@ -607,7 +607,7 @@ fn an_answer_that_has_ended_does_not_end_again() {
 #[test]
 fn a_stream_whose_engine_is_gone_tells_so_once_after_the_last_token() {
     let (events, mut stream) = TokenStream::open();
-    events.give(Written {
+    events.send(TokenEvent {
         id: 5,
         text: "cat".to_owned(),
         log_probability: -1.0,
@@ -625,7 +625,7 @@ fn a_stream_whose_engine_is_gone_tells_so_once_after_the_last_token() {
 
 #[test]
 fn logits_that_are_no_numbers_fail_the_request() {
-    let prepared = Prepared::new(request("x", 1), &TOKENIZER, &config(), 0).unwrap();
-    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &Ends::one(1), TokenStream::open().0);
-    insta::assert_snapshot!(sequence.advance(Row::new(&[f32::NAN; 8], None)).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
+    let prepared = PreparedRequest::new(request("x", 1), &TOKENIZER, &config(), 0).unwrap();
+    let mut sequence = Sequence::new(&prepared, &TOKENIZER, &EosTokens::one(1), TokenStream::open().0);
+    insta::assert_snapshot!(sequence.consume_logits(LogitsRow::new(&[f32::NAN; 8], None)).unwrap_err(), @"the model's logits are not finite numbers; its weights may be damaged");
 }

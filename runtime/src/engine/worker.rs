@@ -1,4 +1,4 @@
-//! The engine's thread: receive, reap, admit, encode, decode, sample, emit, retire.
+//! The engine's thread: receive, reap, expire, abandon, admit, encode, decode, report.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -7,135 +7,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use multiway_model::kernels::{Ranking, rank_rows};
-use multiway_model::{DecoderRow, ForwardError, PromptMemory};
-use tokio::sync::OwnedSemaphorePermit;
+use multiway_model::{DecoderRow, ForwardError};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::command::{Command, Shutdown, Submission};
+use super::decode::{StepOutcome, StepRow};
 use super::forward::Forward;
-use super::prepared::Prepared;
-use super::reading::{PromptToRead, Read, Reading};
-use super::reply::{Reply, answer, is_gone};
-use super::row::Row;
-use super::samples::Samples;
-use super::scoring::{CacheChanges, Scoring};
-use super::search::Search;
-use super::sequence::Sequence;
+use super::job::{Job, Work};
+use super::logits_row::LogitsRow;
+use super::readout::EncodedPrompt;
 use super::stats::Counters;
-use super::telemetry::{self, Clock};
-use crate::answer::{Answered, CodeScore, FinishReason, Usage, WordScore};
-use crate::error::RequestError;
+use super::telemetry;
+use crate::error::{NOT_FINITE, RequestError};
 use crate::scheduler::{Demand, RequestId, Scheduler};
 
-/// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound and
-/// none waits behind a full queue.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Submit(Box<Submission>),
-    Shutdown(Shutdown),
-}
-
-/// How to shut an engine down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shutdown {
-    /// Finish every request that was accepted, then stop.
-    Drain,
-    /// Stop before the next step; unfinished requests end with [`RequestError::ShutDown`].
-    Abort,
-}
-
-/// A request on its way into the engine.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) prepared: Prepared,
-    /// What is to be read off the encoded prompt.
-    pub(crate) reading: Reading,
-    pub(crate) work: Work,
-    pub(crate) demand: Demand,
-    pub(crate) usage: Usage,
-    /// The place in the queue, given back when the request is admitted.
-    pub(crate) place: OwnedSemaphorePermit,
-    pub(crate) clock: Clock,
-}
-
-/// What a request is for.
-#[derive(Debug)]
-pub(crate) enum Work {
-    Generate(Box<Sequence>),
-    Samples(Box<Samples>),
-    Search(Box<Search>),
-    Score(Scoring),
-    Embed(Reply<Vec<f32>>),
-    /// Scores of the head's classes.
-    Classify(Reply<Vec<f32>>),
-    /// The likeliest words at each mask.
-    Unmask(Reply<Vec<Vec<WordScore>>>),
-    /// The likeliest visual codes of each hidden patch.
-    Uncover(Reply<Vec<Vec<CodeScore>>>),
-}
-
-impl Work {
-    /// Tells how many of the likeliest next tokens each of its rows must know, if any.
-    fn ranks(&self) -> Option<usize> {
-        match self {
-            Self::Generate(sequence) => sequence.ranks(),
-            Self::Samples(samples) => samples.ranks(),
-            Self::Search(search) => search.ranks(),
-            Self::Score(scoring) => scoring.ranks(),
-            Self::Embed(_) | Self::Classify(_) | Self::Unmask(_) | Self::Uncover(_) => None,
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        match self {
-            Self::Generate(sequence) => sequence.is_cancelled(),
-            Self::Samples(samples) => samples.is_cancelled(),
-            Self::Search(search) => search.is_cancelled(),
-            Self::Score(scoring) => scoring.is_cancelled(),
-            Self::Embed(reply) | Self::Classify(reply) => is_gone(reply),
-            Self::Unmask(reply) => is_gone(reply),
-            Self::Uncover(reply) => is_gone(reply),
-        }
-    }
-
-    fn fail(&mut self, error: RequestError) {
-        match self {
-            Self::Generate(sequence) => sequence.fail(error),
-            Self::Samples(samples) => samples.fail(&error),
-            Self::Search(search) => search.fail(error),
-            Self::Score(scoring) => scoring.fail(error),
-            Self::Embed(reply) | Self::Classify(reply) => answer(reply, Err(error)),
-            Self::Unmask(reply) => answer(reply, Err(error)),
-            Self::Uncover(reply) => answer(reply, Err(error)),
-        }
-    }
-}
-
-/// A request that the engine has accepted.
-struct Job {
-    prepared: Prepared,
-    reading: Reading,
-    work: Work,
-    usage: Usage,
-    place: Option<OwnedSemaphorePermit>,
-    clock: Clock,
-    /// The first slot; a score has more and knows them itself.
-    slot: usize,
-    memory: Option<PromptMemory>,
-}
-
-/// The prompts that are being encoded.
-struct Encoding {
-    ids: Vec<RequestId>,
-    /// How long the encoder has worked on them.
-    busy: Duration,
-}
-
-/// How many rows are encoded at a time while texts are being written.
+/// How many rows are encoded at a time while others decode.
 const SLICE_ROWS: usize = 128;
-
-/// What a request is told whose logits cannot be ranked.
-const NOT_FINITE: &str = "the model's logits are not finite numbers; its weights may be damaged";
 
 /// Whether the thread goes on.
 #[derive(PartialEq, Eq)]
@@ -144,18 +32,25 @@ enum Flow {
     Stop,
 }
 
+/// The requests whose prompts are being encoded.
+struct EncodingRequests {
+    ids: Vec<RequestId>,
+    /// How long the encoder has worked for them.
+    busy: Duration,
+}
+
 /// Owns the model and every running request.
 pub(crate) struct Worker<F> {
     forward: F,
     commands: UnboundedReceiver<Command>,
     scheduler: Scheduler,
     jobs: BTreeMap<RequestId, Job>,
-    encoding: Option<Encoding>,
+    encoding: Option<EncodingRequests>,
     /// How long the last step took.
     step_time: Duration,
-    /// The logits of the last step, `[B * V]`.
+    /// The logits of the last step, `[B * V]`; the next one writes into the same memory.
     logits: Vec<f32>,
-    /// The likeliest tokens of each row of the last step.
+    /// The highest logits of each row of the last step.
     rankings: Vec<Ranking>,
     counters: Arc<Counters>,
     /// How many of the model's logits are in the tokenizer's vocabulary.
@@ -209,7 +104,7 @@ impl<F: Forward> Worker<F> {
             }
         }
         for (id, mut job) in std::mem::take(&mut self.jobs) {
-            job.work.fail(end.clone());
+            job.fail(end.clone());
             self.scheduler.finish(id);
             self.counters.failed();
             self.counters.retired();
@@ -258,11 +153,10 @@ impl<F: Forward> Worker<F> {
     fn accept(&mut self, submission: Submission) {
         let Submission {
             prepared,
-            reading,
-            mut work,
+            work,
             demand,
             usage,
-            place,
+            permit,
             mut clock,
         } = submission;
         let deadline = prepared
@@ -270,31 +164,29 @@ impl<F: Forward> Worker<F> {
             .map(|timeout| clock.deadline(self.started, timeout));
         let id = self.scheduler.submit(Demand { deadline, ..demand });
         clock.taken(id.map(RequestId::number), usage);
+        let mut job = Job {
+            prepared,
+            work,
+            usage,
+            permit: Some(permit),
+            clock,
+            memory: None,
+        };
         let Some(id) = id else {
             // The handles refuse what does not fit.
             let cause = "the request needs more than the engine can hold".to_owned();
-            work.fail(RequestError::Failed { cause });
+            job.fail(RequestError::Failed { cause });
             self.counters.failed();
             return self.counters.retired();
         };
-        let _request = clock.enter();
+        let _request = job.clock.enter();
         tracing::debug!(request = id.number(), ?demand, ?usage, "request accepted");
-        let job = Job {
-            prepared,
-            reading,
-            work,
-            usage,
-            place: Some(place),
-            clock,
-            slot: 0,
-            memory: None,
-        };
         self.jobs.insert(id, job);
     }
 
-    /// Forgets the requests that nobody waits for.
+    /// Drops the requests that were cancelled.
     fn reap(&mut self) {
-        let cancelled = self.jobs.iter().filter(|(_, job)| job.work.is_cancelled());
+        let cancelled = self.jobs.iter().filter(|(_, job)| job.is_cancelled());
         for id in cancelled.map(|(id, _)| *id).collect::<Vec<_>>() {
             let _request = self.jobs.get(&id).map(|job| job.clock.enter());
             tracing::debug!(request = id.number(), status = ?self.scheduler.status(id), "request cancelled");
@@ -303,53 +195,48 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Gives up the requests whose time has run out.
+    /// Fails the requests whose deadline has passed.
     fn expire(&mut self) {
         for id in self.scheduler.expired(self.started.elapsed()) {
             if let Some(job) = self.jobs.get_mut(&id) {
                 let _request = job.clock.enter();
                 let after = job.prepared.timeout.unwrap_or_default();
                 tracing::debug!(request = id.number(), ?after, "request expired");
-                job.work.fail(RequestError::DeadlineExceeded { after });
+                job.fail(RequestError::DeadlineExceeded { after });
                 self.counters.expired();
                 self.retire(id);
             }
         }
     }
 
-    /// Starts the requests that fit, and begins to encode their prompts, all in one packed batch.
+    /// Stops encoding where all have gone that wait for it.
+    fn abandon(&mut self) {
+        let encoding = self.encoding.as_ref();
+        if encoding.is_some_and(|encoding| !encoding.ids.iter().any(|id| self.jobs.contains_key(id))) {
+            tracing::debug!("encoding given up");
+            self.forward.abandon_encoding();
+            self.encoding = None;
+        }
+    }
+
+    /// Admits the requests that fit, and begins to encode their prompts in one packed batch.
     fn admit(&mut self) {
         let mut ids = Vec::new();
         let mut prompts = Vec::new();
         for admission in self.scheduler.admit() {
-            let Some(job) = self.jobs.get_mut(&admission.id) else {
-                continue;
-            };
-            job.place = None;
-            job.clock.admitted(job.usage);
-            job.slot = admission.slots.first().copied().unwrap_or_default();
-            match &mut job.work {
-                Work::Search(search) => search.begin(admission.slots),
-                Work::Score(scoring) => scoring.begin(admission.slots),
-                Work::Samples(samples) => samples.begin(&admission.slots),
-                _ => {}
+            if let Some(job) = self.jobs.get_mut(&admission.id) {
+                job.start(admission.slots);
+                ids.push(admission.id);
+                prompts.push(job.prompt());
             }
-            ids.push(admission.id);
-            prompts.push(PromptToRead {
-                images: std::mem::take(&mut job.prepared.images),
-                pictures: job.prepared.pictures,
-                tokens: job.prepared.tokens.clone(),
-                reading: job.reading.clone(),
-            });
         }
         if ids.is_empty() {
             return;
         }
         self.report();
         let since = Instant::now();
-        let forward = &mut self.forward;
-        let begun = guard(|| forward.begin(prompts));
-        self.encoding = Some(Encoding {
+        let begun = guard(|| self.forward.begin_encoding(prompts));
+        self.encoding = Some(EncodingRequests {
             ids,
             busy: since.elapsed(),
         });
@@ -358,8 +245,8 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Goes on with encoding for as long as a step takes, so that what is written beside it waits at most about twice as
-    /// long as else; without any, until the encoder has done a part of a layer.
+    /// Encodes for as long as the last step took, so that running streams are at most about twice as slow; without any, one
+    /// part of a layer.
     fn encode(&mut self) {
         let Some(encoding) = &mut self.encoding else {
             return;
@@ -371,130 +258,74 @@ impl<F: Forward> Worker<F> {
         tracing::Span::current().record("encoded", encoding.ids.len());
         let _span = tracing::debug_span!("encode", requests = encoding.ids.len()).entered();
         let since = Instant::now();
-        let forward = &mut self.forward;
-        let slices = || {
+        let encoded = guard(|| {
             loop {
-                let read = forward.advance(rows)?;
-                if read.is_some() || since.elapsed() >= time {
-                    return Ok(read);
+                let encoded = self.forward.advance_encoding(rows)?;
+                if encoded.is_some() || since.elapsed() >= time {
+                    return Ok(encoded);
                 }
             }
-        };
-        let read = guard(slices);
+        });
         encoding.busy += since.elapsed();
-        match read {
+        match encoded {
             Ok(None) => {}
-            Ok(Some(reads)) if reads.len() == encoding.ids.len() => self.hand_out(reads),
-            Ok(Some(reads)) => {
-                let cause = format!("{} prompts gave {} results", encoding.ids.len(), reads.len());
+            Ok(Some(prompts)) if prompts.len() == encoding.ids.len() => self.hand_out(prompts),
+            Ok(Some(prompts)) => {
+                let cause = format!("{} prompts gave {} results", encoding.ids.len(), prompts.len());
                 self.fail_encoding(&cause);
             }
             Err(cause) => self.fail_encoding(&cause),
         }
     }
 
-    /// Hands what was read off the encoded prompts to those that have not gone meanwhile.
-    fn hand_out(&mut self, reads: Vec<Read>) {
+    /// Hands the encoded prompts to the requests that have not gone meanwhile.
+    fn hand_out(&mut self, prompts: Vec<EncodedPrompt>) {
         let Some(encoding) = self.encoding.take() else {
             return;
         };
         self.counters.encoded(encoding.busy);
-        for (id, read) in encoding.ids.into_iter().zip(reads) {
-            if let Some(job) = self.jobs.get_mut(&id) {
-                job.clock.encoded(encoding.busy);
+        for (id, prompt) in encoding.ids.into_iter().zip(prompts) {
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            job.clock.encoded(encoding.busy);
+            match prompt {
+                EncodedPrompt::Memory(memory) => {
+                    job.memory = Some(memory);
+                    self.scheduler.encoded(id);
+                }
+                EncodedPrompt::Value(value) => {
+                    job.answer(value);
+                    self.counters.finished();
+                    self.retire(id);
+                }
+                EncodedPrompt::NotFinite => self.fail(id, NOT_FINITE.to_owned()),
             }
-            self.take(id, read);
         }
     }
 
     fn fail_encoding(&mut self, cause: &str) {
-        self.forward.abandon();
+        self.forward.abandon_encoding();
         if let Some(encoding) = self.encoding.take() {
             self.fail_all(&encoding.ids, cause);
         }
     }
 
-    /// Gives up encoding where all have gone that wait for it.
-    fn abandon(&mut self) {
-        let encoding = self.encoding.as_ref();
-        if encoding.is_some_and(|encoding| !encoding.ids.iter().any(|id| self.jobs.contains_key(id))) {
-            tracing::debug!("encoding given up");
-            self.forward.abandon();
-            self.encoding = None;
-        }
-    }
-
-    /// Hands what was read off a prompt to its request: a memory to go on with, or the answer itself.
-    fn take(&mut self, id: RequestId, read: Read) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let (usage, timings) = (job.usage, job.clock.stop());
-        match (&mut job.work, read) {
-            (
-                Work::Generate(_) | Work::Samples(_) | Work::Search(_) | Work::Score(_),
-                Read::Memory(memory),
-            ) => {
-                job.memory = Some(memory);
-                return self.scheduler.encoded(id);
-            }
-            (Work::Embed(reply), Read::Embedding(embedding)) => {
-                answer(reply, Ok(Answered::new(embedding, usage, timings)))
-            }
-            (Work::Classify(reply), Read::Classes(scores)) => {
-                answer(reply, Ok(Answered::new(scores, usage, timings)))
-            }
-            (Work::Unmask(reply), Read::Words(words)) => {
-                answer(reply, Ok(Answered::new(words, usage, timings)))
-            }
-            (Work::Uncover(reply), Read::Codes(codes)) => {
-                answer(reply, Ok(Answered::new(codes, usage, timings)))
-            }
-            (_, read) => {
-                let cause = match read {
-                    Read::NotFinite => NOT_FINITE,
-                    _ => "the model gave something else than what was asked for",
-                };
-                let cause = cause.to_owned();
-                return self.fail(id, RequestError::Failed { cause });
-            }
-        }
-        self.counters.finished();
-        self.retire(id);
-    }
-
     /// Advances every running request by one token.
     fn decode(&mut self) {
         let mut rows: Vec<DecoderRow> = Vec::new();
-        // Which request has how many rows, in the order of the rows; and how many of the likeliest tokens each row must know.
+        // Which request has how many rows, in the order of the rows; and how many of its highest logits each row must know.
         let mut owners: Vec<(RequestId, usize)> = Vec::new();
-        let mut ranks: Vec<Option<usize>> = Vec::new();
+        let mut top_logits: Vec<Option<usize>> = Vec::new();
+        let mut own: Vec<StepRow> = Vec::new();
         for id in self.scheduler.decoding() {
-            let Some(job) = self.jobs.get(&id) else { continue };
-            let Some(memory) = &job.memory else { continue };
-            let before = rows.len();
-            match &job.work {
-                Work::Generate(sequence) => {
-                    rows.extend(sequence.input().map(|token| DecoderRow {
-                        token,
-                        slot: job.slot,
-                        memory,
-                    }));
-                }
-                Work::Samples(samples) => {
-                    let own = samples.rows().into_iter();
-                    rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
-                }
-                Work::Search(search) => {
-                    let own = search.rows().into_iter();
-                    rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
-                }
-                Work::Score(scoring) => {
-                    let own = scoring.rows().into_iter();
-                    rows.extend(own.map(|(token, slot)| DecoderRow { token, slot, memory }));
-                }
-                Work::Embed(_) | Work::Classify(_) | Work::Unmask(_) | Work::Uncover(_) => {}
+            if let Some((decode, memory)) = self.jobs.get(&id).and_then(Job::decoding) {
+                decode.push_rows(&mut own);
+                owners.push((id, own.len()));
+                let row = |StepRow { token, slot }| DecoderRow { token, slot, memory };
+                rows.extend(own.drain(..).map(row));
+                top_logits.resize(rows.len(), decode.top_logits());
             }
-            owners.push((id, rows.len() - before));
-            ranks.resize(rows.len(), job.work.ranks());
         }
         if rows.is_empty() {
             return;
@@ -503,37 +334,30 @@ impl<F: Forward> Worker<F> {
         let _span = tracing::debug_span!("decode", rows = rows.len()).entered();
         self.counters.step(rows.len());
         let since = Instant::now();
-        let forward = &mut self.forward;
-        // The next step writes into the same memory.
-        let mut scores = std::mem::take(&mut self.logits);
+        let mut logits = std::mem::take(&mut self.logits);
         let mut rankings = std::mem::take(&mut self.rankings);
-        let vocabulary = self.vocabulary;
         let step = guard(|| {
-            forward.step(&rows, &mut scores)?;
-            rank_rows(
-                &scores,
-                scores.len() / rows.len(),
-                vocabulary,
-                &ranks,
-                &mut rankings,
-            );
-            Ok(())
+            self.forward.decode_step(&rows, &mut logits)?;
+            let width = logits.len() / rows.len();
+            rank_rows(&logits, width, self.vocabulary, &top_logits, &mut rankings);
+            Ok(width)
         });
         let took = since.elapsed();
         self.counters.stepped(took);
         match step {
-            Ok(()) => {
-                let width = scores.len() / rows.len();
-                let vocabulary = vocabulary.min(width);
-                let ranked = rankings.iter().zip(&ranks);
-                let ranked = ranked.map(|(ranking, ranks)| ranks.map(|_| ranking));
-                let mut logits = scores
-                    .chunks_exact(width.max(1))
-                    .zip(ranked)
-                    .filter_map(|(row, ranking)| Some(Row::new(row.get(..vocabulary)?, ranking)));
+            Ok(width) => {
+                let vocabulary = self.vocabulary.min(width);
+                let ranked = rankings.iter().zip(&top_logits);
+                let ranked = ranked.map(|(ranking, wanted)| wanted.map(|_| ranking));
+                let rows = logits.chunks_exact(width.max(1)).zip(ranked);
+                let rows =
+                    rows.filter_map(|(row, ranking)| Some(LogitsRow::new(row.get(..vocabulary)?, ranking)));
+                let rows: Vec<LogitsRow> = rows.collect();
+                let mut rest = rows.as_slice();
                 for (id, count) in owners {
-                    let own: Vec<Row> = logits.by_ref().take(count).collect();
-                    self.advance(id, &own, took);
+                    let (own, others) = rest.split_at(count.min(rest.len()));
+                    rest = others;
+                    self.consume_logits(id, own, took);
                 }
             }
             Err(cause) => {
@@ -541,95 +365,51 @@ impl<F: Forward> Worker<F> {
                 self.fail_all(&ids, &cause);
             }
         }
-        self.logits = scores;
+        self.logits = logits;
         self.rankings = rankings;
         self.step_time = since.elapsed();
     }
 
-    /// Hands the logits of a step, which took so long, to the request that they belong to.
-    fn advance(&mut self, id: RequestId, logits: &[Row<'_>], took: Duration) {
+    /// Hands the logits of a step, which took so long, to the request that the rows belong to.
+    fn consume_logits(&mut self, id: RequestId, rows: &[LogitsRow<'_>], took: Duration) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.clock.stepped(took);
-        let outcome = match &mut job.work {
-            Work::Generate(sequence) => {
-                let outcome = sequence.advance(logits.first().copied().unwrap_or_default());
-                if sequence.new_tokens() > 0 {
-                    job.clock.token();
-                    self.counters.token();
-                }
-                if let Ok(Some(reason)) = outcome {
-                    finish(job, reason);
-                }
-                outcome.map(|reason| reason.is_some())
-            }
-            Work::Samples(samples) => match samples.advance(logits) {
-                Ok(step) => {
-                    if step.written > 0 {
-                        job.clock.token();
-                    }
-                    (0..step.written).for_each(|_| self.counters.token());
-                    apply(&mut self.forward, &step.changes).map(|()| {
-                        samples.finish_ended(job.usage, job.clock.stop());
-                        samples.is_done()
-                    })
-                }
-                Err(cause) => Err(cause),
-            },
-            Work::Search(search) => match search.advance(logits) {
-                Ok(changes) => {
-                    if search.new_tokens() > 0 {
-                        job.clock.token();
-                        self.counters.token();
-                    }
-                    apply(&mut self.forward, &changes).map(|()| {
-                        if search.is_done() {
-                            search.finish(job.usage, job.clock.stop());
-                        }
-                        search.is_done()
-                    })
-                }
-                Err(cause) => Err(cause),
-            },
-            Work::Score(scoring) => match scoring.advance(logits) {
-                Ok(changes) => apply(&mut self.forward, &changes).map(|()| {
-                    if scoring.is_done() {
-                        scoring.finish(job.usage, job.clock.stop());
-                    }
-                    scoring.is_done()
-                }),
-                Err(cause) => Err(cause),
-            },
-            Work::Embed(_) | Work::Classify(_) | Work::Unmask(_) | Work::Uncover(_) => Ok(true),
+        let Work::Decode(decode) = &mut job.work else {
+            return;
         };
-        match outcome {
-            Ok(false) => job.clock.selected(),
-            Ok(true) => {
-                let _request = job.clock.enter();
-                tracing::debug!(request = id.number(), "request finished");
-                self.counters.finished();
-                self.retire(id);
-            }
-            Err(cause) => self.fail(id, RequestError::Failed { cause }),
+        job.clock.stepped(took);
+        let step = match decode.consume_logits(rows) {
+            Ok(step) => step,
+            Err(cause) => return self.fail(id, cause),
+        };
+        if step.written > 0 {
+            job.clock.token();
+            self.counters.tokens(step.written);
+        }
+        if let Err(cause) = update_cache(&mut self.forward, &step) {
+            return self.fail(id, cause);
+        }
+        decode.send_completed(job.usage, job.clock.stop());
+        if decode.is_done() {
+            let _request = job.clock.enter();
+            tracing::debug!(request = id.number(), "request finished");
+            self.counters.finished();
+            self.retire(id);
         }
     }
 
     fn fail_all(&mut self, ids: &[RequestId], cause: &str) {
         tracing::error!(requests = ids.len(), cause, "a step failed");
         for id in ids {
-            self.fail(
-                *id,
-                RequestError::Failed {
-                    cause: cause.to_owned(),
-                },
-            );
+            self.fail(*id, cause.to_owned());
         }
     }
 
-    fn fail(&mut self, id: RequestId, error: RequestError) {
+    fn fail(&mut self, id: RequestId, cause: String) {
         if let Some(job) = self.jobs.get_mut(&id) {
             let _request = job.clock.enter();
+            let error = RequestError::Failed { cause };
             tracing::debug!(request = id.number(), %error, "request failed");
-            job.work.fail(error);
+            job.fail(error);
             self.counters.failed();
             self.retire(id);
         }
@@ -641,7 +421,7 @@ impl<F: Forward> Worker<F> {
             self.counters.retired();
         }
         for slot in self.scheduler.finish(id) {
-            self.forward.clear(slot);
+            self.forward.clear_slot(slot);
         }
     }
 
@@ -650,22 +430,12 @@ impl<F: Forward> Worker<F> {
     }
 }
 
-fn finish(job: &mut Job, reason: FinishReason) {
-    if let Work::Generate(sequence) = &mut job.work {
-        let usage = Usage {
-            new_tokens: sequence.new_tokens(),
-            ..job.usage
-        };
-        sequence.finish(reason, usage, job.clock.stop());
+fn update_cache(forward: &mut impl Forward, step: &StepOutcome) -> Result<(), String> {
+    for (from, to) in &step.copies {
+        guard(|| forward.copy_slot(*from, *to))?;
     }
-}
-
-fn apply(forward: &mut impl Forward, changes: &CacheChanges) -> Result<(), String> {
-    for (from, to) in &changes.copies {
-        guard(|| forward.copy(*from, *to))?;
-    }
-    for slot in &changes.clears {
-        forward.clear(*slot);
+    for slot in &step.clears {
+        forward.clear_slot(*slot);
     }
     Ok(())
 }

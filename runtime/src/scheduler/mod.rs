@@ -52,14 +52,14 @@ impl Resources {
             && other.constraint_bytes <= self.constraint_bytes
     }
 
-    fn take(&mut self, other: &Resources) {
+    fn subtract(&mut self, other: &Resources) {
         self.slots -= other.slots;
         self.memory_tokens -= other.memory_tokens;
         self.self_tokens -= other.self_tokens;
         self.constraint_bytes -= other.constraint_bytes;
     }
 
-    fn give(&mut self, other: &Resources) {
+    fn add(&mut self, other: &Resources) {
         self.slots += other.slots;
         self.memory_tokens += other.memory_tokens;
         self.self_tokens += other.self_tokens;
@@ -88,7 +88,7 @@ pub(crate) struct Admission {
 }
 
 /// The place of a request in the queue: those that were overtaken too often by age, then the others by priority and age.
-type Place = (bool, Reverse<i32>, RequestId);
+type QueueOrder = (bool, Reverse<i32>, RequestId);
 
 #[derive(Debug)]
 struct Waiting {
@@ -97,7 +97,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn place(&self, id: RequestId) -> Place {
+    fn order(&self, id: RequestId) -> QueueOrder {
         if self.overtaken < MAX_OVERTAKEN {
             (true, Reverse(self.demand.priority), id)
         } else {
@@ -127,7 +127,7 @@ pub(crate) struct Scheduler {
     encode_budget: usize,
     next: u64,
     waiting: BTreeMap<RequestId, Waiting>,
-    queue: BTreeSet<Place>,
+    queue: BTreeSet<QueueOrder>,
     running: BTreeMap<RequestId, Running>,
     deadlines: BTreeSet<(Duration, RequestId)>,
 }
@@ -157,7 +157,7 @@ impl Scheduler {
         let id = RequestId(self.next);
         self.next += 1;
         let waiting = Waiting { demand, overtaken: 0 };
-        self.queue.insert(waiting.place(id));
+        self.queue.insert(waiting.order(id));
         self.waiting.insert(id, waiting);
         self.deadlines
             .extend(demand.deadline.map(|deadline| (deadline, id)));
@@ -181,7 +181,7 @@ impl Scheduler {
             }
             self.leave_queue(id);
             self.overtake(id);
-            self.free.take(&demand.resources);
+            self.free.subtract(&demand.resources);
             let slots = self
                 .free_slots
                 .split_off(self.free_slots.len().saturating_sub(demand.resources.slots));
@@ -199,9 +199,9 @@ impl Scheduler {
     /// Counts, for all that wait longer than a request that goes before them, that they were overtaken.
     fn overtake(&mut self, by: RequestId) {
         for (id, waiting) in self.waiting.range_mut(..by) {
-            let before = waiting.place(*id);
+            let before = waiting.order(*id);
             waiting.overtaken += 1;
-            let after = waiting.place(*id);
+            let after = waiting.order(*id);
             if after != before {
                 self.queue.remove(&before);
                 self.queue.insert(after);
@@ -211,7 +211,7 @@ impl Scheduler {
 
     fn leave_queue(&mut self, id: RequestId) {
         if let Some(waiting) = self.waiting.remove(&id) {
-            self.queue.remove(&waiting.place(id));
+            self.queue.remove(&waiting.order(id));
         }
     }
 
@@ -234,7 +234,7 @@ impl Scheduler {
         passed.map(|(_, id)| *id).collect()
     }
 
-    /// Ends a request, running or waiting, and returns the slots that it had.
+    /// EosTokens a request, running or waiting, and returns the slots that it had.
     pub(crate) fn finish(&mut self, id: RequestId) -> Vec<usize> {
         let running = self.running.remove(&id);
         let demand = match &running {
@@ -246,7 +246,7 @@ impl Scheduler {
         }
         self.leave_queue(id);
         let Some(running) = running else { return Vec::new() };
-        self.free.give(&running.demand.resources);
+        self.free.add(&running.demand.resources);
         self.free_slots.extend(running.slots.iter().rev());
         running.slots
     }
@@ -271,7 +271,7 @@ impl Scheduler {
     /// Returns what running requests have reserved.
     pub(crate) fn reserved(&self) -> Resources {
         let mut reserved = self.capacity;
-        reserved.take(&self.free);
+        reserved.subtract(&self.free);
         reserved
     }
 

@@ -344,13 +344,13 @@ impl Engine {
         for id in std::mem::take(&mut self.gone) {
             if self.known[&id].ends.is_empty() {
                 if self.known[&id].slots.is_some() {
-                    freed.give(&self.known[&id].demand.resources);
+                    freed.add(&self.known[&id].demand.resources);
                 }
                 self.end(id, End::Cancelled)?;
             }
         }
         let mut free = free_before;
-        free.give(&freed);
+        free.add(&freed);
         prop_assert_eq!(
             self.scheduler.free(),
             free,
@@ -461,7 +461,7 @@ impl Engine {
                         .all(|slot| *slot < CAPACITY.slots && slots.insert(*slot)),
                     "a slot is shared"
                 );
-                free.give(&known.demand.resources);
+                free.add(&known.demand.resources);
             }
         }
         prop_assert_eq!(free, CAPACITY, "free and reserved make up the capacity");

@@ -147,7 +147,7 @@ impl DecodeStream {
         out
     }
 
-    /// Ends the text; bytes that never became a character are returned as U+FFFD.
+    /// EosTokens the text; bytes that never became a character are returned as U+FFFD.
     pub fn finish(mut self) -> String {
         self.take_rest()
     }

@@ -102,7 +102,7 @@ fn write_liking(constraints: &Constraints, params: &SamplingParams, seed: u64, l
                 *logit += 9.0;
             }
         }
-        let draw = Draw {
+        let draw = DrawContext {
             logits: &logits,
             processed: &logits,
             sampler: &mut sampler,

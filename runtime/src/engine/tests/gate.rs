@@ -7,11 +7,11 @@ use multiway_model::testing::random_inference_model;
 use multiway_model::{DecoderRow, ForwardError};
 
 use super::super::Engine;
-use super::super::builder::{Known, Options, start};
+use super::super::builder::{CheckpointParts, Options, start};
 use super::super::forward::{Forward, ModelForward};
 use super::super::limits::Limits;
-use super::super::reading::{PromptToRead, Read};
-use super::super::reuse::Reuse;
+use super::super::readout::{EncodedPrompt, PromptToEncode};
+use super::super::reuse::ReuseCounts;
 use super::{TOKENIZER, config};
 use crate::generation::GenerationConfig;
 
@@ -61,45 +61,45 @@ impl Gated {
 }
 
 impl Forward for Gated {
-    fn begin(&mut self, prompts: Vec<PromptToRead>) -> Result<(), ForwardError> {
+    fn begin_encoding(&mut self, prompts: Vec<PromptToEncode>) -> Result<(), ForwardError> {
         self.wait(Step::Encode(prompts.len()))?;
-        self.model.begin(prompts)
+        self.model.begin_encoding(prompts)
     }
 
-    fn advance(&mut self, rows: usize) -> Result<Option<Vec<Read>>, ForwardError> {
+    fn advance_encoding(&mut self, rows: usize) -> Result<Option<Vec<EncodedPrompt>>, ForwardError> {
         if self.slices {
             self.wait(Step::Slice)?;
-            return self.model.advance(rows);
+            return self.model.advance_encoding(rows);
         }
         loop {
-            let read = self.model.advance(rows)?;
+            let read = self.model.advance_encoding(rows)?;
             if read.is_some() {
                 return Ok(read);
             }
         }
     }
 
-    fn abandon(&mut self) {
-        self.model.abandon();
+    fn abandon_encoding(&mut self) {
+        self.model.abandon_encoding();
     }
 
-    fn step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError> {
+    fn decode_step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError> {
         self.wait(Step::Decode(rows.iter().map(|row| row.slot).collect()))?;
-        self.model.step(rows, logits)
+        self.model.decode_step(rows, logits)
     }
 
-    fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {
-        self.model.copy(from, to)
+    fn copy_slot(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {
+        self.model.copy_slot(from, to)
     }
 
-    fn clear(&mut self, slot: usize) {
+    fn clear_slot(&mut self, slot: usize) {
         if self.is_broken {
             panic!("the cache is in disorder");
         }
-        self.model.clear(slot);
+        self.model.clear_slot(slot);
     }
 
-    fn reuse(&self) -> Reuse {
+    fn reuse(&self) -> ReuseCounts {
         self.model.reuse()
     }
 }
@@ -177,7 +177,7 @@ fn start_gated(
         (forward, gate)
     });
     let (forwards, gates): (Vec<Gated>, Vec<Gate>) = gated.unzip();
-    let known = Known {
+    let known = CheckpointParts {
         tokenizer: TOKENIZER.clone(),
         config: config(),
         generation: GenerationConfig::of_model(&config()),

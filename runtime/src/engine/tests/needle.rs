@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::*;
 use crate::answer::{Generation, Hypothesis, Score};
-use crate::engine::reading::{PromptToRead, Read};
-use crate::engine::reuse::Reuse;
+use crate::engine::readout::{EncodedPrompt, PromptToEncode};
+use crate::engine::reuse::ReuseCounts;
 use crate::generation::GenerationConfig;
 use crate::scheduler::Resources;
 
@@ -316,7 +316,7 @@ fn engine_of<F: Forward + Send + 'static>(
     forward: impl Fn(&Limits) -> F,
 ) -> Engine {
     let limits = Limits::new(model, options.max_batch, options.memory_budget).unwrap();
-    let known = Known {
+    let known = CheckpointParts {
         tokenizer: TOKENIZER.clone(),
         config: config(),
         generation: GenerationConfig::of_model(&config()),
@@ -406,36 +406,36 @@ fn turn(name: &str, tensor: &Tensor, by: usize) -> Tensor {
 }
 
 impl Forward for Mutant {
-    fn begin(&mut self, prompts: Vec<PromptToRead>) -> Result<(), ForwardError> {
-        self.turned[0].begin(prompts)
+    fn begin_encoding(&mut self, prompts: Vec<PromptToEncode>) -> Result<(), ForwardError> {
+        self.turned[0].begin_encoding(prompts)
     }
 
-    fn advance(&mut self, rows: usize) -> Result<Option<Vec<Read>>, ForwardError> {
-        self.turned[0].advance(rows)
+    fn advance_encoding(&mut self, rows: usize) -> Result<Option<Vec<EncodedPrompt>>, ForwardError> {
+        self.turned[0].advance_encoding(rows)
     }
 
-    fn abandon(&mut self) {
-        self.turned[0].abandon();
+    fn abandon_encoding(&mut self) {
+        self.turned[0].abandon_encoding();
     }
 
-    fn step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError> {
+    fn decode_step(&mut self, rows: &[DecoderRow], logits: &mut Vec<f32>) -> Result<(), ForwardError> {
         let by = rows.len() % self.turned.len();
         // The cache goes along with whoever makes the step.
         self.hand_cache(0, by);
-        let step = self.turned[by].step(rows, logits);
+        let step = self.turned[by].decode_step(rows, logits);
         self.hand_cache(by, 0);
         step
     }
 
-    fn copy(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {
-        self.turned[0].copy(from, to)
+    fn copy_slot(&mut self, from: usize, to: usize) -> Result<(), ForwardError> {
+        self.turned[0].copy_slot(from, to)
     }
 
-    fn clear(&mut self, slot: usize) {
-        self.turned[0].clear(slot);
+    fn clear_slot(&mut self, slot: usize) {
+        self.turned[0].clear_slot(slot);
     }
 
-    fn reuse(&self) -> Reuse {
+    fn reuse(&self) -> ReuseCounts {
         self.turned[0].reuse()
     }
 }

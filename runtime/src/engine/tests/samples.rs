@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use super::gate::Gate;
 use super::*;
 use crate::answer::Generation;
+use crate::engine::decode::Decode;
 use crate::engine::samples::Samples;
 
 /// Asks for samples that end by themselves only as far as `end` makes it likely.
@@ -88,17 +89,24 @@ fn a_sample_that_has_ended_is_in_no_further_step() {
     }
 }
 
+/// Lists the rows of the next step: a token and a slot each.
+fn rows(samples: &Samples) -> Vec<(u32, usize)> {
+    let mut rows = Vec::new();
+    samples.push_rows(&mut rows);
+    rows.into_iter().map(|row| (row.token, row.slot)).collect()
+}
+
 #[test]
 fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_when_it_ends() {
-    let prepared = Prepared::new(group(8, 9, 0.0), &TOKENIZER, &config(), 0).unwrap();
+    let prepared = PreparedRequest::new(group(8, 9, 0.0), &TOKENIZER, &config(), 0).unwrap();
     let (listeners, mut streams): (Vec<_>, Vec<_>) = (0..8).map(|_| TokenStream::open()).unzip();
-    let mut samples = Samples::new(&prepared, &TOKENIZER, &Ends::one(1), listeners);
-    samples.begin(&[10, 11, 12, 13, 14, 15, 16, 17]);
-    assert_eq!(samples.rows(), [(config().decoder_start_token_id, 10)]);
+    let mut samples = Samples::new(&prepared, &TOKENIZER, &EosTokens::one(1), listeners);
+    samples.start((10..18).collect());
+    assert_eq!(rows(&samples), [(config().decoder_start_token_id, 10)]);
     // Half of the samples end, half write token 5.
     let mut logits = vec![-100.0; TOKENIZER.vocab_size()];
     (logits[1], logits[5]) = (1.0, 1.0);
-    let step = samples.advance(&[Row::new(&logits, None)]).unwrap();
+    let step = samples.consume_logits(&[LogitsRow::new(&logits, None)]).unwrap();
     assert_eq!(step.written, 8);
     let mut ended = Vec::new();
     for (slot, stream) in (10..).zip(&mut streams) {
@@ -114,13 +122,13 @@ fn the_slot_of_a_sample_is_copied_when_the_first_tokens_are_drawn_and_emptied_wh
     assert!(!ended.is_empty() && !running.is_empty(), "{ended:?}");
     let copied: Vec<(usize, usize)> = running.iter().map(|slot| (10, *slot)).collect();
     let copied: Vec<(usize, usize)> = copied.into_iter().filter(|(from, to)| from != to).collect();
-    assert_eq!((step.changes.copies, step.changes.clears), (copied, ended));
+    assert_eq!((step.copies, step.clears), (copied, ended));
     assert_eq!(
-        samples.rows(),
+        rows(&samples),
         running.iter().map(|slot| (5, *slot)).collect::<Vec<_>>()
     );
-    let rows: Vec<Row> = running.iter().map(|_| Row::new(&logits, None)).collect();
-    assert_eq!(samples.advance(&rows).unwrap().changes.copies, []);
+    let next: Vec<LogitsRow> = running.iter().map(|_| LogitsRow::new(&logits, None)).collect();
+    assert_eq!(samples.consume_logits(&next).unwrap().copies, []);
 }
 
 #[test]

@@ -6,9 +6,9 @@ use crate::tokenizer::TokenId;
 
 /// The tokens that end an answer. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ends(Arc<[TokenId]>);
+pub(crate) struct EosTokens(Arc<[TokenId]>);
 
-impl Ends {
+impl EosTokens {
     /// Takes tokens, of which there is at least one.
     pub(crate) fn new(ids: Vec<TokenId>) -> Self {
         Self(ids.into())

@@ -10,13 +10,13 @@ const MOST: usize = 32;
 
 /// Keeps compiled constraints within a budget of bytes: requests of one task have the same.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct CompiledCache {
     /// The one used last is the first.
     entries: VecDeque<(String, Arc<Compiled>)>,
     budget: usize,
 }
 
-impl Kept {
+impl CompiledCache {
     pub(super) fn new(budget: usize) -> Self {
         Self {
             entries: VecDeque::new(),
@@ -25,23 +25,23 @@ impl Kept {
     }
 
     /// Finds what can still be used.
-    pub(super) fn find(&mut self, key: &str) -> Option<Arc<Compiled>> {
+    pub(super) fn get(&mut self, key: &str) -> Option<Arc<Compiled>> {
         let place = self.entries.iter().position(|(known, _)| known == key)?;
         let entry = self.entries.remove(place).filter(|(_, known)| !known.is_worn())?;
         let compiled = Arc::clone(&entry.1);
         self.entries.push_front(entry);
         // Answers have made it larger since.
-        self.forget();
+        self.evict();
         Some(compiled)
     }
 
     /// Keeps what is not known yet, and returns it; or what another request has compiled meanwhile.
-    pub(super) fn put(&mut self, key: String, compiled: Arc<Compiled>) -> Arc<Compiled> {
-        if let Some(known) = self.find(&key) {
+    pub(super) fn insert(&mut self, key: String, compiled: Arc<Compiled>) -> Arc<Compiled> {
+        if let Some(known) = self.get(&key) {
             return known;
         }
         self.entries.push_front((key, Arc::clone(&compiled)));
-        self.forget();
+        self.evict();
         compiled
     }
 
@@ -51,7 +51,7 @@ impl Kept {
     }
 
     /// Forgets what was used longest ago, as far as there are too many.
-    fn forget(&mut self) {
+    fn evict(&mut self) {
         self.entries.truncate(MOST);
         let mut bytes = self.bytes();
         while bytes > self.budget {

@@ -1,0 +1,38 @@
+//! What the handles of an engine tell its thread.
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::job::Work;
+use super::prepared::PreparedRequest;
+use super::telemetry::Clock;
+use crate::answer::Usage;
+use crate::scheduler::Demand;
+
+/// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound and
+/// none waits behind a full queue.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit(Box<Submission>),
+    Shutdown(Shutdown),
+}
+
+/// How to shut an engine down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Finish every request that was accepted, then stop.
+    Drain,
+    /// Stop before the next step; unfinished requests end with [`RequestError::ShutDown`](crate::RequestError::ShutDown).
+    Abort,
+}
+
+/// A request on its way into the engine.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) prepared: PreparedRequest,
+    pub(crate) work: Work,
+    pub(crate) demand: Demand,
+    pub(crate) usage: Usage,
+    /// The place in the queue, given back when the request is admitted.
+    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) clock: Clock,
+}

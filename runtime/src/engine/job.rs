@@ -1,0 +1,87 @@
+//! What the engine's thread knows of one request.
+
+use multiway_model::PromptMemory;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::decode::Decode;
+use super::prepared::PreparedRequest;
+use super::readout::{PromptToEncode, Readout, ReadoutValue};
+use super::reply::Reply;
+use super::telemetry::Clock;
+use crate::answer::{Answered, Usage};
+use crate::error::RequestError;
+
+/// What there is to do for a request.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Decodes from the prompt's memory.
+    Decode(Box<dyn Decode>),
+    /// Reads the answer out of the encoder's output.
+    Read(Readout, Reply<ReadoutValue>),
+}
+
+/// A request that the engine has accepted.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) prepared: PreparedRequest,
+    pub(super) work: Work,
+    pub(super) usage: Usage,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) clock: Clock,
+    /// What decoding attends to, once the prompt is encoded.
+    pub(super) memory: Option<PromptMemory>,
+}
+
+impl Job {
+    pub(super) fn is_cancelled(&self) -> bool {
+        match &self.work {
+            Work::Decode(decode) => decode.is_cancelled(),
+            Work::Read(_, reply) => reply.is_closed(),
+        }
+    }
+
+    /// Starts in the slots that the scheduler gave, and gives the place in the queue back.
+    pub(super) fn start(&mut self, slots: Vec<usize>) {
+        self.permit = None;
+        self.clock.admitted(self.usage);
+        if let Work::Decode(decode) = &mut self.work {
+            decode.start(slots);
+        }
+    }
+
+    /// Takes the prompt out to be encoded.
+    pub(super) fn prompt(&mut self) -> PromptToEncode {
+        PromptToEncode {
+            images: std::mem::take(&mut self.prepared.images),
+            pictures: self.prepared.pictures,
+            tokens: self.prepared.tokens.clone(),
+            readout: match &self.work {
+                Work::Decode(_) => Readout::Memory,
+                Work::Read(readout, _) => readout.clone(),
+            },
+        }
+    }
+
+    /// Returns what decodes, and what it attends to, once there is such.
+    pub(super) fn decoding(&self) -> Option<(&dyn Decode, &PromptMemory)> {
+        match &self.work {
+            Work::Decode(decode) => Some((decode.as_ref(), self.memory.as_ref()?)),
+            Work::Read(..) => None,
+        }
+    }
+
+    /// Answers with what was read out of the encoder's output.
+    pub(super) fn answer(&mut self, value: ReadoutValue) {
+        let (usage, timings) = (self.usage, self.clock.stop());
+        if let Work::Read(_, reply) = &mut self.work {
+            reply.send(Ok(Answered::new(value, usage, timings)));
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: RequestError) {
+        match &mut self.work {
+            Work::Decode(decode) => decode.fail(error),
+            Work::Read(_, reply) => reply.send(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What is read out of an encoded prompt.
+
+use multiway_model::{ProcessedImage, PromptMemory};
+
+use super::digest::Digest;
+use crate::error::RequestError;
+use crate::tokenizer::TokenId;
+use crate::top_k::TopK;
+
+/// A prompt to encode, and what is to be read out of it.
+#[derive(Debug)]
+pub(crate) struct PromptToEncode {
+    pub(crate) images: Vec<ProcessedImage>,
+    /// The digest of the pictures, where what is made of them may be cached.
+    pub(crate) pictures: Option<Digest>,
+    pub(crate) tokens: Vec<TokenId>,
+    pub(crate) readout: Readout,
+}
+
+/// What is to be read out of an encoded prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Readout {
+    /// What decoding attends to: an [`EncodedPrompt::Memory`].
+    Memory,
+    /// The retrieval embedding.
+    Embedding,
+    /// The logits of the classification head.
+    Classes,
+    /// The top `count` tokens, of the first `vocabulary`, at each mask of the text.
+    Words {
+        mask: TokenId,
+        count: usize,
+        vocabulary: usize,
+    },
+    /// The top `count` visual codes of each patch of the first picture that is hidden from the encoder.
+    Codes { hidden: Vec<usize>, count: usize },
+}
+
+/// What encoding made of a prompt, as its [`Readout`] asked.
+#[derive(Clone, Debug)]
+pub(crate) enum EncodedPrompt {
+    Memory(PromptMemory),
+    Value(ReadoutValue),
+    /// The logits are not finite numbers.
+    NotFinite,
+}
+
+/// An answer that was read out.
+#[derive(Clone, Debug)]
+pub(crate) enum ReadoutValue {
+    /// An embedding, or the logits of classes.
+    Vector(Vec<f32>),
+    /// The top k words or codes of each masked place.
+    TopK(Vec<TopK>),
+}
+
+impl ReadoutValue {
+    pub(super) fn vector(self) -> Result<Vec<f32>, RequestError> {
+        match self {
+            Self::Vector(values) => Ok(values),
+            Self::TopK(_) => Err(mismatch()),
+        }
+    }
+
+    pub(super) fn top_k(self) -> Result<Vec<TopK>, RequestError> {
+        match self {
+            Self::TopK(places) => Ok(places),
+            Self::Vector(_) => Err(mismatch()),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Vector(values) => size_of_val(values.as_slice()),
+            Self::TopK(places) => places.iter().map(|place| size_of_val(place.as_slice())).sum(),
+        }
+    }
+}
+
+/// A model may be of anybody's making.
+fn mismatch() -> RequestError {
+    let cause = "the model gave something else than what was asked for".to_owned();
+    RequestError::Failed { cause }
+}
