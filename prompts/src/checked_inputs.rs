@@ -5,11 +5,11 @@ use crate::input::{InputValue, Inputs};
 use crate::patches::PatchRange;
 use crate::prompt::Prompt;
 use crate::spec::{Choices, OutputSpec};
-use crate::task_file::TaskFile;
+use crate::template::Template;
 
 /// Holds inputs that fit a task, with the defaults of those that were not given.
 ///
-/// Only [`TaskFile::complete`] makes one, so that what renders a prompt need not check again.
+/// Only [`TaskFile::complete`](crate::TaskFile::complete) makes one, so that what renders a prompt need not check again.
 ///
 /// # Examples
 ///
@@ -23,28 +23,24 @@ use crate::task_file::TaskFile;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedInputs<'t> {
-    task: &'t TaskFile,
-    values: Inputs,
-    hidden_patches: Option<Vec<PatchRange>>,
+    /// Of the task.
+    pub(crate) template: &'t Template,
+    /// Of the task.
+    pub(crate) output: &'t OutputSpec,
+    /// A value for every input of the task.
+    pub(crate) values: Inputs,
+    /// The patches that the inputs hide, where the answer is about patches.
+    pub(crate) hidden_patches: Option<Vec<PatchRange>>,
 }
 
-impl<'t> CheckedInputs<'t> {
-    /// Keeps inputs that were checked, and the patches that they hide.
-    pub(crate) fn new(task: &'t TaskFile, values: Inputs, hidden_patches: Option<Vec<PatchRange>>) -> Self {
-        Self {
-            task,
-            values,
-            hidden_patches,
-        }
-    }
-
+impl CheckedInputs<'_> {
     /// Returns the value of every input of the task.
     pub fn values(&self) -> &Inputs {
         &self.values
     }
 
-    /// Renders the prompt for a checkpoint. Where the template spells one of its `special_tokens`, the prompt has that
-    /// token, beside those that every template may spell. What inputs spell stays text.
+    /// Renders the prompt for a checkpoint. Where the template spells one of its `special_tokens`, the prompt
+    /// has that token, beside those that every template may spell. What inputs spell stays text.
     ///
     /// # Errors
     ///
@@ -60,12 +56,12 @@ impl<'t> CheckedInputs<'t> {
     /// # Ok::<(), multiway_prompts::PromptError>(())
     /// ```
     pub fn render(&self, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
-        self.task.compiled().render(&self.values, special_tokens)
+        self.template.render(&self.values, special_tokens)
     }
 
     /// Returns the answers to choose from, or `None` when the task file and its inputs name none.
     pub fn choices(&self) -> Option<&[String]> {
-        match &self.task.output {
+        match self.output {
             OutputSpec::Choice(Choices::Listed(choices)) => Some(choices),
             OutputSpec::Choice(Choices::FromInput(name)) => match self.values.get(name) {
                 Some(InputValue::List(items)) => Some(items),
@@ -79,7 +75,8 @@ impl<'t> CheckedInputs<'t> {
         }
     }
 
-    /// Returns the patches of the first picture to hide, or `None` when the task gives another kind of answer.
+    /// Returns the patches of the first picture to hide, or `None` when the task gives another kind of
+    /// answer.
     pub fn hidden_patches(&self) -> Option<&[PatchRange]> {
         self.hidden_patches.as_deref()
     }

@@ -10,8 +10,8 @@ use crate::suggest::{did_you_mean, listing, quoted};
 
 /// Says why a task file could not be read or rendered, and where.
 ///
-/// Each message names the file, the line where one is known (counted from the top of the *file*), what was expected,
-/// what was found and, where it can be guessed, what was meant.
+/// Each message names the file, the line where one is known (counted from the top of the *file*), what was
+/// expected, what was found and, where it can be guessed, what was meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptError {
     origin: String,

@@ -4,6 +4,7 @@ mod answer;
 mod decode;
 mod examples;
 mod inputs;
+mod problem;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use answer::{RawOutput, check_output};
 use decode::{RawDecode, check_decode};
 use examples::{RawExample, check_example};
 use inputs::{RawInput, check_inputs};
+use problem::Problem;
 
 use crate::error::{PromptError, PromptErrorKind};
 use crate::input::InputSpec;
@@ -39,12 +41,12 @@ pub(crate) struct FrontMatter {
 
 impl FrontMatter {
     /// Reads front matter that starts on the second line of a file.
-    pub(crate) fn parse(origin: &str, yaml: &str) -> Result<FrontMatter, PromptError> {
+    pub(crate) fn parse(origin: &str, yaml: &str) -> Result<Self, PromptError> {
         // Without a key there would be no mapping to miss keys in.
         let yaml = if yaml.trim().is_empty() { "{}" } else { yaml };
         let raw: RawFrontMatter = serde_saphyr::from_str_with_options(yaml, yaml_options())
             .map_err(|error| yaml_error(origin, &error))?;
-        FrontMatter::try_from(raw).map_err(|Problem { line, key, message }| {
+        Self::try_from(raw).map_err(|Problem { line, key, message }| {
             PromptErrorKind::Invalid { key, message }.at(origin, line.map(|line| line + 1))
         })
     }
@@ -67,34 +69,10 @@ struct RawFrontMatter {
     examples: Vec<Spanned<RawExample>>,
 }
 
-/// What is wrong with a value, and where; lines are counted from the top of the front matter.
-#[derive(Debug)]
-struct Problem {
-    line: Option<usize>,
-    key: String,
-    message: String,
-}
-
-impl Problem {
-    fn new<T>(at: &Spanned<T>, key: impl Into<String>, message: impl ToString) -> Problem {
-        Problem {
-            line: line(at),
-            key: key.into(),
-            message: message.to_string(),
-        }
-    }
-}
-
-fn line<T>(at: &Spanned<T>) -> Option<usize> {
-    usize::try_from(at.referenced.line())
-        .ok()
-        .filter(|line| *line > 0)
-}
-
 impl TryFrom<RawFrontMatter> for FrontMatter {
     type Error = Problem;
 
-    fn try_from(raw: RawFrontMatter) -> Result<FrontMatter, Problem> {
+    fn try_from(raw: RawFrontMatter) -> Result<Self, Problem> {
         if raw.description.value.trim().is_empty() {
             return Err(Problem::new(
                 &raw.description,
@@ -123,7 +101,7 @@ impl TryFrom<RawFrontMatter> for FrontMatter {
             .map(|(index, example)| check_example(index, example, &inputs, &output))
             .collect::<Result<_, _>>()?;
         let description = raw.description.value.trim().to_owned();
-        Ok(FrontMatter {
+        Ok(Self {
             name,
             description,
             inputs,

@@ -31,6 +31,8 @@ pub(crate) fn gap_ranges(text: &str) -> impl Iterator<Item = Range<usize>> {
 
 /// Counts the gaps of a text: runs of three or more underscores.
 ///
+/// # Examples
+///
 /// ```
 /// assert_eq!(multiway_prompts::count_gaps("A ___ sat on a ______. Not_this__one."), 2);
 /// ```
@@ -40,8 +42,10 @@ pub fn count_gaps(text: &str) -> usize {
 
 /// Puts the answers into the gaps of a text, in order.
 ///
-/// A gap without an answer stays as it is, and answers beyond the last gap are left out: the caller can tell by
-/// comparing [`count_gaps`] with the number of answers.
+/// A gap without an answer stays as it is, and answers beyond the last gap are left out: the caller can tell
+/// by comparing [`count_gaps`] with the number of answers.
+///
+/// # Examples
 ///
 /// ```
 /// let spans = ["cat".to_string(), "mat".to_string()];

@@ -38,18 +38,18 @@ pub enum InputKind {
 impl InputKind {
     /// Tells whether the input is one or more pictures, which are given as files.
     pub fn is_picture(self) -> bool {
-        matches!(self, InputKind::Image | InputKind::Images)
+        matches!(self, Self::Image | Self::Images)
     }
 
     fn expected(self) -> &'static str {
         match self {
-            InputKind::Text => "text",
-            InputKind::Integer => "a whole number",
-            InputKind::Number => "a number",
-            InputKind::Boolean => "true or false",
-            InputKind::List => "a list of texts",
-            InputKind::Image => "a picture",
-            InputKind::Images => "a list of pictures",
+            Self::Text => "text",
+            Self::Integer => "a whole number",
+            Self::Number => "a number",
+            Self::Boolean => "true or false",
+            Self::List => "a list of texts",
+            Self::Image => "a picture",
+            Self::Images => "a list of pictures",
         }
     }
 }
@@ -57,13 +57,13 @@ impl InputKind {
 impl fmt::Display for InputKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            InputKind::Text => "text",
-            InputKind::Integer => "integer",
-            InputKind::Number => "number",
-            InputKind::Boolean => "boolean",
-            InputKind::List => "list",
-            InputKind::Image => "image",
-            InputKind::Images => "images",
+            Self::Text => "text",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::List => "list",
+            Self::Image => "image",
+            Self::Images => "images",
         })
     }
 }
@@ -94,65 +94,57 @@ impl InputValue {
     /// Names the type of the value.
     pub fn kind(&self) -> InputKind {
         match self {
-            InputValue::Text(_) => InputKind::Text,
-            InputValue::Integer(_) => InputKind::Integer,
-            InputValue::Number(_) => InputKind::Number,
-            InputValue::Boolean(_) => InputKind::Boolean,
-            InputValue::List(_) => InputKind::List,
-            InputValue::Image(_) => InputKind::Image,
-            InputValue::Images(_) => InputKind::Images,
+            Self::Text(_) => InputKind::Text,
+            Self::Integer(_) => InputKind::Integer,
+            Self::Number(_) => InputKind::Number,
+            Self::Boolean(_) => InputKind::Boolean,
+            Self::List(_) => InputKind::List,
+            Self::Image(_) => InputKind::Image,
+            Self::Images(_) => InputKind::Images,
         }
     }
 
     /// Counts the bytes of text that the value holds.
     pub(crate) fn text_bytes(&self) -> usize {
         match self {
-            InputValue::Text(text) => text.len(),
-            InputValue::List(items) => items.iter().map(String::len).sum(),
-            InputValue::Integer(_)
-            | InputValue::Number(_)
-            | InputValue::Boolean(_)
-            | InputValue::Image(_)
-            | InputValue::Images(_) => 0,
+            Self::Text(text) => text.len(),
+            Self::List(items) => items.iter().map(String::len).sum(),
+            Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::Image(_) | Self::Images(_) => 0,
         }
     }
 
     /// Lists the pictures that the value names.
     pub(crate) fn pictures(&self) -> &[usize] {
         match self {
-            InputValue::Image(index) => std::slice::from_ref(index),
-            InputValue::Images(indices) => indices,
-            InputValue::Text(_)
-            | InputValue::Integer(_)
-            | InputValue::Number(_)
-            | InputValue::Boolean(_)
-            | InputValue::List(_) => &[],
+            Self::Image(index) => std::slice::from_ref(index),
+            Self::Images(indices) => indices,
+            Self::Text(_) | Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::List(_) => &[],
         }
     }
 
     /// Says in words what the value is, for error messages.
     fn found(&self) -> String {
         match self {
-            InputValue::Text(text) => format!("the text {}", quoted(text)),
-            InputValue::Integer(value) => format!("the number {value}"),
-            InputValue::Number(value) => format!("the number {value}"),
-            InputValue::Boolean(value) => value.to_string(),
-            InputValue::List(_) => "a list of texts".to_owned(),
-            InputValue::Image(_) => "a picture".to_owned(),
-            InputValue::Images(_) => "a list of pictures".to_owned(),
+            Self::Text(text) => format!("the text {}", quoted(text)),
+            Self::Integer(value) => format!("the number {value}"),
+            Self::Number(value) => format!("the number {value}"),
+            Self::Boolean(value) => value.to_string(),
+            Self::List(_) => "a list of texts".to_owned(),
+            Self::Image(_) => "a picture".to_owned(),
+            Self::Images(_) => "a list of pictures".to_owned(),
         }
     }
 }
 
 impl From<&str> for InputValue {
-    fn from(text: &str) -> InputValue {
-        InputValue::Text(text.to_owned())
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
     }
 }
 
 impl From<String> for InputValue {
-    fn from(text: String) -> InputValue {
-        InputValue::Text(text)
+    fn from(text: String) -> Self {
+        Self::Text(text)
     }
 }
 
@@ -185,8 +177,8 @@ pub struct InputSpec {
 
 impl InputSpec {
     /// Declares an input that may have any value of its type.
-    pub fn new(kind: InputKind) -> InputSpec {
-        InputSpec {
+    pub fn new(kind: InputKind) -> Self {
+        Self {
             kind,
             description: None,
             default: None,
@@ -204,13 +196,15 @@ impl InputSpec {
 
     /// Reads a value as the command line writes it, and checks it.
     ///
-    /// A list is either a JSON array of strings, `["a", "b, c"]`, or its items with commas between them, `a, b`.
-    /// `true`, `false`, `yes` and `no` are booleans.
+    /// A list is either a JSON array of strings, `["a", "b, c"]`, or its items with commas between them, `a,
+    /// b`. `true`, `false`, `yes` and `no` are booleans.
     ///
     /// # Errors
     ///
-    /// When the text is not a value of this type, when the value is not allowed, and always for pictures, which are
-    /// given as files.
+    /// When the text is not a value of this type, when the value is not allowed, and always for pictures,
+    /// which are given as files.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use multiway_prompts::{InputKind, InputSpec, InputValue};

@@ -40,32 +40,33 @@
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
 //! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
 //! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: json` with `schema`, a JSON schema that the answer fits; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
-//! | `decode` | `prefix` (special tokens); the sampling parameters of [`SamplingOptions`]: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`, `seed`, `beams`, `length_penalty`, `early_stopping` (`at_once`, `when_no_better`, `never`), `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias` (token ids, and what is added to their logits), `no_repeat_ngram_size`, `min_new_tokens`, `stop`, `sequence_bias` (pairs of token ids and a bias), `bad_words_ids`, `suppress_tokens`, `begin_suppress_tokens`, `forced_bos_token_id`, `forced_eos_token_id`, `exponential_decay_length_penalty` (a length and a factor), `samples`, `best_of`, `top_log_probabilities`, `show_special`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
+//! | `decode` | `prefix` (special tokens); any field of [`SamplingOptions`], such as `max_new_tokens`, `temperature`, `beams` or `stop`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
 //! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
 //! | `languages` | BCP 47 tags |
 //! | `examples` | `inputs`, with pictures as paths from the task file, and the `output` that they should get |
 //!
 //! # Body
 //!
-//! A [Jinja](https://docs.rs/minijinja/latest/minijinja/syntax/) template. A line that holds only a `{% tag %}` or a
-//! `{# comment #}` leaves nothing behind: the white space before the tag and the newline after it are dropped. The last
-//! newline of the file is dropped too. `{{ }}` writes text, numbers and booleans (`True`, `False`, as Jinja does); a list
-//! needs `| join(", ")`, and `none` is an error.
+//! A [Jinja](https://docs.rs/minijinja/latest/minijinja/syntax/) template. A line that holds only a `{% tag
+//! %}` or a `{# comment #}` leaves nothing behind: the white space before the tag and the newline after it
+//! are dropped. The last newline of the file is dropped too. `{{ }}` writes text, numbers and booleans
+//! (`True`, `False`, as Jinja does); a list needs `| join(", ")`, and `none` is an error.
 //!
 //! - **Pictures.** `{{ image }}`, `{{ images[0] }}`, or a loop over `images`.
-//! - **Special tokens.** `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` and `<unk>` are special where they stand in the
-//!   body outside of `{{ }}` and `{% %}`, raw blocks included. Inside, write `special("</s>")`, or `mask(2)` for
-//!   `<extra_id_2>`; a string such as `{{ "</s>" }}` is plain text. So are the special tokens that a checkpoint has beside
-//!   these (`<sep>`, `<2de>`, `[CLS]`), when the task is run on it ([`CheckedInputs::render`]).
-//! - **Gaps.** `{{ text | gaps }}` puts `<extra_id_0>`, `<extra_id_1>`, ... in place of each `___` of a text; with
-//!   `output: {kind: text, fill: text}`, [`fill_gaps`] puts the answers there.
+//! - **Special tokens.** `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` and `<unk>` are special where they stand
+//!   in the body outside of `{{ }}` and `{% %}`, raw blocks included. Inside, write `special("</s>")`, or
+//!   `mask(2)` for `<extra_id_2>`; a string such as `{{ "</s>" }}` is plain text. So are the special tokens
+//!   that a checkpoint has beside these (`<sep>`, `<2de>`, `[CLS]`), when the task is run on it
+//!   ([`CheckedInputs::render`]).
+//! - **Gaps.** `{{ text | gaps }}` puts `<extra_id_0>`, `<extra_id_1>`, ... in place of each `___` of a text;
+//!   with `output: {kind: text, fill: text}`, [`fill_gaps`] puts the answers there.
 //!
 //! # What a caller cannot do
 //!
-//! A caller's text stays text, whatever it contains and whatever the template does with it: see [`PromptPart`]. While a
-//! template renders, a picture or a special token is a single character that occurs in no text of the caller, chosen
-//! anew for each prompt. Rendering is bounded in steps, depth and size, reads no other file, and calls nothing but
-//! filters on an allow list.
+//! A caller's text stays text, whatever it contains and whatever the template does with it: see
+//! [`PromptPart`]. While a template renders, a picture or a special token is a single character that occurs
+//! in no text of the caller, chosen anew for each prompt. Rendering is bounded in steps, depth and size,
+//! reads no other file, and calls nothing but filters on an allow list.
 //!
 //! # Modules
 //!
@@ -81,6 +82,8 @@
 //! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
 //! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
 //! | `error`, `suggest` | [`PromptError`] and its [`PromptErrorKind`], [`InputError`], "did you mean" |
+
+#![warn(clippy::mod_module_files, clippy::use_self)]
 
 mod checked_inputs;
 mod encoding;

@@ -1,9 +1,9 @@
 //! Marks pictures and special tokens in rendered text, in a way that no caller can imitate.
 //!
-//! While a template renders, each picture and each special token is *one* private-use character that occurs neither in
-//! the template nor in any text of the caller. So wherever it goes, through captured blocks, macros, concatenation,
-//! filters, slices, it stays whole, and no text of the caller can contain it, name it, or be turned into it. Rendered
-//! text is cut at these characters afterwards.
+//! While a template renders, each picture and each special token is *one* private-use character that occurs
+//! neither in the template nor in any text of the caller. So wherever it goes, through captured blocks,
+//! macros, concatenation, filters, slices, it stays whole, and no text of the caller can contain it, name it,
+//! or be turned into it. Rendered text is cut at these characters afterwards.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -12,8 +12,8 @@ use crate::infill::MAX_GAPS;
 use crate::prompt::{Prompt, PromptPart};
 use crate::special::mask_token;
 
-/// The supplementary private use areas. With their 131,068 characters, and four bytes each in a text, the limits on
-/// the sizes of templates and inputs leave more than enough that occur in neither.
+/// The supplementary private use areas. With their 131,068 characters, and four bytes each in a text, the
+/// limits on the sizes of templates and inputs leave more than enough that occur in neither.
 const CANDIDATES: [RangeInclusive<char>; 2] = ['\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
 
 /// Tells whether a character may be chosen to mark with.
@@ -40,10 +40,10 @@ impl Markers {
         texts: impl Iterator<Item = &'a str>,
         images: impl Iterator<Item = usize>,
         specials: impl Iterator<Item = &'a str>,
-    ) -> Result<Markers, NoMarkerLeft> {
+    ) -> Result<Self, NoMarkerLeft> {
         let taken: HashSet<char> = texts.flat_map(str::chars).filter(|c| is_candidate(*c)).collect();
         let mut free = CANDIDATES.into_iter().flatten().filter(|c| !taken.contains(c));
-        let mut markers = Markers {
+        let mut markers = Self {
             parts: HashMap::new(),
             characters: HashMap::new(),
             masks: Vec::new(),

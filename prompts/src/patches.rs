@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Names a rectangle of a picture's patches: `ROW:COLUMN`, or `ROW-ROW:COLUMN-COLUMN` with both ends, counted from 0 at
-/// the top left.
+/// Names a rectangle of a picture's patches: `ROW:COLUMN`, or `ROW-ROW:COLUMN-COLUMN` with both ends, counted
+/// from 0 at the top left.
+///
+/// # Examples
 ///
 /// ```
 /// use multiway_prompts::PatchRange;

@@ -16,7 +16,8 @@ pub enum PromptPart {
 
 /// Holds a rendered prompt.
 ///
-/// Neighbouring texts are merged and empty texts are dropped, so that two prompts that read the same compare equal.
+/// Neighbouring texts are merged and empty texts are dropped, so that two prompts that read the same compare
+/// equal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Prompt {
     /// The parts, in reading order.
@@ -25,8 +26,8 @@ pub struct Prompt {
 
 impl Prompt {
     /// Builds a prompt from plain text alone.
-    pub fn from_text(text: impl Into<String>) -> Prompt {
-        let mut prompt = Prompt::default();
+    pub fn from_text(text: impl Into<String>) -> Self {
+        let mut prompt = Self::default();
         prompt.push(PromptPart::Text(text.into()));
         prompt
     }
@@ -70,8 +71,8 @@ impl Prompt {
 }
 
 impl FromIterator<PromptPart> for Prompt {
-    fn from_iter<I: IntoIterator<Item = PromptPart>>(parts: I) -> Prompt {
-        let mut prompt = Prompt::default();
+    fn from_iter<I: IntoIterator<Item = PromptPart>>(parts: I) -> Self {
+        let mut prompt = Self::default();
         for part in parts {
             prompt.push(part);
         }

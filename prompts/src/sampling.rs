@@ -13,10 +13,12 @@ const MAX_BANNED: usize = 16_384;
 /// The most tokens of such a sequence.
 const MAX_SEQUENCE: usize = 64;
 
-/// Holds one layer of sampling parameters: what a checkpoint, a task file or a caller says about writing an answer.
+/// Holds one layer of sampling parameters: what a checkpoint, a task file or a caller says about writing an
+/// answer.
 ///
 /// What is `None` or empty is left to the layer below. Layers are put on top of each other with
-/// [`overlay`](Self::overlay); what remains open is up to the engine.
+/// [`overlay`](Self::overlay); what remains open is up to the engine. Task files write a parameter by the name
+/// of its field.
 ///
 /// # Examples
 ///
@@ -59,7 +61,7 @@ pub struct SamplingOptions {
     /// The power of the length by which a beam's score is divided: longer answers are preferred above 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length_penalty: Option<f32>,
-    /// When a beam search ends.
+    /// When a beam search ends: `at_once`, `when_no_better` or `never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
     /// Makes tokens that were read before less likely, above 1.
@@ -83,7 +85,8 @@ pub struct SamplingOptions {
     /// Texts that end the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
-    /// Sequences of token ids, and what is added to the logit of the last one where it would complete the sequence.
+    /// Sequences of token ids, and what is added to the logit of the last one where it would complete the
+    /// sequence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Sequences of token ids that are never completed.
@@ -196,9 +199,11 @@ impl SamplingOptions {
         "show_special",
     ];
 
-    /// Puts a layer on top of this one: its values win, and its biases, bans and stop texts are added to these.
+    /// Puts a layer on top of this one: its values win, and its biases, bans and stop texts are added to
+    /// these.
     ///
-    /// A layer that samples with one beam, since it has a temperature above 0 and names no beams, says so of those below.
+    /// A layer that samples with one beam, since it has a temperature above 0 and names no beams, says so of
+    /// those below.
     #[must_use]
     pub fn overlay(mut self, later: Self) -> Self {
         let beams = later.asked_beams();
@@ -244,7 +249,8 @@ impl SamplingOptions {
         self.beams.or(samples.then_some(1))
     }
 
-    /// Checks each parameter by itself. How they go together is for the engine to check, once all layers are known.
+    /// Checks each parameter by itself. How they go together is for the engine to check, once all layers are
+    /// known.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! The Jinja environment that prompts render in: what a template may call, and how far it may go.
 //!
-//! Filters, tests and functions are an allow list. There is no loader and there are no other templates, so nothing can
-//! be included or imported. Fuel pays for every step and for every byte produced, and recursion is limited.
+//! Filters, tests and functions are an allow list. There is no loader and there are no other templates, so
+//! nothing can be included or imported. Fuel pays for every step and for every byte produced, and recursion
+//! is limited.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ pub(crate) const MAX_FUEL: u64 = 100_000;
 /// How deeply macros and blocks may nest.
 const MAX_RECURSION: usize = 64;
 
-/// The names of the filters that templates may use. `map` is not among them: it would let an input name a filter.
+/// The names of the filters that templates may use. `map` is not among them: it would let an input name a
+/// filter.
 pub(crate) const FILTERS: [&str; 28] = [
     "abs",
     "capitalize",
@@ -100,7 +102,7 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::NotText(message) | Fault::Gaps(message) => f.write_str(message),
+            Self::NotText(message) | Self::Gaps(message) => f.write_str(message),
         }
     }
 }
@@ -108,8 +110,8 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl From<Fault> for Error {
-    fn from(fault: Fault) -> Error {
-        Error::new(ErrorKind::InvalidOperation, fault.to_string()).with_source(fault)
+    fn from(fault: Fault) -> Self {
+        Self::new(ErrorKind::InvalidOperation, fault.to_string()).with_source(fault)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Finds what matters in a template's source: special tokens, names and filters, each with its line.
 //!
-//! The tokens are those of minijinja's own lexer, so that both agree on where data, tags, strings and comments are. What is
-//! found in a template that minijinja refuses means nothing, but the measures of size hold for any text, and are checked
-//! before minijinja parses it.
+//! The tokens are those of minijinja's own lexer, so that both agree on where data, tags, strings and
+//! comments are. What is found in a template that minijinja refuses means nothing, but the measures of size
+//! hold for any text, and are checked before minijinja parses it.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -76,9 +76,10 @@ pub(crate) struct TooLarge {
     pub(crate) limit: usize,
 }
 
-// minijinja limits how deeply brackets and blocks nest together (to 150, which is a megabyte of stack in a debug
-// build), but not how long a chain `a + b + c ...`, `x | f | g ...` or `if ... elif ... elif ...` may be, and it walks
-// such chains recursively too, to the end of the stack. These limits keep it within a quarter of a thread's stack.
+// minijinja limits how deeply brackets and blocks nest together (to 150, which is a megabyte of stack in a
+// debug build), but not how long a chain `a + b + c ...`, `x | f | g ...` or `if ... elif ... elif ...` may
+// be, and it walks such chains recursively too, to the end of the stack. These limits keep it within a
+// quarter of a thread's stack.
 const MAX_TAG_TOKENS: usize = 256;
 const MAX_BRACKETS: usize = 16;
 const MAX_BLOCKS: usize = 16;
@@ -89,17 +90,17 @@ const OPENERS: [&str; 7] = ["autoescape", "call", "filter", "for", "if", "macro"
 
 impl Scan {
     /// Scans a template.
-    pub(crate) fn new(source: &str, syntax: SyntaxConfig) -> Scan {
+    pub(crate) fn new(source: &str, syntax: SyntaxConfig) -> Self {
         let mut scanner = Scanner {
             source,
-            scan: Scan::default(),
+            scan: Self::default(),
         };
         scanner.run(tokenize(source, false, syntax));
         scanner.scan
     }
 
-    /// Finds, in template data, the names that a checkpoint has besides the usual forms of special tokens; of several that
-    /// start at one place the longest. Returns all special tokens of the template, in order.
+    /// Finds, in template data, the names that a checkpoint has besides the usual forms of special tokens; of
+    /// several that start at one place the longest. Returns all special tokens of the template, in order.
     pub(crate) fn specials_with<'a>(&'a self, source: &str, names: &[&str]) -> Cow<'a, [SpecialSite]> {
         let mut names: Vec<&str> = names
             .iter()
@@ -327,8 +328,8 @@ fn brackets(tokens: &[Spanned<'_>]) -> usize {
     deepest
 }
 
-/// Counts the characters that rendering may mark parts with. An escape must not make one; the character itself may stand
-/// in a template, since none that does is chosen.
+/// Counts the characters that rendering may mark parts with. An escape must not make one; the character
+/// itself may stand in a template, since none that does is chosen.
 fn marks(text: &str) -> usize {
     text.chars().filter(|c| is_candidate(*c)).count()
 }

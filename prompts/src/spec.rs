@@ -42,27 +42,26 @@ impl OutputSpec {
     /// Names this kind.
     pub fn kind(&self) -> &'static str {
         match self {
-            OutputSpec::Text { .. } => "text",
-            OutputSpec::Choice(_) => "choice",
-            OutputSpec::Embedding => "embedding",
-            OutputSpec::Patches { .. } => "patches",
-            OutputSpec::Json { .. } => "json",
+            Self::Text { .. } => "text",
+            Self::Choice(_) => "choice",
+            Self::Embedding => "embedding",
+            Self::Patches { .. } => "patches",
+            Self::Json { .. } => "json",
         }
     }
 
-    /// Tells whether the answer is read off the encoded prompt, and has no text that could be decoded or written down.
+    /// Tells whether the answer is read off the encoded prompt, and has no text that could be decoded or
+    /// written down.
     pub fn is_encoded(&self) -> bool {
-        matches!(self, OutputSpec::Embedding | OutputSpec::Patches { .. })
+        matches!(self, Self::Embedding | Self::Patches { .. })
     }
 
     /// Names the input that the answer itself uses, if any.
     pub fn uses_input(&self) -> Option<&str> {
         match self {
-            OutputSpec::Text { fill } => fill.as_deref(),
-            OutputSpec::Choice(Choices::FromInput(name)) | OutputSpec::Patches { hidden: name } => Some(name),
-            OutputSpec::Choice(Choices::Listed(_) | Choices::OfModel)
-            | OutputSpec::Embedding
-            | OutputSpec::Json { .. } => None,
+            Self::Text { fill } => fill.as_deref(),
+            Self::Choice(Choices::FromInput(name)) | Self::Patches { hidden: name } => Some(name),
+            Self::Choice(Choices::Listed(_) | Choices::OfModel) | Self::Embedding | Self::Json { .. } => None,
         }
     }
 }
@@ -127,30 +126,30 @@ pub enum Metric {
 
 impl Metric {
     /// Lists all metrics.
-    pub const ALL: [Metric; 6] = [
-        Metric::ExactMatch,
-        Metric::Accuracy,
-        Metric::Bleu,
-        Metric::Cider,
-        Metric::RecallAt1,
-        Metric::RecallAt5,
+    pub const ALL: [Self; 6] = [
+        Self::ExactMatch,
+        Self::Accuracy,
+        Self::Bleu,
+        Self::Cider,
+        Self::RecallAt1,
+        Self::RecallAt5,
     ];
 
     /// Names the metric, as task files write it.
     pub fn name(self) -> &'static str {
         match self {
-            Metric::ExactMatch => "exact_match",
-            Metric::Accuracy => "accuracy",
-            Metric::Bleu => "bleu",
-            Metric::Cider => "cider",
-            Metric::RecallAt1 => "recall_at_1",
-            Metric::RecallAt5 => "recall_at_5",
+            Self::ExactMatch => "exact_match",
+            Self::Accuracy => "accuracy",
+            Self::Bleu => "bleu",
+            Self::Cider => "cider",
+            Self::RecallAt1 => "recall_at_1",
+            Self::RecallAt5 => "recall_at_5",
         }
     }
 
     /// Finds a metric by its name.
-    pub fn from_name(name: &str) -> Option<Metric> {
-        Metric::ALL.into_iter().find(|metric| metric.name() == name)
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|metric| metric.name() == name)
     }
 }
 

@@ -9,9 +9,12 @@ const NUMBERED: [&str; 2] = ["<extra_id_", "<loc_"];
 const MAX_DIGITS: usize = 5;
 const MAX_NAME_BYTES: usize = 64;
 
-/// Tells whether `token` has the form of a special token: `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` or `<unk>`.
+/// Tells whether `token` has the form of a special token: `<extra_id_N>`, `<loc_N>`, `</s>`, `<pad>` or
+/// `<unk>`.
 ///
 /// Whether a vocabulary has that token is for the tokenizer to say.
+///
+/// # Examples
 ///
 /// ```
 /// assert!(multiway_prompts::is_special_form("<extra_id_0>"));
@@ -37,9 +40,9 @@ pub(crate) fn special_at_start(text: &str) -> Option<&str> {
     text.get(..prefix.len() + digits + 1)
 }
 
-/// Tells whether `token` is written as special tokens usually are, in angle or square brackets and without white space:
-/// `<sep>`, `<|end|>`, `[CLS]`. Such a name may stand in `special("...")` and in `decode.prefix`; whether it is a special
-/// token is for the tokenizer to say.
+/// Tells whether `token` is written as special tokens usually are, in angle or square brackets and without
+/// white space: `<sep>`, `<|end|>`, `[CLS]`. Such a name may stand in `special("...")` and in
+/// `decode.prefix`; whether it is a special token is for the tokenizer to say.
 pub(crate) fn is_bracketed_name(token: &str) -> bool {
     bracketed_at_start(token).is_some_and(|found| found.len() == token.len())
 }

@@ -22,8 +22,8 @@ pub const MAX_INPUT_BYTES: usize = 256 * 1024;
 
 /// Holds a task: what it takes, how it asks, what it answers.
 ///
-/// See the [crate documentation](crate) for how a task file is written. A value of this type was checked: its template
-/// compiles, uses every input and nothing else, and its examples fit its inputs.
+/// See the [crate documentation](crate) for how a task file is written. A value of this type was checked: its
+/// template compiles, uses every input and nothing else, and its examples fit its inputs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TaskFile {
@@ -56,9 +56,9 @@ fn source_of<S: Serializer>(template: &Template, serializer: S) -> Result<S::Ok,
 impl TaskFile {
     /// Reads a task file.
     ///
-    /// `origin` says where the bytes come from, a path or `builtin:caption.task`. It is what error messages name, and
-    /// its stem is the task's name unless the front matter has one. Line endings may be `\n` or `\r\n`; a byte order
-    /// mark at the start is skipped.
+    /// `origin` says where the bytes come from, a path or `builtin:caption.task`. It is what error messages
+    /// name, and its stem is the task's name unless the front matter has one. Line endings may be `\n` or
+    /// `\r\n`; a byte order mark at the start is skipped.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl TaskFile {
     /// let error = TaskFile::parse("greet.task", b"---\ndescription: Greets.\n---\nHello {{ nmae }}").unwrap_err();
     /// assert_eq!(error.to_string(), "greet.task:4: 'nmae' is not defined (inputs: none)");
     /// ```
-    pub fn parse(origin: &str, bytes: &[u8]) -> Result<TaskFile, PromptError> {
+    pub fn parse(origin: &str, bytes: &[u8]) -> Result<Self, PromptError> {
         check_size(
             origin,
             "file",
@@ -101,7 +101,7 @@ impl TaskFile {
             Some(name) => name,
             None => name_from_origin(origin)?,
         };
-        let task = TaskFile {
+        let task = Self {
             name,
             description: front_matter.description,
             inputs: front_matter.inputs,
@@ -127,18 +127,13 @@ impl TaskFile {
         self.template.source()
     }
 
-    /// Returns the template, ready to render.
-    pub(crate) fn compiled(&self) -> &Template {
-        &self.template
-    }
-
     /// Checks inputs, and adds the defaults of those that are not given.
     ///
     /// # Errors
     ///
     /// When an input is missing, unknown, of another type, or not allowed; when the inputs hold more than
-    /// [`MAX_INPUT_BYTES`] of text; when the text to fill in has no gap or more than [`MAX_GAPS`]; and when the answers
-    /// to choose from are none, empty, or not all different.
+    /// [`MAX_INPUT_BYTES`] of text; when the text to fill in has no gap or more than [`MAX_GAPS`]; and when
+    /// the answers to choose from are none, empty, or not all different.
     pub fn complete(&self, inputs: &Inputs) -> Result<CheckedInputs<'_>, PromptError> {
         if let Some(unknown) = inputs.keys().find(|name| !self.inputs.contains_key(*name)) {
             return Err(self.unknown_input(unknown));
@@ -157,9 +152,13 @@ impl TaskFile {
             let limit = MAX_INPUT_BYTES;
             return Err(self.error(PromptErrorKind::InputsTooLarge { bytes, limit }, None));
         }
-        let hidden_patches = self.check_output_input(&complete)?;
         tracing::debug!(file = self.origin, inputs = complete.len(), "checked the inputs");
-        Ok(CheckedInputs::new(self, complete, hidden_patches))
+        Ok(CheckedInputs {
+            template: &self.template,
+            output: &self.output,
+            hidden_patches: self.check_output_input(&complete)?,
+            values: complete,
+        })
     }
 
     /// Reads the value of one input as the command line writes it: `name=value`.

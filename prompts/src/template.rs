@@ -32,8 +32,8 @@ pub(crate) struct Template {
 
 impl Template {
     /// Checks the syntax, the filters, and the calls of `special`.
-    pub(crate) fn parse(origin: &str, source: &str, lines_before: usize) -> Result<Template, PromptError> {
-        let mut template = Template {
+    pub(crate) fn parse(origin: &str, source: &str, lines_before: usize) -> Result<Self, PromptError> {
+        let mut template = Self {
             origin: origin.into(),
             source: source.to_owned(),
             lines_before,

@@ -1,7 +1,8 @@
 //! Every `cases/*.task` is read and rendered, and compared with its snapshot, error messages included.
 //!
-//! A case renders once for each line of the file beside it, `NAME.inputs`, or once without inputs. Such a line is JSON:
-//! each key is an input, each value the text that the command line would give, or `{"image": 0}`, `{"images": [0, 1]}`.
+//! A case renders once for each line of the file beside it, `NAME.inputs`, or once without inputs. Such a
+//! line is JSON: each key is an input, each value the text that the command line would give, or `{"image":
+//! 0}`, `{"images": [0, 1]}`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;

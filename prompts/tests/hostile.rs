@@ -1,4 +1,5 @@
-//! Whatever a caller or a file holds, nothing panics, and no text of the caller becomes a special token or a picture.
+//! Whatever a caller or a file holds, nothing panics, and no text of the caller becomes a special token or a
+//! picture.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use multiway_prompts::{

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::inputs::input_of_kind;
-use super::{Problem, line};
+use super::problem::{Problem, line};
 use crate::input::{InputKind, InputSpec, check_answers};
 use crate::spec::{Choices, OutputSpec};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};

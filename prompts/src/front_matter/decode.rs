@@ -8,7 +8,7 @@ use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{Problem, line};
+use super::problem::{Problem, line};
 use crate::sampling::SamplingOptions;
 use crate::spec::{DecodeSpec, OutputSpec};
 use crate::special::{SPECIAL_FORMS, split_specials};
@@ -38,7 +38,8 @@ pub(super) struct RawDecode {
     sampling: SamplingOptions,
 }
 
-/// What the layered parameters do not say of themselves: the keys of task files alone, and the lines of all others.
+/// What the layered parameters do not say of themselves: the keys of task files alone, and the lines of all
+/// others.
 #[derive(Debug, Default)]
 struct OwnKeys {
     prefix: Option<Spanned<String>>,

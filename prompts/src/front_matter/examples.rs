@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::inputs::unknown_input;
-use super::{Problem, line};
+use super::problem::{Problem, line};
 use crate::error::InputError;
 use crate::input::{InputKind, InputSpec, InputValue};
 use crate::spec::{Choices, Example, ExampleInput, OutputSpec};

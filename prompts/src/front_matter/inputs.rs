@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::{Problem, line};
+use super::problem::{Problem, line};
 use crate::input::{InputKind, InputSpec, check_answers};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
 

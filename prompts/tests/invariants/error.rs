@@ -5,7 +5,8 @@ use multiway_prompts::{PromptError, PromptErrorKind};
 /// The name that the files go by.
 pub(crate) const ORIGIN: &str = "fuzz.task";
 
-/// Checks that an error names a line that the file has, where it must name one, and grows no faster than the file.
+/// Checks that an error names a line that the file has, where it must name one, and grows no faster than the
+/// file.
 pub(crate) fn assert_error(error: &PromptError, file: &[u8]) {
     let message = error.to_string();
     assert_eq!(error.origin(), ORIGIN);

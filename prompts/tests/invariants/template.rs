@@ -18,8 +18,8 @@ inputs:
 /// Uses all inputs, and writes none.
 const USES: &str = "{% if false %}{{ text }}{{ items }}{{ image }}{{ images }}{% endif %}";
 
-/// Words of templates that make parts, or let a template look at a part that it has written, which is one character
-/// while it renders.
+/// Words of templates that make parts, or let a template look at a part that it has written, which is one
+/// character while it renders.
 const LOOKS_AT_PARTS: [&str; 12] = [
     "image",
     "special",
