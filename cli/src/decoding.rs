@@ -249,7 +249,7 @@ pub(crate) struct SampleReport<'a> {
 }
 
 impl<'a> SampleReport<'a> {
-    pub(crate) fn new(sample: &'a TaskSample) -> SampleReport<'a> {
+    pub(crate) fn new(sample: &'a TaskSample) -> Self {
         SampleReport {
             text: sample.answer.text(),
             finish_reason: sample.finish_reason,

@@ -143,29 +143,29 @@ impl Verb {
     /// Tells whether standard output must hold one line of JSON, errors included.
     fn json(&self) -> bool {
         match self {
-            Verb::Run(args) => args.json,
-            Verb::Tasks(args) => args.json(),
-            Verb::Embed(_) => true,
-            Verb::Search(args) => args.json(),
-            Verb::Tokenize(args) => args.json,
-            Verb::Inspect(args) => args.json,
-            Verb::Convert(args) => args.json,
-            Verb::Bench(args) => args.json(),
-            Verb::Train(args) => args.json(),
+            Self::Run(args) => args.json,
+            Self::Tasks(args) => args.json(),
+            Self::Embed(_) => true,
+            Self::Search(args) => args.json(),
+            Self::Tokenize(args) => args.json,
+            Self::Inspect(args) => args.json,
+            Self::Convert(args) => args.json,
+            Self::Bench(args) => args.json(),
+            Self::Train(args) => args.json(),
         }
     }
 
     fn run(self, context: &Context) -> Outcome {
         match self {
-            Verb::Run(args) => run::run(context, &args),
-            Verb::Tasks(args) => tasks::run(context, args),
-            Verb::Embed(args) => embed::run(context, args),
-            Verb::Search(args) => search::run(context, args),
-            Verb::Tokenize(args) => tokenize::run(context, &args),
-            Verb::Inspect(args) => inspect::run(context, args),
-            Verb::Convert(args) => convert::run(context, args),
-            Verb::Bench(args) => bench::run(context, args),
-            Verb::Train(args) => train::run(context, args),
+            Self::Run(args) => run::run(context, &args),
+            Self::Tasks(args) => tasks::run(context, args),
+            Self::Embed(args) => embed::run(context, args),
+            Self::Search(args) => search::run(context, args),
+            Self::Tokenize(args) => tokenize::run(context, &args),
+            Self::Inspect(args) => inspect::run(context, args),
+            Self::Convert(args) => convert::run(context, args),
+            Self::Bench(args) => bench::run(context, args),
+            Self::Train(args) => train::run(context, args),
         }
     }
 }

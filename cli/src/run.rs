@@ -296,12 +296,7 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(
-        task: &'a Task,
-        outcome: &'a TaskOutcome,
-        load: Duration,
-        profile: Option<ProfileReport>,
-    ) -> Report<'a> {
+    fn new(task: &'a Task, outcome: &'a TaskOutcome, load: Duration, profile: Option<ProfileReport>) -> Self {
         Report {
             task: task.name(),
             text: outcome.answer.text(),

@@ -255,7 +255,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn load(context: &Context, common: &CommonArgs) -> Outcome<Subject> {
+    fn load(context: &Context, common: &CommonArgs) -> Outcome<Self> {
         let checkpoint = context.checkpoint()?;
         let options = LoadOptions {
             weights: common.dtype,
@@ -266,7 +266,7 @@ impl Subject {
         let name = name(&checkpoint);
         let weights = common.weights(&checkpoint);
         let cache = common.cache_dtype;
-        Ok(Subject {
+        Ok(Self {
             model,
             name,
             weights,
