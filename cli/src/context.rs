@@ -26,7 +26,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Starts logging, if it was asked for.
-    pub(crate) fn new(args: GlobalArgs) -> Outcome<Context> {
+    pub(crate) fn new(args: GlobalArgs) -> Outcome<Self> {
         if let Some(filter) = &args.log {
             let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| {
                 Failure::Input(anyhow::anyhow!(
@@ -40,7 +40,7 @@ impl Context {
                 .with_writer(io::stderr)
                 .init();
         }
-        Ok(Context { args })
+        Ok(Self { args })
     }
 
     /// Tells whether only results and errors may be printed.

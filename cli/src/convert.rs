@@ -24,43 +24,45 @@ Examples:
   multiway convert path/to/t5 t5-half --dtype bf16
   multiway convert path/to/t5 t5-int8 --dtype int8
 
-Writes config.json, model.safetensors, the files of the tokenizer, and provenance.json,
-which says what it was made from. Then it runs both, and compares the numbers: without
---dtype they must be the same.
+Writes config.json, model.safetensors, the tokenizer files, and provenance.json, which
+records the source and its checksums. Then both checkpoints are run and their outputs
+compared: without --dtype they must be equal.
 
-A packed checkpoint (--dtype int8, or --packed) has its linear layers as the CPU reads
-them: a start maps the file and packs nothing. It serves every verb on the CPU, with that
---dtype or none, and gives the same numbers as the original with the same --dtype, which
-is checked too. It cannot be converted again, nor trained: keep the original.
+A packed checkpoint (--dtype int8, or --packed) stores its linear layers in the layout of
+the CPU kernels: loading memory-maps the file and packs nothing. It works with every verb
+on the CPU, with that --dtype or none, and its outputs equal those of the original with
+the same --dtype, which is checked too. It can be neither converted again nor trained:
+keep the original.
 
-What lies beside the weights goes with them, if it is called tokenizer.json, tokenizer.model,
+These files are copied along with the weights: tokenizer.json, tokenizer.model,
 sentencepiece.model, spiece.model, beit3.spm, tokenizer_config.json, added_tokens.json,
-special_tokens_map.json, labels.txt, answer2label.txt or generation_config.json; where there
-is no such file, what config.json says of generating becomes one.
+special_tokens_map.json, labels.txt, answer2label.txt and generation_config.json. Without
+the last, it is made from the generation parameters in config.json.
 
 With --json, one line: {out, packed, tensors, files [..], max_error, largest}.";
 
-/// Names what to convert, and where to.
+/// Names the source and the target of a conversion.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct ConvertArgs {
-    /// What to convert: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub
+    /// Checkpoint to convert: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub
     #[arg(value_name = "IN")]
     from: PathBuf,
 
-    /// The folder to write
+    /// Folder to write
     #[arg(value_name = "OUT")]
     out: PathBuf,
 
-    /// Store every number as this type; int8, which implies --packed, those of linear layers [default: each as it is]
+    /// Element type of the tensors; int8 quantizes the linear layers only and implies --packed [default: each
+    /// tensor's own]
     #[arg(long, value_enum)]
     dtype: Option<StorageType>,
 
-    /// Pack linear layers as this --dtype, f32, bf16 or int8 [default: f32], and keep the other numbers as they are
+    /// Pack linear layers for the CPU as --dtype f32, bf16 or int8 [default: f32]; other tensors keep their type
     #[arg(long)]
     packed: bool,
 
-    /// Write into a folder that is not empty, and replace the checkpoint in it
+    /// Write into a folder that is not empty, replacing the checkpoint in it
     #[arg(long)]
     force: bool,
 

@@ -14,117 +14,116 @@ use super::failure::{Failure, Outcome};
 use super::output::{note, print_line};
 use super::usage::whole_number;
 
-/// Holds the command line's layer of sampling parameters; what is not given is as the task file says, or else
-/// the checkpoint.
+/// Holds the command line's layer of sampling parameters; what is not given is as the task file says, or else the
+/// checkpoint.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Decoding options")]
 pub(crate) struct DecodingArgs {
-    /// The most tokens that the answer may have [default: what the task file says]
+    /// Maximum length of the answer in tokens [default: the task's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_new_tokens: Option<usize>,
 
-    /// The fewest tokens that the answer may have [default: what the task file says]
+    /// Minimum length of the answer in tokens [default: the task's]
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     min_new_tokens: Option<usize>,
 
-    /// The sampling temperature; 0 takes the most likely token [default: what the task file says]
+    /// Sampling temperature; 0 decodes greedily [default: the task's]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
 
-    /// Sample from this many of the most likely tokens
+    /// Top-k sampling: keep only the K most probable tokens
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     top_k: Option<usize>,
 
-    /// Sample from the fewest most likely tokens that have this probability together
+    /// Top-p (nucleus) sampling: keep the most probable tokens that together reach probability P
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
 
-    /// Sample from the tokens that have at least this share of the most likely one's probability
+    /// Min-p sampling: keep tokens of at least P times the highest probability
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
 
-    /// Sample from the most typical tokens that have this probability together
+    /// Locally typical sampling: keep the most typical tokens that together reach probability P
     #[arg(long, value_name = "P")]
     typical_p: Option<f32>,
 
-    /// Divide the logits of tokens that were read or written before by this, above 1 to make them less likely
+    /// Repetition penalty on tokens of the prompt and of the answer so far; above 1 makes them less likely
     #[arg(long, value_name = "X")]
     repetition_penalty: Option<f32>,
 
-    /// Take this from the logit of every token that was written before, -2 to 2
+    /// Presence penalty: subtract X from the logit of each generated token, -2 to 2
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
 
-    /// Take this from the logit of a token for each time that it was written before, -2 to 2
+    /// Frequency penalty: subtract X from the logit of a token each time it was generated, -2 to 2
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
 
-    /// Never write the same sequence of this many tokens twice; 0 allows all
+    /// Never generate an n-gram of N tokens twice; 0 turns this off
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     no_repeat_ngram_size: Option<usize>,
 
-    /// Add to the logit of a token, by its id, -100 to 100 (repeatable)
+    /// Add a bias from -100 to 100 to the logit of a token id (repeatable)
     #[arg(long, value_name = "ID=BIAS", value_parser = bias)]
     logit_bias: Vec<(TokenId, f32)>,
 
-    /// Add to the logit of the last of these tokens where the others were written just before (repeatable)
+    /// Add a bias to the logit of the last of these token ids when it would complete the sequence (repeatable)
     #[arg(long, value_name = "ID,..=BIAS", value_parser = sequence_bias)]
     sequence_bias: Vec<(Vec<TokenId>, f32)>,
 
-    /// Never write this text from the start of a word (repeatable)
+    /// Never generate this text at the start of a word (repeatable)
     #[arg(long = "bad-word", value_name = "TEXT")]
     bad_words: Vec<String>,
 
-    /// Never write these tokens
+    /// Never generate these token ids
     #[arg(long, value_name = "ID,..", value_delimiter = ',', value_parser = whole_number::<TokenId>)]
     suppress_tokens: Vec<TokenId>,
 
-    /// Do not write these tokens first
+    /// Do not generate these token ids first
     #[arg(long, value_name = "ID,..", value_delimiter = ',', value_parser = whole_number::<TokenId>)]
     begin_suppress_tokens: Vec<TokenId>,
 
-    /// Write this token first, where the task has no prefix
+    /// Force the first token to this id; not for tasks with a prefix
     #[arg(long, value_name = "ID", value_parser = whole_number::<TokenId>)]
     forced_bos_token_id: Option<TokenId>,
 
-    /// Write one of these tokens last, where --max-new-tokens allows no more
+    /// Force the last token at --max-new-tokens to be one of these ids
     #[arg(long, value_name = "ID,..", value_delimiter = ',', value_parser = whole_number::<TokenId>)]
     forced_eos_token_id: Option<Vec<TokenId>>,
 
-    /// Make the end likelier with each token after this many, by this factor
+    /// After N tokens, raise the logit of the end-of-sequence token exponentially by FACTOR
     #[arg(long, value_name = "N,FACTOR", value_parser = decay)]
     exponential_decay_length_penalty: Option<(usize, f32)>,
 
-    /// End the answer where it would have this text (repeatable)
+    /// Stop string: end the answer before this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Follow this many continuations at a time and print the best [default: the task's]
+    /// Beam search with N beams; prints the best answer [default: the task's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     beams: Option<usize>,
 
-    /// Divide the score of a beam by this power of its length: above 0 prefers longer answers
+    /// Beam search: divide a beam's score by its length to the power X; above 0 favors longer answers
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     length_penalty: Option<f32>,
 
-    /// End a search with beams at_once, when_no_better or never, as task files say it
+    /// Beam search: when to stop early: at_once, when_no_better or never, as in task files
     #[arg(long, value_name = "WHEN", value_parser = early_stopping)]
     early_stopping: Option<EarlyStopping>,
 
-    /// Sample this many answers and print each; needs a temperature
+    /// Number of answers to sample and print; needs a temperature
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     samples: Option<usize>,
 
-    /// Sample this many answers and print the best, by log-probability per token, or as many as --samples
-    /// says
+    /// Number of answers to sample, of which the best by mean log-probability, or the best --samples, are printed
     #[arg(long, value_name = "M", value_parser = at_least_one)]
     best_of: Option<usize>,
 
-    /// Tell with each token this many of the most likely ones in its place, 1 to 20
+    /// List each generated token with the K most probable alternatives, 1 to 20
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     top_log_probabilities: Option<usize>,
 
-    /// Show the special tokens of the answer by their names
+    /// Print special tokens in the answer by name
     #[arg(long)]
     show_special: bool,
 }
@@ -250,7 +249,7 @@ pub(crate) struct SampleReport<'a> {
 }
 
 impl<'a> SampleReport<'a> {
-    pub(crate) fn new(sample: &'a TaskSample) -> SampleReport<'a> {
+    pub(crate) fn new(sample: &'a TaskSample) -> Self {
         SampleReport {
             text: sample.answer.text(),
             finish_reason: sample.finish_reason,
@@ -267,8 +266,8 @@ pub(crate) fn print_samples(outcome: &TaskOutcome) -> Outcome {
     texts.try_for_each(print_line)
 }
 
-/// Lists the tokens of the answer and the likeliest in their places, on standard error: they are for people,
-/// scripts have `--json`.
+/// Lists the tokens of the answer and the likeliest in their places, on standard error: they are for people, scripts have
+/// `--json`.
 pub(crate) fn note_tokens(outcome: &TaskOutcome) {
     for written in &outcome.tokens {
         let others: Vec<String> = written.alternatives.iter().map(spell).collect();

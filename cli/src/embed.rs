@@ -25,10 +25,10 @@ Examples:
   cat cat.png | multiway embed --image - | jq .embedding
 
 Prints one line of JSON: {embedding [..], usage {..}, timings_ms {..}}.
-The vector has length 1, so that the dot product of two of them is their cosine
-similarity. Pictures and texts share one space.";
+Embeddings have unit length: the dot product of two is their cosine similarity.
+Images and texts share one embedding space.";
 
-/// Names the picture or the text.
+/// Names the image or the text.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct EmbedArgs {
@@ -43,11 +43,11 @@ pub(crate) struct EmbedArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct SourceArgs {
-    /// The picture: PNG, JPEG, WebP, GIF or BMP; `-` reads it from standard input
+    /// Image input: PNG, JPEG, WebP, GIF or BMP; `-` reads it from standard input
     #[arg(long, short, value_name = "PATH")]
     image: Option<PathBuf>,
 
-    /// The text
+    /// Text input
     #[arg(long, short, value_name = "TEXT")]
     text: Option<String>,
 }

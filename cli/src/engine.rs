@@ -17,38 +17,39 @@ use super::failure::{Failure, Outcome};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Engine options")]
 pub(crate) struct EngineArgs {
-    /// Keep at most so many bytes of running requests, such as 512MiB or 2GB: what they read and wrote, and what their
-    /// constraints take, the weights not counted. Those that do not fit wait; one that could never fit is refused [default: 1GiB]
+    /// Memory budget of running requests, such as 512MiB or 2GB: encoded prompts, KV cache and compiled constraints,
+    /// without the weights. Requests beyond it wait; one that can never fit is refused [default: 1GiB]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     memory_budget: Option<usize>,
 
-    /// Keep at most so many bytes of encoded prompts and pictures, so that the same is not encoded again; 0 keeps nothing
-    /// [default: 256MiB]
+    /// Memory budget of the cache of encoded prompts and images, which saves encoding the same input again; 0 turns
+    /// it off [default: 256MiB]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     reuse_budget: Option<usize>,
 
-    /// Answer requests in so many places side by side, from one set of weights; the threads and both budgets are divided
-    /// among them. One mostly does more; several keep requests apart [default: 1]
+    /// Number of engine replicas that share one set of weights; the threads and both budgets are divided among them. One
+    /// usually gives the highest throughput, several isolate requests from each other [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     replicas: Option<u8>,
 
-    /// Keep the weights of linear layers so on the CPU: bf16 takes half the memory of f32 and int8 a quarter, and few
-    /// sequences are written as much faster; answers may differ a little [default: f32, or as a packed checkpoint has them]
+    /// Element type of the linear layers' weights on the CPU. Compared with f32, bf16 takes half the memory and int8
+    /// (quantized) a quarter, and decoding small batches speeds up accordingly; answers may differ slightly [default:
+    /// f32, or the type of a packed checkpoint]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     dtype: Option<WeightType>,
 
-    /// Keep what texts are written from so on the CPU, keys and values of prompts and of what was written: bf16 takes half
-    /// the memory of f32 and int8 about a quarter, so that more requests fit into --memory-budget, and many long prompts
-    /// are answered faster; answers may differ a little [default: f32]
+    /// Element type of the KV cache on the CPU, for self- and cross-attention. Compared with f32, bf16 takes half the
+    /// memory and int8 (quantized) about a quarter, so that more requests fit into --memory-budget and many long
+    /// prompts decode faster; answers may differ slightly [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = cache_type())]
     cache_dtype: Option<CacheType>,
 
-    /// Of requests that wait, answer those of a higher priority first; it may be negative [default: 0]
+    /// Priority of the request in the queue, higher first; may be negative [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
     priority: Option<i32>,
 
-    /// Give each request up that has no answer after so long, such as 500ms, 30s or 2m: an error with exit code 1
-    /// [default: never]
+    /// Timeout of each request, such as 500ms, 30s or 2m; a request that exceeds it fails with exit code 1 [default:
+    /// none]
     #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = duration)]
     timeout: Option<Duration>,
 }

@@ -35,45 +35,45 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     /// Makes a failure that another command line or file would avoid.
-    pub(crate) fn input(error: impl Into<anyhow::Error>) -> Failure {
-        Failure::Input(error.into())
+    pub(crate) fn input(error: impl Into<anyhow::Error>) -> Self {
+        Self::Input(error.into())
     }
 
     /// Makes a failure that is no fault of the input.
-    pub(crate) fn runtime(error: impl Into<anyhow::Error>) -> Failure {
-        Failure::Runtime(error.into())
+    pub(crate) fn runtime(error: impl Into<anyhow::Error>) -> Self {
+        Self::Runtime(error.into())
     }
 
     /// Makes a failure to write to standard output.
-    pub(crate) fn output(error: io::Error) -> Failure {
+    pub(crate) fn output(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
-            _ => Failure::Runtime(anyhow::Error::new(error).context("cannot write to standard output")),
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Runtime(anyhow::Error::new(error).context("cannot write to standard output")),
         }
     }
 
     fn exit_code(&self) -> u8 {
         match self {
-            Failure::Input(_) => EXIT_INPUT,
-            Failure::Runtime(_) | Failure::Reported => EXIT_RUNTIME,
-            Failure::Interrupted => EXIT_INTERRUPTED,
-            Failure::ClosedPipe => 0,
+            Self::Input(_) => EXIT_INPUT,
+            Self::Runtime(_) | Self::Reported => EXIT_RUNTIME,
+            Self::Interrupted => EXIT_INTERRUPTED,
+            Self::ClosedPipe => 0,
         }
     }
 
     fn kind(&self) -> &'static str {
         match self {
-            Failure::Input(_) => "input",
-            Failure::Runtime(_) | Failure::Reported => "runtime",
-            Failure::Interrupted | Failure::ClosedPipe => "interrupted",
+            Self::Input(_) => "input",
+            Self::Runtime(_) | Self::Reported => "runtime",
+            Self::Interrupted | Self::ClosedPipe => "interrupted",
         }
     }
 
     fn message(&self) -> String {
         match self {
-            Failure::Input(error) | Failure::Runtime(error) => chain(error),
-            Failure::Reported => "failed".to_owned(),
-            Failure::Interrupted | Failure::ClosedPipe => "interrupted".to_owned(),
+            Self::Input(error) | Self::Runtime(error) => chain(error),
+            Self::Reported => "failed".to_owned(),
+            Self::Interrupted | Self::ClosedPipe => "interrupted".to_owned(),
         }
     }
 }

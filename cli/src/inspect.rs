@@ -20,15 +20,16 @@ Examples:
   multiway inspect --json | jq .parameters
 
 A checkpoint is a folder with config.json, model.safetensors and a tokenizer, a .pth
-file, or a name on the hub. It is checked whole before anything is printed.
+file, or a name on the hub. It is validated completely before anything is printed.
 With --json, one line: {name, config {..}, parameters {total, parts {..}}, packed,
-bytes, tensors [{name, shape, dtype, bytes}]}; packed is the type of packed weights or null.";
+bytes, tensors [{name, shape, dtype, bytes}]}; packed is the element type of packed
+weights, or null.";
 
 /// Names a checkpoint.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct InspectArgs {
-    /// The checkpoint, as for --checkpoint [default: --checkpoint, or the embedded one]
+    /// Checkpoint to inspect, in any form that --checkpoint accepts [default: --checkpoint, or the embedded one]
     #[arg(value_name = "CHECKPOINT")]
     folder: Option<PathBuf>,
 

@@ -50,11 +50,11 @@ Exit codes:
   130  interrupted (Ctrl-C)
 
 Results go to standard output, errors to standard error as `error: ...`.
-With --json, standard output holds exactly one line: the result (of `bench`, a line for
-each), or {\"error\": {\"kind\", \"message\", \"exit_code\"}}, also where the command line is wrong.
-A reader that closes the pipe early (`multiway ... | head -1`) is no error.";
+With --json, standard output holds exactly one line of JSON (`bench`: one line per case):
+the result, or {\"error\": {\"kind\", \"message\", \"exit_code\"}}, also for a wrong command line.
+Closing the pipe early (`multiway ... | head -1`) is not an error.";
 
-/// Runs image-and-text tasks with one small model: captions, questions, classes, search.
+/// Runs image-and-text tasks with one small model: captioning, question answering, classification, search.
 #[derive(Debug, Parser)]
 #[command(name = "multiway", version, after_help = AFTER_HELP, max_term_width = 110)]
 struct Cli {
@@ -67,16 +67,17 @@ struct Cli {
 /// Holds the options that every verb takes.
 #[derive(Debug, Args)]
 struct GlobalArgs {
-    /// Use this checkpoint instead of the embedded one: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which
-    /// is fetched into the cache that other tools share; `hf:` in front means the hub even where there is such a folder
+    /// Checkpoint to use: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which is downloaded into the
+    /// shared hub cache. The prefix `hf:` selects the hub even if a folder has that name [default: the embedded
+    /// checkpoint]
     #[arg(long, global = true, value_name = "PLACE", help_heading = "Global options")]
     checkpoint: Option<PathBuf>,
 
-    /// Fetch nothing: of the hub's checkpoints use those that were fetched before
+    /// Download nothing: use only hub checkpoints that are already in the cache
     #[arg(long, global = true, help_heading = "Global options")]
     offline: bool,
 
-    /// Read the *.task files of this folder too; they override built-in tasks of the same name (repeatable)
+    /// Also load the *.task files in this folder; they override built-in tasks of the same name (repeatable)
     #[arg(
         long = "task-dir",
         global = true,
@@ -85,8 +86,8 @@ struct GlobalArgs {
     )]
     task_dirs: Vec<PathBuf>,
 
-    /// Compute on this device: `cpu`, `cuda:N` for the GPU of number N, or `auto` for the first GPU where the binary was built
-    /// with CUDA and there is one, else the CPU
+    /// Device that runs the model: `cpu`, `cuda:N` (GPU number N), or `auto` (the first GPU if the binary was built
+    /// with CUDA and one is available, else the CPU) [default: auto]
     #[arg(
         long,
         global = true,
@@ -97,20 +98,20 @@ struct GlobalArgs {
     )]
     device: DeviceChoice,
 
-    /// Compute with this many threads [default: all cores]
+    /// Number of compute threads, 1 to 1024 [default: all cores]
     #[arg(long, global = true, value_name = "N", help_heading = "Global options",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 
-    /// Seed of the sampling; the same seed gives the same text
+    /// Random seed for sampling; the same seed gives the same text
     #[arg(long, global = true, value_name = "N", help_heading = "Global options", value_parser = whole_number::<u64>)]
     seed: Option<u64>,
 
-    /// Print results and errors only: no progress bars, no notes
+    /// Print only results and errors: no progress bars, no notes
     #[arg(long, short, global = true, help_heading = "Global options")]
     quiet: bool,
 
-    /// Log to standard error what this filter selects, such as `info` or `multiway_runtime=debug`
+    /// Log to standard error with this filter, such as `info` or `multiway_runtime=debug`
     #[arg(long, global = true, value_name = "FILTER", help_heading = "Global options")]
     log: Option<String>,
 }
@@ -118,23 +119,23 @@ struct GlobalArgs {
 /// Names what the command line can do.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run a task on pictures and text, and stream the answer
+    /// Run a task on images and text, and stream the answer
     Run(Box<run::RunArgs>),
-    /// List the tasks, show one, or run the worked examples in their files
+    /// List the tasks, show one, or run the worked examples of the task files
     Tasks(tasks::TasksArgs),
-    /// Turn a picture or a text into a vector
+    /// Compute the embedding of an image or a text
     Embed(embed::EmbedArgs),
-    /// Index a folder of pictures, and find pictures by text or by picture
+    /// Index a folder of images, and search it by text or by image
     Search(search::SearchArgs),
-    /// Show the token ids and pieces of a text, or of a task's prompt
+    /// Show the token ids and pieces of a text or of a task's prompt
     Tokenize(tokenize::TokenizeArgs),
-    /// Show what a checkpoint holds: configuration, parameter counts, tensors
+    /// Show a checkpoint's configuration, parameter counts and tensors
     Inspect(inspect::InspectArgs),
-    /// Write a checkpoint of any kind as a folder of safetensors
+    /// Convert a checkpoint to safetensors, optionally quantized
     Convert(convert::ConvertArgs),
-    /// Measure how fast a model encodes, decodes and loads on this machine
+    /// Benchmark encoding, decoding and loading on this machine
     Bench(bench::BenchArgs),
-    /// Make a checkpoint from training data, and score it (feature `train`)
+    /// Train and evaluate a checkpoint (needs the feature `train`)
     Train(train::TrainArgs),
 }
 
@@ -142,29 +143,29 @@ impl Verb {
     /// Tells whether standard output must hold one line of JSON, errors included.
     fn json(&self) -> bool {
         match self {
-            Verb::Run(args) => args.json,
-            Verb::Tasks(args) => args.json(),
-            Verb::Embed(_) => true,
-            Verb::Search(args) => args.json(),
-            Verb::Tokenize(args) => args.json,
-            Verb::Inspect(args) => args.json,
-            Verb::Convert(args) => args.json,
-            Verb::Bench(args) => args.json(),
-            Verb::Train(args) => args.json(),
+            Self::Run(args) => args.json,
+            Self::Tasks(args) => args.json(),
+            Self::Embed(_) => true,
+            Self::Search(args) => args.json(),
+            Self::Tokenize(args) => args.json,
+            Self::Inspect(args) => args.json,
+            Self::Convert(args) => args.json,
+            Self::Bench(args) => args.json(),
+            Self::Train(args) => args.json(),
         }
     }
 
     fn run(self, context: &Context) -> Outcome {
         match self {
-            Verb::Run(args) => run::run(context, &args),
-            Verb::Tasks(args) => tasks::run(context, args),
-            Verb::Embed(args) => embed::run(context, args),
-            Verb::Search(args) => search::run(context, args),
-            Verb::Tokenize(args) => tokenize::run(context, &args),
-            Verb::Inspect(args) => inspect::run(context, args),
-            Verb::Convert(args) => convert::run(context, args),
-            Verb::Bench(args) => bench::run(context, args),
-            Verb::Train(args) => train::run(context, args),
+            Self::Run(args) => run::run(context, &args),
+            Self::Tasks(args) => tasks::run(context, args),
+            Self::Embed(args) => embed::run(context, args),
+            Self::Search(args) => search::run(context, args),
+            Self::Tokenize(args) => tokenize::run(context, &args),
+            Self::Inspect(args) => inspect::run(context, args),
+            Self::Convert(args) => convert::run(context, args),
+            Self::Bench(args) => bench::run(context, args),
+            Self::Train(args) => train::run(context, args),
         }
     }
 }

@@ -47,8 +47,8 @@ pub(crate) struct TimingsMs {
 
 impl TimingsMs {
     /// `load` is what came before the request: opening the checkpoint, the pictures, and the engine.
-    pub(crate) fn new(load: Duration, timings: Timings) -> TimingsMs {
-        TimingsMs {
+    pub(crate) fn new(load: Duration, timings: Timings) -> Self {
+        Self {
             load: milliseconds(load),
             queued: milliseconds(timings.queued),
             encode: milliseconds(timings.encode),

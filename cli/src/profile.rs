@@ -35,8 +35,8 @@ pub(crate) enum Part {
 }
 
 impl Profile {
-    pub(crate) fn start() -> Profile {
-        Profile {
+    pub(crate) fn start() -> Self {
+        Self {
             started: Instant::now(),
             open: Duration::ZERO,
             render: Duration::ZERO,

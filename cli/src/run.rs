@@ -41,35 +41,35 @@ Examples:
   cat cat.png | multiway run caption --image - --json
   multiway --task-dir my-tasks run my-task --image one.png --image two.png
 
-`multiway tasks show TASK` lists the inputs of a task. A list is written with commas,
+`multiway tasks show TASK` lists the inputs of a task. Give a list as comma-separated values
 or as a JSON array of strings.
 
 With --json, one line: {task, text, finish_reason,
 usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
-with choices [{text, probability}], embedding [..], value (JSON) or
-patches [{row, column, codes [{code, probability}]}] where the task answers so;
-with samples [{text, finish_reason, mean_log_probability}] where several are drawn, and
-tokens [{id, piece, log_probability, alternatives [..]}] with --top-log-probabilities, and
-profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token, first_token_ms}
-with --profile, whose parts add up to the total.
+and, depending on the kind of answer, choices [{text, probability}], embedding [..], value (JSON)
+or patches [{row, column, codes [{code, probability}]}].
+--samples and --best-of add samples [{text, finish_reason, mean_log_probability}];
+--top-log-probabilities adds tokens [{id, piece, log_probability, alternatives [..]}];
+--profile adds profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token,
+first_token_ms}, whose parts add up to the total.
 
---regex, --json-schema and --choice allow only text of that form, and the answer is always complete:
-a form whose shortest text needs more than --max-new-tokens is refused. Numbers of a schema's answer have at
-most 15 digits, and bounds of more are clamped to that; a schema may refer to itself, and its answers nest at
-most 100 arrays and objects. The file is UTF-8.";
+--regex, --json-schema and --choice constrain decoding: the answer always matches, and is always
+complete. A constraint whose shortest match needs more than --max-new-tokens is refused. Schemas are
+UTF-8 files and may be recursive; numbers in the answer have at most 15 digits, wider bounds are
+clamped to that, and arrays and objects nest at most 100 deep.";
 
-/// Names a task and what it works on.
+/// Names a task and its inputs.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct RunArgs {
-    /// The task: `multiway tasks` lists them
+    /// Name of the task; `multiway tasks` lists them
     task: String,
 
-    /// A picture: PNG, JPEG, WebP, GIF or BMP; `-` reads one from standard input (repeatable)
+    /// Image input: PNG, JPEG, WebP, GIF or BMP; `-` reads one from standard input (repeatable)
     #[arg(long = "image", short, value_name = "PATH")]
     images: Vec<PathBuf>,
 
-    /// An input of the task (repeatable)
+    /// Value of a task input (repeatable)
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = assignment)]
     values: Vec<(String, String)>,
 
@@ -77,7 +77,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Tell where the time of the request went: a table on standard error after the answer, or with --json its `profile`
+    /// Profile the request: a table on standard error after the answer, or the key `profile` with --json
     #[arg(long)]
     profile: bool,
 
@@ -87,16 +87,16 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     decoding: DecodingArgs,
 
-    /// Write only what this regular expression matches as a whole; for tasks that write text
+    /// Constrain the answer to this regular expression, which must match all of it; for tasks with text output
     #[arg(long, value_name = "PATTERN", group = "form")]
     regex: Option<String>,
 
-    /// Write JSON that fits the schema in this file; for tasks that write text
+    /// Constrain the answer to JSON that is valid under the schema in this file; for tasks with text output
     #[arg(long, value_name = "FILE", group = "form")]
     json_schema: Option<PathBuf>,
 
-    /// Write only one of these texts (repeatable); for tasks that write text. Probabilities come from a task whose output
-    /// is of kind choice
+    /// Constrain the answer to one of these texts (repeatable); for tasks with text output. For probabilities, use a
+    /// task of output kind `choice`
     #[arg(long = "choice", value_name = "TEXT", group = "form")]
     choices: Vec<String>,
 }
@@ -296,12 +296,7 @@ struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(
-        task: &'a Task,
-        outcome: &'a TaskOutcome,
-        load: Duration,
-        profile: Option<ProfileReport>,
-    ) -> Report<'a> {
+    fn new(task: &'a Task, outcome: &'a TaskOutcome, load: Duration, profile: Option<ProfileReport>) -> Self {
         Report {
             task: task.name(),
             text: outcome.answer.text(),

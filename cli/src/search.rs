@@ -49,12 +49,11 @@ Examples:
   multiway search index pictures/ --out pictures.index   # again: reads what changed
   multiway search index pictures/ --out pictures.index --json
 
-Takes PNG, JPEG, WebP, GIF and BMP files of the folder and of the folders in it,
-by their extensions in any case, rare ones like .jfif, .jpe and .dib included.
-A picture or folder that cannot be read is skipped and reported. A picture whose
-size and time of change are those of the index is not read again. The index is
-written at the end, whole or not at all. Moved together with its pictures it
-finds them again.
+Indexes the PNG, JPEG, WebP, GIF and BMP files in the folder and its subfolders, by
+extension in upper or lower case (rare ones such as .jfif, .jpe and .dib included).
+Files and folders that cannot be read are skipped and reported. An update reuses the
+embedding of a file whose size and modification time are unchanged. The index is
+written atomically at the end. It can be moved together with its images.
 
 With --json, one line: {index, pictures, reused, removed, skipped [{path, reason}], seconds}.";
 
@@ -64,7 +63,7 @@ Examples:
   multiway search query pictures.index --image cat.png --top 3
   multiway search query pictures.index --text 'une pomme' --json
 
-Prints the cosine similarity and the path of each picture found, the nearest first.
+Prints the cosine similarity and the path of the nearest images, best match first.
 With --json, one line: {results [{path, score}]}.";
 
 /// Indexes or searches.
@@ -77,21 +76,21 @@ pub(crate) struct SearchArgs {
 
 #[derive(Debug, Subcommand)]
 enum SearchVerb {
-    /// Turn a folder of pictures into an index
+    /// Build or update the index of a folder of images
     #[command(after_help = INDEX_HELP)]
     Index(IndexArgs),
-    /// Find the pictures of an index that are nearest to a text or a picture
+    /// Find the images in an index that are nearest to a text or an image
     #[command(after_help = QUERY_HELP)]
     Query(QueryArgs),
 }
 
 #[derive(Debug, Args)]
 struct IndexArgs {
-    /// The folder of pictures
+    /// Folder of images
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
-    /// The index to write; one that is there already is brought up to date
+    /// Index file to write; an existing index is updated
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
 
@@ -105,14 +104,14 @@ struct IndexArgs {
 
 #[derive(Debug, Args)]
 struct QueryArgs {
-    /// The index
+    /// Index file
     #[arg(value_name = "FILE")]
     index: PathBuf,
 
     #[command(flatten)]
     source: SourceArgs,
 
-    /// Print this many pictures
+    /// Number of images to print
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = whole_number::<usize>)]
     top: usize,
 

@@ -33,10 +33,10 @@ Examples:
   multiway tasks check
   multiway --task-dir my-tasks tasks check my-task
 
-A worked example is inputs and the answer that they should get, under `examples` in
-a task file. A wrong answer ends with exit code 1.";
+A worked example, under `examples` in a task file, is a set of inputs and the expected
+answer. A wrong answer ends with exit code 1.";
 
-/// Lists the tasks, or does one of the following.
+/// Lists the tasks, or runs a subcommand.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct TasksArgs {
@@ -50,19 +50,19 @@ pub(crate) struct TasksArgs {
 
 #[derive(Debug, Subcommand)]
 enum TasksVerb {
-    /// Show what a task takes and answers, and its prompt
+    /// Show the inputs, the output kind and the prompt of a task
     #[command(after_help = SHOW_HELP)]
     Show {
-        /// The task
+        /// Name of the task
         name: String,
         /// Print one line of JSON
         #[arg(long)]
         json: bool,
     },
-    /// Run the worked examples in the task files
+    /// Run the worked examples of the task files
     #[command(after_help = CHECK_HELP)]
     Check {
-        /// The tasks to check [default: all]
+        /// Names of the tasks to check [default: all]
         names: Vec<String>,
         /// Print one line of JSON
         #[arg(long)]

@@ -24,17 +24,17 @@ Examples:
   multiway tokenize --tokenizer path/to/folder 'a folder that holds a tokenizer and no model'
   cat letter.txt | multiway tokenize -
 
-A text is tokenized as a caller's text is: names of special tokens in it are text.
-With --task, the prompt of the task is, with its special tokens, opened and closed as the
-encoder reads it. U+2581 in a piece stands for a space.
+A text is tokenized like user input: names of special tokens in it stay plain text.
+With --task, the rendered prompt is tokenized, with the special tokens that the encoder
+receives at its start and end. U+2581 in a piece stands for a space.
 
-With --json, one line: {ids [..], pieces [..], text}, where text is what the ids say.";
+With --json, one line: {ids [..], pieces [..], text}, where text decodes the ids.";
 
 /// Says what to tokenize.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct TokenizeArgs {
-    /// The text; `-` reads standard input
+    /// Text to tokenize; `-` reads standard input
     #[arg(required_unless_present = "task", conflicts_with = "task")]
     text: Option<String>,
 
@@ -42,19 +42,19 @@ pub(crate) struct TokenizeArgs {
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
 
-    /// An input of the task (repeatable)
+    /// Value of a task input (repeatable)
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = assignment, requires = "task")]
     values: Vec<(String, String)>,
 
-    /// A picture for the task (repeatable)
+    /// Image input of the task (repeatable)
     #[arg(long = "image", short, value_name = "PATH", requires = "task")]
     images: Vec<PathBuf>,
 
-    /// Use the tokenizer of this folder, which need not hold a model
+    /// Tokenizer to use: a folder with tokenizer files, with or without a model [default: the checkpoint's]
     #[arg(long, value_name = "DIR", conflicts_with = "task")]
     tokenizer: Option<PathBuf>,
 
-    /// Close the text as a prompt is closed
+    /// Add the special tokens that surround a prompt
     #[arg(long, conflicts_with = "task")]
     closed: bool,
 

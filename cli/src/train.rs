@@ -23,7 +23,7 @@ use super::output::{print_json, print_line};
 use super::usage::whole_number;
 
 const AFTER_HELP: &str = "\
-Examples: the embedded model is made by these, in this order:
+Examples: the embedded model is trained by these commands, in this order:
   scripts/fetch_data.sh && scripts/fetch_data.sh test
   multiway train prepare
   scripts/train_tokenizer.sh
@@ -33,8 +33,8 @@ Examples: the embedded model is made by these, in this order:
   multiway train export --out checkpoints/default
   multiway train evaluate
 
-pretrain and finetune go on where they stopped: Ctrl-C saves the state first.
-On Linux they are about a fifth faster where freed memory is kept: `just train` sets
+pretrain and finetune can be interrupted and resumed: Ctrl-C saves the state first.
+On Linux they run about 20 % faster if the allocator keeps freed memory: `just train` sets
 RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184.";
 
 const PREPARE_HELP: &str = "\
@@ -51,14 +51,14 @@ Examples:
   multiway train pretrain
   multiway train pretrain --run runs/short --steps 200 --batch 32
 
-The same command goes on where an earlier one stopped.";
+The same command resumes an interrupted run.";
 
 const FINETUNE_HELP: &str = "\
 Examples:
   multiway train finetune
   multiway train finetune --start runs/short --run runs/short-tuned --steps 100
 
-The same command goes on where an earlier one stopped.";
+The same command resumes an interrupted run.";
 
 const EXPORT_HELP: &str = "\
 Examples:
@@ -71,7 +71,7 @@ Examples:
   multiway train evaluate --dtype int8 --cache-dtype bf16
   multiway --checkpoint checkpoints/pretrained train evaluate --json";
 
-/// Names a step of training.
+/// Selects a stage of training.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct TrainArgs {
@@ -88,129 +88,129 @@ impl TrainArgs {
 
 #[derive(Debug, Subcommand)]
 enum Step {
-    /// Turn downloaded packages into pictures, names and questions, and check the held-out split
+    /// Prepare images, names and questions from downloaded packages, and check the held-out split
     #[command(after_help = PREPARE_HELP)]
     Prepare(DataArgs),
-    /// Give every patch of the pictures a discrete visual code, by a network trained on photographs
+    /// Assign a discrete visual code to every image patch, with a teacher network trained on photographs
     #[command(after_help = CODES_HELP)]
     Codes(DataArgs),
-    /// Train by masked modelling of text, of pictures, and of both together
+    /// Pre-train by masked modelling of text, of images, and of both together
     #[command(after_help = PRETRAIN_HELP)]
     Pretrain(RunArgs),
-    /// Go on with the task files' prompts
+    /// Fine-tune on the prompts of the task files
     #[command(after_help = FINETUNE_HELP)]
     Finetune(RunArgs),
-    /// Write a run's averaged weights as a checkpoint in bf16
+    /// Export a run's averaged weights as a bf16 checkpoint
     #[command(after_help = EXPORT_HELP)]
     Export(ExportArgs),
-    /// Score a checkpoint on what training never saw
+    /// Evaluate a checkpoint on held-out data
     #[command(after_help = EVALUATE_HELP)]
     Evaluate(EvaluateArgs),
 }
 
-/// Where the data is.
+/// Holds the folders of the data.
 #[derive(Debug, Args)]
 struct DataArgs {
-    /// The folder of downloaded packages
+    /// Folder of downloaded packages
     #[arg(long, value_name = "DIR", default_value = "data/packages")]
     packages: PathBuf,
 
-    /// The folder of prepared data
+    /// Folder of prepared data
     #[arg(long, value_name = "DIR", default_value = "data/prepared")]
     prepared: PathBuf,
 
-    /// The folder of test packages; skipped where it does not exist
+    /// Folder of test packages; skipped if it does not exist
     #[arg(long, value_name = "DIR", default_value = "data/test")]
     test: PathBuf,
 }
 
-/// How to train.
+/// Holds the options of a training run.
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
     data: DataArgs,
 
-    /// The SentencePiece model
+    /// SentencePiece model of the tokenizer
     #[arg(long, value_name = "FILE", default_value = "data/tokenizer/tokenizer.model")]
     tokenizer: PathBuf,
 
-    /// Where states and losses are kept [default: runs/pretrain or runs/finetune]
+    /// Folder of the training state and loss curves [default: runs/pretrain or runs/finetune]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
 
-    /// The run whose averaged weights finetune starts from
+    /// Run whose averaged weights finetune starts from
     #[arg(long, value_name = "DIR", default_value = "runs/pretrain")]
     start: PathBuf,
 
-    /// Steps of the whole run [default: 2000 to pretrain, 5000 to finetune]
+    /// Total number of training steps [default: 2000 for pretrain, 5000 for finetune]
     #[arg(long, value_name = "N", value_parser = whole_number::<u64>)]
     steps: Option<u64>,
 
-    /// Examples a step
+    /// Batch size in examples per step
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole_number::<usize>)]
     batch: usize,
 
-    /// The highest learning rate [default: 0.0012 to pretrain, 0.001 to finetune]
+    /// Peak learning rate [default: 0.0012 for pretrain, 0.001 for finetune]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
 
-    /// How many of a hundred fine-tuning examples are questions about pictures
+    /// Percentage of fine-tuning examples that are questions about images
     #[arg(long, value_name = "N", default_value_t = QUESTION_SHARE, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=100))]
     question_share: usize,
 
-    /// Step hidden matrices by Muon rather than by AdamW
+    /// Optimize hidden matrices with Muon instead of AdamW
     #[arg(long)]
     muon: bool,
 
-    /// Steps between two saved states
+    /// Save the training state every N steps
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = whole_number::<u64>)]
     save_every: u64,
 
-    /// Worker threads; the numbers depend on their count
+    /// Number of worker threads; the trained weights depend on it
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = whole_number::<usize>)]
     workers: usize,
 }
 
-/// What to export.
+/// Holds the options of an export.
 #[derive(Debug, Args)]
 struct ExportArgs {
-    /// The run
+    /// Run to export
     #[arg(long, value_name = "DIR", default_value = "runs/finetune")]
     run: PathBuf,
 
-    /// The SentencePiece model
+    /// SentencePiece model of the tokenizer
     #[arg(long, value_name = "FILE", default_value = "data/tokenizer/tokenizer.model")]
     tokenizer: PathBuf,
 
-    /// The model card to put beside the weights, if another than what is there
+    /// Model card to write beside the weights [default: keep the card that is there]
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
 
-    /// The folder to write
+    /// Folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-/// What to evaluate on.
+/// Holds the options of an evaluation.
 #[derive(Debug, Args)]
 struct EvaluateArgs {
     #[command(flatten)]
     data: DataArgs,
 
-    /// OpenMoji pictures to draw
+    /// Number of OpenMoji images to sample
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = whole_number::<usize>)]
     pictures: usize,
 
-    /// Test questions to ask, drawn by the seed [default: all]
+    /// Number of test questions, sampled by the seed [default: all]
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     questions: Option<usize>,
 
-    /// Keep the weights of linear layers so on the CPU, to see how many answers bf16 and int8 cost [default: f32, or as a packed
-    /// checkpoint has them]
+    /// Element type of the linear layers' weights on the CPU, to measure the accuracy of bf16 and int8 [default: f32,
+    /// or the type of a packed checkpoint]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     dtype: Option<WeightType>,
 
-    /// Keep keys and values so between decoding steps, to see how many answers bf16 and int8 cost
+    /// Element type of the KV cache on the CPU, to measure the accuracy of bf16 and int8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = cache_type())]
     cache_dtype: CacheType,
 

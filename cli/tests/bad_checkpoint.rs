@@ -21,8 +21,8 @@ struct Weights {
 
 impl Weights {
     /// Makes zeros for every tensor of the configuration.
-    fn right() -> Weights {
-        let mut weights = Weights {
+    fn right() -> Self {
+        let mut weights = Self {
             header: Map::new(),
             data: Vec::new(),
         };

@@ -115,5 +115,5 @@ fn the_help_says_what_the_weight_types_are_for() {
     let help = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     let (_, option) = help.split_once("--dtype <TYPE> ").unwrap();
     let (option, _) = option.split_once(" --cache-dtype").unwrap();
-    assert_snapshot!(option, @"Keep the weights of linear layers so on the CPU, to see how many answers bf16 and int8 cost [default: f32, or as a packed checkpoint has them] [possible values: f32, bf16, int8]");
+    assert_snapshot!(option, @"Element type of the linear layers' weights on the CPU, to measure the accuracy of bf16 and int8 [default: f32, or the type of a packed checkpoint] [possible values: f32, bf16, int8]");
 }

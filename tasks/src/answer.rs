@@ -65,42 +65,42 @@ impl Answer {
     /// Returns the text of the answer: what was written, JSON included, or the most probable choice. Embeddings and patches have none.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Answer::Text { text, .. } => Some(text),
-            Answer::Choice { choices } => choices.first().map(|choice| choice.text.as_str()),
-            Answer::Embedding(_) | Answer::Patches(_) => None,
-            Answer::Json { text, .. } => Some(text),
+            Self::Text { text, .. } => Some(text),
+            Self::Choice { choices } => choices.first().map(|choice| choice.text.as_str()),
+            Self::Embedding(_) | Self::Patches(_) => None,
+            Self::Json { text, .. } => Some(text),
         }
     }
 
     /// Returns the choices, the most probable first; none where the task gives another kind of answer.
     pub fn choices(&self) -> &[Choice] {
         match self {
-            Answer::Choice { choices } => choices,
-            Answer::Text { .. } | Answer::Embedding(_) | Answer::Patches(_) | Answer::Json { .. } => &[],
+            Self::Choice { choices } => choices,
+            Self::Text { .. } | Self::Embedding(_) | Self::Patches(_) | Self::Json { .. } => &[],
         }
     }
 
     /// Returns the vector, where the answer is one.
     pub fn embedding(&self) -> Option<&[f32]> {
         match self {
-            Answer::Embedding(vector) => Some(vector),
-            Answer::Text { .. } | Answer::Choice { .. } | Answer::Patches(_) | Answer::Json { .. } => None,
+            Self::Embedding(vector) => Some(vector),
+            Self::Text { .. } | Self::Choice { .. } | Self::Patches(_) | Self::Json { .. } => None,
         }
     }
 
     /// Returns the value, where the answer is JSON.
     pub fn json(&self) -> Option<&serde_json::Value> {
         match self {
-            Answer::Json { value, .. } => Some(value),
-            Answer::Text { .. } | Answer::Choice { .. } | Answer::Embedding(_) | Answer::Patches(_) => None,
+            Self::Json { value, .. } => Some(value),
+            Self::Text { .. } | Self::Choice { .. } | Self::Embedding(_) | Self::Patches(_) => None,
         }
     }
 
     /// Returns what the hidden patches show; none where the task gives another kind of answer.
     pub fn patches(&self) -> &[PatchAnswer] {
         match self {
-            Answer::Patches(patches) => patches,
-            Answer::Text { .. } | Answer::Choice { .. } | Answer::Embedding(_) | Answer::Json { .. } => &[],
+            Self::Patches(patches) => patches,
+            Self::Text { .. } | Self::Choice { .. } | Self::Embedding(_) | Self::Json { .. } => &[],
         }
     }
 }

@@ -175,8 +175,8 @@ impl TaskError {
     /// Tells whether the caller's input is at fault: another name, file or input would work.
     pub fn is_input(&self) -> bool {
         match self {
-            TaskError::Request(error) => error.is_caller_fault(),
-            TaskError::NotANumber { .. } | TaskError::NoJson { .. } => false,
+            Self::Request(error) => error.is_caller_fault(),
+            Self::NotANumber { .. } | Self::NoJson { .. } => false,
             _ => true,
         }
     }

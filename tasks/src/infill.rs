@@ -18,9 +18,9 @@ pub(crate) struct Gaps {
 
 impl Gaps {
     /// Takes the text, and what every answer starts with.
-    pub(crate) fn new(original: String, prefix: &[String]) -> Gaps {
+    pub(crate) fn new(original: String, prefix: &[String]) -> Self {
         let first = prefix.last().and_then(|token| gap_of(token));
-        Gaps { original, first }
+        Self { original, first }
     }
 
     /// Puts what the decoder wrote into the gaps. The first span of a gap counts; a gap that got none stays a gap.

@@ -44,41 +44,41 @@ pub struct RequestTerms {
 
 impl TaskInputs {
     /// Starts without values and pictures.
-    pub fn new() -> TaskInputs {
-        TaskInputs::default()
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Adds a value.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<InputValue>) -> TaskInputs {
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<InputValue>) -> Self {
         self.values.insert(name.into(), value.into());
         self
     }
 
     /// Adds a picture.
     #[must_use]
-    pub fn with_image(mut self, image: ProcessedImage) -> TaskInputs {
+    pub fn with_image(mut self, image: ProcessedImage) -> Self {
         self.images.push(image);
         self
     }
 
     /// Sets the caller's layer of sampling parameters.
     #[must_use]
-    pub fn with_sampling(mut self, sampling: SamplingOptions) -> TaskInputs {
+    pub fn with_sampling(mut self, sampling: SamplingOptions) -> Self {
         self.sampling = sampling;
         self
     }
 
     /// Sets the terms on which the request waits.
     #[must_use]
-    pub fn with_terms(mut self, terms: RequestTerms) -> TaskInputs {
+    pub fn with_terms(mut self, terms: RequestTerms) -> Self {
         self.terms = terms;
         self
     }
 
     /// Sets the form that the text of the answer must have.
     #[must_use]
-    pub fn with_constraint(mut self, constraint: Constraint) -> TaskInputs {
+    pub fn with_constraint(mut self, constraint: Constraint) -> Self {
         self.constraint = Some(constraint);
         self
     }

@@ -87,8 +87,8 @@ pub struct TaskLibrary {
 
 impl TaskLibrary {
     /// Makes a library without tasks.
-    pub fn new() -> TaskLibrary {
-        TaskLibrary::default()
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Makes a library of the built-in tasks of the native model.
@@ -96,8 +96,8 @@ impl TaskLibrary {
     /// # Errors
     ///
     /// When a built-in file is wrong, which a test excludes.
-    pub fn builtin() -> Result<TaskLibrary, TaskError> {
-        TaskLibrary::of_files(NATIVE)
+    pub fn builtin() -> Result<Self, TaskError> {
+        Self::of_files(NATIVE)
     }
 
     /// Makes a library of the built-in tasks that a model was made for: what its family, and its head, can answer.
@@ -105,12 +105,12 @@ impl TaskLibrary {
     /// # Errors
     ///
     /// When a built-in file is wrong, which a test excludes.
-    pub fn for_model(config: &ModelConfig) -> Result<TaskLibrary, TaskError> {
-        TaskLibrary::of_files(builtin_files(config))
+    pub fn for_model(config: &ModelConfig) -> Result<Self, TaskError> {
+        Self::of_files(builtin_files(config))
     }
 
-    fn of_files(files: Files) -> Result<TaskLibrary, TaskError> {
-        let mut library = TaskLibrary::new();
+    fn of_files(files: Files) -> Result<Self, TaskError> {
+        let mut library = Self::new();
         for &(origin, bytes) in files {
             let task = Task::new(TaskFile::parse(origin, bytes)?);
             library.tasks.insert(task.name().to_owned(), task);

@@ -39,8 +39,8 @@ impl Tally {
 }
 
 impl FromIterator<bool> for Tally {
-    fn from_iter<I: IntoIterator<Item = bool>>(answers: I) -> Tally {
-        let mut tally = Tally::default();
+    fn from_iter<I: IntoIterator<Item = bool>>(answers: I) -> Self {
+        let mut tally = Self::default();
         answers.into_iter().for_each(|right| tally.add(right));
         tally
     }

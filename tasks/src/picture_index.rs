@@ -145,8 +145,8 @@ pub struct PictureIndex {
 impl PictureIndex {
     /// Starts an empty index of the folder `root`, with vectors of `dimensions` numbers made by the model of that
     /// fingerprint.
-    pub fn new(root: impl Into<String>, fingerprint: impl Into<String>, dimensions: usize) -> PictureIndex {
-        PictureIndex {
+    pub fn new(root: impl Into<String>, fingerprint: impl Into<String>, dimensions: usize) -> Self {
+        Self {
             fingerprint: fingerprint.into(),
             root: root.into(),
             dimensions,
@@ -235,13 +235,13 @@ impl PictureIndex {
     /// # Errors
     ///
     /// When the file cannot be read, is no index, is damaged, or lies about its contents.
-    pub fn open(path: impl AsRef<Path>) -> Result<PictureIndex, IndexError> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, IndexError> {
         let path = path.as_ref();
         let bytes = read_bounded(path).map_err(|source| IndexError::Read {
             path: path.to_owned(),
             source,
         })?;
-        let (mut index, from_index) = PictureIndex::read(path, &bytes)?;
+        let (mut index, from_index) = Self::read(path, &bytes)?;
         index.follow(path, from_index.as_deref());
         Ok(index)
     }
@@ -264,12 +264,12 @@ impl PictureIndex {
     /// # Errors
     ///
     /// When the bytes are no index, are damaged, or lie about their contents.
-    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<PictureIndex, IndexError> {
-        PictureIndex::read(path, bytes).map(|(index, _)| index)
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, IndexError> {
+        Self::read(path, bytes).map(|(index, _)| index)
     }
 
     /// Reads an index, and the way from it to its pictures.
-    fn read(path: &Path, bytes: &[u8]) -> Result<(PictureIndex, Option<String>), IndexError> {
+    fn read(path: &Path, bytes: &[u8]) -> Result<(Self, Option<String>), IndexError> {
         decode(bytes).map_err(|(expected, found)| IndexError::Broken {
             path: path.to_owned(),
             expected,

@@ -71,7 +71,7 @@ pub struct TaskRun {
 }
 
 impl TaskRun {
-    pub(crate) fn new(engine: Engine, task: String, request: Request, shape: Shape) -> TaskRun {
+    pub(crate) fn new(engine: Engine, task: String, request: Request, shape: Shape) -> Self {
         let events = match shape {
             Shape::Text => text_events(engine, request, None),
             Shape::Filled(original) => {
@@ -97,7 +97,7 @@ impl TaskRun {
                 .flat_map(whole_answer)
                 .boxed(),
         };
-        TaskRun { events }
+        Self { events }
     }
 
     /// Waits for the next event on this thread; not for use in asynchronous code.

@@ -6,8 +6,8 @@ use crate::infill::Gaps;
 use multiway_runtime::{Alternative, Engine, Generation, Request, RequestError, TokenId, Tokenizer};
 
 impl ScoredToken {
-    fn new(tokenizer: &Tokenizer, id: TokenId, log_probability: f32) -> ScoredToken {
-        ScoredToken {
+    fn new(tokenizer: &Tokenizer, id: TokenId, log_probability: f32) -> Self {
+        Self {
             id,
             piece: tokenizer.piece(id).unwrap_or_default().to_owned(),
             log_probability,
@@ -22,9 +22,9 @@ impl WrittenToken {
         id: TokenId,
         log_probability: f32,
         alternatives: &[Alternative],
-    ) -> WrittenToken {
+    ) -> Self {
         let spell = |other: &Alternative| ScoredToken::new(tokenizer, other.id, other.log_probability);
-        WrittenToken {
+        Self {
             token: ScoredToken::new(tokenizer, id, log_probability),
             alternatives: alternatives.iter().map(spell).collect(),
         }

@@ -21,13 +21,13 @@ pub struct Task {
 
 impl Task {
     /// Makes a task of a parsed task file.
-    pub fn new(file: TaskFile) -> Task {
-        Task { file, folder: None }
+    pub fn new(file: TaskFile) -> Self {
+        Self { file, folder: None }
     }
 
     /// Makes a task of a task file that lies at `path`, beside the pictures of its examples.
-    pub(crate) fn from_file(file: TaskFile, path: &Path) -> Task {
-        Task {
+    pub(crate) fn from_file(file: TaskFile, path: &Path) -> Self {
+        Self {
             file,
             folder: Some(path.parent().unwrap_or(Path::new("")).to_owned()),
         }

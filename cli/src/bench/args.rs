@@ -15,11 +15,11 @@ const MAX_COUNT: usize = 1 << 16;
 /// Holds the options that every measurement takes.
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
-    /// What weights are kept in [default: f32, or as a packed checkpoint has them]
+    /// Element type of the linear layers' weights on the CPU [default: f32, or the type of a packed checkpoint]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     pub(super) dtype: Option<WeightType>,
 
-    /// What keys and values are kept in between decoding steps, those of prompts and those of what was written
+    /// Element type of the KV cache on the CPU, for self- and cross-attention
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = cache_type())]
     pub(super) cache_dtype: CacheType,
 
@@ -41,19 +41,19 @@ pub(super) struct CaseArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
 
-    /// Encode so many prompts at a time (a list makes several cases)
+    /// Batch size in prompts (a list makes several cases)
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1", value_parser = count)]
     batch: Vec<usize>,
 
-    /// Give each prompt so many text tokens; 0 leaves pictures alone (a list makes several cases)
+    /// Length of each prompt in text tokens; 0 for images only (a list makes several cases)
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "64", value_parser = length)]
     source_length: Vec<usize>,
 
-    /// Give each prompt so many random pictures [default: 1 where the model sees pictures, else 0]
+    /// Number of random images in each prompt [default: 1 for models with image input, else 0]
     #[arg(long, value_name = "N", value_parser = length)]
     pictures: Option<usize>,
 
-    /// Time each case so often, after a run to warm up, and take the median
+    /// Timed runs of each case, after one warm-up run; the median is reported
     #[arg(long, value_name = "N", default_value = "3", value_parser = count)]
     repeats: usize,
 }
@@ -64,15 +64,15 @@ pub(super) struct WritingArgs {
     #[command(flatten)]
     pub(super) cases: CaseArgs,
 
-    /// Write so many tokens in each answer
+    /// Length of each answer in tokens
     #[arg(long, value_name = "N", default_value = "64", value_parser = count)]
     pub(super) new_tokens: usize,
 
-    /// Follow so many continuations of each answer (a list makes several cases)
+    /// Number of beams of each answer; 1 decodes greedily (a list makes several cases)
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1", value_parser = count)]
     pub(super) beams: Vec<usize>,
 
-    /// With --json, add the ids of each answer
+    /// With --json, add the token ids of each answer
     #[arg(long, requires = "json")]
     pub(super) show_tokens: bool,
 }
@@ -83,11 +83,11 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
 
-    /// Give the first prompt so many text tokens
+    /// Length of the first prompt in text tokens
     #[arg(long, value_name = "N", default_value = "64", value_parser = length)]
     source_length: usize,
 
-    /// Give the first prompt so many random pictures [default: 1 where the model sees pictures, else 0]
+    /// Number of random images in the first prompt [default: 1 for models with image input, else 0]
     #[arg(long, value_name = "N", value_parser = length)]
     pictures: Option<usize>,
 }

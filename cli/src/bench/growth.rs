@@ -19,32 +19,32 @@ Examples:
   multiway bench growth --checkpoint DIR --dtype int8 --batch 1,8,64 --source-length 64,1024 --json
   multiway bench growth --batch 1 --source-length 32 --texts 32 --repeats 9
 
-On one thread, and then on --threads: measures the machine as `multiway bench roofline` does, and
-times each of these beside what the machine could take at least.
+Runs on one thread, then on --threads: measures the machine like `multiway bench roofline`, then
+times these stages and compares each with a lower bound that the machine implies.
 
-  decode  the mean step of writing --new-tokens tokens: each --batch at the first
-          --source-length, and each --source-length at the first --batch
-  encode  texts of one length, from 16 to 256, in a batch of about as many tokens as the next
-  ragged  one batch of --texts texts, of lengths from 16 to 256 drawn by --seed; where the model
-          takes less than 256, up to that
+  decode  mean decode step over --new-tokens tokens: each --batch at the first --source-length,
+          and each --source-length at the first --batch
+  encode  batches of texts of equal length, 16 to 256, each batch of about the same number of tokens
+  ragged  one batch of --texts texts with random lengths (--seed) of 16 to 256, or up to the
+          model's maximum
 
-predicted_ms of decode and encode is a sum over the kernels of a step, or of the encoding, of
+For decode and encode, predicted_ms is the sum over all kernels of
 
   max(memory bytes / memory_gb_s + cache bytes / cache_gb_s, operations / peak)
 
-where memory bytes are those of weights, once for all rows, and of a step those of the keys and
-values of each row's prompt, and of what it has written at its mean length, in --cache-dtype;
-cache bytes those of activations; and the peak int8_gop_s for linear layers with --dtype int8, else f32_gflop_s. It is
-a floor: ratio, which is ms by predicted_ms, is below 1 only where caches keep weights, as of
-small models. predicted_ms of ragged is the sum of what its tokens cost in texts of one length,
-as the lines of encode have it, in between on a straight line: 1 where packing costs nothing.
+Memory bytes are the weights, read once for all rows, and in a decode step the KV cache of each row
+(prompt, and the answer at its mean length) in --cache-dtype. Cache bytes are the activations. The
+peak is int8_gop_s for linear layers with --dtype int8, else f32_gflop_s. ratio = ms / predicted_ms
+is below 1 only if CPU caches hold the weights, as with small models. For ragged, predicted_ms sums
+each token's time in batches of equal length, interpolated linearly between the encode rows; a ratio
+of 1 means that packing has no cost.
 
-With --json, for each number of threads first a line of the machine, as from
-`multiway bench roofline --machine`; then a line a case: {engine, dtype, cache, model, threads,
+With --json, for each thread count one line about the machine, as from
+`multiway bench roofline --machine`, then one line per case: {engine, dtype, cache, model, threads,
 stage, batch, src, tokens, new_tokens, ms, predicted_ms, ratio, tokens_per_s,
-predicted_tokens_per_s}. tokens are those of a step, or of all texts; src is null of ragged, and
-new_tokens is null but for decode. Texts have no pictures, whatever the model sees. A model
-without a decoder has no lines of decode.";
+predicted_tokens_per_s}. tokens counts one decode step, or all texts; src is null for ragged, and
+new_tokens is null except for decode. Prompts are text only. Models without a decoder have no decode
+rows.";
 
 const COLUMNS: &[&str] = &[
     "stage",
@@ -71,25 +71,26 @@ pub(super) struct GrowthArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
 
-    /// Write so many answers at a time
+    /// Batch size in answers (a list makes several cases)
     #[arg(
         long, value_name = "N,..", value_delimiter = ',', default_value = "1,2,4,8,16,32,64", value_parser = count
     )]
     batch: Vec<usize>,
 
-    /// Give each prompt so many tokens [default: 64,256,1024,4096, as far as the model takes them]
+    /// Length of each prompt in tokens (a list makes several cases) [default: 64,256,1024,4096, up to the model's
+    /// maximum]
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count)]
     source_length: Vec<usize>,
 
-    /// Take the mean of so many steps
+    /// Number of decode steps to average over
     #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
     new_tokens: usize,
 
-    /// Encode so many texts of different lengths at a time
+    /// Number of texts in the ragged batch
     #[arg(long, value_name = "N", default_value = "16", value_parser = count)]
     texts: usize,
 
-    /// Time each case so often, after a run to warm up, and take the median
+    /// Timed runs of each case, after one warm-up run; the median is reported
     #[arg(long, value_name = "N", default_value = "3", value_parser = count)]
     repeats: usize,
 }

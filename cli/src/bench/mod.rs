@@ -52,24 +52,24 @@ Examples:
   multiway bench roofline --threads 2
   multiway bench growth --checkpoint DIR --threads 2
 
-Start with `roofline`: it says what the machine can do, and which kernel is far from it.
-`growth` says how time grows with batch, prompts and threads, beside how it should.
-Prompts are random ids (and random pictures, where the model sees any), the same for the
-same --seed. Answers have exactly the length that is asked for: their end is never taken.
-A machine that does other work at the same time measures that too.";
+Start with `roofline`: it shows the limits of the machine, and which kernels are far from
+them. `growth` shows how time grows with batch size, prompt length and threads, and how it
+should. Prompts are random token ids (and random images for models with image input); the
+same --seed gives the same prompts. Answers have exactly the requested length: the
+end-of-sequence token is suppressed. Other load on the machine distorts the results.";
 
 const ENCODE_HELP: &str = "\
 Examples:
   multiway bench encode --checkpoint DIR --threads 2 --batch 1,32 --source-length 64,256
   multiway bench encode --checkpoint BEIT3_DIR --batch 1 --source-length 32 --pictures 1 --json
 
-encode_ms is the median time to encode the whole batch, and, where the model writes text,
-to project what cross-attention needs of it. src counts the text tokens of each prompt;
-its pictures come on top. rss_mb is the most memory that the process has had so far, in
-10^6 bytes: give each case a process of its own where that matters.
+encode_ms is the median time of encoding the whole batch, for models with a decoder
+including the cross-attention keys and values (the prefill). src counts the text tokens of
+each prompt, without its images. rss_mb is the peak resident memory of the process so far
+in 10^6 bytes: run each case in its own process to compare it.
 
-With --json, a line a case: {engine, dtype, cache, model, threads, batch, src, pictures,
-beam, new_tokens, encode_ms, decode_tokens_per_s, rss_mb}; what is not measured is null.";
+With --json, one line per case: {engine, dtype, cache, model, threads, batch, src, pictures,
+beam, new_tokens, encode_ms, decode_tokens_per_s, rss_mb}; values not measured are null.";
 
 const DECODE_HELP: &str = "\
 Examples:
@@ -78,30 +78,30 @@ Examples:
   multiway bench decode --checkpoint DIR --batch 1,8,32 --beams 1,4
   multiway bench decode --checkpoint DIR --cache-dtype int8 --batch 32 --source-length 256
 
-Takes the likeliest token of each answer; with --beams, searches as `multiway run --beams`
-does. decode_tokens_per_s is batch times new_tokens, by the median time from the end of
-encoding to the last token: beams do not count, only the answers that they end in.
-encode_ms and rss_mb are as in `multiway bench encode --help`. Each step reads the weights
-once, and the keys and values of every prompt: with many long prompts these count for more,
-and --cache-dtype bf16 or int8 makes them half or about a quarter.
+Decodes greedily, or with --beams by beam search like `multiway run --beams`.
+decode_tokens_per_s is the throughput: batch times new_tokens, divided by the median time
+from the end of encoding to the last token; only the final answers count, not all beams.
+For encode_ms and rss_mb see `multiway bench encode --help`. Each step reads the weights
+once and the KV cache of every sequence: with many long prompts the KV cache dominates,
+and --cache-dtype bf16 or int8 cuts it to a half or about a quarter.
 
-With --json, a line a case, as `multiway bench encode` prints it. --show-tokens adds
-tokens: the ids of each answer, to compare with what another engine writes.";
+With --json, one line per case, as from `multiway bench encode`. --show-tokens adds the key
+tokens, the token ids of each answer, to compare with another engine.";
 
 const LOAD_HELP: &str = "\
 Examples:
   multiway bench load --checkpoint DIR --threads 2
   multiway bench load --checkpoint DIR --source-length 64 --json
 
-load_s is the time to open the checkpoint and make its weights ready; first_token_s is the
-time from the same start to the first token of an answer, or where the model writes no
-text, to its encoded prompt. Files that were read before come from memory: run it twice.
-A packed checkpoint (`multiway convert --dtype int8`) is ready once it is mapped.
+load_s is the time to open the checkpoint and load its weights; first_token_s is the time
+from the same start to the first token of an answer, or for models without a decoder to the
+encoded prompt. Run it twice to measure with a warm page cache. A packed checkpoint
+(`multiway convert --dtype int8`) is memory-mapped, without loading or packing.
 
 With --json, one line: {engine, dtype, cache, model, threads, src, pictures, load_s,
 first_token_s, rss_mb}.";
 
-/// Measures one thing.
+/// Selects a benchmark.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct BenchArgs {
@@ -111,22 +111,22 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum BenchVerb {
-    /// Time encoding prompts
+    /// Time the encoding of prompts
     #[command(after_help = ENCODE_HELP)]
     Encode(CaseArgs),
-    /// Time writing answers
+    /// Measure decoding throughput
     #[command(after_help = DECODE_HELP)]
     Decode(WritingArgs),
-    /// Time loading, up to the first token
+    /// Time loading and the latency of the first token
     #[command(after_help = LOAD_HELP)]
     Load(LoadArgs),
-    /// Time each kernel alone, at the shapes of a model
+    /// Time each kernel alone, at the model's shapes
     #[command(after_help = roofline::KERNELS_HELP)]
     Kernels(KernelsArgs),
-    /// Measure what this machine can do, and print each kernel's share of it
+    /// Measure this machine's bandwidth and peak throughput, and each kernel's share of that roofline
     #[command(after_help = roofline::ROOFLINE_HELP)]
     Roofline(RooflineArgs),
-    /// Time steps and encodings as they grow, beside what this machine could take
+    /// Time decode steps and encoding over batch size and length, with a predicted lower bound
     #[command(after_help = growth::HELP)]
     Growth(GrowthArgs),
 }
@@ -255,7 +255,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn load(context: &Context, common: &CommonArgs) -> Outcome<Subject> {
+    fn load(context: &Context, common: &CommonArgs) -> Outcome<Self> {
         let checkpoint = context.checkpoint()?;
         let options = LoadOptions {
             weights: common.dtype,
@@ -266,7 +266,7 @@ impl Subject {
         let name = name(&checkpoint);
         let weights = common.weights(&checkpoint);
         let cache = common.cache_dtype;
-        Ok(Subject {
+        Ok(Self {
             model,
             name,
             weights,

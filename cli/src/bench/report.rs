@@ -23,8 +23,8 @@ pub(super) struct Report {
 
 impl Report {
     /// Begins a report whose table has these of the lines' fields.
-    pub(super) fn new(json: bool, columns: &'static [&'static str]) -> Report {
-        Report {
+    pub(super) fn new(json: bool, columns: &'static [&'static str]) -> Self {
+        Self {
             json,
             columns,
             is_begun: false,

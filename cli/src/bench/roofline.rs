@@ -17,15 +17,15 @@ Examples:
   multiway bench kernels
   multiway bench kernels --checkpoint DIR --threads 2 --batch 8 --source-length 64 --json
 
-Each kernel runs alone, at the shapes that the checkpoint's model gives it: `encode` at
-batch times source rows, `decode` at a row for each text. Weights, and the keys and values
-of prompts, come from memory as they do in a model, not from a cache: a kernel is called
-with many copies of them in turn.
+Each kernel runs alone, at the shapes of the checkpoint's model: `encode` with batch times
+source rows, `decode` with one row per sequence. Weights and the keys and values of prompts
+come from memory as they do in the model, not from a CPU cache: calls cycle through many
+copies of them.
 
-With --json, a line a kernel: {engine, dtype, cache, model, threads, batch, src, stage,
-kernel, shape, us, gflop_s, gb_s}. us are the microseconds of a call, shape is rows x inputs x
-outputs of a linear layer, batch x source x heads x head size of attention; gb_s counts
-what comes from memory and activations.";
+With --json, one line per kernel: {engine, dtype, cache, model, threads, batch, src, stage,
+kernel, shape, us, gflop_s, gb_s}. us is the time of a call in microseconds; shape is rows x
+inputs x outputs of a linear layer, batch x source x heads x head size of attention; gb_s
+counts memory traffic and activations.";
 
 pub(super) const ROOFLINE_HELP: &str = "\
 Examples:
@@ -33,16 +33,15 @@ Examples:
   multiway bench roofline --machine --json
   multiway bench roofline --checkpoint DIR --batch 1,32 --source-length 64
 
-Measures how fast the threads read from memory (512 MiB, which no cache holds) and from
-their own caches, and how many operations they do in registers on f32, on bf16 and on
-int8, where there are instructions for these. Then it times each kernel as
-`multiway bench kernels` does. share is the least time that a call could take on such a
-machine, by the time that it took: moving its bytes, or doing its operations, whichever
-takes longer. 1 cannot be passed, but for what the caches keep after all.
+Measures the threads' read bandwidth from memory (512 MiB, larger than any cache) and from
+their own caches, and the peak throughput of f32, bf16 and int8 instructions. Then times
+each kernel like `multiway bench kernels`. share is the fraction of the roofline that a
+kernel reaches: the minimum time for its bytes or its operations, whichever is longer,
+divided by the measured time. It exceeds 1 only if CPU caches hold some of the data.
 
 With --json, first one line: {engine, threads, memory_gb_s, cache_gb_s, f32_gflop_s,
-bf16_gflop_s, int8_gop_s}, what the machine has no instruction for being null; then, but
-for --machine, a line a kernel as from `multiway bench kernels`, with share.";
+bf16_gflop_s, int8_gop_s}, with null where the machine has no such instructions; then,
+without --machine, one line per kernel as from `multiway bench kernels`, with share.";
 
 /// The columns of kernels.
 const COLUMNS: &[&str] = &[
@@ -69,19 +68,19 @@ pub(super) struct KernelsArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
 
-    /// Work on so many prompts at a time (a list makes several cases)
+    /// Batch size in prompts (a list makes several cases)
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1", value_parser = count)]
     batch: Vec<usize>,
 
-    /// Give each prompt so many text tokens (a list makes several cases)
+    /// Length of each prompt in text tokens (a list makes several cases)
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "64", value_parser = count)]
     source_length: Vec<usize>,
 
-    /// Give each prompt so many pictures [default: 1 where the model sees pictures, else 0]
+    /// Number of images in each prompt [default: 1 for models with image input, else 0]
     #[arg(long, value_name = "N", value_parser = length)]
     pictures: Option<usize>,
 
-    /// Time each kernel so often, after a round to warm up, and take the median
+    /// Timed rounds of each kernel, after one warm-up round; the median is reported
     #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
     repeats: usize,
 }
@@ -92,7 +91,7 @@ pub(super) struct RooflineArgs {
     #[command(flatten)]
     pub(super) kernels: KernelsArgs,
 
-    /// Measure the machine alone, and no kernel
+    /// Measure only the machine, no kernels
     #[arg(long)]
     machine: bool,
 }

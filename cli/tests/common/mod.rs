@@ -45,8 +45,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn new() -> Place {
-        Place {
+    pub(crate) fn new() -> Self {
+        Self {
             folder: tempfile::tempdir().unwrap(),
         }
     }
