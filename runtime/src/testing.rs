@@ -1,4 +1,4 @@
-//! A small engine, and constrained answers and draws without one, for tests, benches and examples.
+//! A tiny engine, and constrained decoding and sampling without one, for tests, benches and examples.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::sampling::Sampler;
 use crate::sampling_params::SamplingParams;
 use crate::tokenizer::{TokenId, Tokenizer, sentencepiece_to_json};
 
-/// How many bytes of compiled constraints are kept.
+/// The size of the constraint cache, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Builds an engine with a tiny model of random weights: it answers at once, and nothing sensible.
+/// Builds an engine with a tiny model of random weights: its answers are fast and meaningless.
 ///
 /// # Errors
-/// Where memory or threads are missing.
+/// If memory or threads cannot be allocated.
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ pub struct ConstraintCompiler {
 }
 
 impl ConstraintCompiler {
-    /// Makes a compiler for a tokenizer whose answers end with `end`.
+    /// Creates a compiler for a tokenizer with the EOS token `end`.
     #[must_use]
     pub fn new(tokenizer: Tokenizer, end: TokenId) -> Self {
         let ends = EosTokens::one(end);
@@ -55,16 +55,16 @@ impl ConstraintCompiler {
         }
     }
 
-    /// Estimates the bytes of the compiled constraints that are kept.
+    /// Estimates the bytes of the constraint cache.
     #[must_use]
     pub fn cached_bytes(&self) -> usize {
         self.constraints.cached_bytes()
     }
 
-    /// Starts an answer; nothing where the parameters have no constraint.
+    /// Starts an answer; `None` if the parameters have no constraint.
     ///
     /// # Errors
-    /// As [`Engine::generate`](crate::Engine::generate) where the constraint cannot be used.
+    /// As [`Engine::generate`](crate::Engine::generate) if the constraint cannot be used.
     pub fn start(&self, sampling: &SamplingParams) -> Result<Option<ConstrainedAnswer>, RequestError> {
         self.constraints.check(sampling)?;
         let compiled = self.constraints.compile(sampling)?;
@@ -78,7 +78,7 @@ impl ConstraintCompiler {
     }
 }
 
-/// An answer that is written from logits that the caller makes.
+/// A constrained answer, decoded from logits that the caller provides.
 #[derive(Debug)]
 pub struct ConstrainedAnswer {
     state: ConstraintState,
@@ -89,20 +89,20 @@ pub struct ConstrainedAnswer {
 }
 
 impl ConstrainedAnswer {
-    /// Lists the tokens that may follow, in order: the mask of the next step.
+    /// Returns the mask of the next step: the allowed tokens, in order.
     ///
     /// # Errors
-    /// [`RequestError::Failed`] where the grammar turns out to be too complex.
+    /// [`RequestError::Failed`] if the grammar turns out to be too complex.
     pub fn allowed(&mut self) -> Result<Vec<TokenId>, RequestError> {
         self.state
             .allowed()
             .map_err(|cause| RequestError::Failed { cause })
     }
 
-    /// Draws the next token from logits `[V]`; nothing once the answer has ended.
+    /// Chooses the next token by logits `[V]`; `None` once the answer has ended.
     ///
     /// # Errors
-    /// [`RequestError::Failed`] where the logits are no numbers or the grammar turns out to be too complex.
+    /// [`RequestError::Failed`] if the logits are not finite or the grammar turns out to be too complex.
     pub fn draw(&mut self, logits: &[f32]) -> Result<Option<TokenId>, RequestError> {
         let left = self.max_new_tokens - self.step;
         if left == 0 {
@@ -129,18 +129,18 @@ impl ConstrainedAnswer {
     }
 }
 
-/// Draws tokens from logits that the caller makes.
+/// Samples tokens from logits that the caller provides.
 #[derive(Debug)]
 pub struct Draws(Sampler);
 
 impl Draws {
-    /// Draws as the parameters say.
+    /// Creates a sampler.
     #[must_use]
     pub fn new(sampling: &SamplingParams) -> Self {
         Self(Sampler::new(sampling))
     }
 
-    /// Draws the token of a step from logits `[V]`; nothing where they are no numbers.
+    /// Chooses the token of a step by logits `[V]`; `None` if they are not finite.
     pub fn draw(&mut self, logits: &[f32], step: usize) -> Option<TokenId> {
         self.0.sample(logits, step).map(|choice| choice.id)
     }

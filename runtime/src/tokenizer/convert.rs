@@ -11,10 +11,10 @@ use super::vocabulary::PieceKind;
 
 /// Converts a SentencePiece unigram model (the bytes of a `.model` or `.spm` file) into a `tokenizer.json`.
 ///
-/// [`Tokenizer::from_json`](super::Tokenizer::from_json) reads the result to the same ids on ordinary text. The libraries
-/// differ where several cuts are equally likely (`aaaaaa`), since `tokenizers` sums scores word by word and in 64 bits,
-/// on some clusters of combining characters, which it normalises together, and on the name of a byte piece, `<0x41>`, which
-/// it takes for that piece.
+/// [`Tokenizer::from_json`](super::Tokenizer::from_json) reads the result to the same ids on ordinary text.
+/// The libraries differ where several cuts are equally likely (`aaaaaa`), since `tokenizers` sums scores word
+/// by word and in 64 bits, on some clusters of combining characters, which it normalises together, and on the
+/// name of a byte piece, `<0x41>`, which it takes for that piece.
 ///
 /// # Errors
 /// [`TokenizerError`] where the file is malformed, is not a unigram model, or has unused pieces.
