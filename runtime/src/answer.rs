@@ -128,6 +128,17 @@ pub struct Generation {
 
 impl Generation {
     /// Returns the mean of the tokens' log-probabilities, `</s>` included.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let answer = engine.generate_blocking(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// assert!(answer.mean_log_probability() < 0.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn mean_log_probability(&self) -> f64 {
         let sum: f64 = self.log_probabilities.iter().map(|p| f64::from(*p)).sum();

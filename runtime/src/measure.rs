@@ -144,6 +144,26 @@ impl SplitMix {
 ///
 /// # Errors
 /// [`MeasureError`] if the case does not fit the model.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_model::testing::{random_inference_model, tiny_config};
+/// use multiway_runtime::measure::{self, Case};
+///
+/// let model = random_inference_model(&tiny_config(), 3)?;
+/// let case = Case {
+///     batch: 2,
+///     source_length: 7,
+///     pictures: 0,
+///     beams: 1,
+///     new_tokens: 9,
+///     repeats: 1,
+///     seed: 5,
+/// };
+/// assert!(measure::encoding(&model, &case)? > 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn encoding(model: &Model, case: &Case) -> Result<f64, MeasureError> {
     time_encoding(model, &case.encoder_batch(model.config())?, case.repeats)
 }
@@ -163,6 +183,27 @@ fn time_encoding(model: &Model, batch: &EncoderBatch, repeats: usize) -> Result<
 ///
 /// # Errors
 /// [`MeasureError`] if the case does not fit the model, or the model decodes no text.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_model::testing::{random_inference_model, tiny_config};
+/// use multiway_runtime::measure::{self, Case};
+///
+/// let model = random_inference_model(&tiny_config(), 3)?;
+/// let case = Case {
+///     batch: 2,
+///     source_length: 7,
+///     pictures: 0,
+///     beams: 1,
+///     new_tokens: 9,
+///     repeats: 1,
+///     seed: 5,
+/// };
+/// let decoded = measure::decoding(&model, &case)?;
+/// assert!(decoded.tokens.iter().all(|answer| answer.len() == case.new_tokens));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn decoding(model: &Model, case: &Case) -> Result<Decoded, MeasureError> {
     // First, so that a model without a decoder fails before any work.
     let mut cache = KvCache::new(model, case.batch * case.beams, case.new_tokens)?;

@@ -32,6 +32,17 @@ pub struct Request {
 
 impl Request {
     /// Creates a request with default sampling parameters.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_prompts::Prompt;
+    /// use multiway_runtime::Request;
+    ///
+    /// let mut request = Request::new(Prompt::from_text("a cat is a"), Vec::new());
+    /// request.sampling.temperature = 0.7;
+    /// assert_eq!(request.priority, 0);
+    /// ```
     #[must_use]
     pub fn new(prompt: Prompt, images: Vec<ProcessedImage>) -> Self {
         Self {

@@ -169,6 +169,15 @@ impl Default for SamplingParams {
 
 impl SamplingParams {
     /// Returns how many answers are drawn: `best_of`, or `samples`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::SamplingParams;
+    ///
+    /// let sampling = SamplingParams { samples: 2, best_of: Some(5), ..SamplingParams::default() };
+    /// assert_eq!(sampling.drawn(), 5);
+    /// ```
     #[must_use]
     pub fn drawn(&self) -> usize {
         self.best_of.unwrap_or(self.samples)

@@ -106,6 +106,22 @@ impl TokenStream {
     }
 
     /// Blocks this thread until the next event; not for use in asynchronous code.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut stream = engine.try_generate(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// let mut events = 0;
+    /// while let Some(event) = stream.next_blocking() {
+    ///     event?;
+    ///     events += 1;
+    /// }
+    /// assert!(events > 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn next_blocking(&mut self) -> Option<Result<StreamEvent, RequestError>> {
         block_on(self.next())
     }
@@ -156,6 +172,18 @@ impl TokenStream {
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let stream = engine.try_generate(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// let answer = stream.wait_blocking()?;
+    /// assert_eq!(answer.tokens.len(), answer.log_probabilities.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_blocking(self) -> Result<Generation, RequestError> {
         block_on(self.wait())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use multiway_model::testing::{random_inference_model, tiny_config};
 
 use crate::constraint::{ConstraintState, Constraints, DrawContext};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineBuilder};
 use crate::eos::EosTokens;
 use crate::error::RequestError;
 use crate::sampling::Sampler;
@@ -28,13 +28,29 @@ const CACHE_BYTES: usize = 64 << 20;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn tiny_engine() -> Result<Engine, Box<dyn std::error::Error>> {
+    Ok(tiny_builder()?.threads(1).build()?)
+}
+
+/// Starts building an engine with a tiny model of random weights.
+///
+/// # Errors
+/// If memory cannot be allocated.
+///
+/// # Examples
+///
+/// ```
+/// let engine = multiway_runtime::testing::tiny_builder()?.max_batch(4).build()?;
+/// assert_eq!(engine.stats().free_slots, 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn tiny_builder() -> Result<EngineBuilder<'static>, Box<dyn std::error::Error>> {
     let tokenizer = sentencepiece_to_json(include_bytes!("../tests/fixtures/tokenizer.model"))?;
     let tokenizer = Tokenizer::from_json(&tokenizer)?;
     let mut config = tiny_config();
     config.vocab_size = tokenizer.vocab_size();
     config.max_target_length = 64;
     let model = Arc::new(random_inference_model(&config, 3)?);
-    Ok(Engine::builder_from_model(model, tokenizer).threads(1).build()?)
+    Ok(Engine::builder_from_model(model, tokenizer))
 }
 
 /// Compiles constraints for a vocabulary.
@@ -65,6 +81,22 @@ impl ConstraintCompiler {
     ///
     /// # Errors
     /// As [`Engine::generate`](crate::Engine::generate) if the constraint cannot be used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::testing::ConstraintCompiler;
+    /// use multiway_runtime::{Constraint, SamplingParams, Tokenizer};
+    ///
+    /// let compiler = ConstraintCompiler::new(Tokenizer::byt5()?, 1);
+    /// let sampling = SamplingParams {
+    ///     constraint: Some(Constraint::Regex("ab".to_owned())),
+    ///     ..SamplingParams::default()
+    /// };
+    /// let mut answer = compiler.start(&sampling)?.unwrap();
+    /// assert_eq!(answer.allowed()?, [100]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn start(&self, sampling: &SamplingParams) -> Result<Option<ConstrainedAnswer>, RequestError> {
         self.constraints.check(sampling)?;
         let compiled = self.constraints.compile(sampling)?;
@@ -103,6 +135,23 @@ impl ConstrainedAnswer {
     ///
     /// # Errors
     /// [`RequestError::Failed`] if the logits are not finite or the grammar turns out to be too complex.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::testing::ConstraintCompiler;
+    /// use multiway_runtime::{Constraint, SamplingParams, Tokenizer};
+    ///
+    /// let compiler = ConstraintCompiler::new(Tokenizer::byt5()?, 1);
+    /// let sampling = SamplingParams {
+    ///     constraint: Some(Constraint::Regex("ab".to_owned())),
+    ///     ..SamplingParams::default()
+    /// };
+    /// let mut answer = compiler.start(&sampling)?.unwrap();
+    /// assert_eq!(answer.draw(&[0.0; 384])?, Some(100));
+    /// assert_eq!(answer.allowed()?, [101]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn draw(&mut self, logits: &[f32]) -> Result<Option<TokenId>, RequestError> {
         let left = self.max_new_tokens - self.step;
         if left == 0 {
@@ -141,6 +190,16 @@ impl Draws {
     }
 
     /// Chooses the token of a step by logits `[V]`; `None` if they are not finite.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::SamplingParams;
+    /// use multiway_runtime::testing::Draws;
+    ///
+    /// let mut greedy = Draws::new(&SamplingParams::default());
+    /// assert_eq!(greedy.draw(&[0.5, 2.0, 1.0], 0), Some(1));
+    /// ```
     pub fn draw(&mut self, logits: &[f32], step: usize) -> Option<TokenId> {
         self.0.sample(logits, step).map(|choice| choice.id)
     }

@@ -109,6 +109,14 @@ impl<'a> EngineBuilder<'a> {
     }
 
     /// Sets the number of compute threads of each replica; default: the cores divided by the replicas.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(2).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.threads = Some(threads);
         self
@@ -119,6 +127,15 @@ impl<'a> EngineBuilder<'a> {
     /// Each replica has an engine thread, a pool of [`threads`](Self::threads) and a KV cache of its own, and
     /// a request goes to the least loaded one. On one machine a single replica with all cores mostly has the
     /// higher throughput; several isolate requests from each other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.replicas(2).threads(1).build()?;
+    /// assert_eq!(engine.stats().free_slots, 2 * 32);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.options.replicas = replicas;
         self
@@ -133,6 +150,15 @@ impl<'a> EngineBuilder<'a> {
     /// A request is admitted once the most that it can need is free, and holds it to its end, so no request
     /// is ever preempted. One that could never be admitted is refused. Weights and scratch buffers are not
     /// included; replicas divide the budget.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let refused = builder.memory_budget(1000).build().unwrap_err();
+    /// assert!(refused.to_string().starts_with("memory_budget is 1000 bytes"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.options.memory_budget = bytes;
         self
@@ -144,18 +170,44 @@ impl<'a> EngineBuilder<'a> {
     /// ([`AttentionPattern::ImagePrefix`](multiway_model::AttentionPattern::ImagePrefix)), neither is a
     /// cached picture in another prompt. Answers are the same bits with and without it. The least recently
     /// used entries are evicted first. Replicas divide the budget, and each caches what it encoded itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(1).reuse_budget(0).build()?;
+    /// assert_eq!(engine.stats().reuse_bytes, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reuse_budget(mut self, bytes: usize) -> Self {
         self.options.reuse_budget = bytes;
         self
     }
 
     /// Sets how many sequences a replica decodes in a batch; default: 32.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(1).max_batch(8).build()?;
+    /// assert_eq!(engine.stats().free_slots, 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_batch(mut self, max_batch: usize) -> Self {
         self.options.max_batch = max_batch;
         self
     }
 
     /// Sets how many requests may be queued; default: 1024.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(1).queue_capacity(16).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn queue_capacity(mut self, queue_capacity: usize) -> Self {
         self.options.queue_capacity = queue_capacity;
         self
@@ -190,6 +242,17 @@ impl<'a> EngineBuilder<'a> {
     /// sequences, which is bound by reading the weights, is faster by as much. Answers may differ from those
     /// of f32, and are batch-invariant all the same. The device must be the CPU and [`dtype`](Self::dtype)
     /// f32.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use multiway_model::{Checkpoint, WeightType};
+    /// use multiway_runtime::Engine;
+    ///
+    /// let checkpoint = Checkpoint::open("checkpoints/default")?;
+    /// let engine = Engine::builder(&checkpoint).weights(WeightType::Int8).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn weights(mut self, weights: WeightType) -> Self {
         self.load.weights = Some(weights);
         self
@@ -201,6 +264,17 @@ impl<'a> EngineBuilder<'a> {
     /// requests fit into the [`memory_budget`](Self::memory_budget), and steps with many sequences and long
     /// prompts are faster. Answers may differ from those of f32, and are batch-invariant all the same. The
     /// model must have a decoder, on the CPU and with [`dtype`](Self::dtype) f32.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use multiway_model::{CacheType, Checkpoint};
+    /// use multiway_runtime::Engine;
+    ///
+    /// let checkpoint = Checkpoint::open("checkpoints/default")?;
+    /// let engine = Engine::builder(&checkpoint).cache(CacheType::Bf16).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cache(mut self, cache: CacheType) -> Self {
         self.load.cache = cache;
         self
@@ -211,6 +285,15 @@ impl<'a> EngineBuilder<'a> {
     /// # Errors
     /// [`EngineError`] where an option is out of range, the checkpoint cannot be loaded, or threads cannot be
     /// started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let refused = builder.max_batch(0).build().unwrap_err();
+    /// assert_eq!(refused.to_string(), "engine option 'max_batch' is 0, expected 1 to 65536");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn build(self) -> Result<Engine, EngineError> {
         self.options.check()?;
         let (model, tokenizer, generation, labels) = match self.source {

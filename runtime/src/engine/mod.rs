@@ -104,17 +104,50 @@ impl Engine {
     }
 
     /// Starts building an engine for a model that is in memory already, such as one in training.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use multiway_model::testing::{random_inference_model, tiny_config};
+    /// use multiway_runtime::{Engine, Tokenizer};
+    ///
+    /// let tokenizer = Tokenizer::byt5()?;
+    /// let mut config = tiny_config();
+    /// config.vocab_size = tokenizer.vocab_size();
+    /// let model = Arc::new(random_inference_model(&config, 3)?);
+    /// let engine = Engine::builder_from_model(model, tokenizer).threads(1).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder_from_model(model: Arc<Model>, tokenizer: Tokenizer) -> EngineBuilder<'static> {
         EngineBuilder::from_model(model, tokenizer)
     }
 
     /// Returns the tokenizer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// let ids = engine.tokenizer().encode_text("a cat")?;
+    /// assert_eq!(engine.tokenizer().decode(&ids), "a cat");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.shared.tokenizer
     }
 
     /// Returns the model's configuration.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// assert!(engine.config().writes_text());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
@@ -127,12 +160,33 @@ impl Engine {
     }
 
     /// Returns the checkpoint's defaults: its `generation_config.json`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// assert_eq!(engine.default_sampling().beams, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn default_sampling(&self) -> &SamplingParams {
         &self.shared.generation.sampling
     }
 
     /// Returns a snapshot of the engine's load and totals as of its last step, summed over the replicas.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let answer = engine.generate_blocking(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// let stats = engine.stats();
+    /// assert_eq!(stats.tokens, answer.tokens.len() as u64);
+    /// assert!(stats.rows >= stats.steps);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let replicas = self
@@ -147,6 +201,20 @@ impl Engine {
     ///
     /// Dropping the last handle waits for the engine's threads, but aborts a drain. To wait for a drain, wait
     /// for the requests.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// use multiway_runtime::Shutdown;
+    ///
+    /// engine.shutdown(Shutdown::Drain);
+    /// let refused = engine.generate_blocking(Request::new(Prompt::from_text("a cat"), Vec::new()));
+    /// assert_eq!(refused.unwrap_err(), RequestError::ShutDown);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn shutdown(&self, how: Shutdown) {
         self.shared.places.close();
         self.shared
@@ -159,6 +227,25 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`] if the request cannot be answered or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// # multiway_runtime::block_on(async {
+    /// let mut stream = engine.generate(Request::new(Prompt::from_text("a cat"), Vec::new())).await?;
+    /// let mut answer = String::new();
+    /// while let Some(event) = stream.next().await {
+    ///     if let StreamEvent::Token { text, .. } = event? {
+    ///         answer.push_str(&text);
+    ///     }
+    /// }
+    /// # Ok::<(), RequestError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn generate(&self, request: Request) -> Result<TokenStream, RequestError> {
         let mut queued = self.call_to_stream(request)?.queue().await?;
         queued.compile_beside().await?;
@@ -172,6 +259,17 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError::Overloaded`] if the queue is full; else as [`generate`](Self::generate).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let stream = engine.try_generate(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// assert!(!stream.wait_blocking()?.tokens.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_generate(&self, request: Request) -> Result<TokenStream, RequestError> {
         let mut queued = self.call_to_stream(request)?.try_queue()?;
         queued.compile()?;
@@ -182,6 +280,19 @@ impl Engine {
     ///
     /// # Errors
     /// As [`generate`](Self::generate), and if the request fails while it runs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut request = Request::new(Prompt::from_text("a cat"), Vec::new());
+    /// request.sampling.max_new_tokens = 5;
+    /// let answer = engine.generate_blocking(request)?;
+    /// assert_eq!(answer.tokens.len(), answer.usage.new_tokens);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn generate_blocking(&self, request: Request) -> Result<Generation, RequestError> {
         block_on(async { self.generate(request).await?.wait().await })
     }
@@ -193,6 +304,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut request = Request::new(Prompt::from_text("a cat"), Vec::new());
+    /// (request.sampling.beams, request.sampling.answers) = (4, 2);
+    /// let found = engine.search(request).wait_blocking()?.value;
+    /// assert!(found[0].score >= found[1].score);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn search(&self, request: Request) -> Pending<'_, Vec<Hypothesis>> {
         Pending::new(async move {
             let call = self.call_to_write(request)?;
@@ -234,6 +358,18 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut request = Request::new(Prompt::from_text("a cat"), Vec::new());
+    /// (request.sampling.samples, request.sampling.temperature) = (3, 1.0);
+    /// assert_eq!(engine.samples(request).wait_blocking()?.value.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn samples(&self, request: Request) -> Pending<'_, Vec<Generation>> {
         Pending::new(async move {
             let mut call = self.call_to_write(request)?;
@@ -272,6 +408,20 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let request = Request::new(Prompt::from_text("what is it?"), Vec::new());
+    /// let candidates = ["a cat", "a dog"].map(str::to_owned).to_vec();
+    /// let scored = engine.score(request, candidates).wait_blocking()?;
+    /// assert!(scored.value.iter().all(|score| score.log_probability < 0.0));
+    /// assert!(scored.usage.prompt_tokens > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn score(&self, request: Request, candidates: Vec<String>) -> Pending<'_, Vec<Score>> {
         Pending::new(async move {
             let (mut call, ()) = self.call(request, || self.check_writes())?;
@@ -301,6 +451,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let embedding = engine.embed(Request::new(Prompt::from_text("a cat"), Vec::new()));
+    /// let vector = embedding.wait_blocking()?.value;
+    /// let length: f32 = vector.iter().map(|x| x * x).sum();
+    /// assert!((length - 1.0).abs() < 1e-4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn embed(&self, request: Request) -> Pending<'_, Vec<f32>> {
         Pending::new(async move {
             let (call, ()) = self.call(request, || Ok(()))?;
@@ -314,6 +477,17 @@ impl Engine {
     /// # Errors
     /// [`RequestError::NoHead`] and [`RequestError::NoLabels`] if the model has no such head, or no names for
     /// it; else as [`embed`](Self::embed).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let refused = engine.classify(Request::new(Prompt::from_text("a cat"), Vec::new()));
+    /// assert_eq!(refused.wait_blocking().unwrap_err(), RequestError::NoHead { head: "classes" });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn classify(&self, request: Request) -> Pending<'_, Vec<ClassScore>> {
         Pending::new(async move {
             let (call, labels) = self.call(request, || self.labels())?;
@@ -366,6 +540,22 @@ impl Engine {
     /// [`RequestError::NoHead`] where the model has no head for masked patches,
     /// [`RequestError::NothingToHide`] and [`RequestError::Patch`] where there is no such patch; else as
     /// [`embed`](Self::embed).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// use multiway_model::ProcessedImage;
+    /// use multiway_prompts::PromptPart;
+    /// use multiway_runtime::Request;
+    ///
+    /// let side = engine.config().image_size;
+    /// let image = ProcessedImage::from_pixels(vec![0.5; 3 * side * side]);
+    /// let request = Request::new([PromptPart::Image(0)].into_iter().collect(), vec![image]);
+    /// let patches = engine.uncover(request, vec![0, 5], 3).wait_blocking()?.value;
+    /// assert_eq!((patches.len(), patches[0].len()), (2, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn uncover(
         &self,
         request: Request,

@@ -30,6 +30,16 @@ pub fn decode_step(model: &Model, case: &Case) -> Result<f64, MeasureError> {
 }
 
 /// Draws lengths uniformly from a range; the same for the same seed.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_runtime::measure::ragged_lengths;
+///
+/// let lengths = ragged_lengths(5, 10..=20, 7);
+/// assert!(lengths.iter().all(|length| (10..=20).contains(length)));
+/// assert_eq!(lengths, ragged_lengths(5, 10..=20, 7));
+/// ```
 #[must_use]
 pub fn ragged_lengths(texts: usize, range: RangeInclusive<usize>, seed: u64) -> Vec<usize> {
     let (shortest, longest) = range.into_inner();

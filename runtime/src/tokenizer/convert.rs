@@ -18,6 +18,16 @@ use super::vocabulary::PieceKind;
 ///
 /// # Errors
 /// [`TokenizerError`] where the file is malformed, is not a unigram model, or has unused pieces.
+///
+/// # Examples
+///
+/// ```no_run
+/// use multiway_runtime::{Tokenizer, sentencepiece_to_json};
+///
+/// let json = sentencepiece_to_json(&std::fs::read("spiece.model")?)?;
+/// let tokenizer = Tokenizer::from_json(&json)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn sentencepiece_to_json(model: &[u8]) -> Result<Vec<u8>, TokenizerError> {
     let model = SentencePieceModel::parse(model)?;
     check(&model)?;

@@ -83,6 +83,17 @@ impl DecodeStream {
     }
 
     /// Appends an id and returns the text that is complete by now; empty for a special token.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let mut stream = tokenizer.decode_stream();
+    /// let pieces: Vec<String> = tokenizer.encode_text("é!")?.into_iter().map(|id| stream.push(id)).collect();
+    /// assert_eq!(pieces, ["", "é", "!"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn push(&mut self, id: TokenId) -> String {
         let mut out = String::new();
         let tokenizer = self.tokenizer.clone();
@@ -148,6 +159,18 @@ impl DecodeStream {
     }
 
     /// Ends the text; incomplete characters become U+FFFD.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let mut stream = tokenizer.decode_stream();
+    /// let first_byte = tokenizer.encode_text("é")?[0];
+    /// assert_eq!(stream.push(first_byte), "");
+    /// assert_eq!(stream.finish(), "\u{fffd}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn finish(mut self) -> String {
         self.take_rest()
     }

@@ -290,6 +290,14 @@ impl Tokenizer {
     ///
     /// # Errors
     /// None in practice: the table is checked like any other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let tokenizer = multiway_runtime::Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.encode_text("abc")?, [100, 101, 102]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn byt5() -> Result<Self, TokenizerError> {
         Self::byt5_with(&SlowSettings::default())
     }
@@ -392,6 +400,16 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] where the library that runs the file fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let ids = tokenizer.encode_text("</s>")?;
+    /// assert!(ids.iter().all(|id| !tokenizer.is_special(*id)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
         self.checked(match &self.inner.backend {
             Backend::Library(library) => library.encode_text(text)?,
@@ -436,6 +454,18 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::UnknownSpecial`] where a part names a special token that the vocabulary does not
     /// have, and [`TokenizerError::Encode`] where the library that runs the file fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// use multiway_prompts::Prompt;
+    ///
+    /// let ids = tokenizer.encode_prompt(&Prompt::from_text("a"))?;
+    /// assert_eq!(ids, [100, 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<TokenId>, TokenizerError> {
         let is_empty = !prompt.parts.iter().any(|part| match part {
             PromptPart::Text(text) => !text.is_empty(),
@@ -510,6 +540,15 @@ impl Tokenizer {
     }
 
     /// Lists the names of the special tokens, in the order of their ids.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert!(tokenizer.special_names().contains(&"</s>"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn special_names(&self) -> Vec<&str> {
         let mut named: Vec<(&String, &TokenId)> = self.inner.vocabulary.specials().iter().collect();
@@ -519,6 +558,16 @@ impl Tokenizer {
 
     /// Returns the id of a special token by its name. In a vocabulary with one `<mask>` for all gaps, every
     /// `<extra_id_N>` is that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.special("</s>"), Some(1));
+    /// assert_eq!(tokenizer.special("cat"), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn special(&self, name: &str) -> Option<TokenId> {
         let vocabulary = &self.inner.vocabulary;
@@ -531,6 +580,16 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TokenizerError::UnknownSpecial`], naming some that do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let error = tokenizer.require_special("<cat>").unwrap_err();
+    /// assert!(error.to_string().starts_with("unknown special token '<cat>'"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn require_special(&self, name: &str) -> Result<TokenId, TokenizerError> {
         self.special(name).ok_or_else(|| {
             let mut names = self.special_names();
@@ -546,6 +605,15 @@ impl Tokenizer {
     }
 
     /// Returns whether an id is a special token.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert!(tokenizer.is_special(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_special(&self, id: TokenId) -> bool {
         self.inner
@@ -555,12 +623,30 @@ impl Tokenizer {
     }
 
     /// Detokenizes ids. Special tokens and ids outside the vocabulary are skipped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.decode(&[100, 101, 1]), "ab");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn decode(&self, ids: &[TokenId]) -> String {
         self.join(self.decode_stream(), ids)
     }
 
     /// Detokenizes ids, with special tokens by their names.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert!(tokenizer.decode_with_special(&[100, 101, 1]).ends_with("</s>"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn decode_with_special(&self, ids: &[TokenId]) -> String {
         self.join(self.decode_stream_with_special(), ids)
@@ -596,6 +682,15 @@ impl Tokenizer {
     }
 
     /// Returns the size of the vocabulary.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.vocab_size(), 384);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.vocabulary.len()
