@@ -16,15 +16,15 @@ const MAX_SOURCE_BYTES: usize = 1 << 14;
 ///
 /// - A finished answer ([`FinishReason::Stop`](crate::FinishReason::Stop)) fits the constraint.
 /// - Under a JSON schema, a regular expression or choices, every answer is finished within `max_new_tokens`:
-/// a token is only chosen if the answer can be completed with the tokens that are left. If even the shortest
-/// answer needs more, the request is refused.
+///   a token is only chosen if the answer can be completed with the tokens that are left. If even the
+///   shortest answer needs more, the request is refused.
 /// - Under a Lark grammar an answer may be cut off; its finish reason is then
-/// [`FinishReason::Length`](crate::FinishReason::Length), and the text is a prefix of an answer.
+///   [`FinishReason::Length`](crate::FinishReason::Length), and the text is a prefix of an answer.
 /// - Log-probabilities are those of the model, renormalised over the tokens that the constraint allows.
-/// Tokens that are excluded near the end because too few are left change what is chosen, not what is
-/// reported.
+///   Tokens that are excluded near the end because too few are left change what is chosen, not what is
+///   reported.
 /// - Penalties and bans of the request apply first. If they ban everything that the constraint allows, the
-/// constraint wins.
+///   constraint wins.
 ///
 /// # Examples
 ///
