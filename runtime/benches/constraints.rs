@@ -1,7 +1,9 @@
-//! How long the masks of constrained answers take, on a vocabulary of 32,000 pieces like those of SentencePiece.
+//! How long the masks of constrained answers take, on a vocabulary of 32,000 pieces like those of
+//! SentencePiece.
 //!
-//! `cargo bench -p multiway-runtime --bench constraints` prints, for each constraint, what compiling takes, the median of starting an
-//! answer, and the median, mean and 99th percentile of the masks of 200 answers whose tokens are drawn from random logits.
+//! `cargo bench -p multiway-runtime --bench constraints` prints, for each constraint, what compiling takes,
+//! the median of starting an answer, and the median, mean and 99th percentile of the masks of 200 answers
+//! whose tokens are drawn from random logits.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! A hundred questions about one picture, with and without keeping what the encoder makes of it.
 //!
-//! `cargo bench -p multiway-runtime --bench reuse` prints the median seconds of both, measured alternately in one run after a
-//! warm-up, and their ratio.
+//! `cargo bench -p multiway-runtime --bench reuse` prints the median seconds of both, measured alternately in
+//! one run after a warm-up, and their ratio.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -1,7 +1,7 @@
 //! How long drawing a token takes, from the logits of 32,000 tokens.
 //!
-//! `cargo bench -p multiway-runtime --bench sampling` prints the microseconds of a draw for each kind of sampling: from
-//! logits that are peaked, as a trained model's are, and from logits that are nearly flat.
+//! `cargo bench -p multiway-runtime --bench sampling` prints the microseconds of a draw for each kind of
+//! sampling: from logits that are peaked, as a trained model's are, and from logits that are nearly flat.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::time::Instant;

@@ -1,14 +1,15 @@
-//! Serving under load: requests that join and leave a running batch, against batches that stay as they are, and one request at
-//! a time.
+//! Serving under load: requests that join and leave a running batch, against batches that stay as they are,
+//! and one request at a time.
 //!
-//! `cargo bench -p multiway-runtime --bench serving` answers the same requests in each way, alternately in one run after a
-//! warm-up, on the shape of T5 v1.1 small with random weights. Requests arrive as a Poisson process of a fixed seed, whether or
-//! not earlier ones are answered, faster than they can be. It prints medians of tokens per second, and of the time to the first
-//! token and between tokens; then the time between the tokens of one running text, alone and while long prompts come in.
+//! `cargo bench -p multiway-runtime --bench serving` answers the same requests in each way, alternately in
+//! one run after a warm-up, on the shape of T5 v1.1 small with random weights. Requests arrive as a Poisson
+//! process of a fixed seed, whether or not earlier ones are answered, faster than they can be. It prints
+//! medians of tokens per second, and of the time to the first token and between tokens; then the time between
+//! the tokens of one running text, alone and while long prompts come in.
 //!
-//! A batch that stays as it is starts with the requests that wait, 32 at most, and ends with its longest answer. Of two kinds:
-//! `static` computes every row to the end, as `generate` of `transformers` does; in `static, rows leave` rows that are done cost
-//! nothing more, as in CTranslate2.
+//! A batch that stays as it is starts with the requests that wait, 32 at most, and ends with its longest
+//! answer. Of two kinds: `static` computes every row to the end, as `generate` of `transformers` does; in
+//! `static, rows leave` rows that are done cost nothing more, as in CTranslate2.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -147,7 +148,8 @@ async fn ask(
     assert_eq!(count, computed);
 }
 
-/// Answers all requests in one way; `rate` is in requests per second. Returns what was seen and the seconds that it took.
+/// Answers all requests in one way; `rate` is in requests per second. Returns what was seen and the seconds
+/// that it took.
 async fn answer(engine: &Engine, load: &[Asked], rate: f64, way: Way) -> (Seen, f64) {
     let seen = RefCell::new(Seen::default());
     let start = Instant::now();
@@ -202,8 +204,8 @@ async fn answer(engine: &Engine, load: &[Asked], rate: f64, way: Way) -> (Seen, 
     (seen.take(), start.elapsed().as_secs_f64())
 }
 
-/// Writes one text after another for some seconds, while long prompts come in at `rate` a second; returns the times between
-/// tokens.
+/// Writes one text after another for some seconds, while long prompts come in at `rate` a second; returns the
+/// times between tokens.
 async fn running_text(engine: &Engine, seconds: f64, rate: Option<f64>) -> Vec<f64> {
     let seen = RefCell::new(Seen::default());
     let others = RefCell::new(Seen::default());

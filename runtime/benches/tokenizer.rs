@@ -1,7 +1,9 @@
-//! How fast texts become ids, for `scripts/bench_tokenizers.sh`, which times PyPI's `tokenizers` on the same texts in turn.
+//! How fast texts become ids, for `scripts/bench_tokenizers.sh`, which times PyPI's `tokenizers` on the same
+//! texts in turn.
 //!
-//! `cargo bench -p multiway-runtime --bench tokenizer -- FOLDER TEXTS` takes a folder with a tokenizer and a file with a JSON string a line, encodes all
-//! texts one by one, on one thread, and prints `{"seconds": .., "tokens": ..}`. Without arguments it encodes a paragraph with the test vocabulary.
+//! `cargo bench -p multiway-runtime --bench tokenizer -- FOLDER TEXTS` takes a folder with a tokenizer and a
+//! file with a JSON string a line, encodes all texts one by one, on one thread, and prints `{"seconds": ..,
+//! "tokens": ..}`. Without arguments it encodes a paragraph with the test vocabulary.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use std::time::Instant;

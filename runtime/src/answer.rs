@@ -1,4 +1,4 @@
-//! Answers, and what they took.
+//! Answers, with their usage and timings.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::tokenizer::TokenId;
 
-/// What the engine answered, and what that took.
+/// An answer, with its usage and timings.
 ///
 /// # Examples
 ///
@@ -21,14 +21,14 @@ use crate::tokenizer::TokenId;
 pub struct Answered<T> {
     /// The answer.
     pub value: T,
-    /// How much work it was.
+    /// How many tokens and patches were processed.
     pub usage: Usage,
-    /// How long it took.
+    /// How long each stage took.
     pub timings: Timings,
 }
 
 impl<T> Answered<T> {
-    /// Puts an answer together with what it took.
+    /// Combines an answer with its usage and timings.
     pub fn new(value: T, usage: Usage, timings: Timings) -> Self {
         Self {
             value,
@@ -37,7 +37,7 @@ impl<T> Answered<T> {
         }
     }
 
-    /// Turns the answer into another, which took the same.
+    /// Maps the answer, and keeps its usage and timings.
     pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Answered<U> {
         Answered {
             value: map(self.value),
@@ -47,7 +47,7 @@ impl<T> Answered<T> {
     }
 }
 
-/// A token that could have been written.
+/// One of the top-k tokens of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Alternative {
@@ -70,7 +70,7 @@ pub enum FinishReason {
     Length,
 }
 
-/// How much work a request was.
+/// Counts the tokens and patches of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Text tokens that the encoder read, `</s>` included.
@@ -81,26 +81,26 @@ pub struct Usage {
     pub new_tokens: usize,
 }
 
-/// How long the parts of a request took.
+/// Latency of a request, by stage.
 ///
-/// `prepare`, `queued`, `encode`, `decode` and `select` follow each other and do not overlap; what the total has besides
-/// them went by while the engine worked for other requests.
+/// `prepare`, `queued`, `encode`, `decode` and `select` do not overlap. The rest of the total is time in
+/// which the engine worked on other requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Checking the request, tokenizing its texts, compiling its constraint, and telling its pictures apart.
+    /// Checking the request, tokenizing its texts, compiling its constraint, and hashing its pictures.
     pub prepare: Duration,
-    /// The rest of the time from the call until it was admitted.
+    /// The rest of the time from the call until admission.
     pub queued: Duration,
-    /// Encoding the prompt, together with the prompts that were admitted with it.
+    /// Encoding (prefill), of the whole batch that the prompt was in.
     pub encode: Duration,
-    /// The decoding steps that its rows were in, together with those of other requests.
+    /// The decoding steps that the request's rows were in, of the whole batch.
     pub decode: Duration,
-    /// How many decoding steps these were.
+    /// Number of these decoding steps.
     pub steps: usize,
-    /// Reading the steps' logits: penalties, constraint, drawing the token, and turning it into text.
+    /// Sampling: penalties, constraint, choosing the token, and detokenizing it.
     pub select: Duration,
-    /// From the call until the first new token; zero where none was written.
+    /// Time to first token: from the call until the first new token; zero if there is none.
     pub first_token: Duration,
     /// From the call until the end.
     pub total: Duration,
@@ -116,18 +116,29 @@ pub struct Generation {
     pub tokens: Vec<TokenId>,
     /// The log-probability of each token.
     pub log_probabilities: Vec<f32>,
-    /// For each token the likeliest ones in its place; nothing where they were not asked for.
+    /// The top-k tokens of each step; empty unless they were requested.
     pub alternatives: Vec<Vec<Alternative>>,
     /// Why the answer ended.
     pub finish_reason: FinishReason,
-    /// How much work it was.
+    /// How many tokens and patches were processed.
     pub usage: Usage,
-    /// How long it took.
+    /// How long each stage took.
     pub timings: Timings,
 }
 
 impl Generation {
     /// Returns the mean of the tokens' log-probabilities, `</s>` included.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let answer = engine.generate_blocking(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// assert!(answer.mean_log_probability() < 0.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn mean_log_probability(&self) -> f64 {
         let sum: f64 = self.log_probabilities.iter().map(|p| f64::from(*p)).sum();
@@ -135,56 +146,56 @@ impl Generation {
     }
 }
 
-/// One of several answers that a search with beams found.
+/// One of the answers of a beam search.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Hypothesis {
     /// The answer's text.
     pub text: String,
-    /// The tokens, `</s>` included where the answer ended by itself.
+    /// The tokens, including `</s>` unless the answer was cut off.
     pub tokens: Vec<TokenId>,
     /// The sum of the tokens' log-probabilities, divided by their count to the power of the length penalty.
     pub score: f32,
 }
 
-/// How likely a given answer is.
+/// The log-likelihood of a given answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Score {
-    /// The log-probability of the candidate's tokens and `</s>`, given the prompt and the forced prefix: the sum of
-    /// `log_probabilities`.
+    /// The log-probability of the candidate's tokens and `</s>`, given the prompt and the forced prefix: the
+    /// sum of `log_probabilities`.
     pub log_probability: f32,
-    /// The candidate's tokens, `</s>` included, the forced prefix not.
+    /// The candidate's tokens, including `</s>`, without the forced prefix.
     pub tokens: Vec<TokenId>,
     /// The log-probability of each token, given those before it.
     pub log_probabilities: Vec<f32>,
 }
 
-/// How well a class of the model's head fits a prompt.
+/// The logit of one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ClassScore {
-    /// What the class is called.
+    /// The name of the class.
     pub label: String,
-    /// The head's value, not normalised: the class of the highest fits best.
+    /// The logit, not normalised.
     pub score: f32,
 }
 
-/// How likely a word is behind a mask.
+/// The log-probability of a token at a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WordScore {
-    /// The word's token.
+    /// The token.
     pub id: TokenId,
     /// Its log-probability.
     pub log_probability: f32,
 }
 
-/// How likely a visual code is behind a hidden patch.
+/// The log-probability of a visual code at a masked patch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct CodeScore {
-    /// The code, as the model's visual vocabulary numbers it.
+    /// The index of the code in the model's visual vocabulary.
     pub code: u32,
     /// Its log-probability.
     pub log_probability: f32,

@@ -1,10 +1,11 @@
 //! Beam search over one answer: a plain data structure, without tensors.
 //!
-//! It follows the beam search of `transformers` 4.57 (`generation/utils.py`) hypothesis by hypothesis: of the
-//! continuations of all beams the best `2 * width` are looked at (more, where several tokens end an answer); those among the first `width` that end are kept as
-//! finished, with their score divided by a power of their length; the best that do not end go on.
+//! It reproduces the beam search of `transformers` 4.57 (`generation/utils.py`) hypothesis by hypothesis: the
+//! candidates are the top `2 * width` continuations of all beams (more, where there are several EOS tokens);
+//! those among the first `width` that end are finished, with their score divided by a power of their length;
+//! the best that do not end are the next beams.
 //!
-//! The captions of BEiT-3 are searched for by other rules, those of its authors' evaluation ([`Rules::Beit3`]).
+//! Captions of BEiT-3 follow the rules of its authors' evaluation instead ([`Rules::Beit3`]).
 
 use std::cmp::Ordering;
 
@@ -13,22 +14,23 @@ use multiway_prompts::EarlyStopping;
 use crate::eos::EosTokens;
 use crate::tokenizer::TokenId;
 
-/// Whose search to follow.
+/// Which implementation to reproduce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rules {
     /// That of `transformers` 4.57.
     Transformers,
-    /// That of `microsoft/unilm`, `beit3/engine_for_finetuning.py`, `CaptioningHandler`. As many answers are kept as are
-    /// asked for; one that ends counts however many better ones go on; its length is counted with `<s>`; and of what
-    /// is cut off, the last word gives way to `</s>`.
+    /// That of `microsoft/unilm`, `beit3/engine_for_finetuning.py`, `CaptioningHandler`. The finished list
+    /// holds as many answers as are requested, not as there are beams; an answer that ends is finished
+    /// whatever its rank; its length includes `<s>`; and in an answer that is cut off, `</s>` replaces the
+    /// last token.
     Beit3,
 }
 
-/// How to search.
+/// Parameters of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BeamParams {
     pub(crate) rules: Rules,
-    /// How many answers are wanted.
+    /// How many answers are requested.
     pub(crate) answers: usize,
     pub(crate) width: usize,
     pub(crate) length_penalty: f32,
@@ -37,10 +39,10 @@ pub(crate) struct BeamParams {
     pub(crate) ends: EosTokens,
 }
 
-/// A continuation that goes on.
+/// A running beam.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Beam {
-    /// What was written, without what was forced.
+    /// The new tokens, without the forced prefix.
     pub(crate) tokens: Vec<TokenId>,
     /// The log-probability of each token.
     pub(crate) log_probabilities: Vec<f32>,
@@ -48,30 +50,30 @@ pub(crate) struct Beam {
     pub(crate) score: f32,
 }
 
-/// A continuation that has ended.
+/// A finished hypothesis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Finished {
     pub(crate) tokens: Vec<TokenId>,
     /// The log-probability of each token.
     pub(crate) log_probabilities: Vec<f32>,
-    /// Their sum, divided by a power of the length.
+    /// Their sum, divided by a power of the length: the length penalty.
     pub(crate) score: f32,
-    /// Whether the length was at its limit before the answer ended by itself.
+    /// Whether it was cut off at `max_new_tokens`.
     pub(crate) cut: bool,
 }
 
-/// A search that is running.
+/// A running search.
 #[derive(Debug)]
 pub(crate) struct BeamSearch {
     params: BeamParams,
     beams: Vec<Beam>,
     finished: Vec<Finished>,
-    /// Whether a running beam may still become better than the worst that has finished.
+    /// Whether a running beam may still beat the worst finished hypothesis.
     can_improve: bool,
     all_ended: bool,
 }
 
-/// A continuation that is looked at.
+/// A continuation of a beam by one token.
 struct Candidate {
     score: f32,
     log_probability: f32,
@@ -100,16 +102,16 @@ impl BeamSearch {
         &self.beams
     }
 
-    /// Tells how many of the likeliest next tokens of each beam can matter: as many as there are beams, and as many again for
-    /// each way in which an answer can end, so that at least `width` of them go on.
+    /// Returns the `k` of the top-k tokens that each beam has to offer: the width, and once more for each EOS
+    /// token, so that at least `width` candidates do not end.
     pub(crate) fn candidates_per_beam(&self) -> usize {
         (1 + self.params.ends.len()) * self.params.width
     }
 
-    /// Takes the likeliest next tokens of each beam, [`BeamSearch::candidates_per_beam`] at least where there are as many, with their
-    /// log-probabilities, and tells which beam each new one continues.
+    /// Expands the beams by their top-k tokens with log-probabilities, `k` being at least
+    /// [`BeamSearch::candidates_per_beam`], and returns the parent of each new beam.
     ///
-    /// Nothing where no continuation is possible at all.
+    /// Returns `None` if no continuation is possible.
     pub(crate) fn expand(&mut self, rows: &[Vec<(TokenId, f32)>]) -> Option<Vec<usize>> {
         let candidates = self.candidates(rows);
         if candidates.is_empty() {
@@ -143,7 +145,7 @@ impl BeamSearch {
         Some(parents)
     }
 
-    /// Does the same by the other rules.
+    /// Expands by [`Rules::Beit3`].
     fn expand_beit3(&mut self, candidates: &[Candidate], length: usize) -> Vec<usize> {
         let full = length >= self.params.max_new_tokens;
         let (mut beams, mut parents) = (Vec::new(), Vec::new());
@@ -177,7 +179,7 @@ impl BeamSearch {
         parents
     }
 
-    /// Makes the beam that a candidate stands for.
+    /// Appends a candidate's token to its parent.
     fn continued(&self, candidate: &Candidate) -> Beam {
         let Candidate { score, token, .. } = *candidate;
         let parent_beam = self.beams.get(candidate.parent);
@@ -192,10 +194,10 @@ impl BeamSearch {
         }
     }
 
-    /// Counts an answer among the finished, of which the best `count` stay.
+    /// Inserts a finished hypothesis, and truncates the list to the best `count`.
     fn insert_finished(&mut self, beam: Beam, length: usize, count: usize, cut: bool) {
         let score = self.normalised(beam.score, length);
-        // Of equal ones the earlier stays before.
+        // The order of equal scores is stable.
         let place = self.finished.partition_point(|other| other.score >= score);
         self.finished.insert(
             place,
@@ -209,12 +211,12 @@ impl BeamSearch {
         self.finished.truncate(count);
     }
 
-    /// Tells whether the search is over.
+    /// Returns whether the search is over.
     pub(crate) fn is_done(&self) -> bool {
         self.all_ended || !self.can_improve || self.is_full_and_early() || self.beams.is_empty()
     }
 
-    /// Lists what has finished, the best first.
+    /// Lists the finished hypotheses, the best first.
     pub(crate) fn finished(&self) -> &[Finished] {
         &self.finished
     }
@@ -254,7 +256,7 @@ impl BeamSearch {
         score / (length as f32).powf(self.params.length_penalty)
     }
 
-    /// Compares the best that a running beam can become with the worst that has finished.
+    /// Returns whether the best score that a running beam can reach beats the worst finished one.
     fn could_improve(&self, length: usize) -> bool {
         let Some(worst) = self.finished.last().filter(|_| self.is_full()) else {
             return true;

@@ -1,6 +1,6 @@
-//! Which cache slots the beams of a search are in.
+//! The cache slots of the beams of a search.
 
-/// The slots of one search, and which of its running beams is in which.
+/// The slots of one search, and which of them the running beams hold.
 #[derive(Debug, Default)]
 pub(crate) struct BeamSlots {
     all: Vec<usize>,
@@ -19,9 +19,9 @@ impl BeamSlots {
         &self.held
     }
 
-    /// Takes which beam each new one continues, and returns the slots to copy, from and to.
+    /// Assigns a slot to each new beam by its parent, and returns the slots to copy, from and to.
     ///
-    /// The first that continues a beam keeps its slot, others get a copy of it in a slot that no beam needs any more.
+    /// The first child of a beam keeps its slot; the others get a copy in a slot that became free.
     pub(crate) fn reassign(&mut self, parents: &[usize]) -> Vec<(usize, usize)> {
         let own: Vec<usize> = parents
             .iter()

@@ -1,4 +1,4 @@
-//! Waiting for futures where no asynchronous runtime is.
+//! Blocking on futures outside of an asynchronous runtime.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for a future on this thread, which does nothing else meanwhile.
+/// Runs a future to completion on this thread, and blocks it meanwhile.
 ///
-/// The engine's futures need no runtime, so this serves them anywhere; in asynchronous code, await them. Called inside of a
-/// tokio task it holds that task's thread, and other tasks of the thread wait.
+/// The engine's futures need no runtime, so this works on any thread. In asynchronous code, await them
+/// instead: called in a tokio task, this blocks the worker thread and the other tasks on it.
 ///
 /// # Examples
 ///
@@ -26,7 +26,8 @@ impl Wake for Unpark {
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
-    // Inside of a tokio task, the task's budget would run out and end in a wait for a scheduler that is not running.
+    // In a tokio task whose cooperative budget is exhausted, tokio's primitives stay pending until the
+    // scheduler runs again, which this thread prevents.
     let mut future = pin!(tokio::task::unconstrained(future));
     loop {
         match future.as_mut().poll(&mut context) {

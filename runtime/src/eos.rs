@@ -1,15 +1,15 @@
-//! The tokens that end an answer.
+//! EOS tokens: those that end an answer.
 
 use std::sync::Arc;
 
 use crate::tokenizer::TokenId;
 
-/// The tokens that end an answer. There is at least one.
+/// The EOS tokens of a checkpoint; at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EosTokens(Arc<[TokenId]>);
 
 impl EosTokens {
-    /// Takes tokens, of which there is at least one.
+    /// Takes at least one token.
     pub(crate) fn new(ids: Vec<TokenId>) -> Self {
         Self(ids.into())
     }
@@ -31,7 +31,7 @@ impl EosTokens {
         self.0.len()
     }
 
-    /// The token that is written where an answer is cut off.
+    /// The token that ends an answer which is cut off.
     pub(crate) fn first(&self) -> TokenId {
         self.0.first().copied().unwrap_or_default()
     }

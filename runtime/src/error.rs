@@ -4,10 +4,10 @@ use multiway_model::{ForwardError, LoadError};
 
 use crate::tokenizer::{TokenId, TokenizerError};
 
-/// What is wrong with a model that gives NaN or infinite logits.
+/// The cause of a failure where logits are NaN or infinite.
 pub(crate) const NOT_FINITE: &str = "the model's logits are not finite numbers; its weights may be damaged";
 
-/// What can go wrong while an engine is built.
+/// An error of building an engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -33,22 +33,22 @@ pub enum EngineError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The memory that running requests may keep is too little for the model.
+    /// The memory budget is too small for the model.
     #[error(
         "memory_budget is {found} bytes for each replica, but a request of usual length needs {needed} bytes with this model"
     )]
     MemoryBudget {
         /// The budget of one replica, in bytes.
         found: usize,
-        /// What it takes, in bytes.
+        /// The least that is needed, in bytes.
         needed: usize,
     },
-    /// There is no room for the running sequences.
+    /// The KV cache cannot be allocated.
     #[error("cannot make room for {max_batch} running sequences: {source}; lower max_batch")]
     Cache {
         /// How many were asked for.
         max_batch: usize,
-        /// What the model said.
+        /// Why.
         source: ForwardError,
     },
     /// An option of the builder is out of range.
@@ -58,7 +58,7 @@ pub enum EngineError {
         option: &'static str,
         /// Its value.
         found: usize,
-        /// What would be right.
+        /// What was expected.
         expected: &'static str,
     },
     /// The engine's threads cannot be started.
@@ -66,17 +66,17 @@ pub enum EngineError {
     Threads(String),
 }
 
-/// What can become of a request instead of an answer.
+/// An error of a request.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The prompt has neither text nor picture.
     #[error("the prompt is empty: expected some text or an image")]
     EmptyPrompt,
-    /// Something was asked of a model that has no head for it.
+    /// The model has no head for the operation.
     #[error("the model makes no {head}: it was not made for this; run a task that it has a head for")]
     NoHead {
-        /// What was asked for.
+        /// The head.
         head: &'static str,
     },
     /// The prompt has text, but the model reads pictures alone.
@@ -187,7 +187,7 @@ pub enum RequestError {
         name: &'static str,
         /// Its value.
         found: String,
-        /// What would be right.
+        /// What was expected.
         expected: &'static str,
     },
     /// A bias is for a token that does not exist.
@@ -226,25 +226,25 @@ pub enum RequestError {
         /// The model's limit.
         limit: usize,
     },
-    /// The request needs more memory than the engine has for all of them.
+    /// The request alone exceeds the engine's memory budget.
     #[error(
         "the request can need {found} bytes for what it {what}, the engine has {limit} for that in all; shorten it, ask for fewer new tokens, beams or samples, or raise the engine's memory_budget"
     )]
     TooLarge {
-        /// What takes so much: what it `reads` or what it `writes`.
+        /// Which part is too large: what it `reads` or what it `writes`.
         what: &'static str,
-        /// What it can need, in bytes.
+        /// The most that it can need, in bytes.
         found: usize,
-        /// What there is, in bytes.
+        /// The budget, in bytes.
         limit: usize,
     },
-    /// The answer was not complete in the time that the request gave.
+    /// The deadline passed before the answer was complete.
     #[error("the answer was not complete after {after:?}, the request's timeout")]
     DeadlineExceeded {
         /// The request's timeout.
         after: std::time::Duration,
     },
-    /// The engine has a fault of its own and answers no more.
+    /// The engine's thread panicked outside of a step, and answers no more requests.
     #[error("the engine is broken and answers no more requests: {cause}; build another")]
     Poisoned {
         /// What happened.
@@ -258,27 +258,27 @@ pub enum RequestError {
         /// What is wrong with it, and where.
         problem: String,
     },
-    /// An answer that fits the constraint may need more tokens than it may have.
+    /// The constraint needs more tokens than `max_new_tokens`.
     #[error(
         "max_new_tokens is {limit}, but the {which} answer that the constraint ({kind}) allows has {found} tokens with the end; raise it, or allow shorter answers"
     )]
     ConstraintTooLong {
         /// What kind of constraint it is.
         kind: &'static str,
-        /// Which answer has so many: the shortest, or of choices the longest.
+        /// Which answer that is: the shortest, or for choices the longest.
         which: &'static str,
         /// How many tokens it has.
         found: usize,
         /// How many it may have.
         limit: usize,
     },
-    /// As many requests are waiting as the engine lets wait.
+    /// The queue is full.
     #[error("the engine is overloaded: {capacity} requests are waiting; try again later")]
     Overloaded {
-        /// How many may wait.
+        /// The capacity of the queue.
         capacity: usize,
     },
-    /// A search has more beams than the engine can run at a time.
+    /// A search is wider than the engine's batch.
     #[error("{found} beams were asked for; this engine runs at most {limit} sequences at a time")]
     TooManyBeams {
         /// How many were asked for.
@@ -286,7 +286,7 @@ pub enum RequestError {
         /// How many sequences the engine runs.
         limit: usize,
     },
-    /// Several samples are asked for where one answer is streamed.
+    /// Several samples were requested of an operation that streams one answer.
     #[error(
         "{samples} samples are to be drawn, but one answer is streamed; ask for them with `Engine::samples`"
     )]
@@ -294,7 +294,7 @@ pub enum RequestError {
         /// How many are to be drawn.
         samples: usize,
     },
-    /// More samples are to be drawn than the engine can run at a time.
+    /// More samples were requested than the engine's batch holds.
     #[error("{found} samples are to be drawn; this engine runs at most {limit} sequences at a time")]
     TooManySamples {
         /// How many are to be drawn.
@@ -305,7 +305,7 @@ pub enum RequestError {
     /// The engine was shut down before the request was finished.
     #[error("the engine was shut down before the request was finished")]
     ShutDown,
-    /// The step that the request was in failed; other requests are not affected.
+    /// A step of the request's batch failed; other batches are not affected.
     #[error("the request failed: {cause}")]
     Failed {
         /// Why.
@@ -314,7 +314,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Tells whether the request is at fault: another one would be answered, and this one never.
+    /// Returns whether the caller is at fault: the same request would fail again, and a corrected one would
+    /// not.
     ///
     /// # Examples
     ///
@@ -366,7 +367,7 @@ impl RequestError {
     }
 }
 
-/// What a tokenizer says about a prompt.
+/// Errors of tokenizing a prompt.
 impl From<TokenizerError> for RequestError {
     fn from(error: TokenizerError) -> Self {
         match error {

@@ -1,7 +1,8 @@
-//! How a checkpoint wants answers written where nobody says otherwise: its `generation_config.json`; where there is none, the
-//! same keys of its `config.json`, as checkpoints had them before 2023.
+//! A checkpoint's default sampling parameters: its `generation_config.json`, or else the same keys of its
+//! `config.json`, as checkpoints had them before 2023.
 //!
-//! Source: `transformers` 4.57, `generation/configuration_utils.py`, for the keys, their meaning and their defaults.
+//! Source: `transformers` 4.57, `generation/configuration_utils.py`, for the keys, their meaning and their
+//! defaults.
 
 use multiway_model::{Checkpoint, ModelConfig};
 use multiway_prompts::{EarlyStopping, SamplingOptions, text_of_file};
@@ -16,13 +17,13 @@ use crate::tokenizer::TokenId;
 const FILE: &str = "generation_config.json";
 const MODEL_FILE: &str = "config.json";
 
-/// How long answers are in `transformers` where nothing says otherwise.
+/// The default `max_length` of `transformers`.
 const DEFAULT_LENGTH: usize = 20;
 
-/// How many of the likeliest tokens are drawn from where a file asks to sample and does not say.
+/// The default `top_k` of `transformers`, for files that sample.
 const SAMPLED_TOP_K: usize = 50;
 
-/// The most tokens that end an answer.
+/// The most EOS tokens.
 const MAX_ENDS: usize = 64;
 
 /// A checkpoint's defaults.
@@ -32,7 +33,7 @@ pub(crate) struct GenerationConfig {
     pub(crate) ends: EosTokens,
     /// What the decoder reads first.
     pub(crate) decoder_start: TokenId,
-    /// What the file asks for and is not followed, in words.
+    /// Keys of the file that are not supported, as messages.
     pub(crate) warnings: Vec<String>,
     /// The file that says so.
     pub(crate) file: &'static str,
@@ -93,7 +94,7 @@ impl OneOrMany {
     }
 }
 
-/// Keys that say nothing about what is written: how it is computed, what else is returned, and who wrote the file.
+/// Keys that do not change the answer: execution, extra outputs, and metadata.
 const IGNORED: [&str; 24] = [
     "_from_model_config",
     "assistant_confidence_threshold",
@@ -121,7 +122,7 @@ const IGNORED: [&str; 24] = [
     "use_cache",
 ];
 
-/// Keys that would change what is written and are not followed, with the value that changes nothing.
+/// Keys that are not supported and would change the answer, with their neutral value.
 ///
 /// Source: `transformers` 4.57, `GenerationConfig.__init__`.
 const NOT_FOLLOWED: [(&str, Neutral); 23] = [
@@ -150,7 +151,7 @@ const NOT_FOLLOWED: [(&str, Neutral); 23] = [
     ("watermarking_config", Neutral::Nothing),
 ];
 
-/// A value with which a key changes nothing; null is one always.
+/// A neutral value; null always is.
 #[derive(Clone, Copy)]
 enum Neutral {
     Nothing,
@@ -182,7 +183,7 @@ impl GenerationConfig {
         }
     }
 
-    /// Reads a checkpoint's file, if it has one, else what its `config.json` says of generating.
+    /// Reads a checkpoint's `generation_config.json`, else the same keys of its `config.json`.
     pub(crate) fn read(checkpoint: &Checkpoint) -> Result<Self, EngineError> {
         for file in [FILE, MODEL_FILE] {
             if let Some(json) = checkpoint.file(file)? {
@@ -200,7 +201,7 @@ impl GenerationConfig {
         for (key, value) in raw.others.iter().filter(|(_, value)| !value.is_null()) {
             let known = NOT_FOLLOWED.iter().find(|(name, _)| name == key);
             let changes = known.is_some_and(|(_, neutral)| !neutral.is(value));
-            // What `config.json` says of other things is not for here.
+            // `config.json` has many keys that are not about generation.
             let is_foreign = known.is_none() && file == FILE && !IGNORED.contains(&key.as_str());
             if changes || is_foreign {
                 let warning = format!("{file}: the key '{key}' is not supported and changes nothing here");
@@ -248,13 +249,13 @@ impl GenerationConfig {
 }
 
 impl RawGenerationConfig {
-    /// Says as a layer of ours what the file says in the words of `transformers`.
+    /// Translates the keys of `transformers` into a layer of sampling parameters.
     fn sampling(&self, config: &ModelConfig) -> Result<SamplingOptions, String> {
-        // Beams are followed, not drawn.
+        // Beam search does not sample.
         let samples = self.do_sample == Some(true) && self.num_beams.unwrap_or(1) == 1;
         let drawn = |parameter: Option<f32>| parameter.filter(|_| samples);
-        // The older keys count the token that the decoder starts from too, but for the maximum that is the default of
-        // `transformers`: it is of new tokens.
+        // `max_length` and `min_length` include the start token, except that the default `max_length` of
+        // `transformers` counts new tokens.
         let older = |length: Option<usize>| length.map(|length| length.saturating_sub(1));
         let most = self
             .max_length
@@ -338,7 +339,7 @@ mod tests {
     fn sampling_is_that_of_the_file() {
         let read = parse(r#"{"do_sample": true, "top_p": 0.9}"#).unwrap().sampling;
         let expected = SamplingParams {
-            // What the model can write.
+            // The model's target length.
             max_new_tokens: 24,
             temperature: 1.0,
             top_k: Some(50),

@@ -1,12 +1,11 @@
-//! The hand-over from the engine's thread to one client: items in order, then at most one end.
+//! The channel from the engine's thread to one client: items in order, then at most one end.
 //!
-//! Both sides share one slot. The sender appends to it and never waits for the receiver to read; the receiver empties it
-//! under one lock and then reads what it took without any. A client that falls behind finds all it missed merged into
-//! one batch, and is woken once for it. The lock is held only to move a few words or to append one item: wakers and
-//! items are cloned, woken and freed outside of it.
+//! Both sides share one slot. The sender appends to it and never blocks; the receiver swaps the whole slot
+//! out under one lock and then reads it without any. A client that falls behind gets all that it missed as
+//! one batch, and is woken once for it. The lock is held only to move a few words or to append one item:
+//! wakers and items are cloned, woken and freed outside of it.
 //!
-//! The slot has no bound of its own: it holds what the sender writes, which is one item per new token, so
-//! `max_new_tokens` bounds it.
+//! There is no back-pressure: the slot holds one item per new token, so `max_new_tokens` bounds it.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -14,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::sync::{Arc, Mutex, PoisonError};
 
-/// Opens a hand-over of items `T` and an end `E`.
+/// Opens a channel of items `T` and an end `E`.
 pub(crate) fn handover<T, E>() -> (HandoverSender<T, E>, HandoverReceiver<T, E>) {
     let slot = Arc::new(Slot(Mutex::new(SlotState {
         pending: VecDeque::new(),
@@ -36,7 +35,7 @@ pub(crate) fn handover<T, E>() -> (HandoverSender<T, E>, HandoverReceiver<T, E>)
     (sender, receiver)
 }
 
-/// What is handed over.
+/// What the receiver gets.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received<T, E> {
     /// One of the items.
@@ -53,7 +52,7 @@ struct SlotState<T, E> {
     waker: Option<Waker>,
     /// Whether the sender is gone.
     is_closed: bool,
-    /// Whether the receiver is there.
+    /// Whether the receiver is alive.
     is_receiver_alive: bool,
 }
 
@@ -61,18 +60,18 @@ struct SlotState<T, E> {
 struct Slot<T, E>(Mutex<SlotState<T, E>>);
 
 impl<T, E> Slot<T, E> {
-    /// Changes the state under the lock; what `change` returns is freed by the caller, outside of the lock.
+    /// Changes the state under the lock; what `change` returns is dropped by the caller, outside of the lock.
     ///
-    /// No change can be left half done, so the state is whole even after a panic under the lock.
+    /// No change can be left half done, so the state is consistent even after a panic under the lock.
     fn change<R>(&self, change: impl FnOnce(&mut SlotState<T, E>) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes for a receiver that is still there, and wakes it if it waits.
+    /// Writes if the receiver is alive, and wakes it if it waits.
     fn write(&self, write: impl FnOnce(&mut SlotState<T, E>)) {
         let written = self.change(|state| {
             if !state.is_receiver_alive {
-                // Owns what was to be written.
+                // Dropped outside of the lock, with the item that it owns.
                 return Err(write);
             }
             write(state);
@@ -84,7 +83,7 @@ impl<T, E> Slot<T, E> {
     }
 }
 
-/// Writes items, and at most one end. Dropping it without an end closes the hand-over.
+/// Sends items, and at most one end. Dropping it without an end closes the channel.
 #[derive(Debug)]
 pub(crate) struct HandoverSender<T, E> {
     slot: Arc<Slot<T, E>>,
@@ -93,18 +92,18 @@ pub(crate) struct HandoverSender<T, E> {
 }
 
 impl<T, E> HandoverSender<T, E> {
-    /// Appends an item; it is freed where nobody wants it any more.
+    /// Sends an item; it is dropped if the receiver is gone.
     pub(crate) fn send(&self, item: T) {
         self.slot.write(|state| state.pending.push_back(item));
     }
 
-    /// Writes the end, and closes the hand-over.
+    /// Sends the end, and closes the channel.
     pub(crate) fn finish(mut self, end: E) {
-        // Dropping writes it.
+        // `drop` sends it.
         self.end = Some(end);
     }
 
-    /// Tells whether the receiver is still there.
+    /// Returns whether the receiver is alive.
     pub(crate) fn is_receiver_alive(&self) -> bool {
         self.slot.change(|state| state.is_receiver_alive)
     }
@@ -120,11 +119,11 @@ impl<T, E> Drop for HandoverSender<T, E> {
     }
 }
 
-/// Reads what a [`HandoverSender`] writes. Dropping it tells the sender that nothing more is wanted, and frees what is pending.
+/// Receives what a [`HandoverSender`] sends. Dropping it tells the sender, and drops what is pending.
 #[derive(Debug)]
 pub(crate) struct HandoverReceiver<T, E> {
     slot: Arc<Slot<T, E>>,
-    /// What was taken out of the slot and not read yet.
+    /// Items that were swapped out of the slot and not read yet.
     items: VecDeque<T>,
     end: Option<E>,
     /// Whether nothing more comes into the slot.
@@ -132,7 +131,7 @@ pub(crate) struct HandoverReceiver<T, E> {
 }
 
 impl<T, E> HandoverReceiver<T, E> {
-    /// Reads the next item, or the end; nothing after the end, or where there is none.
+    /// Receives the next item, or the end; `None` after the end, or if the sender was dropped without one.
     pub(crate) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Option<Received<T, E>>> {
         if self.items.is_empty() && !self.is_closed {
             self.drain(context.waker());
@@ -146,13 +145,13 @@ impl<T, E> HandoverReceiver<T, E> {
         Poll::Pending
     }
 
-    /// Takes everything out of the slot; waits where there is nothing.
+    /// Swaps everything out of the slot; registers the waker if there is nothing.
     ///
-    /// Both happen under the same lock: whatever is written after it finds the waker.
+    /// Both happen under the same lock, so a later write finds the waker.
     fn drain(&mut self, waker: &Waker) {
         let waker = waker.clone();
         let unused = self.slot.change(|state| {
-            // The slot goes on with the emptied queue and its memory.
+            // The slot reuses the allocation of the emptied queue.
             mem::swap(&mut self.items, &mut state.pending);
             self.end = state.end.take();
             self.is_closed = state.is_closed;

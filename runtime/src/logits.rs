@@ -1,8 +1,9 @@
-//! Changes to the scores of the next token: a bias, penalties on what was written before, and bans.
+//! Logits processors: biases, penalties and bans.
 //!
-//! Source: the logits processors of `transformers` 4.57, `generation/logits_process.py`, applied in its order, with the
-//! penalties on presence and frequency, which it lacks, where vLLM applies them (`v1/sample/sampler.py`): a bias first,
-//! then the penalties on repetition, frequency and presence, bans, what is forced, and what is suppressed last.
+//! Source: the logits processors of `transformers` 4.57, `generation/logits_process.py`, applied in its
+//! order, with the penalties on presence and frequency, which it lacks, where vLLM applies them
+//! (`v1/sample/sampler.py`): a bias first, then the penalties on repetition, frequency and presence, bans,
+//! what is forced, and what is suppressed last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,12 +26,12 @@ pub(crate) struct LogitsProcessor {
     max_new_tokens: usize,
     forced_bos: Option<TokenId>,
     decay: Option<(usize, f32)>,
-    /// How many of the tokens before were not the model's own.
+    /// How many of the tokens before are the start token and the forced prefix.
     forced: usize,
     ends: EosTokens,
 }
 
-/// The tokens, alone and in sequences, that a request makes likelier, less likely, or impossible.
+/// Biased, banned and forced tokens and sequences.
 #[derive(Debug)]
 struct Sequences {
     biased: Vec<(Vec<TokenId>, f32)>,
@@ -83,7 +84,7 @@ impl LogitsProcessor {
         }
     }
 
-    /// Tells whether anything can change.
+    /// Returns whether the processor never changes a score.
     pub(crate) fn is_idle(&self) -> bool {
         self.logit_bias.is_empty()
             && self.sequences.is_empty()
@@ -95,7 +96,7 @@ impl LogitsProcessor {
             && self.decay.is_none()
     }
 
-    /// Changes scores `[V]`, logits or log-probabilities, after the tokens `read`, the start token first.
+    /// Processes scores `[V]`, logits or log-probabilities, given the tokens so far, the start token first.
     pub(crate) fn process(&self, read: &[TokenId], scores: &mut [f32]) {
         self.add_bias(scores);
         self.add_sequence_bias(read, scores);
@@ -118,15 +119,15 @@ impl LogitsProcessor {
             .for_each(|id| ban(*id, scores));
     }
 
-    /// Adds what sequences of tokens add to the score of their last one.
+    /// Adds the bias of each sequence whose last token comes next.
     ///
-    /// Source: `SequenceBiasLogitsProcessor`: a sequence counts only where as many tokens as it has were read, and all that
-    /// is added to a token is summed first.
+    /// Source: `SequenceBiasLogitsProcessor`: a sequence counts only if there are at least as many tokens so
+    /// far as it has, and the biases of a token are summed first.
     fn add_sequence_bias(&self, read: &[TokenId], scores: &mut [f32]) {
         let mut sums: BTreeMap<TokenId, f32> = BTreeMap::new();
         for (sequence, bias) in &self.sequences.biased {
             match completed(sequence, read) {
-                // Of several for one token alone the last counts.
+                // Of several sequences of the same single token the last counts.
                 Some(id) if sequence.len() == 1 => drop(sums.insert(id, *bias)),
                 _ => {}
             }
@@ -148,7 +149,7 @@ impl LogitsProcessor {
         }
     }
 
-    /// Leaves nothing but what is forced, first and last.
+    /// Bans all but the forced first or last token.
     ///
     /// Source: `ForcedBOSTokenLogitsProcessor`, `ForcedEOSTokenLogitsProcessor`.
     fn force(&self, written: usize, scores: &mut [f32]) {
@@ -166,7 +167,7 @@ impl LogitsProcessor {
         }
     }
 
-    /// Makes the ends likelier with each token beyond a number of them.
+    /// Raises the EOS scores exponentially with each token beyond a number of them.
     ///
     /// Source: `ExponentialDecayLengthPenalty`: `|score| * (factor^tokens - 1)` is added.
     fn raise_ends(&self, written: usize, scores: &mut [f32]) {
@@ -177,7 +178,7 @@ impl LogitsProcessor {
         #[expect(clippy::cast_possible_truncation, reason = "scores are 32-bit")]
         let raise = (f64::from(factor).powi(tokens) - 1.0) as f32;
         for end in self.ends.iter() {
-            // What is ruled out stays so.
+            // Banned tokens stay banned.
             if let Some(score) = scores.get_mut(end as usize).filter(|score| score.is_finite()) {
                 *score += score.abs() * raise;
             }
@@ -197,7 +198,7 @@ impl LogitsProcessor {
         }
     }
 
-    /// Divides positive and multiplies negative scores of every token that was read, once.
+    /// Divides positive and multiplies negative scores of every token so far, once.
     ///
     /// Source: Keskar et al. 2019, CTRL (arXiv 1909.05858), section 4.1.
     fn penalise_repetition(&self, read: &[TokenId], scores: &mut [f32]) {
@@ -218,11 +219,10 @@ impl LogitsProcessor {
         }
     }
 
-    /// Lowers the score of every token that the model wrote: once, and once more for each time.
+    /// Subtracts the presence penalty once, and the frequency penalty for each occurrence of a new token.
     ///
-    /// Source: OpenAI's API reference, "Frequency and presence penalties":
-    /// `mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence`, where `c[j]` counts how often token `j` was
-    /// sampled before.
+    /// Source: OpenAI's API reference, "Frequency and presence penalties": `mu[j] - c[j] * alpha_frequency -
+    /// float(c[j] > 0) * alpha_presence`, where `c[j]` counts how often token `j` was sampled before.
     fn penalise_what_was_written(&self, read: &[TokenId], scores: &mut [f32]) {
         if !self.counts_what_was_written() {
             return;
@@ -238,7 +238,7 @@ impl LogitsProcessor {
         }
     }
 
-    /// Bans every token that would complete an n-gram that was read before.
+    /// Bans every token that would repeat an n-gram.
     fn ban_repeated_ngrams(&self, read: &[TokenId], scores: &mut [f32]) {
         let n = self.no_repeat_ngram_size;
         let Some(start) = (read.len() + 1).checked_sub(n).filter(|_| n > 0) else {
@@ -255,8 +255,8 @@ impl LogitsProcessor {
     }
 }
 
-/// Returns the last token of a sequence whose others were read just before. As in `transformers`, so many tokens must have
-/// been read as the sequence has.
+/// Returns the last token of a sequence if the others are the last tokens so far. As in `transformers`, there
+/// must be at least as many tokens so far as the sequence has.
 fn completed(sequence: &[TokenId], read: &[TokenId]) -> Option<TokenId> {
     let (last, before) = sequence.split_last()?;
     let is_there = before.is_empty() || (sequence.len() <= read.len() && read.ends_with(before));

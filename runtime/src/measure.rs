@@ -1,7 +1,7 @@
-//! How fast a model encodes and decodes, without an engine around it.
+//! Latency and throughput of a model's encoder and decoder, without an engine.
 //!
-//! Prompts are random ids, as many as are asked for; answers have exactly the length that is asked for, since the tokens that
-//! would end them are never taken. Everything happens on the calling thread and on its rayon pool.
+//! Prompts are random ids of the requested length; answers have exactly the requested length, since EOS is
+//! banned. Everything runs on the calling thread and its rayon pool.
 
 mod growth;
 
@@ -23,28 +23,28 @@ use crate::eos::EosTokens;
 use crate::tokenizer::TokenId;
 use crate::top_k::log_probabilities;
 
-/// Random ids are below this: checkpoints of T5 have rows without a token above.
+/// Upper bound of random ids: checkpoints of T5 have rows without a token above.
 const ID_LIMIT: usize = 32_000;
 
-/// Random ids are not below this: there the special tokens are.
+/// Lower bound of random ids: the special tokens are below.
 const FIRST_ID: usize = 5;
 
-/// How many tokens are written before anything is timed.
+/// Tokens that are decoded to warm up.
 const WARM_TOKENS: usize = 4;
 
-/// What goes wrong in a measurement.
+/// An error of a measurement.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeasureError {
     /// The model refused a case, or failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),
-    /// The model gave no logit that is a number.
+    /// The logits are not finite.
     #[error("no next token is possible: the model's logits are not finite numbers")]
     NotFinite,
 }
 
-/// One case: how much is encoded, and how much is written.
+/// One case: the size of the prompts and of the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
     /// How many prompts.
@@ -53,25 +53,25 @@ pub struct Case {
     pub source_length: usize,
     /// How many pictures each has, of the size that the model takes.
     pub pictures: usize,
-    /// How many continuations of each answer are followed; one takes the likeliest token.
+    /// The beam width; 1 is greedy.
     pub beams: usize,
     /// How many tokens each answer has.
     pub new_tokens: usize,
-    /// How often the case is run; medians count.
+    /// How often the case is run; results are medians.
     pub repeats: usize,
-    /// What the random prompts depend on.
+    /// The seed of the random prompts.
     pub seed: u64,
 }
 
-/// What decoding took, and what it gave.
+/// The result of a decoding case.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Decoded {
-    /// The median of the seconds that encoding the batch took, its memories included.
+    /// Median seconds of encoding the batch, with its cross-attention memories.
     pub encode_seconds: f64,
-    /// The median of the seconds that writing all answers took.
+    /// Median seconds of decoding all answers.
     pub decode_seconds: f64,
-    /// The tokens of each answer, of several beams those of the best.
+    /// The tokens of each answer; with several beams, of the best.
     pub tokens: Vec<Vec<TokenId>>,
 }
 
@@ -133,16 +133,37 @@ impl SplitMix {
         mixed ^ (mixed >> 31)
     }
 
-    /// Makes a number from -1 to 1.
+    /// Draws a number from -1 to 1.
     fn pixel(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 }
 
-/// Times encoding a case's prompts, with what decoding needs of them where the model writes text: the median of the seconds.
+/// Times encoding a case's prompts, with their cross-attention memories if the model decodes text; returns
+/// the median seconds.
 ///
 /// # Errors
-/// [`MeasureError`] where the model does not take such a case.
+/// [`MeasureError`] if the case does not fit the model.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_model::testing::{random_inference_model, tiny_config};
+/// use multiway_runtime::measure::{self, Case};
+///
+/// let model = random_inference_model(&tiny_config(), 3)?;
+/// let case = Case {
+///     batch: 2,
+///     source_length: 7,
+///     pictures: 0,
+///     beams: 1,
+///     new_tokens: 9,
+///     repeats: 1,
+///     seed: 5,
+/// };
+/// assert!(measure::encoding(&model, &case)? > 0.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn encoding(model: &Model, case: &Case) -> Result<f64, MeasureError> {
     time_encoding(model, &case.encoder_batch(model.config())?, case.repeats)
 }
@@ -158,12 +179,33 @@ fn time_encoding(model: &Model, batch: &EncoderBatch, repeats: usize) -> Result<
     Ok(median(times.collect::<Result<_, ForwardError>>()?))
 }
 
-/// Times encoding a case's prompts and writing its answers.
+/// Times encoding a case's prompts and decoding its answers.
 ///
 /// # Errors
-/// [`MeasureError`] where the model does not take such a case, or writes no text.
+/// [`MeasureError`] if the case does not fit the model, or the model decodes no text.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_model::testing::{random_inference_model, tiny_config};
+/// use multiway_runtime::measure::{self, Case};
+///
+/// let model = random_inference_model(&tiny_config(), 3)?;
+/// let case = Case {
+///     batch: 2,
+///     source_length: 7,
+///     pictures: 0,
+///     beams: 1,
+///     new_tokens: 9,
+///     repeats: 1,
+///     seed: 5,
+/// };
+/// let decoded = measure::decoding(&model, &case)?;
+/// assert!(decoded.tokens.iter().all(|answer| answer.len() == case.new_tokens));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn decoding(model: &Model, case: &Case) -> Result<Decoded, MeasureError> {
-    // First, so that a model that writes nothing says so.
+    // First, so that a model without a decoder fails before any work.
     let mut cache = model.new_cache(case.batch * case.beams, case.new_tokens)?;
     let batch = case.encoder_batch(model.config())?;
     let mut run = |new_tokens| -> Result<(f64, f64, Vec<Vec<TokenId>>), MeasureError> {
@@ -191,11 +233,11 @@ pub fn decoding(model: &Model, case: &Case) -> Result<Decoded, MeasureError> {
     })
 }
 
-/// Encodes a case's prompts, and where the model writes text, writes the first token of each answer: what a model that was
-/// just loaded does first.
+/// Encodes a case's prompts, and decodes the first token of each answer if the model decodes text: the cold
+/// start of a model that was just loaded.
 ///
 /// # Errors
-/// [`MeasureError`] where the model does not take such a case.
+/// [`MeasureError`] if the case does not fit the model.
 pub fn first_token(model: &Model, case: &Case) -> Result<Vec<Vec<TokenId>>, MeasureError> {
     let memories = encode(model, &case.encoder_batch(model.config())?)?;
     if !model.config().writes_text() {
@@ -228,7 +270,7 @@ fn write(
     }
 }
 
-/// Writes the likeliest token of each answer, again and again.
+/// Decodes each answer greedily.
 fn write_likeliest(
     model: &Model,
     memories: &[PromptMemory],
@@ -256,7 +298,7 @@ fn write_likeliest(
     Ok(answers)
 }
 
-/// Searches for the best of each answer with several beams, as the engine does, and returns it.
+/// Decodes each answer with a beam search, as the engine does, and returns the best.
 fn search(
     model: &Model,
     memories: &[PromptMemory],
@@ -317,7 +359,7 @@ fn search(
     Ok(tokens.map(Option::unwrap_or_default).collect())
 }
 
-/// The memory of a step, used again by the next.
+/// Buffers of a decoding step, reused by the next.
 #[derive(Debug, Default)]
 struct DecodeBuffers {
     logits: Vec<f32>,
@@ -326,7 +368,7 @@ struct DecodeBuffers {
 }
 
 impl DecodeBuffers {
-    /// Advances rows by one token, and returns the likeliest of the next of each, with the closing token out of reach.
+    /// Advances rows by one token, and returns the top-k logits of each, with EOS banned.
     fn decode_step(
         &mut self,
         model: &Model,

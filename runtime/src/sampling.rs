@@ -1,4 +1,4 @@
-//! Choosing the next token.
+//! Greedy choice and sampling of the next token.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,13 +11,12 @@ use crate::sampling_params::SamplingParams;
 use crate::tokenizer::TokenId;
 use crate::truncation::Truncation;
 
-/// How many 32-bit words of the random stream each step owns: one ChaCha block.
+/// The 32-bit words of the random stream that each step owns: one ChaCha block.
 const WORDS_PER_STEP: u128 = 16;
 
 /// Chooses tokens for one request.
 ///
-/// Random numbers depend on the seed, the stream and the step alone, so neither the batch nor the order of arrival nor
-/// other samples can change what is drawn.
+/// Random numbers depend on the seed, the stream and the step alone, so sampling is batch-invariant.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     temperature: f32,
@@ -35,7 +34,7 @@ pub(crate) fn fresh_seed() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Choice {
     pub(crate) id: TokenId,
-    /// Its log-probability by the logits that were given, before temperature and truncation.
+    /// Its log-probability by the given logits, before temperature and truncation.
     pub(crate) log_probability: f32,
 }
 
@@ -50,23 +49,23 @@ impl Sampler {
         }
     }
 
-    /// Draws from another stream of random numbers of the same seed; without this from stream 0.
+    /// Draws from another random stream of the same seed; default: stream 0.
     pub(crate) fn set_stream(&mut self, stream: u64) {
         self.random.set_stream(stream);
     }
 
-    /// Tells how many of the likeliest tokens must be known to choose one.
+    /// Returns the `k` of the top-k logits that choosing a token needs.
     pub(crate) fn top_logits(&self) -> usize {
         let chosen = usize::from(self.temperature <= 0.0);
         self.top_log_probabilities.max(chosen)
     }
 
-    /// Chooses a token from the logits `[V]` of a step; nothing where the logits are not numbers.
+    /// Chooses a token by the logits `[V]` of a step; `None` if they are not finite.
     pub(crate) fn sample(&mut self, logits: &[f32], step: usize) -> Option<Choice> {
         self.choose(logits, &Ranking::of(logits, self.top_logits()), step)
     }
 
-    /// Does the same where the likeliest logits are known, [`Sampler::ranks`] of them at least.
+    /// Chooses a token where at least the top [`Sampler::top_logits`] logits are known.
     pub(crate) fn choose(&mut self, logits: &[f32], ranking: &Ranking, step: usize) -> Option<Choice> {
         ranking.log_total?;
         let id = if self.temperature > 0.0 {
@@ -80,9 +79,9 @@ impl Sampler {
         })
     }
 
-    /// Lists the likeliest tokens that the logits `[V]` allow, the likeliest first, as many as were asked for.
+    /// Lists the requested top-k tokens of the logits `[V]` that are not banned, the highest first.
     ///
-    /// Of tokens that are equally likely the one of the lower id comes first, as it is taken first.
+    /// Ties go to the lower id, as in greedy decoding.
     pub(crate) fn alternatives(&self, logits: &[f32]) -> Vec<Alternative> {
         match self.top_log_probabilities {
             0 => Vec::new(),
@@ -90,7 +89,7 @@ impl Sampler {
         }
     }
 
-    /// Does the same where the likeliest are known.
+    /// Lists them where the top logits are known.
     pub(crate) fn alternatives_of(&self, ranking: &Ranking) -> Vec<Alternative> {
         let alternative = |(id, logit): &(TokenId, f32)| {
             let log_probability = ranking.log_probability(*logit).filter(|p| p.is_finite())?;
@@ -115,15 +114,15 @@ impl Sampler {
             target -= candidate.weight;
             target < 0.0
         });
-        // Rounding can leave a little over; it belongs to the last token that can be drawn at all.
+        // Rounding can leave a remainder; it belongs to the last token of nonzero weight.
         let last = || candidates.iter().rfind(|candidate| candidate.weight > 0.0);
         drawn.or_else(last).map(|candidate| candidate.id)
     }
 
-    /// Draws the step's number from 0 to 1.
+    /// Draws the step's uniform number from 0 to 1.
     fn uniform(&mut self, step: usize) -> f64 {
         self.random.set_word_pos(WORDS_PER_STEP * step as u128);
-        // 53 bits, as many as the number has.
+        // 53 bits: the mantissa of an `f64`.
         (self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

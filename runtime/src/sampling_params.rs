@@ -1,4 +1,4 @@
-//! How an answer is written, and within which bounds its parameters may lie.
+//! Sampling parameters, and their bounds.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,18 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 /// The most beams of a search.
 const MAX_BEAMS: usize = 64;
-/// The most tokens whose logits a request may change by a bias.
+/// The most tokens with a logit bias, and the most biased sequences.
 const MAX_BIASED: usize = 1024;
-/// The most sequences of tokens that a request may rule out.
+/// The most banned sequences.
 const MAX_BANNED: usize = 16_384;
-/// The most tokens of such a sequence.
+/// The most tokens of a biased or banned sequence.
 const MAX_SEQUENCE: usize = 64;
-/// The most samples that a request draws.
+/// The most samples of a request.
 const MAX_SAMPLES: usize = 64;
-/// The most alternatives that come along with a token.
+/// The most top-k alternatives of a token.
 const MAX_ALTERNATIVES: usize = 20;
 
-/// How an answer is written.
+/// How an answer is decoded.
 ///
 /// ```
 /// use multiway_runtime::SamplingParams;
@@ -37,79 +37,83 @@ const MAX_ALTERNATIVES: usize = 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingParams {
-    /// The most tokens to write, the forced prefix not counted.
+    /// The most tokens to generate, without the forced prefix.
     pub max_new_tokens: usize,
-    /// How far to flatten the distribution; 0 always takes the likeliest token.
+    /// The temperature of the softmax; 0 is greedy.
     pub temperature: f32,
-    /// Draw from this many of the likeliest tokens only; `None` for all.
+    /// Top-k: sample from the `k` most likely tokens only; `None` for all.
     pub top_k: Option<usize>,
-    /// Draw from the likeliest tokens that together have this probability; 1 for all.
+    /// Top-p (nucleus): sample from the most likely tokens whose probabilities sum to this; 1 for all.
     pub top_p: f32,
-    /// Draw from those tokens only that have at least this share of the likeliest one's probability; 0 for all.
+    /// Min-p: sample from tokens with at least this fraction of the most likely one's probability; 0 for all.
     ///
-    /// It looks at the probabilities after the temperature, among what `top_k` and `top_p` leave.
+    /// Applied to the probabilities after temperature, `top_k` and `top_p`.
     pub min_p: f32,
-    /// Draw from the most typical tokens that together have this probability; 1 for all.
+    /// Locally typical sampling: sample from the most typical tokens whose probabilities sum to this; 1 for
+    /// all.
     ///
-    /// A token is the more typical the nearer its information is to the entropy of what the parameters above leave.
+    /// A token is the more typical, the nearer its information is to the entropy of the distribution that the
+    /// parameters above leave.
     pub typical_p: f32,
-    /// Where the random numbers start; `None` for a fresh start at every request.
+    /// The seed of the random numbers; `None` for a fresh one for each request.
     pub seed: Option<u64>,
-    /// Makes tokens that were read before less likely, above 1, or more likely, below; 1 changes nothing.
+    /// Divides the positive logits of tokens in the decoder's input and multiplies the negative ones; 1 turns
+    /// it off.
     pub repetition_penalty: f32,
-    /// Taken from the logit of every token that the model wrote before, from -2 to 2. Neither the prompt nor the forced
-    /// prefix counts.
+    /// Subtracted from the logit of every token that was generated before, from -2 to 2; the prompt and the
+    /// forced prefix do not count.
     pub presence_penalty: f32,
-    /// Taken from the logit of a token once for each time that the model wrote it before, from -2 to 2. Neither the
-    /// prompt nor the forced prefix counts.
+    /// Subtracted from the logit of a token once for each time that it was generated before, from -2 to 2;
+    /// the prompt and the forced prefix do not count.
     pub frequency_penalty: f32,
-    /// Added to the logits of these tokens at every step, before all penalties; from -100 to 100, at most 1024 tokens.
+    /// Added to the logits of these tokens at every step, before all penalties; from -100 to 100, at most
+    /// 1024 tokens.
     pub logit_bias: BTreeMap<TokenId, f32>,
-    /// Never writes the same sequence of this many tokens twice; 0 allows it.
+    /// Bans tokens that would repeat an n-gram of this size; 0 turns it off.
     pub no_repeat_ngram_size: usize,
-    /// Sequences of tokens, and what is added to the logit of the last one where the others were read just before; what a
-    /// sequence of one token adds is added at every step. At most 1024 sequences of at most 64 tokens.
+    /// Sequences of tokens with a bias, which is added to the logit of the last token where the others are
+    /// the last tokens so far; of a single token, at every step. At most 1024 sequences of at most 64 tokens.
     pub sequence_bias: Vec<(Vec<TokenId>, f32)>,
-    /// Sequences of tokens that are never completed. One that is an end alone counts for nothing. At most 16384 sequences of at
-    /// most 64 tokens.
+    /// Banned sequences of tokens. A sequence of one EOS token is ignored. At most 16384 sequences of at most
+    /// 64 tokens.
     pub bad_words_ids: Vec<Vec<TokenId>>,
-    /// Tokens that are never written.
+    /// Banned tokens.
     pub suppress_tokens: Vec<TokenId>,
-    /// Tokens that are not written first.
+    /// Tokens that are banned in the first step.
     pub begin_suppress_tokens: Vec<TokenId>,
-    /// What is written first, whatever the model finds likely, where there is no prefix.
+    /// The forced first token, if there is no prefix.
     pub forced_bos_token_id: Option<TokenId>,
-    /// What is written last, where [`max_new_tokens`](Self::max_new_tokens) allows no more: the likeliest of these.
+    /// The forced last token at [`max_new_tokens`](Self::max_new_tokens): the most likely of these.
     pub forced_eos_token_id: Vec<TokenId>,
-    /// After how many tokens `</s>` becomes likelier with each token, and by which factor.
+    /// The number of tokens after which the EOS scores grow exponentially, and the factor.
     pub exponential_decay_length_penalty: Option<(usize, f32)>,
-    /// Writes at least this many tokens before `</s>`.
+    /// Bans EOS before this many tokens.
     pub min_new_tokens: usize,
-    /// How many continuations to follow at a time; 1 follows one, and only then are tokens sampled or streamed as they
-    /// are written.
+    /// The beam width. Only with 1 are tokens sampled, and streamed as they are decoded.
     pub beams: usize,
-    /// The power of the length by which a beam's score is divided: longer answers are preferred above 0.
+    /// The exponent of the length by which a beam's score is divided; above 0 it prefers longer answers.
     pub length_penalty: f32,
-    /// When a search with beams ends.
+    /// When a beam search ends.
     pub early_stopping: EarlyStopping,
     /// How many answers [`Engine::search`](crate::Engine::search) returns, at most `beams`.
     pub answers: usize,
-    /// How many answers [`Engine::samples`](crate::Engine::samples) returns, at most 64; more than one are drawn, so they
-    /// need a temperature.
+    /// How many answers [`Engine::samples`](crate::Engine::samples) returns, at most 64; more than one need a
+    /// temperature.
     pub samples: usize,
-    /// How many answers [`Engine::samples`](crate::Engine::samples) draws to return the best; `None` for as many as it
-    /// returns. The best has the highest log-probability per token, `</s>` included.
+    /// How many answers [`Engine::samples`](crate::Engine::samples) draws to return the best; `None` for as
+    /// many as it returns. The best has the highest mean log-probability per token, including `</s>`.
     pub best_of: Option<usize>,
-    /// What the decoder starts with: names of special tokens, or plain text. It is not part of the answer.
+    /// The forced prefix of the decoder: names of special tokens, or plain text. It is not part of the
+    /// answer.
     pub prefix: Vec<String>,
-    /// Texts that end the answer where they would appear; they are not part of it.
+    /// Stop strings: the answer ends before the first of them.
     pub stop: Vec<String>,
-    /// Whether special tokens that the model writes are shown by their names.
+    /// Whether special tokens are part of the answer's text, by their names.
     pub show_special: bool,
-    /// With each token, how many of the likeliest ones come along, with their log-probabilities; at most 20. Not with
-    /// beams.
+    /// How many of the top-k tokens are returned with each token, with their log-probabilities; at most 20.
+    /// Not with beams.
     pub top_log_probabilities: usize,
-    /// What form the answer must have. It goes with one beam and no stop strings.
+    /// Constrained decoding; with one beam and no stop strings.
     pub constraint: Option<Constraint>,
 }
 
@@ -152,13 +156,22 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// Counts the answers that are drawn for those that are returned.
+    /// Returns how many answers are drawn: `best_of`, or `samples`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::SamplingParams;
+    ///
+    /// let sampling = SamplingParams { samples: 2, best_of: Some(5), ..SamplingParams::default() };
+    /// assert_eq!(sampling.drawn(), 5);
+    /// ```
     #[must_use]
     pub fn drawn(&self) -> usize {
         self.best_of.unwrap_or(self.samples)
     }
 
-    /// Checks everything that depends on neither the tokenizer nor the model.
+    /// Checks all bounds that depend on neither the tokenizer nor the model.
     pub(crate) fn check(&self) -> Result<(), RequestError> {
         self.check_scale()?;
         self.check_beams()?;
@@ -170,7 +183,7 @@ impl SamplingParams {
         self.check_alternatives()
     }
 
-    /// Checks that every token that is named is one of the vocabulary's, or of the model's, which may have more.
+    /// Checks that every token id is in the vocabulary, or among the model's logits, which may be more.
     pub(crate) fn check_token_ids(&self, vocabulary: usize, logits: usize) -> Result<(), RequestError> {
         let check = |id: TokenId, vocabulary: usize| {
             if id as usize >= vocabulary {
@@ -280,7 +293,7 @@ impl SamplingParams {
         }
     }
 
-    /// Checks the sequences of tokens that are made likelier, less likely, or impossible.
+    /// Checks biased and banned sequences.
     fn check_sequences(&self) -> Result<(), RequestError> {
         let biased = self.sequence_bias.iter().map(|(sequence, _)| sequence);
         let lists = [

@@ -1,10 +1,10 @@
-//! Stop strings, across the boundaries of tokens.
+//! Matching stop strings across token boundaries.
 
-/// Lets text through until a stop string appears in it.
+/// Passes text through until a stop string matches.
 #[derive(Debug, Default)]
 pub(crate) struct StopMatcher {
     stops: Vec<String>,
-    /// Text that may turn out to be the start of a stop string.
+    /// Held-back text: a possible start of a stop string.
     held: String,
 }
 
@@ -16,7 +16,7 @@ impl StopMatcher {
         }
     }
 
-    /// Takes more text; returns what is certain not to be part of a stop string, and whether one has appeared.
+    /// Appends text; returns what cannot be part of a stop string, and whether one has matched.
     pub(crate) fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
         let found = self
@@ -33,12 +33,12 @@ impl StopMatcher {
         (free, found.is_some())
     }
 
-    /// Gives out what was held back: no stop string came of it.
+    /// Returns the held-back text, which did not become a stop string.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// Measures the longest end of the text that a stop string begins with.
+    /// Returns the length of the longest suffix that is a prefix of a stop string.
     fn undecided(&self) -> usize {
         let of_stop = |stop: &String| {
             let ends = stop.char_indices().map(|(end, _)| end).skip(1);

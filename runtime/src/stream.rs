@@ -1,4 +1,4 @@
-//! What comes back from the engine.
+//! Token streams.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,40 +12,39 @@ use crate::error::RequestError;
 use crate::handover::{HandoverReceiver, HandoverSender, Received, handover};
 use crate::tokenizer::TokenId;
 
-/// One thing that happened to a request.
+/// An event of a running request.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum StreamEvent {
-    /// The model wrote a token.
+    /// A new token.
     Token {
-        /// The token; `</s>` too is one.
+        /// The token; `</s>` is one, too.
         id: TokenId,
-        /// The text that is certain now. It may be empty, or hold text of earlier tokens: half characters and
-        /// possible starts of stop strings are held back. All texts joined are the answer.
+        /// The text that is complete by now. It may be empty, or hold text of earlier tokens: incomplete
+        /// characters and possible starts of stop strings are held back. All texts joined are the answer.
         text: String,
-        /// The token's log-probability, after penalties and bans, before temperature and truncation; where the answer is
-        /// constrained, among the tokens that the constraint allows.
+        /// The token's log-probability, after penalties and bans, before temperature and truncation; where
+        /// the answer is constrained, among the tokens that the constraint allows.
         log_probability: f32,
-        /// The likeliest tokens, the likeliest first, as many as
-        /// [`top_log_probabilities`](crate::SamplingParams::top_log_probabilities) asks for and are possible at all; the
-        /// one that was written may not be among them.
+        /// The top [`top_log_probabilities`](crate::SamplingParams::top_log_probabilities) tokens that are
+        /// not banned, the highest first; the chosen one need not be among them.
         alternatives: Vec<Alternative>,
     },
     /// The answer is complete; this is the last event.
     Finished {
         /// Why it ended.
         finish_reason: FinishReason,
-        /// How much work it was.
+        /// How many tokens and patches were processed.
         usage: Usage,
-        /// How long it took.
+        /// How long each stage took.
         timings: Timings,
     },
 }
 
-/// What the engine writes into a stream: tokens, and one end.
+/// The engine's side of a stream: tokens, and one end.
 pub(crate) type EventSender = HandoverSender<TokenEvent, Result<EndEvent, RequestError>>;
 
-/// A token that the model wrote: [`StreamEvent::Token`].
+/// [`StreamEvent::Token`].
 #[derive(Debug)]
 pub(crate) struct TokenEvent {
     pub(crate) id: TokenId,
@@ -65,7 +64,7 @@ impl From<TokenEvent> for StreamEvent {
     }
 }
 
-/// The end of an answer that is complete: [`StreamEvent::Finished`].
+/// [`StreamEvent::Finished`].
 #[derive(Debug)]
 pub(crate) struct EndEvent {
     pub(crate) finish_reason: FinishReason,
@@ -83,10 +82,10 @@ impl From<EndEvent> for StreamEvent {
     }
 }
 
-/// The events of one request, as they happen. Dropping it cancels the request before the engine's next step.
+/// The stream of a request's events. Dropping it cancels the request before the engine's next step.
 ///
-/// Use it as a [`Stream`] in asynchronous code, with [`next_blocking`](Self::next_blocking) elsewhere, or wait for the whole answer.
-/// After [`StreamEvent::Finished`] or an error there is nothing more.
+/// It is a [`Stream`] for asynchronous code; elsewhere use [`next_blocking`](Self::next_blocking), or wait
+/// for the whole answer. [`StreamEvent::Finished`] or an error is the last event.
 #[derive(Debug)]
 #[must_use = "dropping the stream cancels the request"]
 pub struct TokenStream {
@@ -95,7 +94,7 @@ pub struct TokenStream {
 }
 
 impl TokenStream {
-    /// Opens a stream: what the engine writes into, and what the caller reads.
+    /// Opens a stream: the engine's side and the caller's.
     pub(crate) fn open() -> (EventSender, Self) {
         let (sender, events) = handover();
         (sender, Self { events, ended: false })
@@ -106,7 +105,23 @@ impl TokenStream {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits for the next event on this thread; not for use in asynchronous code.
+    /// Blocks this thread until the next event; not for use in asynchronous code.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut stream = engine.try_generate(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// let mut events = 0;
+    /// while let Some(event) = stream.next_blocking() {
+    ///     event?;
+    ///     events += 1;
+    /// }
+    /// assert!(events > 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn next_blocking(&mut self) -> Option<Result<StreamEvent, RequestError>> {
         block_on(self.next())
     }
@@ -114,7 +129,7 @@ impl TokenStream {
     /// Waits for the whole answer.
     ///
     /// # Errors
-    /// [`RequestError`] where the request failed or the engine was shut down.
+    /// [`RequestError`] if the request failed or the engine was shut down.
     pub async fn wait(mut self) -> Result<Generation, RequestError> {
         let (mut text, mut tokens, mut log_probabilities) = (String::new(), Vec::new(), Vec::new());
         let mut alternatives = Vec::new();
@@ -153,10 +168,22 @@ impl TokenStream {
         Err(RequestError::ShutDown)
     }
 
-    /// Waits for the whole answer on this thread; not for use in asynchronous code.
+    /// Blocks this thread until the answer is complete; not for use in asynchronous code.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let stream = engine.try_generate(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// let answer = stream.wait_blocking()?;
+    /// assert_eq!(answer.tokens.len(), answer.log_probabilities.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_blocking(self) -> Result<Generation, RequestError> {
         block_on(self.wait())
     }
@@ -169,7 +196,7 @@ impl TokenStream {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Received::Item(token))) => return Poll::Ready(Some(Ok(token.into()))),
             Poll::Ready(Some(Received::End(end))) => end,
-            // An engine that is gone without a last event was shut down.
+            // An engine that is gone without an end was shut down.
             Poll::Ready(None) => Err(RequestError::ShutDown),
         };
         self.ended = true;

@@ -1,4 +1,4 @@
-//! The highest logits of a row, as log-probabilities.
+//! Top-k logits as log-probabilities.
 
 use multiway_model::kernels::Ranking;
 
@@ -7,12 +7,12 @@ use crate::tokenizer::TokenId;
 /// Ids with their log-probabilities, the highest first.
 pub(crate) type TopK = Vec<(TokenId, f32)>;
 
-/// Finds the `k` highest logits; nothing where the logits are not finite numbers.
+/// Finds the top `k`; `None` if the logits are not finite.
 pub(crate) fn top_k(logits: &[f32], k: usize) -> Option<TopK> {
     log_probabilities(&Ranking::of(logits, k))
 }
 
-/// Turns the highest logits of a row into log-probabilities; nothing where the logits are not finite numbers.
+/// Normalises top-k logits to log-probabilities; `None` if the logits are not finite.
 pub(crate) fn log_probabilities(ranking: &Ranking) -> Option<TopK> {
     let one = |(id, logit): &(u32, f32)| Some((*id, ranking.log_probability(*logit)?));
     ranking.log_total?;

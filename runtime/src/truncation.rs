@@ -1,8 +1,8 @@
-//! Which tokens are drawn from.
+//! Truncation of the distribution before sampling: top-k, top-p, min-p and typical-p.
 //!
-//! Source: `transformers` 4.57, `generation/logits_process.py`, and the order of `generation/utils.py`: the temperature
-//! first, then `top_k`, `top_p`, `min_p` and `typical_p`, each on what those before have left. The likeliest, or most
-//! typical, token always stays.
+//! Source: `transformers` 4.57, `generation/logits_process.py`, and the order of `generation/utils.py`: the
+//! temperature first, then `top_k`, `top_p`, `min_p` and `typical_p`, each on what those before have left.
+//! The most likely, or most typical, token always stays.
 
 use std::cmp::Ordering;
 
@@ -11,10 +11,10 @@ use multiway_model::kernels::{Ranking, WeighedRow};
 use crate::sampling_params::SamplingParams;
 use crate::tokenizer::TokenId;
 
-/// How many are put into order at first where nobody knows how many will be needed.
+/// How many are sorted at first, while it is unknown how many will be needed.
 const FIRST_IN_ORDER: usize = 64;
 
-/// Cuts off the tokens that are not to be drawn.
+/// Truncates the distribution.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Truncation {
     top_k: usize,
@@ -23,12 +23,12 @@ pub(crate) struct Truncation {
     typical_p: f64,
 }
 
-/// A token that may be drawn.
+/// A token that is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candidate {
     pub(crate) id: TokenId,
     pub(crate) logit: f32,
-    /// Its probability, up to a factor that all have in common.
+    /// Its unnormalised probability.
     pub(crate) weight: f64,
 }
 
@@ -42,16 +42,15 @@ impl Truncation {
         }
     }
 
-    /// Tells whether it leaves any of a row's tokens out, as far as one knows without looking at their weights.
+    /// Returns whether it may leave any token out.
     pub(crate) fn cuts(&self, row: &WeighedRow<'_>) -> bool {
         self.top_k < row.logits().len() || self.top_p < 1.0 || self.min_p > 0.0 || self.typical_p < 1.0
     }
 
-    /// Lists the tokens that are to be drawn from: the likeliest first where `top_k` or `top_p` needs them in order, else
-    /// by id.
+    /// Lists the tokens that are left: sorted by probability if `top_k` or `top_p` needs it, else by id.
     pub(crate) fn candidates(&self, row: &WeighedRow<'_>) -> Vec<Candidate> {
         let logits = row.logits();
-        // A nucleus is not cut again: the share is that of all weights.
+        // A nucleus is not truncated again: the share is that of all weights.
         let (mut candidates, top_p) = if self.top_k < logits.len() {
             (weigh(row, Ranking::highest_of(logits, self.top_k)), self.top_p)
         } else if self.top_p < 1.0 {
@@ -81,8 +80,8 @@ fn weigh(row: &WeighedRow<'_>, tokens: impl IntoIterator<Item = (TokenId, f32)>)
     tokens.into_iter().map(candidate).collect()
 }
 
-/// Lists the likeliest tokens of a row that together reach a share of the total weight, in order, as [`keep_nucleus`] keeps
-/// them.
+/// Lists the nucleus of a row, sorted: the most likely tokens that together reach a share of the total
+/// weight, as [`keep_nucleus`] keeps them.
 fn nucleus(row: &WeighedRow<'_>, share: f64) -> Vec<Candidate> {
     let needed = share * row.total();
     let weight = |(_, logit): &(TokenId, f32)| row.weight(*logit);
@@ -95,22 +94,22 @@ fn nucleus(row: &WeighedRow<'_>, share: f64) -> Vec<Candidate> {
     weigh(row, tokens)
 }
 
-/// Lists the tokens of a row that may have a share of the likeliest one's weight, all of those that have and few others.
+/// Lists a superset, with few others, of the tokens with at least a share of the most likely one's weight.
 fn plausible(row: &WeighedRow<'_>, share: f64) -> Vec<Candidate> {
     let (highest, least) = (row.logit_of_share(1.0), row.logit_of_share(share));
-    // A little lower, because differences are rounded; who has too little is left out afterwards.
+    // A little lower, because differences are rounded; tokens with too little are dropped afterwards.
     let least = least - 1e-6 * (highest.abs() + least.abs()).max(1.0);
     let tokens = (0..).zip(row.logits().iter().copied());
     weigh(row, tokens.filter(|(_, logit)| f64::from(*logit) >= least))
 }
 
-/// Orders tokens by their logits, the highest first, and what is not a number last; equal ones by id.
+/// Orders tokens by descending logits, NaN last; ties by id.
 fn likelier_first((a, logit): (TokenId, f32), (b, other): (TokenId, f32)) -> Ordering {
     let number = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
     number(other).total_cmp(&number(logit)).then(a.cmp(&b))
 }
 
-/// Keeps the likeliest tokens that together reach a share of the total weight, and puts them into order.
+/// Keeps the most likely tokens that together reach a share of the total weight, sorted.
 ///
 /// Source: Holtzman et al. 2020, nucleus sampling (arXiv 1904.09751), section 3.1.
 fn keep_nucleus(candidates: &mut Vec<Candidate>, share: f64) {
@@ -122,7 +121,7 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, share: f64) {
     keep_first(candidates, needed, order, |candidate| candidate.weight);
 }
 
-/// Keeps the tokens that have at least a share of the likeliest one's weight.
+/// Keeps the tokens with at least a share of the most likely one's weight.
 ///
 /// Source: Nguyen et al. 2024, min-p sampling (arXiv 2407.01082), section 3.
 fn keep_plausible(candidates: &mut Vec<Candidate>, share: f64) {
@@ -134,8 +133,8 @@ fn keep_plausible(candidates: &mut Vec<Candidate>, share: f64) {
     candidates.retain(|candidate| candidate.weight >= least);
 }
 
-/// Keeps the tokens whose information is nearest to the entropy, and which together reach a share of the total weight. Of
-/// tokens that are equally near, all stay or none.
+/// Keeps the tokens whose information is nearest to the entropy, and which together reach a share of the
+/// total weight. Of ties, all stay or none.
 ///
 /// Source: Meister et al. 2023, locally typical sampling (arXiv 2202.00666), section 4.
 fn keep_typical(candidates: &mut Vec<Candidate>, share: f64) {
@@ -171,10 +170,10 @@ fn total(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| candidate.weight).sum()
 }
 
-/// Puts as many items into order as together reach a weight, the first in the order first, and drops the rest. Tells whether
-/// the weight was reached; all items stay where not.
+/// Sorts as many of the first items as together reach a weight, and drops the rest. Returns whether the
+/// weight was reached; if not, all items stay.
 ///
-/// Few are mostly enough, so more and more are put into order until they are.
+/// Few are mostly enough, so the sorted part grows until they are.
 fn keep_first<T>(
     items: &mut Vec<T>,
     needed: f64,
@@ -209,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// Tells which of the weights are left.
+    /// Lists the weights that are left.
     fn left(change: impl FnOnce(&mut SamplingParams), weights: &[f64]) -> Vec<usize> {
         let mut params = SamplingParams::default();
         change(&mut params);
@@ -270,7 +269,8 @@ mod tests {
 
     #[test]
     fn each_cut_sees_what_the_one_before_left() {
-        // The nucleus leaves 2/3 and 1/3; their entropy is 0.918 bits, and 0.585 bits are nearer to it than 1.585.
+        // The nucleus leaves 2/3 and 1/3; their entropy is 0.918 bits, and 0.585 bits are nearer to it than
+        // 1.585.
         let both = |p: &mut SamplingParams| (p.top_p, p.typical_p) = (0.7, 0.5);
         assert_eq!(left(both, &HALVES), [0]);
         // Without it the second is the most typical.

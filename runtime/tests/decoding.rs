@@ -36,7 +36,8 @@ fn ask(text: &str, change: impl FnOnce(&mut SamplingParams)) -> Request {
     request
 }
 
-/// Writes the likeliest tokens by hand, one model step each, after `change` of the logits by what was written.
+/// Writes the likeliest tokens by hand, one model step each, after `change` of the logits by what was
+/// written.
 fn by_hand(prompt: &str, prefix: &[u32], count: usize, change: impl Fn(&[u32], &mut [f32])) -> Vec<u32> {
     let config = config();
     let mut tokens = TOKENIZER.encode_text(prompt).unwrap();

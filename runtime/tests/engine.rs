@@ -1,4 +1,5 @@
-//! The engine with a small random model: the same answers alone and in company, and typed errors for bad requests.
+//! The engine with a small random model: the same answers alone and in company, and typed errors for bad
+//! requests.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::{Arc, LazyLock};
@@ -205,7 +206,8 @@ fn usage_counts_tokens_and_patches() {
     assert!(answer.timings.total >= answer.timings.first_token);
 }
 
-/// Decodes a target by hand, one step per token, and lists the log-probabilities of its tokens after the prefix.
+/// Decodes a target by hand, one step per token, and lists the log-probabilities of its tokens after the
+/// prefix.
 fn forced(prompt: &str, prefix: &[u32], candidate: &[u32]) -> Vec<f64> {
     let config = config();
     let mut tokens = TOKENIZER.encode_text(prompt).unwrap();

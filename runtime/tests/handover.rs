@@ -158,7 +158,8 @@ mod handover_under_loom {
         });
     }
 
-    /// Uses the hand-over when it is woken, freed or given away for nothing: under its lock that could never end.
+    /// Uses the hand-over when it is woken, freed or given away for nothing: under its lock that could never
+    /// end.
     struct Curious(Arc<HandoverSender<Self, ()>>);
 
     impl Curious {

@@ -1,5 +1,6 @@
-//! The tokenizers against the libraries that define their files: on what is recorded in `tests/fixtures/reference`, and on what
-//! `scripts/check_tokenizers.sh` records in the folder that `MULTIWAY_TOKENIZER_REFERENCE` names.
+//! The tokenizers against the libraries that define their files: on what is recorded in
+//! `tests/fixtures/reference`, and on what `scripts/check_tokenizers.sh` records in the folder that
+//! `MULTIWAY_TOKENIZER_REFERENCE` names.
 #![cfg(feature = "sentencepiece")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -26,7 +26,8 @@ fn image(which: u16) -> ProcessedImage {
     ProcessedImage::from_pixels((0..3 * side * side).map(pixel).collect())
 }
 
-/// Makes the `n`-th of requests that often show the same pictures in the same or another order, and often ask the same.
+/// Makes the `n`-th of requests that often show the same pictures in the same or another order, and often ask
+/// the same.
 fn request(n: u16) -> Request {
     let shown: &[u16] = [&[0][..], &[1], &[0, 1], &[1, 0], &[], &[0, 0]][usize::from(n % 6)];
     let texts = ["what is it?", "a cat", "how many?", "le chat"];

@@ -88,8 +88,9 @@ fn stock_ids(text: &str) -> Vec<TokenId> {
     STOCK.encode(text, false).unwrap().get_ids().to_vec()
 }
 
-/// Texts on which the two libraries differ: `tokenizers` normalises a cluster of characters by its first form, takes the name
-/// of a byte piece for that piece, and finds the names of special tokens in the model's vocabulary.
+/// Texts on which the two libraries differ: `tokenizers` normalises a cluster of characters by its first
+/// form, takes the name of a byte piece for that piece, and finds the names of special tokens in the model's
+/// vocabulary.
 fn is_read_in_two_ways(text: &str) -> bool {
     text.contains(['\u{323}', '\u{ff9e}']) || text.contains("<0x") || text.contains("</s>")
 }
@@ -127,7 +128,8 @@ fn added(content: &str, settings: serde_json::Value) -> serde_json::Value {
     token
 }
 
-/// Pipelines as they are found: each is the file with another part, and gives the ids and texts of the library.
+/// Pipelines as they are found: each is the file with another part, and gives the ids and texts of the
+/// library.
 #[test]
 fn every_pipeline_is_that_of_the_library() {
     let metaspace = |scheme: &str, split: bool| serde_json::json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": split});
@@ -204,7 +206,8 @@ fn every_pipeline_is_that_of_the_library() {
             .chain(more)
             .filter(|text| !text.contains("</s>"))
         {
-            // Tokens that strip spaces on both sides can overlap, where the library gives up; so it does for everybody.
+            // Tokens that strip spaces on both sides can overlap, where the library gives up; so it does for
+            // everybody.
             let expected = std::panic::catch_unwind(|| stock.encode(text, false).unwrap());
             let Ok(expected) = expected else {
                 assert!(matches!(

@@ -1,17 +1,18 @@
-//! Compiled constraints that further answers may start from.
+//! The cache of compiled constraints.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::compiled::Compiled;
 
-/// How many are kept at most.
+/// The most entries.
 const MOST: usize = 32;
 
-/// Keeps compiled constraints within a budget of bytes: requests of one task have the same.
+/// A least-recently-used cache of compiled constraints, bounded in bytes: requests of one task have the same
+/// constraint.
 #[derive(Debug)]
 pub(super) struct CompiledCache {
-    /// The one used last is the first.
+    /// The most recently used first.
     entries: VecDeque<(String, Arc<Compiled>)>,
     budget: usize,
 }
@@ -24,18 +25,18 @@ impl CompiledCache {
         }
     }
 
-    /// Finds what can still be used.
+    /// Returns an entry, unless it is worn.
     pub(super) fn get(&mut self, key: &str) -> Option<Arc<Compiled>> {
         let place = self.entries.iter().position(|(known, _)| known == key)?;
         let entry = self.entries.remove(place).filter(|(_, known)| !known.is_worn())?;
         let compiled = Arc::clone(&entry.1);
         self.entries.push_front(entry);
-        // Answers have made it larger since.
+        // Answers may have made it larger.
         self.evict();
         Some(compiled)
     }
 
-    /// Keeps what is not known yet, and returns it; or what another request has compiled meanwhile.
+    /// Inserts a constraint and returns it; or the one that another request has inserted meanwhile.
     pub(super) fn insert(&mut self, key: String, compiled: Arc<Compiled>) -> Arc<Compiled> {
         if let Some(known) = self.get(&key) {
             return known;
@@ -45,12 +46,12 @@ impl CompiledCache {
         compiled
     }
 
-    /// Estimates the bytes of all.
+    /// Estimates the bytes of all entries.
     pub(super) fn bytes(&self) -> usize {
         self.entries.iter().map(bytes).sum()
     }
 
-    /// Forgets what was used longest ago, as far as there are too many.
+    /// Evicts the least recently used entries beyond the bounds.
     fn evict(&mut self) {
         self.entries.truncate(MOST);
         let mut bytes = self.bytes();

@@ -9,12 +9,12 @@ use crate::tokenizer::{TokenId, Tokenizer};
 /// The bytes of a map's smallest piece, which has room for eleven entries.
 const MAP_BYTES: usize = 11 * (size_of::<TokenId>() + size_of::<usize>()) + 32;
 
-/// The tokens of all answers; what they have in common is there once.
+/// The tokens of all answers, with common prefixes shared.
 #[derive(Debug)]
 pub(super) struct ChoiceTrie {
     nodes: Vec<Node>,
     ends: EosTokens,
-    /// The tokens of the longest answer, the end included.
+    /// The tokens of the longest answer, EOS included.
     longest: usize,
 }
 
@@ -25,10 +25,10 @@ struct Node {
 }
 
 impl ChoiceTrie {
-    /// Cuts answers into tokens, as the tokenizer would.
+    /// Tokenizes the answers.
     ///
     /// # Errors
-    /// Which answer cannot be written, and why.
+    /// An answer cannot be tokenized, or there are too many.
     pub(super) fn new(choices: &[String], tokenizer: &Tokenizer, ends: &EosTokens) -> Result<Self, String> {
         if choices.is_empty() || choices.len() > MAX_CANDIDATES {
             return Err(format!(
@@ -75,7 +75,7 @@ impl ChoiceTrie {
         self.longest = self.longest.max(tokens.len() + 1);
     }
 
-    /// Estimates the bytes that it takes: of each node itself, and of the map that leads on.
+    /// Estimates its bytes: of each node, and of the map of its children.
     pub(super) fn bytes(&self) -> usize {
         self.nodes.len() * (2 * size_of::<Node>() + MAP_BYTES)
     }
@@ -84,7 +84,7 @@ impl ChoiceTrie {
         self.longest
     }
 
-    /// Lists the tokens that may follow at a place: those that lead on, and the ends where an answer is complete.
+    /// Lists the allowed tokens at a node: its children, and the EOS tokens where an answer is complete.
     pub(super) fn allowed(&self, place: usize) -> impl Iterator<Item = TokenId> {
         let node = self.nodes.get(place);
         let next = node.into_iter().flat_map(|node| node.next.keys().copied());
@@ -92,7 +92,7 @@ impl ChoiceTrie {
         next.chain(ends.into_iter().flatten())
     }
 
-    /// Returns the place that a token leads to; an end stays where it is.
+    /// Returns the child of a token; EOS stays at the node.
     pub(super) fn step(&self, place: usize, token: TokenId) -> usize {
         let node = self.nodes.get(place);
         let next = node.and_then(|node| node.next.get(&token));

@@ -8,7 +8,7 @@ use super::nesting::{MAX_NESTING, Nesting};
 use super::vocabulary::Vocabulary;
 use crate::tokenizer::TokenId;
 
-/// Knows, wherever an answer is, tokens that complete it.
+/// Keeps a plan at each step of an answer: tokens that complete it.
 ///
 /// Clones share the language as it was compiled.
 #[derive(Clone, Debug)]
@@ -17,19 +17,20 @@ pub(super) struct Closing {
     state: Expression,
     /// Tokens that complete the answer from here; never more than there is room for.
     plan: Vec<TokenId>,
-    /// Where an answer of JSON is: neither there nor by its plan it is nested too deeply.
+    /// The nesting of a JSON answer so far; neither it nor the plan exceeds the limit.
     nesting: Option<Nesting>,
     vocabulary: Arc<Vocabulary>,
-    /// The tokens that are not looked at any more in this step, and how large the language may become in it.
+    /// Tokens that are skipped in this step because their derivatives are too large, and the bound on the
+    /// language's size in it.
     costly: HashSet<TokenId>,
     most_expressions: usize,
-    /// The tokens that complete what may follow; nothing where they are too many.
+    /// Cached completions by state; `None` where they are too long.
     completions: HashMap<Expression, Option<Vec<TokenId>>>,
-    /// How many tokens the completions have, all together.
+    /// The tokens of all cached completions.
     completion_tokens: usize,
 }
 
-/// Where a token leads to.
+/// The state after a token, if the answer can still be completed.
 #[derive(Clone, Debug)]
 pub(super) struct Continuation {
     state: Expression,
@@ -39,13 +40,13 @@ pub(super) struct Continuation {
 
 /// The longest completion, in bytes; a token is at least one.
 const MAX_COMPLETION_BYTES: usize = 1 << 15;
-/// How many bytes an answer may find out about its language before it forgets what it does not need.
+/// The bytes of derivatives and completions that an answer may add before it drops what it does not need.
 pub(super) const MAX_OWN_BYTES: usize = 1 << 20;
 
-/// How many expressions the language of a schema may have at the end of a step that it did not have before, besides those
-/// that copy what it had from the start: a schema that refers to itself may leave ever more ways open.
+/// How many expressions a schema's language may gain in a step, besides copies of those that it had from the
+/// start: a recursive schema may leave ever more ways open.
 const STEP_EXPRESSIONS: usize = 1 << 12;
-/// The most of those that copy what it had from the start.
+/// The most copies of expressions that it had from the start.
 const MAX_COPIED_EXPRESSIONS: usize = 1 << 16;
 
 fn step_expressions(language: &Language) -> usize {
@@ -54,10 +55,11 @@ fn step_expressions(language: &Language) -> usize {
 }
 
 impl Closing {
-    /// Finds the shortest answer of a language.
+    /// Starts with the shortest answer of a language as the plan.
     ///
     /// # Errors
-    /// Why there is none: the language is empty, the vocabulary lacks a character, or the answer is nested too deeply.
+    /// Why there is none: the language is empty, the vocabulary lacks a character, or the answer is nested
+    /// too deeply.
     pub(super) fn new(
         language: Language,
         start: Expression,
@@ -89,22 +91,23 @@ impl Closing {
         })
     }
 
-    /// Counts the tokens that complete the answer, its end included.
+    /// Counts the tokens of the plan, EOS included.
     pub(super) fn needed(&self) -> usize {
         self.plan.len() + 1
     }
 
-    /// Tells whether the answer is complete.
+    /// Returns whether the answer is complete.
     pub(super) fn is_complete(&self) -> bool {
         self.language.is_accepting(self.state)
     }
 
-    /// The token that the plan writes next; nothing where it is to end.
+    /// The next token of the plan; `None` for EOS.
     pub(super) fn planned(&self) -> Option<TokenId> {
         self.plan.first().copied()
     }
 
-    /// Finds out where a token leads, if the answer can then be completed with `room` more tokens, its end included.
+    /// Returns the state after a token, if the answer can then be completed in `room` more tokens, EOS
+    /// included.
     pub(super) fn after(&mut self, token: TokenId, room: usize) -> Option<Continuation> {
         let planned = match self.plan.split_first() {
             Some((first, rest)) if *first == token => Some(rest.to_vec()),
@@ -127,7 +130,7 @@ impl Closing {
         (step.plan.len() < room).then_some(step)
     }
 
-    /// Reads a token that need not be written, unless too much of the language has to be found for it.
+    /// Derives by a token that is not in the plan, unless the language grows too much for it.
     fn derive_cheaply(&mut self, token: TokenId) -> Option<Expression> {
         if self.costly.contains(&token) {
             return None;
@@ -165,7 +168,7 @@ impl Closing {
         self.language.common_bytes()
     }
 
-    /// Estimates the bytes of what this answer found out.
+    /// Estimates the bytes that this answer has added.
     fn own_bytes(&self) -> usize {
         let completion = 2 * size_of::<(Expression, Option<Vec<TokenId>>)>();
         self.language.own_bytes()

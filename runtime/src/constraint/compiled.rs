@@ -1,4 +1,4 @@
-//! A constraint that answers can start from.
+//! A compiled constraint.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,20 +12,20 @@ use super::closing::{Closing, MAX_OWN_BYTES};
 use super::vocabulary::{MAX_LEXER_STATES, Vocabulary};
 use crate::tokenizer::TokenId;
 
-/// How many tokens of an answer are followed anew before the library's allowance is renewed, which a mask does.
+/// How many tokens are replayed between two masks, each of which resets the library's fuel.
 const REPLAYED_AT_ONCE: usize = 32;
-/// How many bytes a running answer is taken to need: what it finds out about its language, and where it is in the grammar.
+/// The estimated bytes of a running answer: its additions to the language, and its state in the grammar.
 pub(crate) const ANSWER_BYTES: usize = MAX_OWN_BYTES + (1 << 18);
 /// The bytes of a grammar besides those of its lexer that the library counts, as measured.
 const GRAMMAR_BYTES: usize = 1 << 18;
-/// How many bytes are added for each byte of its source, as measured.
+/// Bytes of a grammar for each byte of its source, as measured.
 const SOURCE_FACTOR: usize = 16;
-/// How many times as many bytes a lexer takes as the library counts, as measured.
+/// The ratio of a lexer's bytes to those that the library counts, as measured.
 const LEXER_FACTOR: usize = 3;
-/// The most bytes of a lexer that further answers start from.
+/// The lexer's bytes from which it counts as worn.
 const WORN_BYTES: usize = 16 << 20;
 
-/// A constraint that answers can start from.
+/// A compiled constraint.
 pub(crate) struct Compiled(pub(super) CompiledForm);
 
 pub(super) enum CompiledForm {
@@ -48,7 +48,7 @@ impl Compiled {
         Self(CompiledForm::Grammar(Arc::new(grammar)))
     }
 
-    /// Counts the tokens without which no answer is certain to be complete, the end included.
+    /// Counts the tokens that guarantee a complete answer, EOS included.
     pub(super) fn needed(&self) -> usize {
         match &self.0 {
             CompiledForm::Choices(trie) => trie.longest(),
@@ -56,7 +56,7 @@ impl Compiled {
         }
     }
 
-    /// Estimates the bytes that it takes, with what answers have found out so far.
+    /// Estimates its bytes, with what answers have added so far.
     pub(super) fn bytes(&self) -> usize {
         match &self.0 {
             CompiledForm::Choices(trie) => trie.bytes(),
@@ -64,7 +64,7 @@ impl Compiled {
         }
     }
 
-    /// Estimates the bytes that an answer keeps while it runs.
+    /// Estimates the bytes of a running answer.
     pub(crate) fn answer_bytes(&self) -> usize {
         match &self.0 {
             CompiledForm::Choices(_) => 0,
@@ -72,7 +72,7 @@ impl Compiled {
         }
     }
 
-    /// Tells whether answers have used it up, so that no others are to start from it.
+    /// Returns whether it is worn: answers have used up its limits, so no others should start from it.
     pub(super) fn is_worn(&self) -> bool {
         match &self.0 {
             CompiledForm::Choices(_) => false,
@@ -81,26 +81,27 @@ impl Compiled {
     }
 }
 
-/// A grammar that answers can start from.
+/// A compiled grammar.
 ///
-/// The library's lexer finds its states while answers are written. All answers share one, so that the next finds them;
-/// but one answer can use up what a lexer may have, and then it fails for all. So one that was never used is kept.
+/// The library's lexer builds its states lazily, while answers are decoded. All answers share one, so that
+/// states are built once; but one answer can exhaust the lexer's limits, and then it fails for all. So a
+/// pristine copy is kept as well.
 pub(super) struct CompiledGrammar {
     pristine: Mutex<TokenParser>,
     shared: Mutex<SharedLexer>,
-    /// Whether the shared lexer has failed, or has so much that it soon will.
+    /// Whether the shared lexer has failed, or is so large that it soon will.
     is_worn: AtomicBool,
     /// The bytes of all but the shared lexer and the language.
     fixed_bytes: usize,
-    /// What the library counts of the shared lexer.
+    /// The shared lexer's bytes, as the library counts them.
     shared_bytes: AtomicUsize,
     closing: Option<Closing>,
 }
 
 struct SharedLexer {
-    /// What answers are clones of.
+    /// Answers start as clones of this.
     matcher: Matcher,
-    /// A view of the lexer that they share.
+    /// A handle to their lexer.
     lexer: TokenParser,
 }
 
@@ -125,7 +126,7 @@ impl CompiledGrammar {
             matcher: Matcher::new(Ok(lexer.clone())),
             lexer,
         };
-        // What is wrong may show only once the grammar is used.
+        // Some errors show only in the first mask.
         shared
             .matcher
             .compute_mask_or_eos()
@@ -147,7 +148,7 @@ impl CompiledGrammar {
         (shared.matcher.clone(), self.closing.clone())
     }
 
-    /// Takes an answer up again after the tokens that were written, with a lexer of its own.
+    /// Replays the tokens of an answer with a lexer of its own.
     ///
     /// # Errors
     /// What the grammar library says.
@@ -171,7 +172,7 @@ impl CompiledGrammar {
         self.fixed_bytes + LEXER_FACTOR * lexer + closing
     }
 
-    /// Notes how much answers have made of the shared lexer. Waits while a mask is computed with it.
+    /// Updates the size of the shared lexer, and whether it is worn. Blocks while a mask is computed with it.
     pub(super) fn note_wear(&self) {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         // The library panics on the lexer of an answer in which it panicked.
@@ -184,7 +185,7 @@ impl CompiledGrammar {
     }
 }
 
-/// Keeps of the grammar library's message what is for people, without states and traces.
+/// Strips states and traces from a message of the grammar library.
 pub(super) fn first_lines(message: &str) -> String {
     let end = ["<state>", "<non-verbose/>", "<backtrace>"]
         .iter()

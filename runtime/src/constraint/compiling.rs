@@ -1,17 +1,18 @@
-//! Where constraints are compiled: on threads beside those that call.
+//! Threads that compile constraints.
 
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
 
-/// The stack of a thread that compiles; memory is taken only as far as it is used.
+/// The stack size of a compiling thread; pages are committed only as they are used.
 ///
-/// It is large enough for rules that refer to each other in one long chain: the grammar library follows them by recursion.
+/// It is large enough for rules that refer to each other in one long chain: the grammar library recurses on
+/// them.
 const STACK_BYTES: usize = 128 << 20;
-/// How many constraints are compiled at a time for callers that do not block.
+/// How many constraints are compiled at a time for asynchronous callers.
 const AT_ONCE: u32 = 2;
 
-/// Compiles for callers that do not block, a few constraints at a time.
+/// Compiles for asynchronous callers, a few constraints at a time.
 #[derive(Debug)]
 pub(super) struct Compiling {
     turns: Arc<Semaphore>,
@@ -24,12 +25,12 @@ impl Compiling {
         }
     }
 
-    /// Compiles on a thread of its own, once it is this one's turn.
+    /// Compiles on a thread of its own, once a permit is free.
     ///
-    /// What nobody waits for any more is not begun.
+    /// A future that is dropped before is never compiled.
     ///
     /// # Errors
-    /// What `compile` says, and where there is no thread or `compile` panics.
+    /// The error of `compile`; if no thread can be spawned; if `compile` panics.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         compile: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -51,13 +52,13 @@ impl Compiling {
         Arc::clone(&self.turns).try_acquire_many_owned(AT_ONCE).unwrap()
     }
 
-    /// Waits until nothing is compiled any more.
+    /// Waits until no compilation is running.
     pub(super) async fn idle(&self) {
         drop(self.turns.acquire_many(AT_ONCE).await);
     }
 }
 
-/// Compiles on a thread of its own while the caller's waits.
+/// Compiles on a thread of its own, and blocks the caller's meanwhile.
 ///
 /// # Errors
 /// As [`Compiling::run`].

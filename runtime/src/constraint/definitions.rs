@@ -1,6 +1,6 @@
-//! What a schema is read into: the definitions of what an answer may look like.
+//! The intermediate form of a schema: definitions of answers.
 
-/// What an answer may look like.
+/// The form of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Schema {
     /// One of these texts, as they stand.

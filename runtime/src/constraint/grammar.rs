@@ -9,8 +9,8 @@ use super::definitions::{Definition, Property, Reference, Schema};
 use super::language::{Expression, Language};
 use super::regex::parse;
 
-/// Writes a grammar in Lark's syntax whose rule `start` is the answers of the first definition, perhaps with a space in
-/// front.
+/// Writes a grammar in Lark's syntax whose rule `start` is the answers of the first definition, perhaps with
+/// a space in front.
 pub(super) fn lark(definitions: &[Definition], leading_space: bool) -> String {
     let mut rules = Rules::default();
     rules.refer(0);
@@ -90,8 +90,8 @@ impl Rules {
         }
     }
 
-    /// Adds an object: any of the properties up to the first required one is the first that is written, and then those
-    /// behind it follow, each with a comma.
+    /// Adds an object: any of the properties up to the first required one is the first that is written, and
+    /// then those behind it follow, each with a comma.
     fn object(&mut self, properties: &[Property]) -> String {
         let mut first = Vec::new();
         let mut rest = quoted("}");

@@ -1,22 +1,22 @@
-//! A language as the texts that may still follow, which knows how it ends soonest.
+//! Languages by derivatives, with shortest completions.
 //!
-//! An expression is what may still be written. Reading a byte gives another expression, its derivative; and the
-//! shortest text that is left to write is found by looking at the expression alone. That is what constrained answers
-//! need besides a mask: to be complete before the tokens run out.
+//! An expression denotes the texts that may still follow. Its derivative by a byte is another expression, and
+//! its shortest text depends on the expression alone. That is what constrained answers need besides a mask:
+//! to be complete before the tokens run out.
 //!
-//! An expression may refer to a definition that it is itself part of, so that the language nests and is no longer regular.
-//! Its derivatives are found in the same way; what is left of the innermost value then stands in front of what is left of
-//! those around it ([`Node::Within`]), as on a stack.
+//! An expression may refer to a definition that it is itself part of, so that the language nests and is no
+//! longer regular. Its derivatives are found in the same way; what is left of the innermost value then stands
+//! in front of what is left of those around it ([`Node::Within`]), as on a stack.
 //!
 //! Source: Owens, Reppy and Turon 2009, "Regular-expression derivatives re-examined", section 3.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// The most expressions that one answer may lead to; a language that needs more is refused or its answer fails.
+/// The most expressions of one answer; a language that needs more is refused, or its answer fails.
 const MAX_NODES: usize = 1 << 18;
 
-/// Names an expression of one [`Language`].
+/// The id of an expression in one [`Language`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Expression(u32);
 
@@ -52,8 +52,7 @@ impl ByteSet {
         word.is_some_and(|word| word >> (byte & 63) & 1 == 1)
     }
 
-    /// Chooses the byte that an answer is completed with: a letter or digit where one will do, and one that can be
-    /// written.
+    /// Chooses the byte of a completion: one that is a token, preferably a letter or digit.
     fn example(self, writable: ByteSet) -> Option<u8> {
         let plain = (b'a'..=b'z').chain(b'0'..=b'9').chain(b'A'..=b'Z');
         let mut own = plain.chain(0..=u8::MAX).filter(|byte| self.contains(*byte));
@@ -74,8 +73,9 @@ enum Node {
     Repeat(Expression, u32, Option<u32>),
     /// What a definition matches, by its number.
     Reference(usize),
-    /// What is left of a definition's text, then what follows it. Unlike those of [`Concat`](Self::Concat), its parts keep
-    /// their shape: the first is the same however deeply it is nested, so that a level takes one expression.
+    /// What is left of a definition's text, then what follows it. Unlike those of [`Concat`](Self::Concat),
+    /// its parts keep their shape: the first is the same however deeply it is nested, so that a level takes
+    /// one expression.
     Within(Expression, Expression),
 }
 
@@ -102,7 +102,7 @@ impl Node {
     }
 }
 
-/// What is known of an expression from its parts.
+/// Attributes of an expression, computed from its parts.
 #[derive(Clone, Debug)]
 struct Facts {
     node: Node,
@@ -122,7 +122,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    /// Estimates the bytes that they take; a table of hashes is up to twice as large as what is in it.
+    /// Estimates their bytes; a hash table is up to twice as large as its entries.
     fn bytes(&self) -> usize {
         let node = size_of::<Facts>() + 2 * size_of::<(Node, Expression)>();
         let derivative = 2 * size_of::<((Expression, u8), Expression)>();
@@ -158,7 +158,7 @@ impl Language {
         language
     }
 
-    /// Makes what is known so far common to all clones.
+    /// Shares all expressions so far with later clones.
     pub(super) fn share(self) -> Self {
         let mut common = Arc::unwrap_or_clone(self.common);
         common.facts.extend(self.own.facts);
@@ -173,7 +173,8 @@ impl Language {
         }
     }
 
-    /// Forgets what was added since, except for what an expression is made of, and returns that expression's new name.
+    /// Drops what was added since, except for the parts of an expression, and returns that expression's new
+    /// id.
     ///
     /// Which of several shortest completions is found stays the same: names keep their order.
     pub(super) fn keep_only(&mut self, expression: Expression) -> Expression {
@@ -203,7 +204,7 @@ impl Language {
         names.get(&expression).copied().unwrap_or(expression)
     }
 
-    /// Tells whether more expressions were made than one answer may need.
+    /// Returns whether the bound on expressions is exceeded.
     pub(super) fn is_too_large(&self) -> bool {
         self.common.facts.len() + self.own.facts.len() > MAX_NODES
     }
@@ -290,7 +291,7 @@ impl Language {
         self.facts(expression).map_or(&Node::Never, |facts| &facts.node)
     }
 
-    /// Tells whether nothing more has to be written.
+    /// Returns whether the empty text matches.
     pub(super) fn is_accepting(&self, expression: Expression) -> bool {
         self.facts(expression).is_some_and(|facts| facts.is_accepting)
     }
@@ -326,8 +327,8 @@ impl Language {
                 self.within(inner, rest)
             }
             _ => {
-                // Leaning to the right, so that equal rests are the same expression. What is written can be as long as an
-                // expression, so it is gone through without recursion.
+                // Leaning to the right, so that equal rests are the same expression. What is written can be
+                // as long as an expression, so it is gone through without recursion.
                 let (mut firsts, mut last) = (Vec::new(), a);
                 while let Node::Concat(first, second) = *self.node(last) {
                     firsts.push(first);
@@ -429,9 +430,10 @@ impl Language {
         }
     }
 
-    /// Returns what may follow once `byte` was written.
+    /// Returns the derivative by a byte.
     ///
-    /// What is written can nest as deep as an answer is long, so expressions are gone through without recursion.
+    /// What is written can nest as deep as an answer is long, so expressions are gone through without
+    /// recursion.
     pub(super) fn derivative(&mut self, expression: Expression, byte: u8) -> Expression {
         let mut open = vec![expression];
         while let Some(last) = open.last().copied() {
@@ -532,13 +534,13 @@ impl Language {
         }
     }
 
-    /// Returns what may follow once some bytes were written; nothing where they cannot be.
+    /// Returns the derivative by some bytes; `None` if they cannot follow.
     pub(super) fn derive_all(&mut self, expression: Expression, bytes: &[u8]) -> Option<Expression> {
         self.derive_within(expression, bytes, MAX_NODES)
     }
 
-    /// Returns the same; nothing also where more than `most` expressions would have been added once that is found
-    /// out. What was found out before is always returned again.
+    /// Returns the same, but `None` also if that adds more than `most` expressions. Cached derivatives are
+    /// always returned.
     pub(super) fn derive_within(
         &mut self,
         expression: Expression,
@@ -556,8 +558,8 @@ impl Language {
         Some(expression)
     }
 
-    /// Writes the shortest text that an expression matches, or nothing where it is longer than `limit` bytes or there is
-    /// none.
+    /// Returns the shortest text that an expression matches; `None` if it is longer than `limit` bytes or
+    /// there is none.
     pub(super) fn completion(&self, expression: Expression, limit: usize) -> Option<Vec<u8>> {
         let length = usize::try_from(self.shortest(expression)).ok()?;
         if length > limit {

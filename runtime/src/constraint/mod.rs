@@ -1,9 +1,9 @@
-//! Answers that must have a form: one of a closed set, a regular expression, a JSON schema, a grammar.
+//! Constrained decoding: choices, regular expressions, JSON schemas, grammars.
 //!
-//! A constraint is compiled beside the request's caller, never on the engine's thread. There it is a [`ConstraintState`]
-//! of one answer: at each step it says which tokens may follow, all others are banned, and the end is allowed exactly
-//! where the text so far is an answer. What is constrained is the text as it is shown: of a vocabulary whose first words
-//! begin with a space that is not shown, both spellings of the first word may be written.
+//! A constraint is compiled before its request is submitted, never on the engine's thread. There it is the
+//! [`ConstraintState`] of one answer: at each step it masks the tokens that may not follow, and EOS is
+//! allowed exactly where the text so far is an answer. The constraint applies to the text as it is shown: if
+//! the tokenizer drops a leading space, the first word may be spelled with or without it.
 
 mod cache;
 mod choices;
@@ -55,14 +55,14 @@ const MAX_GRAMMAR_NESTING: usize = 64;
 pub(crate) struct Constraints {
     tokenizer: Tokenizer,
     ends: EosTokens,
-    /// Made for the first request that needs it.
+    /// Built for the first request that needs it.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, String>>,
     cache: Mutex<CompiledCache>,
     compiling: Compiling,
 }
 
 impl Constraints {
-    /// Makes a compiler that keeps up to `cached_bytes` of what it compiled.
+    /// Creates a compiler with a cache of up to `cached_bytes`.
     pub(crate) fn new(tokenizer: Tokenizer, ends: EosTokens, cached_bytes: usize) -> Self {
         Self {
             tokenizer,
@@ -73,7 +73,7 @@ impl Constraints {
         }
     }
 
-    /// Checks what else a request asks for that has a constraint, and how long that is.
+    /// Checks the parameters that exclude a constraint, and the constraint's size.
     pub(crate) fn check(&self, sampling: &SamplingParams) -> Result<(), RequestError> {
         let Some(constraint) = &sampling.constraint else {
             return Ok(());
@@ -101,7 +101,8 @@ impl Constraints {
             .map_err(|problem| constraint.refused(problem))
     }
 
-    /// Compiles the constraint of a request that was [checked](Self::check), if it has one, while the caller's thread waits.
+    /// Compiles the constraint of a [checked](Self::check) request, if any, and blocks the caller's thread
+    /// meanwhile.
     pub(crate) fn compile(&self, sampling: &SamplingParams) -> Result<Option<Arc<Compiled>>, RequestError> {
         let Some(constraint) = &sampling.constraint else {
             return Ok(None);
@@ -115,7 +116,7 @@ impl Constraints {
         Ok(Some(compiled))
     }
 
-    /// Compiles the constraint of a request that was [checked](Self::check), if it has one, on a thread beside the caller's.
+    /// Compiles the constraint of a [checked](Self::check) request, if any, on another thread.
     pub(crate) async fn compile_beside(
         self: &Arc<Self>,
         sampling: &SamplingParams,
@@ -135,7 +136,7 @@ impl Constraints {
             return Ok(known);
         }
         let (constraints, constraint) = (Arc::clone(self), constraint.clone());
-        // Somebody else may have compiled the same since.
+        // Another request may have compiled the same meanwhile.
         let compile = move || match constraints.known(&key) {
             Some(known) => Ok(known),
             None => constraints.compile_new(key, &constraint),
@@ -143,23 +144,23 @@ impl Constraints {
         self.compiling.run(compile).await
     }
 
-    /// Waits until nothing is compiled any more.
+    /// Waits until no compilation is running.
     pub(crate) async fn idle(&self) {
         self.compiling.idle().await;
     }
 
-    /// Takes all turns to compile beside callers, so that these wait.
+    /// Takes all permits to compile, so that callers wait.
     #[cfg(test)]
     pub(crate) fn take_turns(&self) -> tokio::sync::OwnedSemaphorePermit {
         self.compiling.take_turns()
     }
 
-    /// Finds what was compiled before and can still be used.
+    /// Looks a constraint up in the cache.
     fn known(&self, key: &str) -> Option<Arc<Compiled>> {
         self.cache().get(key)
     }
 
-    /// Compiles what is not known, or not fit for use, and keeps it.
+    /// Compiles a constraint that is not cached, or worn, and caches it.
     fn compile_new(&self, key: String, constraint: &Constraint) -> Result<Arc<Compiled>, String> {
         let compiled = match constraint {
             Constraint::Choices(choices) => {
@@ -176,7 +177,7 @@ impl Constraints {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Estimates the bytes of the compiled constraints that are kept.
+    /// Estimates the bytes of the constraint cache.
     pub(crate) fn cached_bytes(&self) -> usize {
         self.cache().bytes()
     }
@@ -203,7 +204,7 @@ impl Constraints {
         } else {
             ""
         };
-        // Anchors at the ends are understood, but not within a group.
+        // The library supports anchors at the ends only outside of groups.
         let (body_hir, _) = regex::without_anchors(&hir);
         let body_hir = regex::without_captures(&body_hir);
         let grammar = TopLevelGrammar::from_regex(&format!("{space}(?:{body_hir})"));
@@ -237,7 +238,7 @@ impl Constraints {
         self.grammar(grammar, None)
     }
 
-    /// Compiles a grammar, and for a language finds how its answers are completed; those of JSON nest within bounds.
+    /// Compiles a grammar, with completions if its language is known; JSON answers nest within bounds.
     fn grammar(
         &self,
         grammar: TopLevelGrammar,
@@ -260,7 +261,7 @@ impl Constraints {
     }
 }
 
-/// Checks that answers can be complete in time.
+/// Checks that `max_new_tokens` suffices for an answer.
 fn check_room(
     constraint: &Constraint,
     compiled: &Compiled,

@@ -1,7 +1,7 @@
 //! How deeply the arrays and objects of an answer are nested.
 
-/// The most arrays and objects that are around a value of an answer. Readers of JSON have such bounds, too: `serde_json`
-/// reads 127.
+/// The most arrays and objects that are around a value of an answer. Readers of JSON have such bounds, too:
+/// `serde_json` reads 127.
 pub(super) const MAX_NESTING: usize = 100;
 
 /// A place in JSON.

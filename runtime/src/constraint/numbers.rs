@@ -1,11 +1,13 @@
 //! Regular expressions for the numbers between two bounds.
 //!
-//! A bound may be any number that JSON can write; what is written between two of them has at most [`MAX_DIGITS`] digits.
-//! So bounds are clamped inwards to what can be written: a minimum is rounded up, a maximum down.
+//! A bound may be any number that JSON can write; what is written between two of them has at most
+//! [`MAX_DIGITS`] digits. So bounds are clamped inwards to what can be written: a minimum is rounded up, a
+//! maximum down.
 
 /// The most digits of a number: as many as survive in 64-bit floating point.
 pub(super) const MAX_DIGITS: usize = 15;
-/// The most zeros behind those digits, where bounds leave no smaller number: enough for all of 64-bit integers.
+/// The most zeros behind those digits, where bounds leave no smaller number: enough for all of 64-bit
+/// integers.
 pub(super) const MAX_ZEROS: i32 = 5;
 /// The most digits behind the point, unless bounds are so narrow that nothing with so few lies between them.
 const MAX_FRACTION: i32 = 6;
@@ -118,10 +120,10 @@ impl Bounds {
 
 /// Makes an expression for the numbers between bounds, or nothing where none can be written.
 ///
-/// Whole bounds allow whole numbers and fractions of up to six digits; with other or exclusive bounds, all numbers have
-/// as many digits behind the point as the finest bound, two to six; more where none lies between the bounds, and fewer
-/// where there are too many in front of it. Where all whole numbers of 15 digits are too small, numbers have as few zeros
-/// behind 15 digits as will do.
+/// Whole bounds allow whole numbers and fractions of up to six digits; with other or exclusive bounds, all
+/// numbers have as many digits behind the point as the finest bound, two to six; more where none lies between
+/// the bounds, and fewer where there are too many in front of it. Where all whole numbers of 15 digits are
+/// too small, numbers have as few zeros behind 15 digits as will do.
 pub(super) fn number(bounds: &Bounds) -> Option<String> {
     let exclusive = bounds.exclusive_minimum.is_some() || bounds.exclusive_maximum.is_some();
     let finest = bounds.all().map(Decimal::scale).max().unwrap_or(0);
@@ -191,8 +193,8 @@ fn digits(lowest: i128, highest: i128, scale: usize) -> Option<String> {
     Some(format!("(?:{})", options.join("|")))
 }
 
-/// Finds the last number of the largest block from `start` on whose digits vary independently of each other: some leading
-/// digits stay, the next runs up, all behind it run from 0 to 9.
+/// Finds the last number of the largest block from `start` on whose digits vary independently of each other:
+/// some leading digits stay, the next runs up, all behind it run from 0 to 9.
 fn block(start: i128, highest: i128) -> i128 {
     let mut end = start;
     let mut unit = 1;
@@ -205,7 +207,8 @@ fn block(start: i128, highest: i128) -> i128 {
             return end;
         }
         end = start + steps * unit - 1;
-        // A larger block needs all digits so far to run from 0 to 9, and as many digits at its end as at its start.
+        // A larger block needs all digits so far to run from 0 to 9, and as many digits at its end as at its
+        // start.
         if digit != 0 || steps < 10 || start == 0 {
             return end;
         }

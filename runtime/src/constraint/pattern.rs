@@ -10,7 +10,8 @@ pub(super) const CHARACTER: &str = r#"(?:[^"\\\x00-\x1f\x7f]|\\["\\nrt])"#;
 
 /// Makes an expression for the texts in quotes in which a pattern is found.
 ///
-/// Classes of characters lose what a text in JSON cannot hold as it is; a literal `"`, `\` or line end is escaped.
+/// Classes of characters lose what a text in JSON cannot hold as it is; a literal `"`, `\` or line end is
+/// escaped.
 pub(super) fn quoted(pattern: &str) -> Result<String, String> {
     // `\d` and `\w` are of ASCII, as in ECMA-262, which JSON schemas refer to.
     let (body, anchors) = without_anchors(&parse(&regex_to_lark(pattern, "dw"))?);

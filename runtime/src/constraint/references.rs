@@ -1,13 +1,14 @@
 //! What becomes of schemas that refer to themselves and each other.
 //!
-//! An answer is of finite length, so what an endless value would be part of is left out. A schema that allows nothing else
-//! is refused.
+//! An answer is of finite length, so what an endless value would be part of is left out. A schema that allows
+//! nothing else is refused.
 
 use std::collections::BTreeSet;
 
 use super::definitions::{Definition, Property, Reference, Schema};
 
-/// Leaves out what no finite answer has, and what definitions say only by referring to each other in a circle.
+/// Leaves out what no finite answer has, and what definitions say only by referring to each other in a
+/// circle.
 ///
 /// # Errors
 /// Where the first definition has no finite answer: the reference on account of which none ends.
@@ -138,8 +139,8 @@ impl Ending {
     }
 }
 
-/// Makes one of definitions that refer to each other in a circle with nothing around: each means the same, what all of them
-/// say together.
+/// Makes one of definitions that refer to each other in a circle with nothing around: each means the same,
+/// what all of them say together.
 fn without_circles(mut definitions: Vec<Definition>) -> Vec<Definition> {
     let reached = reached(&definitions);
     let reaches = |from: usize, to: usize| reached.get(from).is_some_and(|reached| reached.contains(&to));

@@ -1,8 +1,9 @@
 //! JSON schemas, read into what an answer may look like.
 //!
-//! Only keywords whose every answer can be completed in time are known; others are refused by name rather than ignored.
-//! What is read may be narrower than the schema: an answer has no white space, names properties in the order of the
-//! schema and no others, and its numbers have at most [`MAX_DIGITS`] digits and [`MAX_ZEROS`] zeros behind them.
+//! Only keywords whose every answer can be completed in time are known; others are refused by name rather
+//! than ignored. What is read may be narrower than the schema: an answer has no white space, names properties
+//! in the order of the schema and no others, and its numbers have at most [`MAX_DIGITS`] digits and
+//! [`MAX_ZEROS`] zeros behind them.
 //!
 //! What a `$ref` points to is read once, as a definition of its own, however often it is referred to.
 
@@ -82,8 +83,8 @@ impl Schema {
     }
 }
 
-/// Reads a schema and what it refers to; the first definition is the schema itself. No definition refers to itself
-/// except from within an object or array, and each has finite answers.
+/// Reads a schema and what it refers to; the first definition is the schema itself. No definition refers to
+/// itself except from within an object or array, and each has finite answers.
 ///
 /// # Errors
 /// A message that names the place in the schema, what was found there, and what is known.

@@ -1,4 +1,4 @@
-//! A constraint at one place of one answer.
+//! The state of a constraint in one answer.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::error::NOT_FINITE;
 use crate::sampling::{Choice, Sampler};
 use crate::tokenizer::TokenId;
 
-/// How many of the likeliest tokens are looked at where one was drawn that there is no room for.
+/// How many of the top-k tokens are reconsidered if the chosen one leaves no room to complete the answer.
 const CONSIDERED: usize = 32;
 
-/// Says which tokens may follow, and follows those that are written.
+/// Masks the next token, and advances by the chosen one.
 pub(crate) struct ConstraintState {
     form: FormState,
 }
@@ -33,20 +33,20 @@ enum FormState {
     },
 }
 
-/// After how many tokens it is noted what an answer has made of the lexer.
+/// The number of tokens between two updates of the shared lexer's size.
 const NOTED_EVERY: usize = 16;
 
 /// Follows a grammar.
 struct Follower {
     matcher: Matcher,
     written: Vec<TokenId>,
-    /// Whose lexer it shares with other answers; nothing once it has its own.
+    /// The grammar whose lexer it shares; `None` once it has its own.
     origin: Option<Arc<CompiledGrammar>>,
 }
 
 impl Follower {
-    /// Asks the matcher. Where that fails, another answer may have used up the lexer that they share: then it is asked
-    /// again with a lexer of its own.
+    /// Queries the matcher. If that fails, another answer may have exhausted the shared lexer: then it
+    /// retries with a lexer of its own.
     fn ask<T>(&mut self, ask: impl Fn(&mut Matcher) -> Result<T, String>) -> Result<T, String> {
         match ask(&mut self.matcher) {
             Ok(found) => Ok(found),
@@ -93,16 +93,16 @@ impl std::fmt::Debug for ConstraintState {
     }
 }
 
-/// What a step knows besides the constraint.
+/// The inputs of choosing a constrained token.
 pub(crate) struct DrawContext<'a> {
-    /// The logits as the model gave them, `[V]`.
+    /// The model's logits, `[V]`.
     pub(crate) logits: &'a [f32],
-    /// The same after penalties and bans, `[V]`.
+    /// The processed logits, `[V]`.
     pub(crate) processed: &'a [f32],
     pub(crate) sampler: &'a mut Sampler,
-    /// How many tokens were written.
+    /// How many tokens were chosen.
     pub(crate) step: usize,
-    /// How many may be written, this one included.
+    /// How many tokens are left, this one included.
     pub(crate) left: usize,
     pub(crate) ends: &'a EosTokens,
 }
@@ -139,10 +139,10 @@ impl ConstraintState {
         }
     }
 
-    /// Draws the next token of those that may follow, and follows it; with the likeliest of those, as many as were asked for.
+    /// Chooses the next token among the allowed ones, and advances; with the requested top-k alternatives.
     ///
     /// # Errors
-    /// Where the logits are no numbers, and where the grammar turns out to be too complex.
+    /// If the logits are not finite, or the grammar turns out to be too complex.
     pub(crate) fn draw(&mut self, draw: DrawContext<'_>) -> Result<(Choice, Vec<Alternative>), String> {
         let DrawContext {
             logits,
@@ -164,7 +164,7 @@ impl ConstraintState {
             Room::TooLittle(planned) => {
                 let fitting = self.fitting(&allowed, &planned, left, ends);
                 let id = fitting.sample(sampler, step).ok_or_else(broken)?.id;
-                // What a penalty had banned is told by the model's own logits.
+                // A token that a penalty had banned is reported by the model's own logits.
                 let told = allowed.log_probability(id).filter(|told| told.is_finite());
                 let own = || Allowed::new(allowed.ids.clone(), logits).log_probability(id);
                 let log_probability = told.or_else(own).ok_or_else(broken)?;
@@ -175,7 +175,7 @@ impl ConstraintState {
         Ok((choice, allowed.alternatives(sampler)))
     }
 
-    /// Lists the tokens that may follow, in order.
+    /// Lists the allowed tokens, in order.
     pub(crate) fn allowed(&mut self) -> Result<Vec<TokenId>, String> {
         match &mut self.form {
             FormState::Choices { trie, place } => {
@@ -204,15 +204,15 @@ impl ConstraintState {
         })
     }
 
-    /// Keeps, of the tokens that may follow, those that leave room to complete the answer: the one that the plan writes
-    /// next, and such of the likeliest.
+    /// Keeps the allowed tokens that leave room to complete the answer: the next of the plan, and those of
+    /// the top k that do.
     fn fitting(&mut self, allowed: &Allowed, planned: &[TokenId], left: usize, ends: &EosTokens) -> Allowed {
         let fits = |id: &TokenId| matches!(self.room_for(*id, left, ends), Room::Enough);
         let mut ids: Vec<TokenId> = allowed.likeliest(CONSIDERED).into_iter().filter(fits).collect();
         ids.extend(planned);
         ids.sort_unstable();
         ids.dedup();
-        // A penalty may have banned what the plan needs.
+        // A penalty may have banned the plan's token.
         let logit = |id: &TokenId| allowed.logit(*id).unwrap_or(f32::MIN).max(f32::MIN);
         Allowed {
             logits: ids.iter().map(logit).collect(),
@@ -220,7 +220,7 @@ impl ConstraintState {
         }
     }
 
-    /// Follows a token that was written.
+    /// Advances by a token.
     fn follow(&mut self, id: TokenId, left: usize, ends: &EosTokens) -> Result<(), String> {
         match &mut self.form {
             FormState::Choices { trie, place } => *place = trie.step(*place, id),
@@ -243,7 +243,7 @@ impl ConstraintState {
     }
 }
 
-/// The tokens that may follow, in order, and their logits.
+/// The allowed tokens, in order, and their logits.
 struct Allowed {
     ids: Vec<TokenId>,
     logits: Vec<f32>,
@@ -258,7 +258,7 @@ impl Allowed {
         }
     }
 
-    /// Draws one; what is drawn and its log-probability are those of all logits with the others banned.
+    /// Chooses one; the choice and its log-probability are those of all logits with the others banned.
     fn sample(&self, sampler: &mut Sampler, step: usize) -> Option<Choice> {
         let choice = sampler.sample(&self.logits, step)?;
         Some(Choice {
@@ -289,7 +289,7 @@ impl Allowed {
         Ranking::of(&self.logits, 0).log_probability(self.logit(id)?)
     }
 
-    /// Lists the likeliest; earlier ones of equals.
+    /// Lists the top k; ties by position.
     fn likeliest(&self, count: usize) -> Vec<TokenId> {
         let highest = Ranking::highest_of(&self.logits, count);
         let id = |(place, _): (u32, f32)| self.ids.get(place as usize).copied();
@@ -297,10 +297,10 @@ impl Allowed {
     }
 }
 
-/// Whether an answer can be completed after a token.
+/// Whether an answer can still be completed after a token.
 enum Room {
     Enough,
-    /// No; these tokens would do.
+    /// No; with these tokens it can.
     TooLittle(Vec<TokenId>),
 }
 

@@ -370,8 +370,8 @@ fn hostile_constraints_are_answered_quickly_and_without_panics() {
     }
 }
 
-/// Makes a grammar in which an answer that begins with `z` uses up what a step of the lexer may cost, since what follows
-/// depends on each of the last hundred letters; other answers need next to nothing.
+/// Makes a grammar in which an answer that begins with `z` uses up what a step of the lexer may cost, since
+/// what follows depends on each of the last hundred letters; other answers need next to nothing.
 fn greedy() -> Constraint {
     let far = (b'a'..=b'y').map(|letter| format!("{}[a-z]{{{letter}}}", char::from(letter)));
     let far: Vec<String> = far.collect();

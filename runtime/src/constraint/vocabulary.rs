@@ -1,4 +1,4 @@
-//! The vocabulary as bytes: what a token adds to the text that a person sees.
+//! The vocabulary as bytes: what each token adds to the shown text.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::language::ByteSet;
 use crate::eos::EosTokens;
 use crate::tokenizer::{TokenId, TokenText, Tokenizer};
 
-/// The longest token that may be written under a constraint; what is longer is a run of spaces or the like.
+/// The longest token that is allowed under a constraint; longer ones are runs of spaces or the like.
 const MAX_TOKEN_BYTES: usize = 128;
 
 /// The most states of a lexer.
@@ -62,7 +62,7 @@ impl Vocabulary {
         }
         let trie = TokTrie::from(&info, &words).with_eos_tokens(&ends);
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        // Forced text is left to the model's own way of cutting it into tokens.
+        // The model chooses the tokens of forced text.
         let capabilities = InferenceCapabilities {
             ff_tokens: false,
             backtrack: false,
@@ -84,12 +84,12 @@ impl Vocabulary {
         &self.factory
     }
 
-    /// Tells whether a space in front of the first word is not shown.
+    /// Returns whether a leading space is dropped.
     pub(super) fn drops_leading_space(&self) -> bool {
         self.leading_space
     }
 
-    /// Lists the bytes that are a token on their own.
+    /// Lists the bytes that are tokens.
     pub(super) fn single_bytes(&self) -> ByteSet {
         let trie = self.environment.tok_trie();
         let mut set = ByteSet::default();
@@ -99,14 +99,14 @@ impl Vocabulary {
         set
     }
 
-    /// Returns what a token adds to the text; nothing for a special token.
+    /// Returns the bytes of a token; empty for a special token.
     pub(super) fn bytes(&self, id: TokenId) -> &[u8] {
         let trie = self.environment.tok_trie();
         let known = (id as usize) < trie.vocab_size() && !trie.is_special_token(id);
         if known { trie.token(id) } else { &[] }
     }
 
-    /// Cuts a text into as few tokens as will spell it.
+    /// Tokenizes a text into as few tokens as possible.
     ///
     /// # Errors
     /// The first character that no token spells.
@@ -164,7 +164,8 @@ fn spellings(tokenizer: &Tokenizer, count: TokenId) -> Vec<Vec<u8>> {
         _ => Vec::new(),
     };
     let mut words: Vec<Vec<u8>> = (0..count).map(spelling).collect();
-    // A byte piece is for bytes that nothing else spells. One that is a space would be shown where a leading space is not.
+    // A byte piece is for bytes that nothing else spells. One that is a space would be shown where a leading
+    // space is not.
     let mut spelt = [false; 256];
     for (id, word) in (0..count).zip(&words) {
         if let ([byte], false) = (word.as_slice(), tokenizer.is_byte(id))

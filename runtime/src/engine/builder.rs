@@ -23,10 +23,10 @@ use crate::generation::GenerationConfig;
 use crate::scheduler::Scheduler;
 use crate::tokenizer::Tokenizer;
 
-/// The largest value of any option: it bounds memory, and is far above what helps.
+/// The largest value of any option: it bounds allocations, and is far above what is useful.
 const MAX_OPTION: usize = 1 << 16;
 
-/// Chooses how an engine runs; [`build`](Self::build) starts it.
+/// Configures an engine; [`build`](Self::build) starts it.
 #[derive(Debug)]
 #[must_use = "an engine runs only once it is built"]
 pub struct EngineBuilder<'a> {
@@ -110,114 +110,210 @@ impl<'a> EngineBuilder<'a> {
         }
     }
 
-    /// Gives the checkpoint's tokenizer, where it was read already; else it is read when the engine is built.
+    /// Gives the checkpoint's tokenizer, if it was read already; default: it is read when the engine is built.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_model::Checkpoint;
+    /// use multiway_runtime::{Engine, Tokenizer};
+    ///
+    /// let checkpoint = Checkpoint::open("../checkpoints/default")?;
+    /// let tokenizer = Tokenizer::from_checkpoint(&checkpoint)?;
+    /// let engine = Engine::builder(&checkpoint).tokenizer(tokenizer).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tokenizer(mut self, tokenizer: Tokenizer) -> Self {
         self.tokenizer = Some(tokenizer);
         self
     }
 
-    /// Sets how many threads compute, in each replica; else one per core, divided among the replicas.
+    /// Sets the number of compute threads of each replica; default: the cores divided by the replicas.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(2).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.threads = Some(threads);
         self
     }
 
-    /// Sets how many replicas answer requests, side by side, from one set of weights; else one.
+    /// Sets the number of replicas, which share one set of weights; default: one.
     ///
-    /// Each has a thread, a pool of [`threads`](Self::threads) and a memory of its own, and a request goes to the one that
-    /// has the least to do. On one machine a single replica with all cores mostly does more; several keep requests apart.
+    /// Each replica has an engine thread, a pool of [`threads`](Self::threads) and a KV cache of its own, and
+    /// a request goes to the least loaded one. On one machine a single replica with all cores mostly has the
+    /// higher throughput; several isolate requests from each other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.replicas(2).threads(1).build()?;
+    /// assert_eq!(engine.stats().free_slots, 2 * 32);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.options.replicas = replicas;
         self
     }
 
-    /// Sets how many bytes the running requests may keep together, keys and values of what they read and wrote, and what
-    /// following their constraints takes; else 1 GiB.
+    /// Sets how many bytes the running requests may hold together: KV cache, cross-attention memory, and
+    /// constraint state; default: 1 GiB.
     ///
-    /// Of constraints, the bytes are estimates: up to an eighth of the budget for running answers, 1.25 MiB each, and a sixteenth
-    /// for compiled ones that are kept for further answers.
+    /// The bytes of constraints are estimates: up to an eighth of the budget for running answers, 1.25 MiB
+    /// each, and a sixteenth for the cache of compiled constraints.
     ///
-    /// A request starts once all that it can need at most is free, and then keeps it to its end, so that none is ever thrown
-    /// out. One that could never start is refused. The weights, and what a step computes with, come on top; replicas share
-    /// the budget.
+    /// A request is admitted once the most that it can need is free, and holds it to its end, so no request
+    /// is ever preempted. One that could never be admitted is refused. Weights and scratch buffers are not
+    /// included; replicas divide the budget.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let refused = builder.memory_budget(1000).build().unwrap_err();
+    /// assert!(refused.to_string().starts_with("memory_budget is 1000 bytes"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.options.memory_budget = bytes;
         self
     }
 
-    /// Sets how many bytes are kept of encoded prompts, so that the same need not be encoded again; else 256 MiB, and with 0
-    /// nothing is kept.
+    /// Sets the bytes of the cache of encoded prompts; default: 256 MiB; 0 turns it off.
     ///
-    /// The same prompt is encoded once as long as it is kept, whoever asks. Where a model's pictures see no text
-    /// ([`AttentionPattern::ImagePrefix`](multiway_model::AttentionPattern::ImagePrefix)), so is each picture, whatever is
-    /// asked about it. Answers are the same bits. What was used longest ago is forgotten first; replicas
-    /// divide the budget, and each keeps what it encoded itself.
+    /// A prompt that is cached is not encoded again. Where pictures do not attend to text
+    /// ([`AttentionPattern::ImagePrefix`](multiway_model::AttentionPattern::ImagePrefix)), neither is a
+    /// cached picture in another prompt. Answers are the same bits with and without it. The least recently
+    /// used entries are evicted first. Replicas divide the budget, and each caches what it encoded itself.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(1).reuse_budget(0).build()?;
+    /// assert_eq!(engine.stats().reuse_bytes, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reuse_budget(mut self, bytes: usize) -> Self {
         self.options.reuse_budget = bytes;
         self
     }
 
-    /// Sets how many sequences a replica decodes at a time; else 32.
+    /// Sets how many sequences a replica decodes in a batch; default: 32.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(1).max_batch(8).build()?;
+    /// assert_eq!(engine.stats().free_slots, 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn max_batch(mut self, max_batch: usize) -> Self {
         self.options.max_batch = max_batch;
         self
     }
 
-    /// Sets how many requests may wait to be admitted; else 1024.
+    /// Sets how many requests may be queued; default: 1024.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let engine = builder.threads(1).queue_capacity(16).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn queue_capacity(mut self, queue_capacity: usize) -> Self {
         self.options.queue_capacity = queue_capacity;
         self
     }
 
-    /// Sets how many encoder rows, text tokens and patches, are encoded in one batch; else 2048. One prompt is never divided
-    /// among batches.
+    /// Sets how many encoder rows, text tokens and patches, are encoded in one batch; default: 2048. A prompt
+    /// is never split between batches.
     ///
-    /// More rows use the weights better, and let the first of them wait for the others. Running streams do not wait for a
-    /// batch: on a CPU it is encoded in slices between their steps.
+    /// A larger batch has the higher throughput, at the cost of the latency of its first prompt. Running
+    /// streams do not wait for a batch: on a CPU it is encoded in slices between their steps.
     pub fn encode_budget(mut self, rows: usize) -> Self {
         self.options.encode_budget = rows;
         self
     }
 
-    /// Sets the device that a checkpoint's weights are loaded onto; else the CPU.
+    /// Sets the device that a checkpoint's weights are loaded onto; default: the CPU.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// Sets the number type that a checkpoint's weights are loaded as; else f32.
+    /// Sets the element type that a checkpoint's weights are loaded as; default: f32.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.load.dtype = dtype;
         self
     }
 
-    /// Sets how the weights of a checkpoint's linear layers are stored on the CPU; else as a packed checkpoint has them, and
-    /// of others as f32.
+    /// Sets the storage type of a checkpoint's linear weights on the CPU; default: that of a packed
+    /// checkpoint, else f32.
     ///
-    /// With [`WeightType::Bf16`] they take half the memory, and with [`WeightType::Int8`] a quarter; a step that decodes few
-    /// sequences, whose time is that of reading them, is as much faster. Answers may differ from those of f32 and are the
-    /// same bits in any company all the same. The device must be the CPU and [`dtype`](Self::dtype) f32.
+    /// [`WeightType::Bf16`] takes half the memory, and [`WeightType::Int8`] a quarter; a step with few
+    /// sequences, which is bound by reading the weights, is faster by as much. Answers may differ from those
+    /// of f32, and are batch-invariant all the same. The device must be the CPU and [`dtype`](Self::dtype)
+    /// f32.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use multiway_model::{Checkpoint, WeightType};
+    /// use multiway_runtime::Engine;
+    ///
+    /// let checkpoint = Checkpoint::open("checkpoints/default")?;
+    /// let engine = Engine::builder(&checkpoint).weights(WeightType::Int8).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn weights(mut self, weights: WeightType) -> Self {
         self.load.weights = Some(weights);
         self
     }
 
-    /// Sets how a checkpoint's model keeps keys and values on the CPU, of what running requests read and of what they wrote;
-    /// else as f32.
+    /// Sets the element type of keys and values on the CPU, of prompts and of new tokens; default: f32.
     ///
-    /// With [`CacheType::Bf16`] they take half the memory, and with [`CacheType::Int8`] about a quarter, so that more requests
-    /// fit into the [`memory_budget`](Self::memory_budget), and steps that decode many sequences with long prompts are faster.
-    /// Answers may differ from those of f32 and are the same bits in any company all the same. The model must write its texts
-    /// with a decoder, on the CPU and with [`dtype`](Self::dtype) f32.
+    /// [`CacheType::Bf16`] takes half the memory, and [`CacheType::Int8`] about a quarter, so that more
+    /// requests fit into the [`memory_budget`](Self::memory_budget), and steps with many sequences and long
+    /// prompts are faster. Answers may differ from those of f32, and are batch-invariant all the same. The
+    /// model must have a decoder, on the CPU and with [`dtype`](Self::dtype) f32.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use multiway_model::{CacheType, Checkpoint};
+    /// use multiway_runtime::Engine;
+    ///
+    /// let checkpoint = Checkpoint::open("checkpoints/default")?;
+    /// let engine = Engine::builder(&checkpoint).cache(CacheType::Bf16).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cache(mut self, cache: CacheType) -> Self {
         self.load.cache = cache;
         self
     }
 
-    /// Loads what has to be loaded and starts the engine's thread.
+    /// Loads the checkpoint and starts the engine's threads.
     ///
     /// # Errors
-    /// [`EngineError`] where an option is out of range, the checkpoint cannot be loaded, or threads cannot be started.
+    /// [`EngineError`] where an option is out of range, the checkpoint cannot be loaded, or threads cannot be
+    /// started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let builder = multiway_runtime::testing::tiny_builder()?;
+    /// let refused = builder.max_batch(0).build().unwrap_err();
+    /// assert_eq!(refused.to_string(), "engine option 'max_batch' is 0, expected 1 to 65536");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn build(self) -> Result<Engine, EngineError> {
         self.options.check()?;
         let (model, tokenizer, generation, labels) = match self.source {
@@ -266,7 +362,7 @@ impl<'a> EngineBuilder<'a> {
     }
 }
 
-/// What an engine knows about its checkpoint besides the weights.
+/// What an engine takes of its checkpoint besides the weights.
 pub(super) struct CheckpointParts {
     pub(super) tokenizer: Tokenizer,
     pub(super) config: ModelConfig,
@@ -320,7 +416,7 @@ pub(super) fn start<F: Forward + Send + 'static>(
     })
 }
 
-/// Starts a replica's thread inside a pool of its own, so that all its work obeys the number of threads.
+/// Starts a replica's thread inside a pool of its own, which bounds the threads of all its work.
 fn start_replica<F: Forward + Send + 'static>(
     forward: F,
     scheduler: Scheduler,
@@ -330,7 +426,7 @@ fn start_replica<F: Forward + Send + 'static>(
 ) -> Result<Replica, EngineError> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        // Expressions of constraints are gone through as deep as they are nested.
+        // Derivatives of constraints recurse as deep as expressions are nested.
         .stack_size(16 << 20)
         .thread_name(|index| format!("multiway-{index}"))
         .build()

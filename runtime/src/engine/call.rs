@@ -32,16 +32,16 @@ pub(super) struct QueuedCall<'e> {
     permit: OwnedSemaphorePermit,
 }
 
-/// The rows of the decoder that a call needs at a time.
+/// The decoder rows that a call occupies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecoderRows {
     pub(super) count: usize,
-    /// How many tokens each reads.
+    /// The most tokens that each row decodes.
     pub(super) tokens: usize,
 }
 
 impl<'e> Call<'e> {
-    /// Starts the clock, finds out what the call `needs` of the model, and prepares the request.
+    /// Starts the clock, checks what the call `needs` of the model, and prepares the request.
     pub(super) fn start<T>(
         shared: &'e Shared,
         request: Request,
@@ -60,12 +60,12 @@ impl<'e> Call<'e> {
         Ok((call, needed))
     }
 
-    /// Runs a part of the preparation.
+    /// Runs and times a part of the preparation.
     pub(super) fn prepare<T>(&mut self, part: impl FnOnce(&mut PreparedRequest) -> T) -> T {
         self.clock.prepare(|| part(&mut self.prepared))
     }
 
-    /// Answers without the engine's thread.
+    /// Answers at once, without the engine's thread.
     pub(super) fn answer<T>(self, value: T) -> Answered<T> {
         let usage = self.usage();
         Answered::new(value, usage, self.clock.answered())
@@ -80,7 +80,7 @@ impl<'e> Call<'e> {
         Ok(QueuedCall { call: self, permit })
     }
 
-    /// Takes a place in the queue if there is one.
+    /// Takes a place in the queue, or fails if it is full.
     pub(super) fn try_queue(self) -> Result<QueuedCall<'e>, RequestError> {
         let permit = Arc::clone(&self.shared.places).try_acquire_owned();
         let permit = permit.map_err(|error| match error {
@@ -92,7 +92,7 @@ impl<'e> Call<'e> {
         Ok(QueuedCall { call: self, permit })
     }
 
-    /// Asks what decoding answers, and waits for it.
+    /// Submits a request that decodes, and waits for its answer.
     pub(super) async fn decode<T, D: Decode + 'static>(
         self,
         rows: DecoderRows,
@@ -105,7 +105,7 @@ impl<'e> Call<'e> {
         answer.await.unwrap_or(Err(RequestError::ShutDown))
     }
 
-    /// Asks what is read out of the encoder's output, and waits for it.
+    /// Submits a readout of the encoder's output, and waits for its value.
     pub(super) async fn read_out<T>(
         self,
         readout: Readout,
@@ -122,7 +122,7 @@ impl<'e> Call<'e> {
         ))
     }
 
-    /// Counts what the encoder reads.
+    /// Counts the encoder's input.
     fn usage(&self) -> Usage {
         Usage {
             prompt_tokens: self.prepared.tokens.len(),
@@ -137,7 +137,7 @@ impl QueuedCall<'_> {
         &self.call.prepared
     }
 
-    /// Compiles the constraint of the answer, if it has one, while the caller's thread waits.
+    /// Compiles the answer's constraint, if any, and blocks the caller's thread meanwhile.
     pub(super) fn compile(&mut self) -> Result<(), RequestError> {
         let Call {
             shared,
@@ -149,7 +149,7 @@ impl QueuedCall<'_> {
         Ok(())
     }
 
-    /// Compiles the constraint of the answer, if it has one, on a thread beside the caller's.
+    /// Compiles the answer's constraint, if any, on another thread.
     pub(super) async fn compile_beside(&mut self) -> Result<(), RequestError> {
         let Call {
             shared,
@@ -157,7 +157,7 @@ impl QueuedCall<'_> {
             prepared,
         } = &mut self.call;
         let since = Instant::now();
-        // Who leaves now has cancelled, and was not refused.
+        // A caller that drops the future now has cancelled, and was not refused.
         clock.wait();
         let compiled = shared.constraints.compile_beside(&prepared.sampling).await;
         clock.stop_waiting();
@@ -166,7 +166,7 @@ impl QueuedCall<'_> {
         Ok(())
     }
 
-    /// Hands over what decodes.
+    /// Submits a request that decodes.
     pub(super) fn submit_decoding(
         self,
         decode: impl Decode + 'static,
@@ -177,7 +177,7 @@ impl QueuedCall<'_> {
         let constraint_bytes = constraint.map_or(0, |compiled| rows.count * compiled.answer_bytes());
         let resources = Resources {
             slots: rows.count,
-            // One request can always run.
+            // A request whose constraint alone exceeds the capacity can still run, by itself.
             constraint_bytes: constraint_bytes.min(shared.limits.capacity.constraint_bytes),
             memory_tokens: prepared.encoder_rows(&shared.config),
             self_tokens: rows.count * shared.limits.whole_blocks(rows.tokens),
@@ -185,7 +185,7 @@ impl QueuedCall<'_> {
         self.submit(Work::Decode(Box::new(decode)), resources)
     }
 
-    /// Hands the call over to the thread that has the least to do.
+    /// Submits to the least loaded replica.
     fn submit(self, work: Work, resources: Resources) -> Result<(), RequestError> {
         let Self { mut call, permit } = self;
         let shared = call.shared;
@@ -199,7 +199,7 @@ impl QueuedCall<'_> {
                 resources,
                 encoder_rows: call.prepared.encoder_rows(&shared.config),
                 priority: call.prepared.priority,
-                // The thread that answers knows what its clock says.
+                // Set by the engine's thread, whose clock it is on.
                 deadline: None,
             },
             prepared: call.prepared,

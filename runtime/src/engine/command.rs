@@ -8,8 +8,8 @@ use super::telemetry::Clock;
 use crate::answer::Usage;
 use crate::scheduler::Demand;
 
-/// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound and
-/// none waits behind a full queue.
+/// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound
+/// and none waits behind a full queue.
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit(Box<Submission>),
@@ -21,7 +21,8 @@ pub(crate) enum Command {
 pub enum Shutdown {
     /// Finish every request that was accepted, then stop.
     Drain,
-    /// Stop before the next step; unfinished requests end with [`RequestError::ShutDown`](crate::RequestError::ShutDown).
+    /// Stop before the next step; unfinished requests end with
+    /// [`RequestError::ShutDown`](crate::RequestError::ShutDown).
     Abort,
 }
 

@@ -1,4 +1,4 @@
-//! What tells pictures from all others.
+//! Content hashes of pictures.
 
 use multiway_model::ProcessedImage;
 use sha2::{Digest as _, Sha256};
@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 /// The SHA-256 of some pictures' pixels, in their order.
 pub(crate) type Digest = [u8; 32];
 
-/// Tells pictures from all others, by their content.
+/// Hashes the pixels of pictures.
 pub(crate) fn digest(images: &[ProcessedImage]) -> Digest {
     let mut hash = Sha256::new();
     let mut bytes = Vec::new();

@@ -25,7 +25,8 @@ pub(crate) trait Forward {
     /// Begins to encode prompts in one packed batch, in place of any that was begun before.
     fn begin_encoding(&mut self, prompts: Vec<PromptToEncode>) -> Result<(), ForwardError>;
 
-    /// Encodes a slice of about `rows` rows; the last slice gives each prompt what its readout asks for, in their order.
+    /// Encodes a slice of about `rows` rows; the last slice gives each prompt what its readout asks for, in
+    /// their order.
     fn advance_encoding(&mut self, rows: usize) -> Result<Option<Vec<EncodedPrompt>>, ForwardError>;
 
     /// Drops the batch that was begun.
@@ -101,8 +102,8 @@ impl ModelForward {
 
     /// Packs prompts, and begins to encode them.
     ///
-    /// Pictures that are cached, or that an earlier prompt shows too, are not encoded again where what is made of them does
-    /// not depend on the text.
+    /// Pictures that are cached, or that an earlier prompt shows too, are not encoded again where what is
+    /// made of them does not depend on the text.
     fn pack(
         &mut self,
         prompts: Vec<(usize, PromptToEncode)>,

@@ -1,4 +1,4 @@
-//! What the engine's thread knows of one request.
+//! The engine's state of one request.
 
 use multiway_model::PromptMemory;
 use tokio::sync::OwnedSemaphorePermit;
@@ -11,10 +11,10 @@ use super::telemetry::Clock;
 use crate::answer::{Answered, Usage};
 use crate::error::RequestError;
 
-/// What there is to do for a request.
+/// The kind of work that a request is.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Decodes from the prompt's memory.
+    /// Decodes from the prompt's cross-attention memory.
     Decode(Box<dyn Decode>),
     /// Reads the answer out of the encoder's output.
     Read(Readout, Reply<ReadoutValue>),
@@ -40,7 +40,7 @@ impl Job {
         }
     }
 
-    /// Starts in the slots that the scheduler gave, and gives the place in the queue back.
+    /// Starts the request in its reserved slots, and returns its place in the queue.
     pub(super) fn start(&mut self, slots: Vec<usize>) {
         self.permit = None;
         self.clock.admitted(self.usage);
@@ -49,7 +49,7 @@ impl Job {
         }
     }
 
-    /// Takes the prompt out to be encoded.
+    /// Moves the prompt out, to be encoded.
     pub(super) fn prompt(&mut self) -> PromptToEncode {
         PromptToEncode {
             images: std::mem::take(&mut self.prepared.images),
@@ -62,7 +62,7 @@ impl Job {
         }
     }
 
-    /// Returns what decodes, and what it attends to, once there is such.
+    /// Returns the decoding and its memory, once the prompt is encoded.
     pub(super) fn decoding(&self) -> Option<(&dyn Decode, &PromptMemory)> {
         match &self.work {
             Work::Decode(decode) => Some((decode.as_ref(), self.memory.as_ref()?)),

@@ -1,4 +1,4 @@
-//! What the classes of a model's head are called.
+//! The names of a classification head's classes.
 
 use multiway_model::{Checkpoint, ModelConfig, Pooling};
 use serde::Deserialize;

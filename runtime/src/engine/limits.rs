@@ -1,4 +1,4 @@
-//! How much an engine holds at a time: what a budget in bytes makes of the model's sizes.
+//! Capacity: how a budget in bytes is divided among slots, KV cache, memories and constraints.
 
 use multiway_model::{KvCache, Model, ModelConfig};
 
@@ -6,25 +6,26 @@ use crate::constraint::ANSWER_BYTES;
 use crate::error::{EngineError, RequestError};
 use crate::scheduler::Resources;
 
-/// The least that an engine must hold to be of use: a prompt of so many encoder rows, or the longest that the model takes.
+/// The encoder rows that the smallest budget must hold, or those of the longest prompt if that is shorter.
 const USUAL_PROMPT: usize = 512;
-/// Likewise for the tokens of an answer.
+/// The new tokens that the smallest budget must hold, or the longest answer's.
 const USUAL_ANSWER: usize = 64;
 
-/// What one replica can hold.
+/// The capacity of one replica.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) capacity: Resources,
-    /// Bytes that an encoder row takes which decoding attends to.
+    /// Bytes of the keys and values of an encoder row.
     memory_row_bytes: usize,
-    /// Bytes that a token takes which was decoded.
+    /// Bytes of the keys and values of a decoded token.
     cache_token_bytes: usize,
 }
 
 impl Limits {
-    /// Divides a budget: up to an eighth goes to following constraints, a sixteenth to [those that are kept](constraint_cache_bytes);
-    /// of the rest up to half to what is written, and what is left to what was read. None gets more than `max_batch` of the
-    /// longest requests could use.
+    /// Divides a budget: up to an eighth goes to the constraints of running answers, a sixteenth to the
+    /// [constraint cache](constraint_cache_bytes); of the rest, up to half to self-attention's keys and
+    /// values, and what is left to cross-attention's. None gets more than `max_batch` requests of the longest
+    /// kind could use.
     pub(super) fn new(model: &Model, max_batch: usize, memory_budget: usize) -> Result<Self, EngineError> {
         let config = model.config();
         if !config.writes_text() {
@@ -53,7 +54,7 @@ impl Limits {
         if self_tokens < answer || memory_tokens < prompt {
             return Err(EngineError::MemoryBudget {
                 found: memory_budget,
-                // Thirteen sixteenths are left at least.
+                // At least 13/16 are left for tensors.
                 needed: (2 * (answer * token).max(prompt * row) * 16).div_ceil(13) + 16,
             });
         }
@@ -69,19 +70,19 @@ impl Limits {
         })
     }
 
-    /// Rounds tokens up to what the cache gives out.
+    /// Rounds tokens up to whole blocks of the KV cache.
     pub(super) fn whole_blocks(&self, tokens: usize) -> usize {
         whole_blocks(tokens)
     }
 
-    /// Tells how many bytes some resources take.
+    /// Returns the bytes of some resources.
     pub(super) fn bytes(&self, resources: &Resources) -> usize {
         let tensors =
             resources.memory_tokens * self.memory_row_bytes + resources.self_tokens * self.cache_token_bytes;
         tensors + resources.constraint_bytes
     }
 
-    /// Refuses what would wait for ever.
+    /// Refuses a request that could never be admitted.
     pub(super) fn check(&self, resources: &Resources) -> Result<(), RequestError> {
         if self.capacity.hold(resources) {
             return Ok(());
@@ -101,13 +102,13 @@ impl Limits {
         })
     }
 
-    /// Counts the rows of so many tokens each that fit at a time.
+    /// Counts the rows of `tokens` tokens each that fit at a time.
     pub(super) fn rows_that_fit(&self, tokens: usize) -> usize {
         self.capacity.self_tokens / whole_blocks(tokens).max(1)
     }
 }
 
-/// Tells how many bytes of a budget go to compiled constraints that are kept for further answers.
+/// Returns the share of a budget that the cache of compiled constraints gets.
 pub(super) fn constraint_cache_bytes(memory_budget: usize) -> usize {
     memory_budget / 16
 }

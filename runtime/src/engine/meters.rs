@@ -1,7 +1,8 @@
-//! What the engine counts and measures for whoever watches it, through the `metrics` facade.
+//! The engine's metrics, through the `metrics` facade.
 //!
-//! Handles are made once, when an engine is built, by the recorder that is there then; without one they do nothing.
-//! Gauges are moved by differences, so those of several replicas and engines add up. The crate's docs list all names.
+//! Handles are registered once, when an engine is built, with the recorder that is installed then; without
+//! one they are no-ops. Gauges are moved by differences, so those of several replicas and engines add up. The
+//! crate's docs list all names.
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 
@@ -14,7 +15,7 @@ const MISSES: (&str, &str) = (
     "Prompts, or their pictures, that could have been kept from before, and were not",
 );
 
-/// Handles to all that is counted and measured.
+/// Handles to all metrics.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(super) submitted: Counter,
@@ -137,7 +138,7 @@ fn count(name: &'static str, about: &'static str) -> Counter {
     metrics::counter!(name)
 }
 
-/// Counts what was looked up among what is kept, by what it was.
+/// Counters of the reuse cache, by what was looked up.
 fn lookups((name, about): (&'static str, &'static str), of: &'static str) -> Counter {
     metrics::describe_counter!(name, Unit::Count, about);
     metrics::counter!(name, "of" => of)

@@ -1,11 +1,12 @@
 //! Answers requests of any kind from one set of weights, many at a time.
 //!
-//! One thread owns the model. Between two steps it forgets requests whose caller has gone, admits those that wait,
-//! encodes their prompts in one packed batch, and then advances every running request by one token. So requests
-//! join and leave between any two tokens, and none waits for another to end.
+//! Continuous batching: one thread owns the model. Between two steps it drops requests whose caller has gone,
+//! admits queued ones, encodes their prompts in one packed batch (prefill), and then advances every running
+//! request by one token. So requests join and leave between any two tokens, and none waits for another to
+//! end.
 //!
-//! A request's tokens and log-probabilities are the same alone and in any company: rows are computed
-//! independently of each other, and random numbers depend on the request's seed and step only.
+//! Answers are batch-invariant: rows are computed independently of each other, and random numbers depend on
+//! the request's seed and step only.
 
 mod builder;
 mod call;
@@ -64,8 +65,7 @@ use shared::Shared;
 
 /// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
 ///
-/// What is asked needs no particular asynchronous runtime: a [`Pending`] answer is awaited, or waited for on a thread that may
-/// block.
+/// No particular asynchronous runtime is needed: await a [`Pending`] answer, or block on it.
 ///
 /// ```no_run
 /// use multiway_model::Checkpoint;
@@ -104,36 +104,89 @@ impl Engine {
     }
 
     /// Starts building an engine for a model that is in memory already, such as one in training.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use multiway_model::testing::{random_inference_model, tiny_config};
+    /// use multiway_runtime::{Engine, Tokenizer};
+    ///
+    /// let tokenizer = Tokenizer::byt5()?;
+    /// let mut config = tiny_config();
+    /// config.vocab_size = tokenizer.vocab_size();
+    /// let model = Arc::new(random_inference_model(&config, 3)?);
+    /// let engine = Engine::builder_from_model(model, tokenizer).threads(1).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder_from_model(model: Arc<Model>, tokenizer: Tokenizer) -> EngineBuilder<'static> {
         EngineBuilder::from_model(model, tokenizer)
     }
 
     /// Returns the tokenizer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// let ids = engine.tokenizer().encode_text("a cat")?;
+    /// assert_eq!(engine.tokenizer().decode(&ids), "a cat");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.shared.tokenizer
     }
 
     /// Returns the model's configuration.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// assert!(engine.config().writes_text());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
     }
 
-    /// Says what the checkpoint's files ask for and the engine does not do: keys of `generation_config.json` that are not
-    /// supported, each once, in words.
+    /// Lists the keys of the checkpoint's `generation_config.json` that are not supported, as messages.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.shared.generation.warnings
     }
 
-    /// Returns how the checkpoint wants answers written where nobody says otherwise: its `generation_config.json`.
+    /// Returns the checkpoint's defaults: its `generation_config.json`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// assert_eq!(engine.default_sampling().beams, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn default_sampling(&self) -> &SamplingParams {
         &self.shared.generation.sampling
     }
 
-    /// Tells what the engine is doing, as of its last step; all replicas together.
+    /// Returns a snapshot of the engine's load and totals as of its last step, summed over the replicas.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let answer = engine.generate_blocking(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// let stats = engine.stats();
+    /// assert_eq!(stats.tokens, answer.tokens.len() as u64);
+    /// assert!(stats.rows >= stats.steps);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> EngineStats {
         let replicas = self
@@ -144,10 +197,24 @@ impl Engine {
         replicas.fold(EngineStats::default(), EngineStats::plus)
     }
 
-    /// Shuts the engine down for all handles: no request is accepted any more. Returns at once.
+    /// Shuts the engine down for all handles: no request is accepted any more. Returns immediately.
     ///
-    /// Dropping the last handle waits for the engine's threads, but cuts a drain short. To wait for a drain, wait for
-    /// the requests.
+    /// Dropping the last handle waits for the engine's threads, but aborts a drain. To wait for a drain, wait
+    /// for the requests.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// use multiway_runtime::Shutdown;
+    ///
+    /// engine.shutdown(Shutdown::Drain);
+    /// let refused = engine.generate_blocking(Request::new(Prompt::from_text("a cat"), Vec::new()));
+    /// assert_eq!(refused.unwrap_err(), RequestError::ShutDown);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn shutdown(&self, how: Shutdown) {
         self.shared.places.close();
         self.shared
@@ -156,44 +223,100 @@ impl Engine {
             .for_each(|replica| replica.shutdown(how));
     }
 
-    /// Writes an answer, token by token. Waits while as many requests wait as the engine lets wait.
+    /// Generates an answer as a stream of tokens. Waits while the queue is full.
     ///
     /// # Errors
-    /// [`RequestError`] where the request cannot be answered or the engine was shut down.
+    /// [`RequestError`] if the request cannot be answered or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// # multiway_runtime::block_on(async {
+    /// let mut stream = engine.generate(Request::new(Prompt::from_text("a cat"), Vec::new())).await?;
+    /// let mut answer = String::new();
+    /// while let Some(event) = stream.next().await {
+    ///     if let StreamEvent::Token { text, .. } = event? {
+    ///         answer.push_str(&text);
+    ///     }
+    /// }
+    /// # Ok::<(), RequestError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn generate(&self, request: Request) -> Result<TokenStream, RequestError> {
         let mut queued = self.call_to_stream(request)?.queue().await?;
         queued.compile_beside().await?;
         self.stream(queued)
     }
 
-    /// Writes an answer, token by token, or says at once that the engine is overloaded.
+    /// Generates an answer as a stream of tokens, or fails at once if the queue is full.
     ///
-    /// A constraint that is new to the engine is compiled while the caller's thread waits, which takes milliseconds;
-    /// [`generate`](Self::generate) compiles it on a thread of its own.
+    /// A constraint that is not cached is compiled on the caller's thread, which takes milliseconds;
+    /// [`generate`](Self::generate) compiles it on another.
     ///
     /// # Errors
-    /// [`RequestError::Overloaded`] where no place is free; else as [`generate`](Self::generate).
+    /// [`RequestError::Overloaded`] if the queue is full; else as [`generate`](Self::generate).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let stream = engine.try_generate(Request::new(Prompt::from_text("a cat"), Vec::new()))?;
+    /// assert!(!stream.wait_blocking()?.tokens.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_generate(&self, request: Request) -> Result<TokenStream, RequestError> {
         let mut queued = self.call_to_stream(request)?.try_queue()?;
         queued.compile()?;
         self.stream(queued)
     }
 
-    /// Writes an answer and returns it whole; not for use in asynchronous code.
+    /// Generates an answer, and blocks until it is complete; not for use in asynchronous code.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate), and where the request fails on the way.
+    /// As [`generate`](Self::generate), and if the request fails while it runs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut request = Request::new(Prompt::from_text("a cat"), Vec::new());
+    /// request.sampling.max_new_tokens = 5;
+    /// let answer = engine.generate_blocking(request)?;
+    /// assert_eq!(answer.tokens.len(), answer.usage.new_tokens);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn generate_blocking(&self, request: Request) -> Result<Generation, RequestError> {
         block_on(async { self.generate(request).await?.wait().await })
     }
 
-    /// Follows several beams and returns the best answers with their scores, the best first.
+    /// Runs a beam search and returns the best answers with their scores, the best first.
     ///
-    /// `beams` of the sampling parameters says how many are followed, `answers` how many are returned. The new tokens that
-    /// are counted are those of the answers.
+    /// Of the sampling parameters, `beams` is the width and `answers` the number of answers. The usage counts
+    /// the tokens of these answers.
     ///
     /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut request = Request::new(Prompt::from_text("a cat"), Vec::new());
+    /// (request.sampling.beams, request.sampling.answers) = (4, 2);
+    /// let found = engine.search(request).wait_blocking()?.value;
+    /// assert!(found[0].score >= found[1].score);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn search(&self, request: Request) -> Pending<'_, Vec<Hypothesis>> {
         Pending::new(async move {
             let call = self.call_to_write(request)?;
@@ -226,20 +349,32 @@ impl Engine {
         })
     }
 
-    /// Draws several answers to one prompt, which is encoded once.
+    /// Samples several answers to one prompt, which is encoded once.
     ///
-    /// `samples` of the sampling parameters says how many. They come in the order of their numbers, and each is the same
-    /// for a seed, however many are drawn with it; the first is the answer of [`generate`](Self::generate). With
-    /// `best_of`, so many are drawn, and those whose tokens have the highest log-probabilities in the mean are returned,
-    /// the best first. The new tokens that are counted are those of the answers that are returned.
+    /// Of the sampling parameters, `samples` is the number of answers. Sample `i` depends on the seed and `i`
+    /// alone, not on how many there are; the first is the answer of [`generate`](Self::generate). With
+    /// `best_of`, that many are sampled, and those with the highest mean log-probability per token are
+    /// returned, the best first. The usage counts the tokens of the answers that are returned.
     ///
     /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let mut request = Request::new(Prompt::from_text("a cat"), Vec::new());
+    /// (request.sampling.samples, request.sampling.temperature) = (3, 1.0);
+    /// assert_eq!(engine.samples(request).wait_blocking()?.value.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn samples(&self, request: Request) -> Pending<'_, Vec<Generation>> {
         Pending::new(async move {
             let mut call = self.call_to_write(request)?;
             let drawn = self.check_samples(&call.prepared.sampling)?;
-            // All samples draw from streams of one seed.
+            // All samples draw from streams of the same seed.
             call.prepared.sampling.seed.get_or_insert_with(fresh_seed);
             let sampling = &call.prepared.sampling;
             let (samples, best_of) = (sampling.samples, sampling.best_of);
@@ -266,12 +401,27 @@ impl Engine {
         })
     }
 
-    /// Tells how likely each candidate is as the whole answer: its tokens and `</s>`, after the forced prefix.
+    /// Returns the log-likelihood of each candidate as the whole answer: its tokens and `</s>`, after the
+    /// forced prefix.
     ///
-    /// The prompt is encoded once; of the sampling parameters only `prefix` counts.
+    /// The prompt is encoded once; of the sampling parameters only `prefix` is used.
     ///
     /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let request = Request::new(Prompt::from_text("what is it?"), Vec::new());
+    /// let candidates = ["a cat", "a dog"].map(str::to_owned).to_vec();
+    /// let scored = engine.score(request, candidates).wait_blocking()?;
+    /// assert!(scored.value.iter().all(|score| score.log_probability < 0.0));
+    /// assert!(scored.usage.prompt_tokens > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn score(&self, request: Request, candidates: Vec<String>) -> Pending<'_, Vec<Score>> {
         Pending::new(async move {
             let (mut call, ()) = self.call(request, || self.check_writes())?;
@@ -296,10 +446,24 @@ impl Engine {
         })
     }
 
-    /// Embeds a prompt for retrieval: a vector of unit length, made of its first picture, or of its text where it has none.
+    /// Embeds a prompt for retrieval: a vector of unit length, of its first picture, or of its text if it has
+    /// none.
     ///
     /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let embedding = engine.embed(Request::new(Prompt::from_text("a cat"), Vec::new()));
+    /// let vector = embedding.wait_blocking()?.value;
+    /// let length: f32 = vector.iter().map(|x| x * x).sum();
+    /// assert!((length - 1.0).abs() < 1e-4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn embed(&self, request: Request) -> Pending<'_, Vec<f32>> {
         Pending::new(async move {
             let (call, ()) = self.call(request, || Ok(()))?;
@@ -307,16 +471,28 @@ impl Engine {
         })
     }
 
-    /// Scores the classes that the model's head knows, in their order, with their names: pictures, and a text where the
-    /// head reads one.
+    /// Classifies pictures, and a text where the head reads one: returns the name and logit of each class, in
+    /// the head's order.
     ///
     /// # Errors
-    /// [`RequestError::NoHead`] and [`RequestError::NoLabels`] where the model cannot say; else as
-    /// [`embed`](Self::embed).
+    /// [`RequestError::NoHead`] and [`RequestError::NoLabels`] if the model has no such head, or no names for
+    /// it; else as [`embed`](Self::embed).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// # use multiway_prompts::Prompt;
+    /// # use multiway_runtime::{Request, RequestError, SamplingParams, StreamEvent};
+    /// let refused = engine.classify(Request::new(Prompt::from_text("a cat"), Vec::new()));
+    /// assert_eq!(refused.wait_blocking().unwrap_err(), RequestError::NoHead { head: "classes" });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn classify(&self, request: Request) -> Pending<'_, Vec<ClassScore>> {
         Pending::new(async move {
             let (call, labels) = self.call(request, || self.labels())?;
-            // A head reads as many pictures as the model takes; what does not fit must not reach a batch with others.
+            // A head reads exactly `max_images` pictures; a request that differs must not reach a batch with
+            // others.
             let (found, expected) = (call.prepared.images.len(), self.config().max_images());
             if found != expected {
                 return Err(RequestError::HeadImages { found, expected });
@@ -333,8 +509,8 @@ impl Engine {
         })
     }
 
-    /// Names the words that the tokens `<mask>` of a prompt stand for: for each, the likeliest ids with their
-    /// log-probabilities, at most `count`, the likeliest first.
+    /// Predicts the tokens at the `<mask>` tokens of a prompt: for each mask the top `count` tokens with
+    /// their log-probabilities, the highest first.
     ///
     /// # Errors
     /// [`RequestError::NoHead`] where the model has no head for masked words; else as [`embed`](Self::embed).
@@ -355,14 +531,31 @@ impl Engine {
         })
     }
 
-    /// Hides patches of the prompt's first picture from the encoder and names what they show: for each, in the order
-    /// given, the likeliest visual codes with their log-probabilities, at most `count`, the likeliest first.
+    /// Masks patches of the prompt's first picture and predicts them: for each, in the order given, the top
+    /// `count` visual codes with their log-probabilities, the highest first.
     ///
     /// Patches are counted row by row from the top left, as [`ModelConfig::patches`] counts them.
     ///
     /// # Errors
-    /// [`RequestError::NoHead`] where the model has no head for masked patches, [`RequestError::NothingToHide`] and
-    /// [`RequestError::Patch`] where there is no such patch; else as [`embed`](Self::embed).
+    /// [`RequestError::NoHead`] where the model has no head for masked patches,
+    /// [`RequestError::NothingToHide`] and [`RequestError::Patch`] where there is no such patch; else as
+    /// [`embed`](Self::embed).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let engine = multiway_runtime::testing::tiny_engine()?;
+    /// use multiway_model::ProcessedImage;
+    /// use multiway_prompts::PromptPart;
+    /// use multiway_runtime::Request;
+    ///
+    /// let side = engine.config().image_size;
+    /// let image = ProcessedImage::from_pixels(vec![0.5; 3 * side * side]);
+    /// let request = Request::new([PromptPart::Image(0)].into_iter().collect(), vec![image]);
+    /// let patches = engine.uncover(request, vec![0, 5], 3).wait_blocking()?.value;
+    /// assert_eq!((patches.len(), patches[0].len()), (2, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn uncover(
         &self,
         request: Request,
@@ -400,7 +593,7 @@ impl Engine {
         Call::start(&self.shared, request, needs)
     }
 
-    /// Starts a call whose answer is written.
+    /// Starts a call that decodes.
     fn call_to_write(&self, request: Request) -> Result<Call<'_>, RequestError> {
         let (call, ()) = self.call(request, || self.check_writes())?;
         call.prepared.check_new_tokens(self.config())?;
@@ -408,7 +601,7 @@ impl Engine {
         Ok(call)
     }
 
-    /// Starts a call whose answer is streamed.
+    /// Starts a call that streams its answer.
     fn call_to_stream(&self, request: Request) -> Result<Call<'_>, RequestError> {
         let call = self.call_to_write(request)?;
         let sampling = &call.prepared.sampling;
@@ -420,7 +613,7 @@ impl Engine {
         Ok(call)
     }
 
-    /// Hands over what writes into a stream.
+    /// Submits a queued call, and returns its stream.
     fn stream(&self, queued: QueuedCall<'_>) -> Result<TokenStream, RequestError> {
         let (events, stream) = TokenStream::open();
         let prepared = queued.prepared();
@@ -482,7 +675,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Checks that the engine has a slot for each sample, and counts them: a request gets all of them at once.
+    /// Checks that the engine has a slot for each sample, and counts them: a request gets all of them at
+    /// once.
     fn check_samples(&self, sampling: &SamplingParams) -> Result<usize, RequestError> {
         if sampling.beams > 1 {
             return Err(RequestError::Parameter {
@@ -499,7 +693,7 @@ impl Engine {
     }
 }
 
-/// Sums what was written, and finds when the last answer ended. The prompt was read once.
+/// Sums the new tokens, and takes the timings of the answer that ended last. The prompt is counted once.
 fn together(answers: Vec<Generation>) -> Answered<Vec<Generation>> {
     let last = answers.iter().max_by_key(|answer| answer.timings.total);
     let (usage, timings) = last.map(|last| (last.usage, last.timings)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A question that is to be answered whole.
+//! An answer that is not there yet.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,9 +10,9 @@ use crate::error::RequestError;
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Answered<T>, RequestError>> + Send + 'a>>;
 
-/// A question to an engine: await it, or wait for it with [`wait_blocking`](Self::wait_blocking).
+/// A request to an engine: await it, or block on it with [`wait_blocking`](Self::wait_blocking).
 ///
-/// It is sent when it is first polled. Dropping it cancels the request.
+/// It is submitted when it is first polled. Dropping it cancels the request.
 ///
 /// # Examples
 ///
@@ -34,10 +34,10 @@ impl<'a, T> Pending<'a, T> {
         Self(Box::pin(answer))
     }
 
-    /// Waits for the answer on this thread; not for use in asynchronous code.
+    /// Blocks this thread until the answer is there; not for use in asynchronous code.
     ///
     /// # Errors
-    /// [`RequestError`] where the request cannot be answered, fails, or the engine was shut down.
+    /// [`RequestError`] if the request cannot be answered or fails, or the engine was shut down.
     pub fn wait_blocking(self) -> Result<Answered<T>, RequestError> {
         block_on(self)
     }

@@ -16,7 +16,7 @@ use crate::tokenizer::{TokenId, Tokenizer};
 /// A request that has been checked and tokenized.
 #[derive(Debug)]
 pub(crate) struct PreparedRequest {
-    /// The encoder's text, `</s>` included.
+    /// The encoder's text tokens, including `</s>`.
     pub(crate) tokens: Vec<TokenId>,
     /// The pictures, in the order in which the prompt shows them.
     pub(crate) images: Vec<ProcessedImage>,
@@ -25,14 +25,14 @@ pub(crate) struct PreparedRequest {
     pub(crate) sampling: SamplingParams,
     pub(crate) priority: i32,
     pub(crate) timeout: Option<Duration>,
-    /// What tells the pictures from all others, once it was asked for.
+    /// The hash of the pictures, if the reuse cache is on.
     pub(crate) pictures: Option<Digest>,
-    /// The compiled constraint, where the answer is to be written.
+    /// The compiled constraint, if the answer is decoded under one.
     pub(crate) constraint: Option<Arc<Compiled>>,
 }
 
 impl PreparedRequest {
-    /// Checks everything that does not depend on what the request is for.
+    /// Checks everything that all operations have in common.
     pub(crate) fn new(
         request: Request,
         tokenizer: &Tokenizer,
@@ -86,7 +86,7 @@ impl PreparedRequest {
         })
     }
 
-    /// Checks that the answer fits into what the model can write.
+    /// Checks that `max_new_tokens` fits into the model's target length.
     ///
     /// The decoder reads the start token, the prefix and all new tokens but the last.
     pub(crate) fn check_new_tokens(&self, config: &ModelConfig) -> Result<(), RequestError> {
@@ -104,7 +104,7 @@ impl PreparedRequest {
         Ok(())
     }
 
-    /// Counts the tokens that the decoder reads at most: all that it starts with and all that it writes but the last.
+    /// Counts the most tokens that the decoder reads: the start tokens and all new tokens but the last.
     pub(super) fn longest_input(&self) -> usize {
         self.start.len() + self.sampling.max_new_tokens - 1
     }
@@ -147,7 +147,7 @@ impl PreparedRequest {
         candidates.iter().enumerate().map(target).collect()
     }
 
-    /// Counts the rows that the encoder will see, class rows included.
+    /// Counts the encoder's rows, including class rows.
     pub(crate) fn encoder_rows(&self, config: &ModelConfig) -> usize {
         self.tokens.len() + self.images.len() * (config.patches() + 1)
     }

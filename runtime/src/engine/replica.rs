@@ -1,4 +1,4 @@
-//! One of the threads that share an engine's weights.
+//! A handle to one of the threads that share an engine's weights.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -9,10 +9,10 @@ use super::command::{Command, Shutdown, Submission};
 use super::stats::Counters;
 use crate::error::RequestError;
 
-/// Why a thread can go on no more, once it cannot.
+/// Why a thread has panicked outside of a step, if it has.
 pub(super) type Poison = Arc<OnceLock<String>>;
 
-/// What the handles know of a thread.
+/// A handle to an engine's thread.
 #[derive(Debug)]
 pub(super) struct Replica {
     commands: UnboundedSender<Command>,
@@ -40,7 +40,7 @@ impl Replica {
         &self.counters
     }
 
-    /// Says why the thread can go on no more, if it cannot.
+    /// Returns why the thread panicked outside of a step, if it did.
     pub(super) fn poison(&self) -> Option<&str> {
         self.poison.get().map(String::as_str)
     }
@@ -59,7 +59,7 @@ impl Replica {
         })
     }
 
-    /// Tells the thread to stop. One that has stopped already needs no telling.
+    /// Tells the thread to stop; no-op if it has stopped already.
     pub(super) fn shutdown(&self, how: Shutdown) {
         drop(self.commands.send(Command::Shutdown(how)));
     }

@@ -1,4 +1,4 @@
-//! What is kept of encoded prompts, so that the same need not be encoded again.
+//! The reuse cache: encoded prompts and pictures, least recently used first out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -9,20 +9,20 @@ use sha2::{Digest as _, Sha256};
 use super::digest::Digest;
 use super::readout::{EncodedPrompt, PromptToEncode};
 
-/// What an entry takes besides what it holds: its key twice, and its place in the tables.
+/// The overhead of an entry: its key twice, and its place in the tables.
 const ENTRY_BYTES: usize = 256;
 
-/// What is kept, by what it was made of.
+/// The key of an entry: a content hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ReuseKey {
-    /// Some pictures, whatever the text beside them.
+    /// Pictures, independent of the text beside them.
     Pictures(Digest),
-    /// A whole prompt, and what is read off it.
+    /// A whole prompt, and its readout.
     Prompt(Digest),
 }
 
 impl ReuseKey {
-    /// Tells a prompt from all others; nothing where nothing is to be kept of it.
+    /// Hashes a prompt and its readout; `None` if it is not to be cached.
     pub(super) fn prompt(prompt: &PromptToEncode) -> Option<Self> {
         let mut hash = Sha256::new();
         hash.update(prompt.pictures?);
@@ -34,7 +34,7 @@ impl ReuseKey {
     }
 }
 
-/// What is kept.
+/// A cached value.
 #[derive(Clone, Debug)]
 pub(super) enum ReuseValue {
     Pictures(ImagePrefix),
@@ -60,38 +60,38 @@ impl CacheValue for ReuseValue {
     }
 }
 
-/// How often something was found, and how much is kept.
+/// Hits, misses and size of the reuse cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReuseCounts {
-    /// Prompts that were not encoded at all.
+    /// Hits of whole prompts.
     pub(crate) prompts: u64,
-    /// Prompts whose pictures were not encoded.
+    /// Hits of pictures in other prompts.
     pub(crate) pictures: u64,
-    /// Prompts that were encoded, and could have been kept from before.
+    /// Misses of whole prompts.
     pub(crate) missed_prompts: u64,
-    /// Prompts whose pictures were encoded, and could have been kept from before.
+    /// Misses of pictures.
     pub(crate) missed_pictures: u64,
-    /// Bytes that are kept.
+    /// Bytes of all entries.
     pub(crate) bytes: usize,
 }
 
-/// Something that is worth keeping. Clones share what they hold.
+/// A value that can be cached. Clones share their memory.
 pub(super) trait CacheValue: Clone {
-    /// Counts the bytes that it holds.
+    /// Counts its bytes.
     fn bytes(&self) -> usize;
 
-    /// Tells whether somebody else holds it too, so that forgetting it would free nothing.
+    /// Returns whether it is shared, so that evicting it would free nothing.
     fn is_in_use(&self) -> bool;
 }
 
-/// Keeps what was used last, up to a number of bytes.
+/// A least-recently-used cache, bounded in bytes.
 ///
-/// What running requests still use is never forgotten to make room: it would stay in memory all the same. Where the rest
-/// is not enough, what is new is not kept.
+/// Entries that running requests still share are never evicted: that would free nothing. If evicting all
+/// others does not make enough room, the new value is not cached.
 #[derive(Debug)]
 pub(super) struct ReuseCache<K, V> {
     entries: HashMap<K, Entry<V>>,
-    /// Keys by when they were used, the oldest first.
+    /// Keys by their last use, the oldest first.
     order: BTreeMap<u64, K>,
     uses: u64,
     bytes: usize,
@@ -106,7 +106,7 @@ struct Entry<V> {
 }
 
 impl<K: Clone + Eq + Hash, V: CacheValue> ReuseCache<K, V> {
-    /// Makes a cache that holds at most `budget` bytes; with 0 it keeps nothing.
+    /// Creates a cache of at most `budget` bytes; 0 turns it off.
     pub(super) fn new(budget: usize) -> Self {
         Self {
             entries: HashMap::new(),
@@ -117,17 +117,17 @@ impl<K: Clone + Eq + Hash, V: CacheValue> ReuseCache<K, V> {
         }
     }
 
-    /// Tells whether it keeps anything at all.
+    /// Returns whether the cache is on.
     pub(super) fn is_on(&self) -> bool {
         self.budget > 0
     }
 
-    /// Counts the bytes that it holds.
+    /// Counts its bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Finds what was kept, and notes that it was used.
+    /// Returns a value, and marks it as the most recently used.
     pub(super) fn get(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.get_mut(key)?;
         self.uses += 1;
@@ -137,7 +137,7 @@ impl<K: Clone + Eq + Hash, V: CacheValue> ReuseCache<K, V> {
         Some(entry.value.clone())
     }
 
-    /// Keeps a value, in place of what was used longest ago.
+    /// Inserts a value, and evicts the least recently used ones as needed.
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.remove(&key);
         let bytes = ENTRY_BYTES + value.bytes();
@@ -155,7 +155,8 @@ impl<K: Clone + Eq + Hash, V: CacheValue> ReuseCache<K, V> {
         self.entries.insert(key, entry);
     }
 
-    /// Forgets the oldest that nobody uses, until there is room; nothing is forgotten where that cannot be.
+    /// Evicts the least recently used entries that are not shared until there is room; evicts nothing if that
+    /// is not enough.
     fn make_room(&mut self, bytes: usize) -> bool {
         let Some(mut excess) = (self.bytes + bytes).checked_sub(self.budget) else {
             return true;

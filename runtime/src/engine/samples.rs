@@ -1,4 +1,4 @@
-//! One or several answers to one prompt, each chosen by itself.
+//! Greedy decoding and sampling: one answer or several to one prompt.
 
 use super::decode::{Decode, StepOutcome, StepRow};
 use super::logits_row::LogitsRow;
@@ -12,14 +12,14 @@ use crate::tokenizer::Tokenizer;
 
 /// Decodes a group of samples: one row and one cache slot for each, one memory for all.
 ///
-/// What all begin with, the start token and the forced prefix, is decoded once, in the first one's slot, which is copied
-/// when the first tokens are chosen.
+/// What all have in common, the start token and the forced prefix, is decoded once, in the slot of the first,
+/// which is copied when the first new tokens are chosen.
 #[derive(Debug)]
 pub(crate) struct Samples {
     running: Vec<Sample>,
-    /// Those that have ended and whose callers do not know it yet.
+    /// Samples that have ended and are not sent yet.
     ended: Vec<Sample>,
-    /// Whether no token was chosen yet.
+    /// Whether all samples still share one row.
     is_shared: bool,
 }
 
@@ -27,12 +27,12 @@ pub(crate) struct Samples {
 struct Sample {
     sequence: Sequence,
     slot: usize,
-    /// Why it has ended, if it has.
+    /// Why it ended, if it has.
     reason: Option<FinishReason>,
 }
 
 impl Samples {
-    /// Takes the stream of each sample; the `i`-th draws from the `i`-th stream of random numbers of the seed.
+    /// Starts one sample for each stream; sample `i` draws from random stream `i` of the seed.
     pub(crate) fn new(
         prepared: &PreparedRequest,
         tokenizer: &Tokenizer,
@@ -51,7 +51,7 @@ impl Samples {
         }
     }
 
-    /// Moves the samples that have ended out of the running ones, which go on without them.
+    /// Moves the samples that have ended out of the running ones.
     fn part(&mut self) {
         if self.running.iter().any(|sample| sample.reason.is_some()) {
             let all = std::mem::take(&mut self.running).into_iter();
@@ -67,7 +67,7 @@ impl Decode for Samples {
         }
     }
 
-    /// Whoever waits does so for all samples.
+    /// The caller waits for all samples, so one closed stream is enough.
     fn is_cancelled(&self) -> bool {
         self.running.iter().any(|sample| sample.sequence.is_cancelled())
     }
@@ -107,7 +107,7 @@ impl Decode for Samples {
             let copy = |slot: usize| first.filter(|first| *first != slot).map(|first| (first, slot));
             step.copies = others.filter_map(copy).collect();
         }
-        // The slots of the last ones are cleared with the request.
+        // Those of the last samples are cleared with the request.
         if !self.running.is_empty() {
             step.clears = self.ended.iter().map(|sample| sample.slot).collect();
         }

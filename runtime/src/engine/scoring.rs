@@ -1,4 +1,4 @@
-//! Ranking given answers against one encoded prompt.
+//! Scoring candidates: the log-likelihood of given answers.
 
 use std::ops::Range;
 
@@ -9,33 +9,34 @@ use crate::answer::{Answered, Score, Timings, Usage};
 use crate::error::{NOT_FINITE, RequestError};
 use crate::tokenizer::TokenId;
 
-/// Scores candidates in waves, walking the trie of their tokens: what candidates of a wave have in common is
-/// decoded once.
+/// Scores candidates in waves, walking the trie of their tokens: a common prefix is decoded once.
 ///
-/// Candidates are sorted, so those that agree so far lie side by side. A wave has one cache slot per candidate; a
-/// group of candidates that agree so far uses the slot of its first member, and where it splits, the slot is copied.
+/// Candidates are sorted, so those with a common prefix are adjacent. A wave has one cache slot per
+/// candidate; a group with a common prefix uses the slot of its first member, which is copied where the group
+/// splits.
 #[derive(Debug)]
 pub(crate) struct CandidateScoring {
-    /// What the decoder reads before any candidate differs.
+    /// The decoder's start token.
     start: TokenId,
-    /// How many tokens of each target are forced and not scored.
+    /// How many tokens of each target are the forced prefix, which is not scored.
     prefix: usize,
     /// Sorted targets: prefix, candidate, `</s>`.
     targets: Vec<Vec<TokenId>>,
-    /// For each sorted target which candidate it is.
+    /// The candidate's index of each sorted target.
     order: Vec<usize>,
-    /// By sorted target: the log-probability of each of its tokens that was decoded and is not forced.
+    /// The log-probabilities of each sorted target's tokens after the forced prefix, as far as they are
+    /// decoded.
     log_probabilities: Vec<Vec<f32>>,
     slots: Vec<usize>,
     wave: Range<usize>,
-    /// How many tokens of the targets of this wave the decoder has read.
+    /// How many tokens of this wave's targets are decoded.
     depth: usize,
     groups: Vec<Range<usize>>,
     reply: Reply<Vec<Score>>,
 }
 
 impl CandidateScoring {
-    /// Takes targets that all begin with the same `prefix` tokens and end in `</s>`.
+    /// Starts scoring targets that all begin with the same `prefix` tokens and end in `</s>`.
     pub(crate) fn new(
         start: TokenId,
         prefix: usize,
@@ -76,7 +77,7 @@ impl CandidateScoring {
         self.slots.get(target.checked_sub(self.wave.start)?).copied()
     }
 
-    /// Notes the log-probability of the next token of each member of a group.
+    /// Records the log-probability of the next token of each member of a group.
     fn note(&mut self, group: Range<usize>, row: LogitsRow<'_>) -> Result<(), String> {
         if self.depth < self.prefix {
             return Ok(());
@@ -142,7 +143,7 @@ impl Decode for CandidateScoring {
         rows.extend(self.groups.iter().filter_map(row));
     }
 
-    /// Log-probabilities need the log-sum-exp alone.
+    /// A target's log-probability needs the log-sum-exp alone, no top-k.
     fn top_logits(&self) -> Option<usize> {
         (self.depth >= self.prefix).then_some(0)
     }

@@ -1,4 +1,4 @@
-//! One answer searched for with several beams.
+//! Beam search in the engine.
 
 use multiway_model::ModelConfig;
 use multiway_model::kernels::Ranking;
@@ -18,23 +18,23 @@ use crate::stream::{EndEvent, EventSender, TokenEvent};
 use crate::tokenizer::{TokenId, Tokenizer};
 use crate::top_k::{TopK, log_probabilities};
 
-/// Who waits for the answers; none once they have come.
+/// Where the answers are sent; empty once they are.
 #[derive(Debug)]
 pub(crate) enum SearchReply {
-    /// A stream, which gets the best answer once it is certain.
+    /// A stream of the best answer, at the end of the search.
     Stream(Option<EventSender>),
-    /// A caller who wants several answers with their scores.
+    /// A list of answers with their scores.
     List(Reply<Vec<Hypothesis>>),
 }
 
-/// Runs a beam search in the engine: one row and one cache slot for each beam, one memory for all.
+/// Decodes with a beam search: one row and one cache slot for each beam, one memory for all.
 #[derive(Debug)]
 pub(crate) struct Search {
     search: BeamSearch,
     processor: LogitsProcessor,
     /// The start token and the forced prefix.
     forced: Vec<TokenId>,
-    /// How many of them the decoder has read.
+    /// How many of them are decoded.
     position: usize,
     slots: BeamSlots,
     ends: EosTokens,
@@ -89,8 +89,8 @@ impl Search {
         }
     }
 
-    /// Spells an answer: the text that each token adds, up to the token in which a stop string is complete; and whether
-    /// there was one.
+    /// Detokenizes an answer: the text that each token adds, up to the first stop string; and whether there
+    /// was one.
     fn pieces(&self, answer: &Finished) -> (Vec<String>, bool) {
         let mut text = if self.show_special {
             self.tokenizer.decode_stream_with_special()
@@ -120,7 +120,7 @@ impl Search {
         (pieces, stopped)
     }
 
-    /// Streams the best answer, token by token.
+    /// Sends the best answer as a stream of tokens.
     fn stream(&self, events: EventSender, best: &Finished, usage: Usage, timings: Timings) {
         let (pieces, stopped) = self.pieces(best);
         let new_tokens = pieces.len();

@@ -1,4 +1,4 @@
-//! One running answer.
+//! One running sequence.
 
 use super::logits_row::LogitsRow;
 use super::prepared::PreparedRequest;
@@ -12,17 +12,17 @@ use crate::stop::StopMatcher;
 use crate::stream::{EndEvent, EventSender, TokenEvent};
 use crate::tokenizer::{DecodeStream, TokenId, Tokenizer};
 
-/// Writes one answer token by token.
+/// Generates one answer token by token.
 ///
-/// What goes into the stream is one item per new token and one end. So a client that does not read can neither stall the
-/// engine nor grow without limit.
+/// The stream gets one item per new token and one end. So a client that does not read can neither stall the
+/// engine nor make memory grow without bound.
 #[derive(Debug)]
 pub(crate) struct Sequence {
-    /// What the decoder reads: the start token, the forced prefix, then what was written.
+    /// The decoder's inputs: the start token, the forced prefix, then the new tokens.
     inputs: Vec<TokenId>,
-    /// How many of the inputs are not the model's own.
+    /// How many of the inputs are the start token and the forced prefix.
     forced: usize,
-    /// How many inputs the decoder has read.
+    /// How many inputs are decoded.
     position: usize,
     max_new_tokens: usize,
     ends: EosTokens,
@@ -31,7 +31,7 @@ pub(crate) struct Sequence {
     constraint: Option<ConstraintState>,
     text: DecodeStream,
     stop: StopMatcher,
-    /// Whoever listens; none after the end.
+    /// The stream; none after the end.
     events: Option<EventSender>,
 }
 
@@ -67,39 +67,40 @@ impl Sequence {
         }
     }
 
-    /// Draws from another stream of random numbers of the request's seed.
+    /// Draws from another random stream of the request's seed.
     pub(crate) fn draw_from_stream(mut self, stream: u64) -> Self {
         self.sampler.set_stream(stream);
         self
     }
 
-    /// Returns the token that the decoder reads next.
+    /// Returns the decoder's next input.
     pub(crate) fn input(&self) -> Option<TokenId> {
         self.inputs.get(self.position).copied()
     }
 
-    /// Tells whether nobody listens any more.
+    /// Returns whether the stream's receiver was dropped.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.events
             .as_ref()
             .is_none_or(|events| !events.is_receiver_alive())
     }
 
-    /// Counts the tokens written.
+    /// Counts the new tokens.
     pub(crate) fn new_tokens(&self) -> usize {
         self.inputs.len() - self.forced
     }
 
-    /// Tells how many of the highest logits the next step has to find; none where they are changed before they are compared.
+    /// Returns the `k` of the top-k logits that the step has to find; none where the logits are processed
+    /// first.
     pub(crate) fn top_logits(&self) -> Option<usize> {
         let chooses = self.position + 1 == self.inputs.len();
         (chooses && self.constraint.is_none() && self.processor.is_idle()).then(|| self.sampler.top_logits())
     }
 
-    /// Chooses a token by the logits after the last input, writes it, and tells why the answer ends if it does.
+    /// Chooses a token by the logits of the last input, sends it, and returns why the answer ends if it does.
     ///
     /// # Errors
-    /// What is wrong with the logits.
+    /// The logits are not finite, or the constraint cannot be followed.
     pub(crate) fn consume_logits(&mut self, row: LogitsRow<'_>) -> Result<Option<FinishReason>, String> {
         self.position += 1;
         if self.position < self.inputs.len() {
@@ -134,7 +135,8 @@ impl Sequence {
         Ok(reason)
     }
 
-    /// Draws the next token, of those that the constraint allows where there is one, and lists the likeliest in its place.
+    /// Chooses the next token, among those that the constraint allows if there is one, and lists the top-k
+    /// alternatives.
     fn choose(
         &mut self,
         logits: &[f32],
@@ -160,7 +162,7 @@ impl Sequence {
         }
     }
 
-    /// Reads the text of a token that was written, and whether it ends the answer.
+    /// Detokenizes a new token, and returns why it ends the answer if it does.
     fn decode_text(&mut self, id: TokenId) -> (String, Option<FinishReason>) {
         if self.ends.contains(id) {
             return (String::new(), Some(FinishReason::Stop));
@@ -175,7 +177,7 @@ impl Sequence {
         (text, reason)
     }
 
-    /// Closes the stream with its last event.
+    /// Ends the stream with its last event.
     pub(crate) fn finish(&mut self, finish_reason: FinishReason, usage: Usage, timings: Timings) {
         self.end(Ok(EndEvent {
             finish_reason,
@@ -184,7 +186,7 @@ impl Sequence {
         }));
     }
 
-    /// Closes the stream with an error.
+    /// Ends the stream with an error.
     pub(crate) fn fail(&mut self, error: RequestError) {
         self.end(Err(error));
     }

@@ -1,4 +1,4 @@
-//! What the handles of an engine share.
+//! The state that all handles of an engine share.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::error::RequestError;
 use crate::generation::GenerationConfig;
 use crate::tokenizer::Tokenizer;
 
-/// What all handles of an engine share.
+/// The state behind an [`Engine`](super::Engine).
 pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) tokenizer: Tokenizer,
@@ -26,19 +26,19 @@ pub(super) struct Shared {
     pub(super) labels: Option<Arc<Vec<String>>>,
     /// The threads that share the weights; at least one.
     pub(super) replicas: Vec<Replica>,
-    /// Places for requests that wait; one is held from submission until admission.
+    /// Places in the queue; a request holds one from submission until admission.
     pub(super) places: Arc<Semaphore>,
     pub(super) queue_capacity: usize,
     /// What each replica can hold.
     pub(super) limits: Limits,
-    /// Whether what is made of prompts is kept.
+    /// Whether the reuse cache is on.
     pub(super) reuses: bool,
-    /// How many rows of one score request may be in a step.
+    /// The most rows of one score request in a step, so that it leaves room for others.
     pub(super) score_rows: usize,
 }
 
 impl Shared {
-    /// Chooses the replica that has the least to do; the first of equals.
+    /// Chooses the least loaded replica that is alive; the first of equals.
     pub(super) fn replica(&self) -> Result<&Replica, RequestError> {
         let alive = self.replicas.iter().filter(|replica| replica.poison().is_none());
         let idlest = alive.min_by_key(|replica| replica.counters().unfinished());
@@ -51,8 +51,8 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    /// Stops the threads before their next step and waits for them, so that no work goes on behind the caller's back; and for
-    /// constraints that are being compiled.
+    /// Stops the threads before their next step, and waits for them and for constraints that are being
+    /// compiled, so that nothing runs on after the last handle is gone.
     fn drop(&mut self) {
         self.replicas
             .iter()

@@ -1,4 +1,4 @@
-//! What an engine has done and is doing.
+//! Counters of an engine's load and totals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -12,44 +12,44 @@ use super::meters::Metrics;
 use super::reuse::ReuseCounts;
 use crate::scheduler::Scheduler;
 
-/// What an engine is doing, as of its last step, and what it has done since it was built.
+/// A snapshot of an engine: its load as of the last step, and totals since it was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EngineStats {
-    /// Requests that wait for a place.
+    /// Queued requests.
     pub waiting: usize,
-    /// Requests that are being answered.
+    /// Running requests.
     pub running: usize,
-    /// Cache slots that are free.
+    /// Free cache slots.
     pub free_slots: usize,
-    /// Bytes that running requests have reserved of the memory budget, for keys and values of what they read and write.
+    /// Bytes of the memory budget that running requests have reserved.
     pub memory_bytes: usize,
-    /// The most that were reserved at a time; of several replicas the sum of what each had.
+    /// The peak of `memory_bytes`; summed over the replicas' peaks.
     pub peak_memory_bytes: usize,
-    /// Bytes that are kept of encoded prompts, so that the same need not be encoded again.
+    /// Bytes of the reuse cache.
     pub reuse_bytes: usize,
-    /// Prompts that were not encoded, because the same had been.
+    /// Prompts that were found in the reuse cache.
     pub reused_prompts: u64,
-    /// Other prompts whose pictures were not encoded, because the same had been.
+    /// Other prompts whose pictures were found in the reuse cache.
     pub reused_pictures: u64,
-    /// Requests that were answered.
+    /// Answered requests.
     pub finished: u64,
-    /// Requests whose caller went away.
+    /// Cancelled requests.
     pub cancelled: u64,
-    /// Requests whose time ran out.
+    /// Requests that exceeded their deadline.
     pub expired: u64,
-    /// Requests that ended in another error.
+    /// Requests that failed otherwise.
     pub failed: u64,
     /// Decoding steps.
     pub steps: u64,
-    /// Rows of all decoding steps; divided by the steps it is the mean batch.
+    /// Rows of all decoding steps; divided by `steps` it is the mean batch size.
     pub rows: u64,
-    /// Tokens written.
+    /// New tokens.
     pub tokens: u64,
 }
 
 impl EngineStats {
-    /// Adds what another replica is doing and has done.
+    /// Adds the counts of another replica.
     pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             waiting: self.waiting + other.waiting,
@@ -71,7 +71,7 @@ impl EngineStats {
     }
 }
 
-/// The engine thread writes, anybody reads.
+/// The counters of one replica: its thread writes them, handles read them.
 #[derive(Debug)]
 pub(crate) struct Counters {
     limits: Limits,
@@ -88,7 +88,7 @@ pub(crate) struct Counters {
     reused_pictures: AtomicU64,
     missed_prompts: AtomicU64,
     missed_pictures: AtomicU64,
-    /// Requests that were handed over and have not ended.
+    /// Submitted requests that have not ended.
     unfinished: AtomicUsize,
     finished: AtomicU64,
     cancelled: AtomicU64,
@@ -163,7 +163,7 @@ impl Counters {
         self.peak_memory_bytes.fetch_max(bytes, Relaxed);
     }
 
-    /// Counts requests that were handed over and have not ended.
+    /// Returns the number of submitted requests that have not ended: the replica's load.
     pub(crate) fn unfinished(&self) -> usize {
         self.unfinished.load(Relaxed)
     }
@@ -172,7 +172,7 @@ impl Counters {
         self.unfinished.fetch_add(1, Relaxed);
     }
 
-    /// Takes back a submission that did not arrive.
+    /// Reverts the count of a submission that the thread did not accept.
     pub(crate) fn refused(&self) {
         self.unfinished.fetch_sub(1, Relaxed);
     }
@@ -208,12 +208,12 @@ impl Counters {
         self.metrics.decode_step_rows.record(rows as f64);
     }
 
-    /// Notes how long a decoding step took.
+    /// Records the time of a decoding step.
     pub(crate) fn stepped(&self, took: Duration) {
         self.metrics.decode_step_seconds.record(took);
     }
 
-    /// Notes how long the encoder worked for the prompts that were admitted together.
+    /// Records the time of encoding a batch.
     pub(crate) fn encoded(&self, took: Duration) {
         self.metrics.encode_seconds.record(took);
     }
@@ -245,7 +245,7 @@ impl Counters {
 }
 
 impl Drop for Counters {
-    /// Takes what this replica held, and could hold, off the gauges.
+    /// Subtracts this replica's share from the gauges.
     fn drop(&mut self) {
         let metrics = &self.metrics;
         let budget = self.limits.bytes(&self.limits.capacity);
@@ -261,12 +261,12 @@ impl Drop for Counters {
     }
 }
 
-/// Stores a value, and moves its gauge by as much as it changed.
+/// Stores a value, and moves its gauge by the difference.
 fn set(value: &AtomicUsize, new: usize, gauge: &Gauge) {
     shift(gauge, value.swap(new, Relaxed), new);
 }
 
-/// Stores a count, and adds to its counter what is new.
+/// Stores a total, and adds the difference to its counter.
 fn raise(count: &AtomicU64, new: u64, counter: &Counter) {
     counter.increment(new.saturating_sub(count.swap(new, Relaxed)));
 }

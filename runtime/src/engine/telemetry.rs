@@ -1,4 +1,4 @@
-//! Follows requests: when things happened to them, for their callers, their spans and the metrics.
+//! Timestamps of requests, for their timings, spans and metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,27 +13,27 @@ use super::meters::Metrics;
 use crate::answer::{Timings, Usage};
 use crate::request::Request;
 
-/// Follows one request from the call to its end.
+/// Times one request from the call to its end.
 ///
-/// Of a call that ends before the engine's thread has taken it, it counts what became of it; later ends are counted by
-/// [`Counters`](super::stats::Counters).
+/// It also counts a call as refused or cancelled if it ends before the engine's thread has accepted it; later
+/// outcomes are counted by [`Counters`](super::stats::Counters).
 #[derive(Debug)]
 pub(crate) struct Clock {
     metrics: Arc<Metrics>,
     span: Span,
     stage: Stage,
     called: Instant,
-    /// When the last token was written.
+    /// When the last token was chosen.
     token: Option<Instant>,
-    /// Since when the logits of a step are read.
+    /// When sampling of the current step began.
     selecting: Option<Instant>,
     timings: Timings,
 }
 
-/// How far a call has come.
+/// The stage of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// It is checked, prepared, and handed over.
+    /// It is being checked, prepared and submitted.
     Preparing,
     /// It waits for a place in the queue.
     Waiting,
@@ -42,7 +42,7 @@ enum Stage {
 }
 
 impl Clock {
-    /// Starts with the call: the request's span is a child of the caller's.
+    /// Starts with the call; the request's span is a child of the caller's.
     pub(super) fn start(metrics: &Arc<Metrics>, request: &Request) -> Self {
         metrics.submitted.increment(1);
         let span = tracing::debug_span!(
@@ -69,7 +69,7 @@ impl Clock {
         self.span.clone().entered()
     }
 
-    /// Runs a part of the preparation.
+    /// Runs and times a part of the preparation.
     pub(super) fn prepare<T>(&mut self, part: impl FnOnce() -> T) -> T {
         let _request = self.enter();
         let since = Instant::now();
@@ -78,29 +78,29 @@ impl Clock {
         made
     }
 
-    /// Notes that a part of the preparation was done elsewhere.
+    /// Adds preparation that was done on another thread.
     pub(super) fn prepared(&mut self, took: Duration) {
         self.timings.prepare += took;
     }
 
-    /// Notes that it waits for something that others do: a place in the queue, or its constraint.
+    /// Marks that the call waits: for a place in the queue, or for its constraint.
     pub(super) fn wait(&mut self) {
         self.stage = Stage::Waiting;
     }
 
-    /// Notes that it has what it waited for, or will not get it.
+    /// Marks that the wait is over.
     pub(super) fn stop_waiting(&mut self) {
         self.stage = Stage::Preparing;
     }
 
-    /// Counts a request that is answered without the engine's thread, and tells how long everything took.
+    /// Counts a request that is answered without the engine's thread, and returns its timings.
     pub(super) fn answered(mut self) -> Timings {
         self.stage = Stage::Taken;
         self.metrics.finished.increment(1);
         self.stop()
     }
 
-    /// Notes that the engine's thread has the request, and how it names it.
+    /// Marks that the engine's thread has accepted the request, under this id.
     pub(super) fn taken(&mut self, id: Option<u64>, usage: Usage) {
         self.stage = Stage::Taken;
         self.span.record("id", id);
@@ -108,7 +108,7 @@ impl Clock {
         self.span.record("image_patches", usage.image_patches);
     }
 
-    /// Tells when the request is to be given up, on a clock that started at `epoch`.
+    /// Returns the deadline of the request, on a clock that started at `epoch`.
     pub(super) fn deadline(&self, epoch: Instant, timeout: Duration) -> Duration {
         self.called
             .saturating_duration_since(epoch)
@@ -123,26 +123,26 @@ impl Clock {
         self.metrics.image_patches.increment(usage.image_patches as u64);
     }
 
-    /// Notes that its prompt is encoded, and how long the encoder worked for it and those with it.
+    /// Records how long encoding the prompt's batch took.
     pub(super) fn encoded(&mut self, busy: Duration) {
         self.timings.encode = busy;
     }
 
-    /// Notes a decoding step, and that its logits are read from now on.
+    /// Records a decoding step, and that sampling begins.
     pub(super) fn stepped(&mut self, took: Duration) {
         self.timings.steps += 1;
         self.timings.decode += took;
         self.selecting = Some(Instant::now());
     }
 
-    /// Notes that a step's logits have been read.
+    /// Records that sampling has ended.
     pub(super) fn selected(&mut self) {
         if let Some(since) = self.selecting.take() {
             self.timings.select += since.elapsed();
         }
     }
 
-    /// Notes that a step wrote tokens.
+    /// Records that a step produced tokens.
     pub(super) fn token(&mut self) {
         self.selected();
         let now = Instant::now();
@@ -156,7 +156,7 @@ impl Clock {
         }
     }
 
-    /// Tells how long everything took until now.
+    /// Returns the timings until now.
     pub(super) fn stop(&mut self) -> Timings {
         self.selected();
         Timings {
@@ -176,11 +176,11 @@ impl Drop for Clock {
     }
 }
 
-/// Makes the engine's thread speak to whoever listens to this one: to its own `tracing` subscriber, where it has one.
+/// Makes the engine's thread use this thread's `tracing` subscriber, if it has one of its own.
 pub(super) fn traced(work: impl FnOnce() + Send) -> impl FnOnce() + Send {
     let dispatch = dispatcher::get_default(Dispatch::clone);
     move || {
-        // A subscriber of the process that comes later is to be heard too.
+        // Without one, a global subscriber that is installed later is used.
         if dispatch.is::<NoSubscriber>() {
             work();
         } else {
@@ -189,7 +189,7 @@ pub(super) fn traced(work: impl FnOnce() + Send) -> impl FnOnce() + Send {
     }
 }
 
-/// Opens the span of one turn of the engine's thread. Its fields are recorded where they are known.
+/// Opens the span of one turn of the engine's loop. Its fields are recorded once they are known.
 pub(super) fn step_span() -> EnteredSpan {
     tracing::debug_span!("step", encoded = Empty, rows = Empty).entered()
 }

@@ -457,7 +457,8 @@ fn an_abort_ends_requests_before_the_next_step() {
     engine.shutdown(Shutdown::Abort);
     drop(gate.permits);
     assert_eq!(running.wait_blocking().unwrap_err(), RequestError::ShutDown);
-    // The engine was told while it stood before the encoding; the step that follows in the same turn still runs.
+    // The engine was told while it stood before the encoding; the step that follows in the same turn still
+    // runs.
     assert!(gate.steps.into_iter().count() <= 1);
 }
 

@@ -25,7 +25,7 @@ use crate::scheduler::{Demand, RequestId, Scheduler};
 /// How many rows are encoded at a time while others decode.
 const SLICE_ROWS: usize = 128;
 
-/// Whether the thread goes on.
+/// Whether the loop goes on.
 #[derive(PartialEq, Eq)]
 enum Flow {
     Continue,
@@ -55,7 +55,7 @@ pub(crate) struct Worker<F> {
     counters: Arc<Counters>,
     /// How many of the model's logits are in the tokenizer's vocabulary.
     vocabulary: usize,
-    /// Where the clock of deadlines starts.
+    /// The epoch of deadlines.
     started: Instant,
     draining: bool,
 }
@@ -84,8 +84,8 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Runs until the engine is shut down or its last handle is gone. Where the engine itself is broken, says so to every
-    /// request that is there and to those that come.
+    /// Runs until the engine is shut down or its last handle is dropped. After a panic outside of a step,
+    /// fails all requests, now and later, with the cause.
     pub(crate) fn run(mut self, poison: &OnceLock<String>) {
         tracing::debug!("engine started");
         let turns = catch_unwind(AssertUnwindSafe(|| self.turn()));
@@ -126,7 +126,7 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Takes all commands that have come; waits for one where there is nothing else to do.
+    /// Receives all pending commands; blocks if there is nothing else to do.
     fn receive(&mut self) -> Flow {
         loop {
             let command = if self.jobs.is_empty() {
@@ -173,7 +173,7 @@ impl<F: Forward> Worker<F> {
             memory: None,
         };
         let Some(id) = id else {
-            // The handles refuse what does not fit.
+            // The handles refuse what could never be admitted.
             let cause = "the request needs more than the engine can hold".to_owned();
             job.fail(RequestError::Failed { cause });
             self.counters.failed();
@@ -209,7 +209,7 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Stops encoding where all have gone that wait for it.
+    /// Abandons the encoding if all of its requests have gone.
     fn abandon(&mut self) {
         let encoding = self.encoding.as_ref();
         if encoding.is_some_and(|encoding| !encoding.ids.iter().any(|id| self.jobs.contains_key(id))) {
@@ -245,8 +245,8 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Encodes for as long as the last step took, so that running streams are at most about twice as slow; without any, one
-    /// part of a layer.
+    /// Encodes for as long as the last step took, so that running streams are at most about twice as slow;
+    /// without any, one part of a layer.
     fn encode(&mut self) {
         let Some(encoding) = &mut self.encoding else {
             return;
@@ -278,7 +278,7 @@ impl<F: Forward> Worker<F> {
         }
     }
 
-    /// Hands the encoded prompts to the requests that have not gone meanwhile.
+    /// Distributes the encoded prompts to the requests that are still there.
     fn hand_out(&mut self, prompts: Vec<EncodedPrompt>) {
         let Some(encoding) = self.encoding.take() else {
             return;
@@ -314,7 +314,8 @@ impl<F: Forward> Worker<F> {
     /// Advances every running request by one token.
     fn decode(&mut self) {
         let mut rows: Vec<DecoderRow> = Vec::new();
-        // Which request has how many rows, in the order of the rows; and how many of its highest logits each row must know.
+        // The number of rows of each request, in the order of the rows; and the top-k logits that each row
+        // needs.
         let mut owners: Vec<(RequestId, usize)> = Vec::new();
         let mut top_logits: Vec<Option<usize>> = Vec::new();
         let mut own: Vec<StepRow> = Vec::new();
@@ -370,7 +371,7 @@ impl<F: Forward> Worker<F> {
         self.step_time = since.elapsed();
     }
 
-    /// Hands the logits of a step, which took so long, to the request that the rows belong to.
+    /// Lets a request choose its next tokens by the logits of its rows.
     fn consume_logits(&mut self, id: RequestId, rows: &[LogitsRow<'_>], took: Duration) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Work::Decode(decode) = &mut job.work else {
@@ -440,9 +441,10 @@ fn update_cache(forward: &mut impl Forward, step: &StepOutcome) -> Result<(), St
     Ok(())
 }
 
-/// Runs a part of a step; an error and a panic both come back as a cause.
+/// Runs a part of a step; turns an error or a panic into a cause.
 ///
-/// After a panic only slots of that step's requests can be in disorder, and these are cleared when the requests end.
+/// After a panic only the slots of that step's requests can be inconsistent, and these are cleared when the
+/// requests end.
 fn guard<T>(part: impl FnOnce() -> Result<T, ForwardError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(part)) {
         Ok(result) => result.map_err(|error| error.to_string()),

@@ -1,4 +1,4 @@
-//! How time grows: with the rows of a step, with the prompts that they look at, and with texts of different lengths.
+//! How latency grows with the rows of a step, the length of the prompts, and texts of different lengths.
 
 use std::ops::RangeInclusive;
 use std::time::Instant;
@@ -10,10 +10,10 @@ use super::{
     Case, MeasureError, SplitMix, WARM_TOKENS, encode, random_prompts, time_encoding, write_likeliest,
 };
 
-/// Times the mean step of writing a case's answers, of one beam each: the median of the seconds. The prompts are encoded once.
+/// Times the mean greedy decoding step of a case; returns the median seconds. The prompts are encoded once.
 ///
 /// # Errors
-/// [`MeasureError`] where the model does not take such a case, or writes no text.
+/// [`MeasureError`] if the case does not fit the model, or the model decodes no text.
 pub fn decode_step(model: &Model, case: &Case) -> Result<f64, MeasureError> {
     let mut cache = model.new_cache(case.batch, case.new_tokens)?;
     let memories = encode(model, &case.encoder_batch(model.config())?)?;
@@ -29,7 +29,17 @@ pub fn decode_step(model: &Model, case: &Case) -> Result<f64, MeasureError> {
     Ok(median(times.collect::<Result<_, _>>()?))
 }
 
-/// Draws so many lengths from a range, each as likely as another: the same for the same seed.
+/// Draws lengths uniformly from a range; the same for the same seed.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_runtime::measure::ragged_lengths;
+///
+/// let lengths = ragged_lengths(5, 10..=20, 7);
+/// assert!(lengths.iter().all(|length| (10..=20).contains(length)));
+/// assert_eq!(lengths, ragged_lengths(5, 10..=20, 7));
+/// ```
 #[must_use]
 pub fn ragged_lengths(texts: usize, range: RangeInclusive<usize>, seed: u64) -> Vec<usize> {
     let (shortest, longest) = range.into_inner();
@@ -39,11 +49,11 @@ pub fn ragged_lengths(texts: usize, range: RangeInclusive<usize>, seed: u64) -> 
     (0..texts).map(|_| length()).collect()
 }
 
-/// Times encoding a batch of random texts of these lengths, as [`encoding`](super::encoding) does texts of one length: the median of
-/// the seconds.
+/// Times encoding a batch of random texts of these lengths, as [`encoding`](super::encoding) does texts of
+/// one length; returns the median seconds.
 ///
 /// # Errors
-/// [`MeasureError`] where the model does not take such a batch.
+/// [`MeasureError`] if the batch does not fit the model.
 pub fn ragged_encoding(
     model: &Model,
     lengths: &[usize],

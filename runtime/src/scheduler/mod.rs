@@ -1,13 +1,14 @@
-//! Who runs: a plain data structure, without tensors, threads or clocks.
+//! Admission and accounting: a plain data structure, without tensors, threads or clocks.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How often a waiting request may be overtaken by later ones of a higher priority; then it goes before all of them.
+/// How often a queued request may be overtaken by later ones of a higher priority before it goes ahead of
+/// them: the bound on starvation.
 const MAX_OVERTAKEN: u32 = 32;
 
-/// Names a request inside one engine; later requests have larger numbers.
+/// The id of a request in its replica; later requests have larger numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RequestId(u64);
 
@@ -17,7 +18,7 @@ impl RequestId {
     }
 }
 
-/// Where a request stands.
+/// The status of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SequenceStatus {
     /// In the queue.
@@ -30,21 +31,21 @@ pub(crate) enum SequenceStatus {
     Finished,
 }
 
-/// What requests keep while they run.
+/// What requests hold while they run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resources {
     /// Cache slots: one per row that is decoded in a step.
     pub(crate) slots: usize,
-    /// Encoder rows whose keys and values are kept for cross-attention.
+    /// Encoder rows with keys and values for cross-attention.
     pub(crate) memory_tokens: usize,
-    /// Tokens whose keys and values are kept for self-attention: rows times the most that each may write.
+    /// Tokens with keys and values for self-attention: rows times the most tokens of each.
     pub(crate) self_tokens: usize,
-    /// Bytes that following the answers' constraints takes.
+    /// Bytes of the answers' constraint state.
     pub(crate) constraint_bytes: usize,
 }
 
 impl Resources {
-    /// Tells whether another fits into what is left here.
+    /// Returns whether another fits into this.
     pub(crate) fn hold(&self, other: &Resources) -> bool {
         other.slots <= self.slots
             && other.memory_tokens <= self.memory_tokens
@@ -67,27 +68,28 @@ impl Resources {
     }
 }
 
-/// What a request needs, all at once, before it can run, and on which terms it waits.
+/// What a request needs to be admitted, and its terms in the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Demand {
-    /// What it keeps to its end.
+    /// What it holds to its end.
     pub(crate) resources: Resources,
-    /// Rows that the encoder will see.
+    /// Rows of the encoder's batch.
     pub(crate) encoder_rows: usize,
     /// Higher ones are admitted first.
     pub(crate) priority: i32,
-    /// When it is to be given up, on the clock that [`Scheduler::expired`] is told.
+    /// Its deadline, on the clock of [`Scheduler::expired`].
     pub(crate) deadline: Option<Duration>,
 }
 
-/// A request that may start now.
+/// A request that is admitted, and its slots.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Admission {
     pub(crate) id: RequestId,
     pub(crate) slots: Vec<usize>,
 }
 
-/// The place of a request in the queue: those that were overtaken too often by age, then the others by priority and age.
+/// The order of the queue: first requests that were overtaken too often, by age; then the others by priority
+/// and age.
 type QueueOrder = (bool, Reverse<i32>, RequestId);
 
 #[derive(Debug)]
@@ -113,12 +115,12 @@ struct Running {
     encoded: bool,
 }
 
-/// Admits requests by priority, and first in, first out among equals, while what they need can be reserved to their end,
-/// and keeps the account of it.
+/// Admits requests by priority, first in first out among equals, while all that they can need is free, and
+/// accounts for it.
 ///
-/// Where the first in the queue does not fit, the others wait with it; a request of a low priority is overtaken by later
-/// ones a bounded number of times. A request gets all that it needs at once and keeps it to its end, so nothing is ever
-/// evicted.
+/// If the head of the queue does not fit, the others wait behind it; a request of a low priority is overtaken
+/// by later ones a bounded number of times. A request reserves all that it can need at once and holds it to
+/// its end, so nothing is ever preempted.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     capacity: Resources,
@@ -133,8 +135,8 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// Keeps account of a capacity; a batch of the encoder has at most `encode_budget` rows, or one request if that has
-    /// more.
+    /// Starts with a free capacity; a batch of the encoder has at most `encode_budget` rows, or one request
+    /// if that has more.
     pub(crate) fn new(capacity: Resources, encode_budget: usize) -> Self {
         Self {
             capacity,
@@ -149,7 +151,7 @@ impl Scheduler {
         }
     }
 
-    /// Puts a request into the queue; nothing where it needs more than there is in all.
+    /// Queues a request; `None` if it exceeds the whole capacity.
     pub(crate) fn submit(&mut self, demand: Demand) -> Option<RequestId> {
         if !self.capacity.hold(&demand.resources) {
             return None;
@@ -164,7 +166,7 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Starts as many requests as fit, in order; none while those that were started last are being encoded.
+    /// Admits as many requests as fit, in order; none while the last batch is being encoded.
     pub(crate) fn admit(&mut self) -> Vec<Admission> {
         let mut admitted = Vec::new();
         if self.running.values().any(|running| !running.encoded) {
@@ -196,7 +198,7 @@ impl Scheduler {
         admitted
     }
 
-    /// Counts, for all that wait longer than a request that goes before them, that they were overtaken.
+    /// Counts for all older queued requests that they were overtaken.
     fn overtake(&mut self, by: RequestId) {
         for (id, waiting) in self.waiting.range_mut(..by) {
             let before = waiting.order(*id);
@@ -215,7 +217,7 @@ impl Scheduler {
         }
     }
 
-    /// Notes that a request's prompt is encoded: from now on its rows are in every step.
+    /// Marks a request's prompt as encoded: from now on its rows are in every step.
     pub(crate) fn encoded(&mut self, id: RequestId) {
         if let Some(running) = self.running.get_mut(&id) {
             running.encoded = true;
@@ -234,7 +236,7 @@ impl Scheduler {
         passed.map(|(_, id)| *id).collect()
     }
 
-    /// EosTokens a request, running or waiting, and returns the slots that it had.
+    /// Removes a request, running or queued, and returns its slots.
     pub(crate) fn finish(&mut self, id: RequestId) -> Vec<usize> {
         let running = self.running.remove(&id);
         let demand = match &running {
@@ -275,7 +277,7 @@ impl Scheduler {
         reserved
     }
 
-    /// Returns what no request has reserved.
+    /// Returns what is free.
     pub(crate) fn free(&self) -> Resources {
         self.free
     }

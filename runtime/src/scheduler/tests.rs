@@ -164,7 +164,8 @@ enum Event {
     Cancel(prop::sample::Index),
     /// Time passes.
     Wait(u8),
-    /// The engine makes a step; its encoding or its decoding may fail. What it starts is encoded so many steps later.
+    /// The engine makes a step; its encoding or its decoding may fail. What it starts is encoded so many
+    /// steps later.
     Step {
         encoding_takes: u8,
         encoding_fails: bool,

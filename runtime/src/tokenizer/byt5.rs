@@ -13,7 +13,8 @@ const GAPS: usize = 125;
 /// The id of byte 0.
 const FIRST_BYTE: TokenId = 3;
 
-/// Turns bytes into tokens; tokens that were added and are not special are matched first, the longest of several.
+/// Turns bytes into tokens; tokens that were added and are not special are matched first, the longest of
+/// several.
 #[derive(Debug)]
 pub(super) struct ByteTokenizer {
     added: Vec<(String, TokenId)>,

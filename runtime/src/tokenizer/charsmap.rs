@@ -1,8 +1,8 @@
 //! Checks SentencePiece's precompiled character map before a library runs it.
 //!
-//! The map is a double-array trie (Darts-clone) from text to its normal form. Both libraries that run it trust it:
-//! `sentencepiece` reads out of bounds where it is damaged, and `tokenizers` panics. So every unit that a lookup can
-//! reach is checked here first.
+//! The map is a double-array trie (Darts-clone) from text to its normal form. Both libraries that run it
+//! trust it: `sentencepiece` reads out of bounds where it is damaged, and `tokenizers` panics. So every unit
+//! that a lookup can reach is checked here first.
 //!
 //! Source: <https://github.com/google/sentencepiece>, `src/normalizer.cc`.
 

@@ -11,13 +11,23 @@ use super::vocabulary::PieceKind;
 
 /// Converts a SentencePiece unigram model (the bytes of a `.model` or `.spm` file) into a `tokenizer.json`.
 ///
-/// [`Tokenizer::from_json`](super::Tokenizer::from_json) reads the result to the same ids on ordinary text. The libraries
-/// differ where several cuts are equally likely (`aaaaaa`), since `tokenizers` sums scores word by word and in 64 bits,
-/// on some clusters of combining characters, which it normalises together, and on the name of a byte piece, `<0x41>`, which
-/// it takes for that piece.
+/// [`Tokenizer::from_json`](super::Tokenizer::from_json) reads the result to the same ids on ordinary text.
+/// The libraries differ where several cuts are equally likely (`aaaaaa`), since `tokenizers` sums scores word
+/// by word and in 64 bits, on some clusters of combining characters, which it normalises together, and on the
+/// name of a byte piece, `<0x41>`, which it takes for that piece.
 ///
 /// # Errors
 /// [`TokenizerError`] where the file is malformed, is not a unigram model, or has unused pieces.
+///
+/// # Examples
+///
+/// ```no_run
+/// use multiway_runtime::{Tokenizer, sentencepiece_to_json};
+///
+/// let json = sentencepiece_to_json(&std::fs::read("spiece.model")?)?;
+/// let tokenizer = Tokenizer::from_json(&json)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn sentencepiece_to_json(model: &[u8]) -> Result<Vec<u8>, TokenizerError> {
     let model = SentencePieceModel::parse(model)?;
     check(&model)?;

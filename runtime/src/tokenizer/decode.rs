@@ -1,4 +1,4 @@
-//! From ids back to text, whole or token by token.
+//! Detokenizing, whole or token by token.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::Tokenizer;
 use super::token::{LeadingSpace, Spelling, TokenId};
 use super::vocabulary::{META_SPACE, PieceKind, byte_of};
 
-/// Turns ids into text as they come, without ever giving out half a character.
+/// Detokenizes incrementally, and never returns an incomplete character.
 ///
 /// All the texts that [`push`](Self::push) and [`finish`](Self::finish) return, joined, are what
 /// [`Tokenizer::decode`] returns for the same ids.
@@ -34,7 +34,7 @@ pub struct DecodeStream {
     has_begun: bool,
     /// Whether added words are shown with spaces around them.
     spaces_words: bool,
-    /// White space that is only shown where something follows it.
+    /// White space that is held back until something follows it.
     held: String,
     /// Whether what followed the last added word had no text.
     is_blank: bool,
@@ -42,11 +42,11 @@ pub struct DecodeStream {
     joined: Joined,
 }
 
-/// The last tokens of a text that only the library can spell, and how long the text is that they made.
+/// The last tokens of a text that only the library can spell, and the length of their text.
 #[derive(Default)]
 struct Joined {
     tokens: Vec<String>,
-    /// How many of the tokens the last text was made of before the newest one.
+    /// How many of these tokens the last text had before the newest one.
     read: usize,
     prefix: String,
 }
@@ -76,13 +76,24 @@ impl DecodeStream {
         }
     }
 
-    /// Shows each token by its own bytes alone, as a constraint counts them.
+    /// Spells each token by its own bytes alone, as constraints do.
     pub(crate) fn without_spaced_words(mut self) -> Self {
         self.spaces_words = false;
         self
     }
 
-    /// Takes the next id and returns the text that is now certain; nothing for a special token.
+    /// Appends an id and returns the text that is complete by now; empty for a special token.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let mut stream = tokenizer.decode_stream();
+    /// let pieces: Vec<String> = tokenizer.encode_text("é!")?.into_iter().map(|id| stream.push(id)).collect();
+    /// assert_eq!(pieces, ["", "é", "!"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn push(&mut self, id: TokenId) -> String {
         let mut out = String::new();
         let tokenizer = self.tokenizer.clone();
@@ -147,12 +158,24 @@ impl DecodeStream {
         out
     }
 
-    /// EosTokens the text; bytes that never became a character are returned as U+FFFD.
+    /// Ends the text; incomplete characters become U+FFFD.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let mut stream = tokenizer.decode_stream();
+    /// let first_byte = tokenizer.encode_text("é")?[0];
+    /// assert_eq!(stream.push(first_byte), "");
+    /// assert_eq!(stream.finish(), "\u{fffd}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn finish(mut self) -> String {
         self.take_rest()
     }
 
-    /// Returns what [`finish`](Self::finish) would, without giving up the stream.
+    /// Returns what [`finish`](Self::finish) would, without consuming the stream.
     pub(crate) fn take_rest(&mut self) -> String {
         let mut out = String::new();
         self.flush(&mut out);
@@ -177,7 +200,7 @@ impl DecodeStream {
         piece.strip_prefix(META_SPACE).unwrap_or(piece)
     }
 
-    /// Gives out the characters that are complete, and U+FFFD for bytes that cannot become one.
+    /// Returns the complete characters, and U+FFFD for invalid bytes.
     fn drain(&mut self, out: &mut String) {
         let pending = std::mem::take(&mut self.pending);
         let mut chunks = pending.utf8_chunks().peekable();
@@ -195,8 +218,8 @@ impl DecodeStream {
         }
     }
 
-    /// Adds a token by the library's decoder. What it gives out is what the text of the last tokens has grown by, once it does
-    /// not end in half a character.
+    /// Appends a token with the library's decoder: returns what the text of the last tokens has grown by,
+    /// once it does not end in an incomplete character.
     ///
     /// Source: `tokenizers`, `step_decode_stream`.
     fn join(&mut self, token: &str, out: &mut String) {
@@ -235,7 +258,7 @@ pub(crate) enum TokenText {
 }
 
 impl Tokenizer {
-    /// Says what a token adds to a text, in bytes; nothing for an id outside of the vocabulary.
+    /// Returns the bytes that a token adds to a text; `None` for an id outside of the vocabulary.
     pub(crate) fn token_text(&self, id: TokenId) -> Option<TokenText> {
         let piece = self.vocabulary().get(id)?;
         let bytes = match (piece.kind, self.spelling()) {
@@ -248,7 +271,7 @@ impl Tokenizer {
         Some(TokenText::Bytes(bytes))
     }
 
-    /// Tells whether a token stands for a single byte of a character that the vocabulary does not know.
+    /// Returns whether a token is a byte-fallback token.
     pub(crate) fn is_byte(&self, id: TokenId) -> bool {
         let piece = self.vocabulary().get(id);
         piece.is_some_and(|piece| piece.kind == PieceKind::Byte)
@@ -277,15 +300,15 @@ impl Tokenizer {
     }
 }
 
-/// Tells whether more bytes could make a character of these.
+/// Returns whether these bytes are a prefix of a character.
 fn is_incomplete(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 /// Finds the byte that a character of GPT-2's byte alphabet stands for.
 ///
-/// Source: <https://github.com/openai/gpt-2>, `bytes_to_unicode` in `src/encoder.py`: printable Latin-1 stands for itself,
-/// and the other bytes, in order, for the characters from U+0100.
+/// Source: <https://github.com/openai/gpt-2>, `bytes_to_unicode` in `src/encoder.py`: printable Latin-1
+/// stands for itself, and the other bytes, in order, for the characters from U+0100.
 fn byte_level(c: char) -> Option<u8> {
     let code = u32::from(c);
     if matches!(code, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) {

@@ -2,11 +2,11 @@
 
 use super::token::TokenId;
 
-/// What can go wrong between a tokenizer file and token ids.
+/// An error of reading or using a tokenizer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
-    /// A file is not what its name says, or contradicts itself.
+    /// A file is malformed or inconsistent.
     #[error("{file} is malformed at {place}: found {found}, expected {expected}")]
     Malformed {
         /// The kind of file.
@@ -15,17 +15,17 @@ pub enum TokenizerError {
         place: String,
         /// What the file says.
         found: String,
-        /// What would be right.
+        /// What was expected.
         expected: String,
     },
-    /// A file is well formed but asks for something that this runtime does not do.
+    /// A file is well formed but needs a feature that is not supported.
     #[error("{file} needs {found}, which is not supported; supported: {supported}")]
     Unsupported {
         /// The kind of file.
         file: &'static str,
         /// What it asks for.
         found: String,
-        /// What there is instead.
+        /// What is supported.
         supported: &'static str,
     },
     /// A checkpoint's tokenizer is a SentencePiece model, and this build has no library for it.

@@ -1,7 +1,8 @@
 //! What `transformers` writes beside a vocabulary: tokens that were added later, and their settings.
 //!
 //! Source: `transformers` 4.57, `tokenization_utils_base.py`, `_from_pretrained`: `added_tokens_decoder` of
-//! `tokenizer_config.json` counts; without it `added_tokens.json` does, with the names in `special_tokens_map.json`.
+//! `tokenizer_config.json` counts; without it `added_tokens.json` does, with the names in
+//! `special_tokens_map.json`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ pub(super) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const ADDED: &str = "added_tokens.json";
 pub(super) const SPECIAL: &str = "special_tokens_map.json";
 
-/// The keys that name one special token each, in the order in which those that the vocabulary lacks are added.
+/// The keys that name one special token each, in the order in which those that the vocabulary lacks are
+/// added.
 const SINGLE: [&str; 7] = [
     "bos_token",
     "eos_token",

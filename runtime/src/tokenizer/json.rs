@@ -1,10 +1,11 @@
-//! `tokenizer.json`, run by the library that defines it: `tokenizers`, normalizers, pre-tokenizers, added tokens and
-//! post-processing included.
+//! `tokenizer.json`, run by the library that defines it: `tokenizers`, normalizers, pre-tokenizers, added
+//! tokens and post-processing included.
 //!
-//! What is ours is that the text of a caller never becomes a special token. Inside of the library every special token
-//! has a spelling that is made up when the process starts and that nobody can guess, in place of its name. A template's
-//! special tokens are put into the text by that spelling, so the library finds them as it would by their names, and
-//! strips spaces around them as the file says; a name in a caller's text is text.
+//! What is ours is that the text of a caller never becomes a special token. Inside of the library every
+//! special token has a spelling that is made up when the process starts and that nobody can guess, in place
+//! of its name. A template's special tokens are put into the text by that spelling, so the library finds them
+//! as it would by their names, and strips spaces around them as the file says; a name in a caller's text is
+//! text.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -194,7 +195,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, TokenizerError> {
     tokenizer.with_pre_tokenizer(pre_tokenizer);
     tokenizer.with_post_processor(post_processor);
     tokenizer.with_decoder(decoder);
-    // In the order of the file, as the library reads it: it numbers tokens that the model does not have by that order.
+    // In the order of the file, as the library reads it: it numbers tokens that the model does not have by
+    // that order.
     let tokens = added
         .iter()
         .map(|token| added_token(token, &vocabulary, &secrets));
@@ -267,7 +269,8 @@ impl LibraryTokenizer {
     }
 }
 
-/// Lists the steps of a pipeline, sequences inside of sequences included: at most as deep as JSON may be nested.
+/// Lists the steps of a pipeline, sequences inside of sequences included: at most as deep as JSON may be
+/// nested.
 fn steps<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
     match value.get(key).and_then(Value::as_array) {
         _ if value.is_null() => Vec::new(),
@@ -404,8 +407,8 @@ fn letters(mut number: u128, count: u32) -> String {
     text
 }
 
-/// Makes up a spelling for each special token. It begins and ends as the name does, with a letter or a sign, since added
-/// tokens of whole words look at their neighbours.
+/// Makes up a spelling for each special token. It begins and ends as the name does, with a letter or a sign,
+/// since added tokens of whole words look at their neighbours.
 fn secrets(vocabulary: &Vocabulary) -> HashMap<TokenId, String> {
     let edge = |c: Option<char>, sign| {
         if c.is_some_and(|c| c.is_alphanumeric() || c == '_') {

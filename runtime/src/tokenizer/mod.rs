@@ -1,12 +1,12 @@
 //! Text to token ids and back.
 //!
-//! A file means what its own library makes of it: `tokenizer.json` is run by `tokenizers`, SentencePiece's `.model` and
-//! `.spm` by `sentencepiece` (feature `sentencepiece`) with the tokens that the slow classes of `transformers` put on
-//! top. [`sentencepiece_to_json`] makes the first out of the second.
+//! Each kind of file is run by the library that defines it: `tokenizer.json` by `tokenizers`, SentencePiece's
+//! `.model` and `.spm` by `sentencepiece` (feature `sentencepiece`) with the tokens that the slow classes of
+//! `transformers` add. [`sentencepiece_to_json`] converts the second into the first.
 //!
-//! Plain text never becomes a special token, whatever it spells: special tokens have ids, not spellings, as far
-//! as [`Tokenizer::encode_text`] is concerned, and only [`PromptPart::Special`] reaches them. Tokens that were added
-//! and are not special are matched in text.
+//! Plain text never becomes a special token, whatever it spells: special tokens have ids, not spellings, as
+//! far as [`Tokenizer::encode_text`] is concerned, and only [`PromptPart::Special`] reaches them. Tokens that
+//! were added and are not special are matched in text.
 
 mod byt5;
 mod charsmap;
@@ -41,7 +41,7 @@ use json::LibraryTokenizer;
 use token::{LeadingSpace, Spelling};
 use vocabulary::Vocabulary;
 
-/// The special token that closes the encoder's text.
+/// The EOS token of the encoder's text.
 const END_OF_TEXT: &str = "</s>";
 
 /// Turns text into token ids and back. Cheap to clone.
@@ -56,9 +56,9 @@ const END_OF_TEXT: &str = "</s>";
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
-    /// Opens the encoder's text; most models have no such token.
+    /// The BOS token of the encoder's text; most models have none.
     start: Option<TokenId>,
-    /// Closes it.
+    /// Its EOS token.
     end: Option<TokenId>,
 }
 
@@ -77,7 +77,7 @@ enum Backend {
     SentencePiece(Box<slow::SlowTokenizer>),
 }
 
-/// Whose tokens are on top of a SentencePiece model.
+/// Whose tokens are added to a SentencePiece model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlowKind {
     Plain,
@@ -102,12 +102,14 @@ impl fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a checkpoint's tokenizer: its `tokenizer.json`; else what its family has, `spiece.model`, `beit3.spm`, or ByT5's
-    /// `tokenizer_config.json`; else its `tokenizer.model`. SentencePiece models need the feature `sentencepiece`; with
-    /// them, `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json` say which tokens were added.
+    /// Reads a checkpoint's tokenizer: its `tokenizer.json`; else what its family has, `spiece.model`,
+    /// `beit3.spm`, or ByT5's `tokenizer_config.json`; else its `tokenizer.model`. SentencePiece models need
+    /// the feature `sentencepiece`; with them, `tokenizer_config.json`, `added_tokens.json` and
+    /// `special_tokens_map.json` say which tokens were added.
     ///
     /// # Errors
-    /// [`TokenizerError`] where there is none, a file is malformed, or it does not fit the model's `config.json`.
+    /// [`TokenizerError`] where there is none, a file is malformed, or it does not fit the model's
+    /// `config.json`.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, TokenizerError> {
         Self::from_files(checkpoint.name(), checkpoint.config(), |file| {
             checkpoint.file(file)
@@ -195,9 +197,9 @@ impl Tokenizer {
         })
     }
 
-    /// Reads the tokenizer of a folder that need not hold a model: its `tokenizer.json`; else `spiece.model`, as T5 reads it,
-    /// `beit3.spm` or `sentencepiece.bpe.model`, as XLM-R does, or `tokenizer.model`; else ByT5's
-    /// `tokenizer_config.json`. Prompts are closed with `</s>` where the file says nothing else.
+    /// Reads the tokenizer of a folder that need not hold a model: its `tokenizer.json`; else `spiece.model`,
+    /// as T5 reads it, `beit3.spm` or `sentencepiece.bpe.model`, as XLM-R does, or `tokenizer.model`; else
+    /// ByT5's `tokenizer_config.json`. Prompts are closed with `</s>` where the file says nothing else.
     ///
     /// # Errors
     /// [`TokenizerError`] where there is none, or a file is malformed.
@@ -281,12 +283,21 @@ impl Tokenizer {
         ))
     }
 
-    /// Makes the tokenizer of ByT5: `<pad>`, `</s>`, `<unk>`, the 256 bytes, and `<extra_id_0>` to `<extra_id_124>`.
+    /// Makes the tokenizer of ByT5: `<pad>`, `</s>`, `<unk>`, the 256 bytes, and `<extra_id_0>` to
+    /// `<extra_id_124>`.
     ///
     /// Source: `transformers`, `ByT5Tokenizer`.
     ///
     /// # Errors
     /// None in practice: the table is checked like any other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let tokenizer = multiway_runtime::Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.encode_text("abc")?, [100, 101, 102]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn byt5() -> Result<Self, TokenizerError> {
         Self::byt5_with(&SlowSettings::default())
     }
@@ -311,8 +322,8 @@ impl Tokenizer {
         slow::SlowTokenizer::plain(bytes).map(Self::from_slow)
     }
 
-    /// Reads the bytes of a SentencePiece model for T5: where the file has no `<extra_id_N>`, as T5's own, the last hundred
-    /// ids are these, counted down; where it has them, as mT5's, they are special tokens.
+    /// Reads the bytes of a SentencePiece model for T5: where the file has no `<extra_id_N>`, as T5's own,
+    /// the last hundred ids are these, counted down; where it has them, as mT5's, they are special tokens.
     ///
     /// # Errors
     /// [`TokenizerError`] where the file is malformed.
@@ -381,13 +392,24 @@ impl Tokenizer {
         }
     }
 
-    /// Cuts plain text into ids: never a special token, whatever the text says. Added tokens that are not special are
-    /// matched.
+    /// Tokenizes plain text: never a special token, whatever the text says. Added tokens that are not special
+    /// are matched.
     ///
-    /// The one exception is `<unk>`, in vocabularies without byte pieces, for characters that they do not know.
+    /// The one exception is `<unk>`, in vocabularies without byte pieces, for characters that they do not
+    /// know.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] where the library that runs the file fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let ids = tokenizer.encode_text("</s>")?;
+    /// assert!(ids.iter().all(|id| !tokenizer.is_special(*id)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
         self.checked(match &self.inner.backend {
             Backend::Library(library) => library.encode_text(text)?,
@@ -397,7 +419,7 @@ impl Tokenizer {
         })
     }
 
-    /// Sees that no special token came of text.
+    /// Checks that text produced no special token.
     fn checked(&self, ids: Vec<TokenId>) -> Result<Vec<TokenId>, TokenizerError> {
         match ids
             .iter()
@@ -422,16 +444,28 @@ impl Tokenizer {
         }
     }
 
-    /// Turns a prompt into what the encoder reads: the ids of its parts, opened and closed as the post-processor of
-    /// `tokenizer.json` says; where there is none, `</s>` closes it, and the model's own token opens it, where it has one:
-    /// then a prompt without text has no ids.
+    /// Tokenizes a prompt for the encoder: the ids of its parts, with BOS and EOS as the post-processor of
+    /// `tokenizer.json` says. Without one, `</s>` is appended, and the model's BOS token prepended if it has
+    /// one; then a prompt without text has no ids.
     ///
-    /// Texts with only pictures between them are joined and cut as one, so that a picture leaves no trace in the
-    /// text. What becomes of spaces beside a special token is for the file to say.
+    /// Texts with only pictures between them are joined and tokenized as one, so that a picture leaves no
+    /// trace in the text. The file decides about spaces beside a special token.
     ///
     /// # Errors
-    /// [`TokenizerError::UnknownSpecial`] where a part names a special token that the vocabulary does not have, and
-    /// [`TokenizerError::Encode`] where the library that runs the file fails.
+    /// [`TokenizerError::UnknownSpecial`] where a part names a special token that the vocabulary does not
+    /// have, and [`TokenizerError::Encode`] where the library that runs the file fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// use multiway_prompts::Prompt;
+    ///
+    /// let ids = tokenizer.encode_prompt(&Prompt::from_text("a"))?;
+    /// assert_eq!(ids, [100, 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<TokenId>, TokenizerError> {
         tracing::debug!(parts = prompt.parts.len(), "tokenizing a prompt");
         let is_empty = !prompt.parts.iter().any(|part| match part {
@@ -507,6 +541,15 @@ impl Tokenizer {
     }
 
     /// Lists the names of the special tokens, in the order of their ids.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert!(tokenizer.special_names().contains(&"</s>"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn special_names(&self) -> Vec<&str> {
         let mut named: Vec<(&String, &TokenId)> = self.inner.vocabulary.specials().iter().collect();
@@ -514,8 +557,18 @@ impl Tokenizer {
         named.into_iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Finds the id of a special token by its name. Where a vocabulary has one `<mask>` for all gaps, every `<extra_id_N>`
-    /// is that.
+    /// Returns the id of a special token by its name. In a vocabulary with one `<mask>` for all gaps, every
+    /// `<extra_id_N>` is that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.special("</s>"), Some(1));
+    /// assert_eq!(tokenizer.special("cat"), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn special(&self, name: &str) -> Option<TokenId> {
         let vocabulary = &self.inner.vocabulary;
@@ -524,10 +577,20 @@ impl Tokenizer {
         vocabulary.special(name).or_else(mask)
     }
 
-    /// Finds the id of a special token that must exist.
+    /// Returns the id of a special token that must exist.
     ///
     /// # Errors
     /// [`TokenizerError::UnknownSpecial`], naming some that do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let error = tokenizer.require_special("<cat>").unwrap_err();
+    /// assert!(error.to_string().starts_with("unknown special token '<cat>'"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn require_special(&self, name: &str) -> Result<TokenId, TokenizerError> {
         self.special(name).ok_or_else(|| {
             let mut names = self.special_names();
@@ -542,7 +605,16 @@ impl Tokenizer {
         })
     }
 
-    /// Tells whether an id is a special token.
+    /// Returns whether an id is a special token.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert!(tokenizer.is_special(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_special(&self, id: TokenId) -> bool {
         self.inner
@@ -551,19 +623,37 @@ impl Tokenizer {
             .is_some_and(|piece| piece.kind.is_special())
     }
 
-    /// Turns ids into text. Special tokens and ids outside the vocabulary leave nothing.
+    /// Detokenizes ids. Special tokens and ids outside the vocabulary are skipped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.decode(&[100, 101, 1]), "ab");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn decode(&self, ids: &[TokenId]) -> String {
         self.join(self.decode_stream(), ids)
     }
 
-    /// Turns ids into text in which special tokens are shown by their names.
+    /// Detokenizes ids, with special tokens by their names.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert!(tokenizer.decode_with_special(&[100, 101, 1]).ends_with("</s>"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn decode_with_special(&self, ids: &[TokenId]) -> String {
         self.join(self.decode_stream_with_special(), ids)
     }
 
-    /// Turns ids into text as a constrained answer shows them.
+    /// Detokenizes ids as in a constrained answer.
     pub(crate) fn decode_without_spaced_words(&self, ids: &[TokenId]) -> String {
         self.join(self.decode_stream().without_spaced_words(), ids)
     }
@@ -574,25 +664,34 @@ impl Tokenizer {
         text
     }
 
-    /// Starts decoding token by token; special tokens are left out.
+    /// Starts detokenizing incrementally, without special tokens.
     #[must_use]
     pub fn decode_stream(&self) -> DecodeStream {
         DecodeStream::new(self.clone(), false)
     }
 
-    /// Starts decoding token by token; special tokens are shown by their names.
+    /// Starts detokenizing incrementally, with special tokens by their names.
     #[must_use]
     pub fn decode_stream_with_special(&self) -> DecodeStream {
         DecodeStream::new(self.clone(), true)
     }
 
-    /// Shows how the vocabulary spells an id, U+2581 standing for a space.
+    /// Returns the vocabulary's piece of an id, with U+2581 for a space.
     #[must_use]
     pub fn piece(&self, id: TokenId) -> Option<&str> {
         self.inner.vocabulary.get(id).map(|piece| piece.text.as_str())
     }
 
-    /// Counts the ids.
+    /// Returns the size of the vocabulary.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// assert_eq!(tokenizer.vocab_size(), 384);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.vocabulary.len()

@@ -85,8 +85,8 @@ pub(super) struct SentencePieceModel {
 }
 
 impl SentencePieceModel {
-    /// Reads and checks a serialised `ModelProto`. The library trusts its input; so what it would trust is checked here,
-    /// the character map included.
+    /// Reads and checks a serialised `ModelProto`. The library trusts its input; so what it would trust is
+    /// checked here, the character map included.
     ///
     /// # Errors
     /// [`TokenizerError`] where the bytes are no such model, or one of a kind that is not supported.

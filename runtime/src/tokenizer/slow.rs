@@ -1,9 +1,10 @@
-//! SentencePiece models, run by the `sentencepiece` library, with the tokens that the slow classes of `transformers` put
-//! on top: T5's `<extra_id_N>`, the numbering of XLM-R, and what was added later.
+//! SentencePiece models, run by the `sentencepiece` library, with the tokens that the slow classes of
+//! `transformers` put on top: T5's `<extra_id_N>`, the numbering of XLM-R, and what was added later.
 //!
 //! Sources: `transformers` 4.57, `tokenization_utils.py`, `PreTrainedTokenizer.tokenize`; `T5Tokenizer`;
-//! `XLMRobertaTokenizer`: ids 0 to 3 are `<s>`, `<pad>`, `</s>` and `<unk>`, then come the model's pieces from its fourth
-//! on, each one id later than in the model, and `<mask>` behind the last. BEiT-3 uses its `beit3.spm` so.
+//! `XLMRobertaTokenizer`: ids 0 to 3 are `<s>`, `<pad>`, `</s>` and `<unk>`, then come the model's pieces
+//! from its fourth on, each one id later than in the model, and `<mask>` behind the last. BEiT-3 uses its
+//! `beit3.spm` so.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use sentencepiece::SentencePieceProcessor;
@@ -23,7 +24,8 @@ const REPLACED: usize = 3;
 /// The id of `<unk>` in XLM-R's numbering.
 const XLM_UNKNOWN: TokenId = 3;
 
-/// Sets `add_dummy_prefix` of a serialised model's `normalizer_spec` to false: in a protobuf message, what comes later counts.
+/// Sets `add_dummy_prefix` of a serialised model's `normalizer_spec` to false: in a protobuf message, what
+/// comes later counts.
 const WITHOUT_DUMMY_PREFIX: [u8; 4] = [0x1a, 2, 0x18, 0];
 
 /// Whose rules to follow.
@@ -88,8 +90,8 @@ impl SlowTokenizer {
         )
     }
 
-    /// Opens T5's: where the model has no `<extra_id_N>`, as T5's own, these are the ids behind its last, counted down; where
-    /// it has them, as mT5's, they are special tokens.
+    /// Opens T5's: where the model has no `<extra_id_N>`, as T5's own, these are the ids behind its last,
+    /// counted down; where it has them, as mT5's, they are special tokens.
     ///
     /// # Errors
     /// [`TokenizerError`] where the bytes are no SentencePiece model, or the added tokens do not fit it.
@@ -116,7 +118,8 @@ impl SlowTokenizer {
     /// Opens a model whose pieces are numbered as XLM-R numbers them.
     ///
     /// # Errors
-    /// [`TokenizerError`] where the bytes are no SentencePiece model, or it does not begin with `<unk>`, `<s>` and `</s>`.
+    /// [`TokenizerError`] where the bytes are no SentencePiece model, or it does not begin with `<unk>`,
+    /// `<s>` and `</s>`.
     pub(super) fn xlm_roberta(bytes: &[u8], settings: &SlowSettings) -> Result<Opened, TokenizerError> {
         let model = SentencePieceModel::parse(bytes)?;
         let (replaced, rest) = model
@@ -414,8 +417,8 @@ fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
-/// Numbers `<extra_id_N>` behind the last of `pieces` pieces, counted down; where `additional_special_tokens` lists other
-/// tokens alone, they are added behind those instead, counted up.
+/// Numbers `<extra_id_N>` behind the last of `pieces` pieces, counted down; where `additional_special_tokens`
+/// lists other tokens alone, they are added behind those instead, counted up.
 fn add_gaps(pieces: usize, settings: &mut SlowSettings) {
     let count = settings.extra_ids.unwrap_or(EXTRA_IDS);
     let listed = settings.additional.as_ref();

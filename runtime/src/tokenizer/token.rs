@@ -1,9 +1,9 @@
-//! What a token is called by, and how tokens spell text.
+//! Token ids, and how tokens spell text.
 
-/// Names one entry of a vocabulary.
+/// The id of a token.
 pub type TokenId = u32;
 
-/// The name of the token that stands for a masked word.
+/// The name of the mask token.
 pub(crate) const MASK: &str = "<mask>";
 
 /// How the tokens of a vocabulary spell text.
@@ -13,11 +13,11 @@ pub(super) enum Spelling {
     MetaSpace,
     /// Each character stands for a byte, as in GPT-2.
     ByteLevel,
-    /// As the decoder of `tokenizer.json` says; only the library knows.
+    /// As the decoder of `tokenizer.json` says; left to the library.
     Library,
 }
 
-/// What becomes of the spaces that decoded text starts with.
+/// What happens to leading spaces of decoded text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeadingSpace {
     Kept,

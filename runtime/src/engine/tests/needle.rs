@@ -1,4 +1,5 @@
-//! One request among random neighbours gives what it gives alone, to the bit; and the test that says so can fail.
+//! One request among random neighbours gives what it gives alone, to the bit; and the test that says so can
+//! fail.
 
 use std::collections::HashMap;
 
@@ -106,7 +107,8 @@ fn picture(which: usize) -> ProcessedImage {
     ProcessedImage::from_pixels((0..3 * side * side).map(pixel).collect())
 }
 
-/// Makes one of two constraints of the mode's kind: neighbours have what was compiled in common, or something else.
+/// Makes one of two constraints of the mode's kind: neighbours have what was compiled in common, or something
+/// else.
 fn constraint(mode: Mode, random: &mut Random) -> Option<Constraint> {
     let which = below(random, 2);
     let choices = [["cat", "cat face", "dog"], ["a cat", "a car", "猫"]];
@@ -128,7 +130,8 @@ fn constraint(mode: Mode, random: &mut Random) -> Option<Constraint> {
     })
 }
 
-/// Makes a constrained answer greedy or drawn, and long enough for every constraint, but not for what most would become.
+/// Makes a constrained answer greedy or drawn, and long enough for every constraint, but not for what most
+/// would become.
 fn constrain(p: &mut SamplingParams, mode: Mode, random: &mut Random) {
     p.constraint = constraint(mode, random);
     p.max_new_tokens = 10 + below(random, 10);
@@ -261,8 +264,8 @@ async fn leave(engine: &Engine, seed: u64) {
     drop(futures_util::StreamExt::next(&mut stream).await);
 }
 
-/// Hides a request among random neighbours, over and over, and lists the ways of answering that gave something else than
-/// they give alone.
+/// Hides a request among random neighbours, over and over, and lists the ways of answering that gave
+/// something else than they give alone.
 fn find(alone: &Engine, crowds: &[Engine], rounds: usize) -> Vec<Mode> {
     let mut random = Random::seed_from_u64(20);
     let mut found = Vec::new();
@@ -360,8 +363,8 @@ fn needle_in_narrow_caches() {
     }
 }
 
-/// A model whose sums are made in an order that depends on how many rows a step has: the inner units of its feed-forward
-/// layers are turned around by so many places, which is the same function but for rounding.
+/// A model whose sums are made in an order that depends on how many rows a step has: the inner units of its
+/// feed-forward layers are turned around by so many places, which is the same function but for rounding.
 struct Mutant {
     /// By how far the units are turned.
     turned: Vec<ModelForward>,

@@ -30,7 +30,8 @@ impl Watch {
         metrics::with_local_recorder(&self.recorder, build)
     }
 
-    /// Reads all metrics by their names and labels: counters and gauges as they are, of histograms how many values there are.
+    /// Reads all metrics by their names and labels: counters and gauges as they are, of histograms how many
+    /// values there are.
     fn read(&mut self) -> &BTreeMap<String, f64> {
         for (key, _, _, value) in self.recorder.snapshotter().snapshot().into_vec() {
             let labels = key.key().labels();
@@ -384,9 +385,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     }
 }
 
-/// Runs something in the span of a caller, with an engine that holds two sequences.
-/// A second subscriber that lives as long as the tests. Where there is only one, `tracing` asks the thread that comes to a
-/// span first whether anybody wants it, and another test's thread would say no for all.
+/// Runs something in the span of a caller, with an engine that holds two sequences. A second subscriber that
+/// lives as long as the tests. Where there is only one, `tracing` asks the thread that comes to a span first
+/// whether anybody wants it, and another test's thread would say no for all.
 static SECOND: LazyLock<tracing::Dispatch> =
     LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
 
