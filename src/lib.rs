@@ -52,8 +52,8 @@ pub use multiway_model::checkpoint::{ConvertError, TensorEntry};
 #[cfg(feature = "hub")]
 pub use multiway_model::hub::{Download, Hub, HubError, HubName};
 pub use multiway_model::{
-    CacheType, Checkpoint, DType, Device, ImageError, ImageLimits, ImageProcessor, LoadError, ModelConfig,
-    ProcessedImage, WeightType,
+    CacheType, Checkpoint, DType, Device, Execution, ImageError, ImageLimits, ImageProcessor, LoadError,
+    LoadOptions, ModelConfig, ProcessedImage, WeightType,
 };
 pub use multiway_prompts::{
     InputKind, InputSpec, InputValue, Inputs, OutputSpec, PatchRange, Prompt, PromptError, PromptPart,

@@ -13,9 +13,10 @@ use crate::checkpoint::{
     COMPANIONS, CONFIG_FILE, Checkpoint, ConvertError, GENERATION_FILE, SaveError, save, write_packed,
 };
 use crate::config::{ModelConfig, foreign_keys};
+use crate::execution::LoadOptions;
 use crate::image::ProcessedImage;
 use crate::kernels::WeightType;
-use crate::model::{LoadOptions, Model};
+use crate::model::Model;
 
 /// The text of a sample on which the two are compared, in tokens.
 const SAMPLE_TOKENS: usize = 12;

@@ -9,5 +9,5 @@ mod storage;
 pub use cache::KvCache;
 pub(crate) use cache::{CacheShape, RowForm};
 pub use prompt::PromptMemory;
-pub(crate) use scratch::Scratch;
+pub(crate) use scratch::{StepScratch, slot_rows};
 pub(crate) use storage::KvLayers;

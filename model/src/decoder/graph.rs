@@ -5,37 +5,40 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::Decoder;
+use super::{Decoder, DecoderForm};
 use crate::attention::cross_attention;
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::bias::Scoring;
 use crate::kernels::plan::AttentionPlan;
+use crate::layers::form::NormLayer;
+use crate::layers::graph::Graph;
 use crate::memory::KvCache;
 use crate::step::{DecoderBatch, DecoderRow};
 
-impl Decoder {
-    /// Advances each row by one token, and returns the logits of the next, `[B, V]`.
-    pub(crate) fn step(
-        &self,
+impl DecoderForm for Graph {
+    fn step(
+        decoder: &Decoder<Self>,
         batch: &DecoderBatch,
         cache: &mut KvCache,
-    ) -> std::result::Result<Tensor, ForwardError> {
-        let slots: Vec<usize> = batch.rows.iter().map(|row| row.slot).collect();
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError> {
+        let slots: Vec<usize> = batch.slots().collect();
         let tokens: Vec<u32> = batch.rows.iter().map(|row| row.token).collect();
         let positions = Arc::new(cache.reserve(&slots)?);
-        let mut x = self.embed(&tokens)?; // [B, D]
-        for (index, layer) in self.layers.iter().enumerate() {
+        let mut x = decoder.embed(&tokens)?; // [B, D]
+        for (index, layer) in decoder.layers.iter().enumerate() {
             let h = layer.self_norm.forward(&x, 0)?; // [B, D]
-            let qkv = self.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [B, 3D]
+            let qkv = decoder.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [B, 3D]
             let attended = attend_to_cache(cache, index, &qkv, &slots, &layer.scoring)?; // [B, D]
             x = layer.after_self(&x, &attended)?; // [B, D]
             let q = layer.cross_query(&x)?; // [B, D]
             let attended = attend_to_prompts(batch.rows, index, &q, &layer.cross_scoring)?; // [B, D]
             x = layer.after_cross(&x, &attended)?; // [B, D]
         }
-        let logits = self.logits(&self.norm.forward(&x, 0)?)?; // [B, V]
-        Ok(logits.to_dtype(DType::F32)?)
+        let all = decoder.logits(&decoder.norm.forward(&x, 0)?)?; // [B, V]
+        *logits = all.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(())
     }
 }
 

@@ -194,6 +194,19 @@ impl Rows {
         scales.start * self.layout.head_size..scales.end * self.layout.head_size
     }
 
+    /// Returns the keys and the values of a run, `[count, width]` each, of rows in `f32` that have one head of that width.
+    pub(crate) fn matrices(&self, run: Run, width: usize) -> Result<[&[f32]; 2]> {
+        match &self.numbers {
+            Numbers::F32(numbers) if (self.layout.heads, self.layout.head_size) == (1, width) => {
+                Ok([0, 1].map(|piece| &numbers[self.piece(run, piece)]))
+            }
+            _ => bail!(
+                "expected rows in f32 of one head of {width}, found {:?}",
+                self.layout
+            ),
+        }
+    }
+
     /// Narrows a row `[2 H Dh]` and puts it in the place of another.
     pub(crate) fn write(&mut self, row: usize, x: &[f32]) -> Result<()> {
         let (width, all) = (self.layout.width(), self.count());

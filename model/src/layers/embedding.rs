@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::kernels::access::{is_cpu_f32, with_slice};
+use crate::kernels::access::with_slice;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Bytes that are read where somebody asks for them.
@@ -104,14 +104,6 @@ impl Embedding {
         match self {
             Self::Tensor(table) => table.dtype(),
             Self::Stored(_) => DType::F32,
-        }
-    }
-
-    /// Tells whether [`Embedding::append`] can read it.
-    pub(crate) fn takes_slices(&self) -> bool {
-        match self {
-            Self::Tensor(table) => is_cpu_f32(table),
-            Self::Stored(_) => true,
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::blocks::{BLOCK, Blocks, Slot};
-use super::scratch::Scratch;
+use super::scratch::StepScratch;
 use super::storage::KvLayers;
 use crate::error::ForwardError;
 use crate::kernels::rows::{Layout, Rows};
@@ -76,7 +76,7 @@ pub struct KvCache {
     max_length: usize,
     token_bytes: usize,
     /// What a step on slices works in, so that later ones need not ask for memory.
-    scratch: Scratch,
+    scratch: StepScratch,
 }
 
 impl KvCache {
@@ -115,7 +115,7 @@ impl KvCache {
             blocks: Blocks::new(blocks),
             max_length: shape.max_length,
             token_bytes: shape.token_bytes(),
-            scratch: Scratch::default(),
+            scratch: StepScratch::default(),
         })
     }
 
@@ -284,21 +284,22 @@ impl KvCache {
     }
 
     /// Lends what steps on slices work in; it is to be given back by [`KvCache::return_scratch`].
-    pub(crate) fn take_scratch(&mut self) -> Scratch {
+    pub(crate) fn take_scratch(&mut self) -> StepScratch {
         std::mem::take(&mut self.scratch)
     }
 
-    pub(crate) fn return_scratch(&mut self, scratch: Scratch) {
+    pub(crate) fn return_scratch(&mut self, scratch: StepScratch) {
         self.scratch = scratch;
     }
 
-    /// Lists the rows of each slot's tokens, one more than it holds included, and where each one's lie in the list.
+    /// Lists the rows of each slot's tokens, one more than it holds included, in the scratch of a step.
     pub(crate) fn list_rows(
         &self,
         slots: impl Iterator<Item = usize>,
-        (rows, ends): (&mut Vec<Range<usize>>, &mut Vec<usize>),
+        scratch: &mut StepScratch,
     ) -> Result<()> {
-        rows.clear();
+        let StepScratch { ranges, ends, .. } = scratch;
+        ranges.clear();
         ends.clear();
         for slot in slots {
             match self
@@ -306,10 +307,10 @@ impl KvCache {
                 .get(slot)
                 .filter(|held| held.row(held.length).is_some())
             {
-                Some(held) => held.list_rows(held.length + 1, rows),
+                Some(held) => held.list_rows(held.length + 1, ranges),
                 None => bail!("cache slot {slot} has no block for its next token"),
             }
-            ends.push(rows.len());
+            ends.push(ranges.len());
         }
         Ok(())
     }

@@ -44,22 +44,6 @@ impl KvLayers {
         }
     }
 
-    /// Appends a layer of rows.
-    pub(crate) fn push_rows(&mut self, rows: Rows) {
-        match self {
-            Self::Host(layers) => layers.push(rows),
-            Self::Graph(_) => *self = Self::Host(vec![rows]),
-        }
-    }
-
-    /// Appends a layer's tensor.
-    pub(crate) fn push_tensor(&mut self, kv: Tensor) {
-        match self {
-            Self::Graph(layers) => layers.push(kv),
-            Self::Host(_) => *self = Self::Graph(vec![kv]),
-        }
-    }
-
     fn no_layer(&self, owner: &str, layer: usize) -> ForwardError {
         let count = match self {
             Self::Host(layers) => layers.len(),

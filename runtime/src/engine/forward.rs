@@ -7,8 +7,8 @@ use crate::stream::{CodeScore, WordScore};
 use crate::tokenizer::TokenId;
 use multiway_model::{
     AttentionPattern, DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderBatchBuilder, EncoderOutput,
-    EncoderSample, Encoding, ForwardError, KvCache, Model, ModelConfig, Patch, PatchedImage, PromptMemory,
-    SampleSegments, Tensor, Wanted,
+    EncoderSample, EncodingPass, EncodingTargets, ForwardError, KvCache, Model, ModelConfig, Patch,
+    PatchedImage, PromptMemory, SampleSegments, Tensor,
 };
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -69,7 +69,7 @@ struct Pending {
 /// Prompts in the encoder.
 struct Underway {
     prompts: Vec<PromptToRead>,
-    encoding: Encoding,
+    encoding: EncodingPass,
     /// Which samples of the batch are whose.
     owners: Vec<Range<usize>>,
     /// The pictures that are to be kept, in the order of the wanted prefixes.
@@ -100,7 +100,7 @@ impl ModelForward {
         let config = model.config();
         let mut batch = EncoderBatch::builder(config);
         let (mut owners, mut fresh) = (Vec::new(), Vec::new());
-        let mut wanted = Wanted::default();
+        let mut wanted = EncodingTargets::default();
         let mut samples = 0;
         for prompt in &prompts {
             let start = samples;

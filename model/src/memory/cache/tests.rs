@@ -1,4 +1,5 @@
 use super::*;
+use crate::Execution;
 use crate::kernels::CacheType;
 use crate::testing::{random_inference_model, random_model, tiny_config};
 use proptest::prelude::*;
@@ -111,7 +112,7 @@ proptest! {
             Some(kind) => random_inference_model(&config, 1).unwrap().with_cache(kind).unwrap(),
             None => random_model(&config, 1).unwrap(),
         };
-        prop_assert_eq!(model.steps_on_slices(), kind.is_some());
+        prop_assert_eq!(matches!(model.execution(), Execution::Host { .. }), kind.is_some());
         let kind = kind.unwrap_or_default();
         let mut cache = model.new_cache_with_capacity(SLOTS, TOKENS).unwrap();
         let mut held = vec![Vec::new(); SLOTS];
