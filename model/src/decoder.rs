@@ -5,13 +5,17 @@
 mod graph;
 pub(crate) mod host;
 
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, bail};
+
 use crate::attention::{cross_attention, self_attention};
 use crate::batch::TargetBatch;
 use crate::config::{ModelConfig, Positions, StackConfig};
 use crate::error::ForwardError;
 use crate::hook::{HookPoint, Observe};
 use crate::kernels::access::is_cpu_f32;
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::plan::AttentionPlan;
 use crate::kernels::rotary::{Rotary, RotaryTable};
 use crate::layers::Weights;
@@ -23,8 +27,6 @@ use crate::memory::KvCache;
 use crate::output::EncoderOutput;
 use crate::prefix::with_prefixes;
 use crate::step::DecoderBatch;
-use candle_core::{Result, Tensor, bail};
-use std::sync::Arc;
 
 #[derive(Debug)]
 pub(crate) struct Decoder<F: Form> {
@@ -55,8 +57,8 @@ struct DecoderLayer<F: Form> {
     cross_inner_norm: Option<F::Norm>,
     ffn_norm: F::Norm,
     ffn: FeedForward<F>,
-    scoring: Scoring,
-    cross_scoring: Scoring,
+    scoring: ScoreRule,
+    cross_scoring: ScoreRule,
 }
 
 /// What a decoder does in its form.
@@ -177,13 +179,15 @@ impl<F: Form> Decoder<F> {
         self.output.forward(&(hidden * self.output_scale)?)
     }
 
-    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of each layer, `[R, 2D]`.
+    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of each layer, `[R,
+    /// 2D]`.
     pub(crate) fn cross_keys_values(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
         let layers = self.layers.iter();
         layers.map(|layer| layer.cross.kv.forward(hidden)).collect()
     }
 
-    /// Returns the projection of final rows `[R, D]` of the encoder to the cross-attention keys and values of a layer, `[R, 2D]`.
+    /// Returns the projection of final rows `[R, D]` of the encoder to the cross-attention keys and values of
+    /// a layer, `[R, 2D]`.
     pub(crate) fn cross_projection(&self, layer: usize) -> Result<&F::Linear> {
         match self.layers.get(layer) {
             Some(layer) => Ok(&layer.cross.kv),
@@ -201,7 +205,7 @@ impl<F: Form> DecoderLayer<F> {
         layer_config: &StackConfig,
         weights: &Weights,
         layer: usize,
-        scoring: Scoring,
+        scoring: ScoreRule,
     ) -> Result<Self> {
         let p = format!("decoder.layers.{layer}");
         let norm = |name: &str| F::Norm::load(weights, &[format!("{p}.{name}.weight")], config.norm_eps);
@@ -220,7 +224,7 @@ impl<F: Form> DecoderLayer<F> {
                 .transpose()?,
             ffn_norm: norm("ffn_norm")?,
             ffn: FeedForward::load(weights, &format!("{p}.ffn"), layer_config, config.norm_eps)?,
-            cross_scoring: Scoring {
+            cross_scoring: ScoreRule {
                 bias: None,
                 ..scoring.clone()
             },
@@ -234,7 +238,8 @@ impl<F: Form> DecoderLayer<F> {
             .out(&normed(self.self_inner_norm.as_ref(), attended)?, 0)? // [N, D]
     }
 
-    /// Projects an encoded batch's own rows to keys and values, and puts those that its prefixes keep behind, `[N + R, 2D]`.
+    /// Projects an encoded batch's own rows to keys and values, and puts those that its prefixes keep behind,
+    /// `[N + R, 2D]`.
     fn cross_keys_values(&self, layer: usize, encoded: &EncoderOutput) -> Result<Tensor> {
         let own = encoded.packed()?.map(|rows| self.cross.kv.forward(&rows)); // [N, 2D]
         with_prefixes(own.transpose()?, &encoded.prefixes, |prefix| prefix.cross(layer))

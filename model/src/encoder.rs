@@ -14,7 +14,7 @@ use crate::batch::{EncoderBatch, SampleSegments};
 use crate::config::{AttentionPattern, ModelConfig, Positions, StackConfig, VisionConfig};
 use crate::error::ForwardError;
 use crate::hook::Observe;
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::layers::Weights;
 use crate::layers::attention::{SelfAttentionProjections, scorings};
 use crate::layers::embedding::Embedding;
@@ -59,7 +59,7 @@ struct EncoderLayer<F: Form> {
     inner_norm: Option<F::Norm>,
     ffn_norm: F::Norm,
     experts: Vec<FeedForward<F>>,
-    scoring: Scoring,
+    scoring: ScoreRule,
 }
 
 /// What an encoder does in its form.
@@ -70,7 +70,8 @@ pub(crate) trait EncoderForm: Form {
     /// Begins a pass; `keep` says that the keys and values of every layer are kept.
     fn begin(encoder: &Encoder<Self>, batch: &EncoderBatch, keep: bool) -> Result<Self::Pass>;
 
-    /// Advances a pass by a slice of at most about `rows` rows; returns the final rows, `[N, D]`, with the last slice.
+    /// Advances a pass by a slice of at most about `rows` rows; returns the final rows, `[N, D]`, with the
+    /// last slice.
     fn advance(
         encoder: &Encoder<Self>,
         pass: &mut Self::Pass,
@@ -85,8 +86,8 @@ pub(crate) trait EncoderForm: Form {
     /// Copies the keys and values of a sample, of each layer `[N, 2D]`, for writing through the encoder.
     fn keep(encoder: &Encoder<Self>, keys_values: &[Tensor], sample: &[Range<usize>]) -> Result<KvLayers>;
 
-    /// Writes through the encoder: reads each sequence's last token with a mask behind it, and writes the logits of `words` at the
-    /// masks, `[B * V]`.
+    /// Writes through the encoder: reads each sequence's last token with a mask behind it, and writes the
+    /// logits of `words` at the masks, `[B * V]`.
     ///
     /// Source: `CaptioningHandler` of `microsoft/unilm`, `beit3/engine_for_finetuning.py`.
     fn write(
@@ -301,7 +302,8 @@ impl<F: Form> VisionEmbedding<F> {
     }
 }
 
-/// Loads the positions of a picture's rows, `[P + 1, D]`, resized where pictures have another size than in training.
+/// Loads the positions of a picture's rows, `[P + 1, D]`, resized where pictures have another size than in
+/// training.
 fn positions(config: &VisionConfig, weights: &Weights) -> Result<Tensor> {
     let to = config.grid();
     let from = config.stored_grid.unwrap_or(to);
@@ -332,7 +334,7 @@ impl<F: Form> EncoderLayer<F> {
         layer_config: &StackConfig,
         weights: &Weights,
         layer: usize,
-        scoring: Scoring,
+        scoring: ScoreRule,
     ) -> Result<Self> {
         let p = format!("encoder.layers.{layer}");
         let experts = config.experts(layer);

@@ -3,14 +3,13 @@
 mod cross;
 mod encoded;
 
-pub(crate) use cross::CrossForm;
-pub use encoded::{Encoded, EncodingTargets};
-
 use crate::batch::EncoderBatch;
 use crate::error::ForwardError;
 use crate::memory::PromptMemory;
 use crate::output::EncoderOutput;
 use crate::parts::Parts;
+pub(crate) use cross::CrossForm;
+pub use encoded::{Encoded, EncodingTargets};
 
 /// A batch on its way through the encoder of a form, and the projections to cross-attention.
 #[derive(Debug)]
@@ -79,7 +78,8 @@ impl<F: CrossForm> Parts<F> {
         Ok(F::finish(cross)?.memories)
     }
 
-    /// Returns the targets that need projections: memories of a model that writes through its encoder need none.
+    /// Returns the targets that need projections: memories of a model that writes through its encoder need
+    /// none.
     fn cross_targets(&self, targets: &EncodingTargets) -> EncodingTargets {
         EncodingTargets {
             memories: match self.writes_through_encoder() {

@@ -15,13 +15,14 @@ use crate::parts::Parts;
 /// How a checkpoint's weights and a cache's keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// The number type of all weights but those of [`weights`](Self::weights), and of what is computed; else f32.
+    /// The element type of all weights but those of [`weights`](Self::weights), and of activations; by
+    /// default f32.
     pub dtype: DType,
-    /// How the weights of linear layers are stored; else as a packed checkpoint has them, and of others as f32. Packed ones,
-    /// and all forms but f32, need the CPU, and f32 for the rest.
+    /// The type in which the weights of linear layers are stored; by default that of a packed checkpoint, and
+    /// f32 of others. Packed checkpoints, and types other than f32, need the CPU and `dtype` f32.
     pub weights: Option<WeightType>,
-    /// How keys and values are kept between decoding steps; else as f32. The others need a text decoder on the CPU, and f32
-    /// for the rest.
+    /// The element type of the KV cache; by default f32. Others need a text decoder on the CPU and `dtype`
+    /// f32.
     pub cache: CacheType,
 }
 
@@ -66,11 +67,12 @@ impl Execution {
         }
     }
 
-    /// Decides how a checkpoint is executed: on the host where it is loaded onto the CPU in f32, and else as a graph.
+    /// Decides how a checkpoint is executed: on the host where it is loaded onto the CPU in f32, and else as
+    /// a graph.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the model;
-    /// [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where the checkpoint is packed for others.
+    /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the
+    /// model; [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where the checkpoint is packed for others.
     pub fn of(checkpoint: &Checkpoint, device: &Device, options: &LoadOptions) -> Result<Self, LoadError> {
         let execution = Self::on(device, options.dtype);
         execution.check_cache(checkpoint.config(), options.cache)?;

@@ -1,11 +1,12 @@
 //! What is read off the encoder's rows: embeddings, visual codes, classes.
 
+use candle_core::{Result, Tensor};
+
 use crate::config::{ModelConfig, Pooling, TextRow};
 use crate::error::ForwardError;
 use crate::layers::Weights;
 use crate::layers::form::{Form, LinearLayer, NormLayer};
 use crate::output::EncoderOutput;
-use candle_core::{Result, Tensor};
 
 /// The heads that a model has.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Fresh weights, for training and for tests.
 
-use crate::config::ModelConfig;
 use candle_core::{Device, Result, Tensor};
+
+use crate::config::ModelConfig;
 
 /// A small counter-based generator (SplitMix64), so that the same seed gives the same weights everywhere.
 ///

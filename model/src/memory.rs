@@ -1,4 +1,5 @@
-//! What decoding keeps between steps. Both belong to the caller: the model holds weights only.
+//! The state of decoding: prompt memories and the KV cache. Both belong to the caller; the model holds
+//! weights only.
 
 mod blocks;
 mod cache;

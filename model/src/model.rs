@@ -44,7 +44,7 @@ impl Model {
     /// Loads a checkpoint's weights onto a device.
     ///
     /// On the CPU in f32 the linear layers are packed for inference, and every number of a sample is the same
-    /// bits whatever else is in its batch.
+    /// bits whatever else is in its batch: inference is batch-invariant.
     ///
     /// # Errors
     /// [`LoadError`] where a tensor cannot be read.
@@ -56,18 +56,21 @@ impl Model {
         Self::load_with(checkpoint, device, &options)
     }
 
-    /// Loads a checkpoint's weights onto a device, with the linear layers' weights in the form that the options name.
+    /// Loads a checkpoint's weights onto a device, with the linear layers' weights in the form that the
+    /// options name.
     ///
-    /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a linear layer;
-    /// where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a number.
+    /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a
+    /// linear layer; where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a
+    /// number.
     ///
-    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) are used where the file is mapped, and rows of its embeddings are
-    /// read from there as tokens name them: neither is copied, and the model keeps the file open.
+    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) are used where the file is mapped, and rows
+    /// of its embeddings are read from there as tokens name them: neither is copied, and the model keeps the
+    /// file open.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the model;
-    /// [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where the checkpoint is packed for others; [`LoadError`] where a
-    /// tensor cannot be read, or is too wide for 8-bit weights.
+    /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the
+    /// model; [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where the checkpoint is packed for others;
+    /// [`LoadError`] where a tensor cannot be read, or is too wide for 8-bit weights.
     pub fn load_with(
         checkpoint: &Checkpoint,
         device: &Device,
@@ -98,16 +101,16 @@ impl Model {
         model.with_cache(options.cache)
     }
 
-    /// Returns the model with another way to keep keys and values between decoding steps, for the memories and caches that
-    /// are made from now on.
+    /// Returns the model with another element type of the KV cache, for the memories and caches that it makes
+    /// from now on.
     ///
-    /// With [`CacheType::Bf16`] they take half the memory of f32, with [`CacheType::Int8`] about a quarter, and steps that
-    /// decode many sequences, whose time is that of reading them, are faster. Answers may differ from those of f32 and are
-    /// the same bits in any company all the same.
+    /// [`CacheType::Bf16`] takes half the memory of f32, [`CacheType::Int8`] about a quarter, and steps of
+    /// many sequences, which are bound by the bandwidth of the cache, are faster. Answers may differ from
+    /// those of f32, and are batch-invariant all the same.
     ///
     /// # Errors
-    /// [`LoadError::Cache`] where a type other than f32 is asked for and the model has no text decoder, or was not loaded onto
-    /// the CPU in f32.
+    /// [`LoadError::Cache`] where a type other than f32 is asked for and the model has no text decoder, or
+    /// was not loaded onto the CPU in f32.
     ///
     /// # Examples
     /// ```
@@ -216,7 +219,7 @@ impl Model {
         &self.device
     }
 
-    /// Returns the number type of the weights.
+    /// Returns the element type of the weights.
     #[must_use]
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -225,7 +228,8 @@ impl Model {
     /// Encodes a packed batch.
     ///
     /// # Shapes
-    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first; where the batch has image prefixes `[N + R, D]`, theirs last.
+    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first; where the batch has image prefixes `[N + R,
+    /// D]`, theirs last.
     ///
     /// # Errors
     /// [`ForwardError`] where the batch is empty or a tensor operation fails.
@@ -242,7 +246,8 @@ impl Model {
         with_parts!(&self.parts, parts => parts.encode(batch, keep, observe))
     }
 
-    /// Encodes a packed batch, and shows the rows of every layer to `observe`, as [`Model::encode`] makes them.
+    /// Encodes a packed batch, and shows the rows of every layer to `observe`, as [`Model::encode`] makes
+    /// them.
     ///
     /// # Errors
     /// As [`Model::encode`], and what `observe` gives.
@@ -254,8 +259,8 @@ impl Model {
         self.run_encoder(batch, false, Some(observe))
     }
 
-    /// Encodes a packed batch as [`Model::encode`] does, and keeps every layer's keys and values, `[N, 2D]`, for
-    /// [`Model::image_prefix`].
+    /// Encodes a packed batch as [`Model::encode`] does, and keeps every layer's keys and values, `[N, 2D]`,
+    /// for [`Model::image_prefix`].
     ///
     /// # Errors
     /// As [`Model::encode`].
@@ -263,12 +268,13 @@ impl Model {
         self.run_encoder(batch, true, None)
     }
 
-    /// Copies what encoding left behind of a sample's pictures, all of them in their order, for later prompts about them.
-    /// Pictures that were known already give the prefix that they came with.
+    /// Copies the encoder's state of a sample's pictures, all of them in their order, for later prompts about
+    /// them. Pictures of an image prefix give that prefix.
     ///
     /// # Errors
-    /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`; [`ForwardError::Prefix`] where
-    /// there is no such sample, it has no pictures, or the batch was not encoded by [`Model::encode_keeping`].
+    /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`;
+    /// [`ForwardError::Prefix`] where there is no such sample, it has no pictures, or the batch was not
+    /// encoded by [`Model::encode_keeping`].
     ///
     /// # Examples
     /// ```
@@ -294,8 +300,8 @@ impl Model {
         with_parts!(&self.parts, parts => parts.image_prefix(encoded, sample))
     }
 
-    /// Computes what decoding needs of each encoded sample, once a request: cross-attention keys and values, or where the
-    /// encoder itself writes, the prompt's own keys and values.
+    /// Computes the prompt memory of each encoded sample, once a request: cross-attention keys and values, or
+    /// where the encoder itself writes, the prompt's own keys and values.
     ///
     /// # Errors
     /// [`ForwardError`] where a tensor operation fails.
@@ -303,12 +309,12 @@ impl Model {
         with_parts!(&self.parts, parts => parts.prompt_memory(encoded))
     }
 
-    /// Begins to encode a packed batch in slices; the result is the same to the bit as that of [`Model::encode`], with
-    /// [`Model::prompt_memory`] and [`Model::image_prefix`].
+    /// Begins to encode a packed batch in slices; the result is the same to the bit as that of
+    /// [`Model::encode`], with [`Model::prompt_memory`] and [`Model::image_prefix`].
     ///
     /// # Errors
-    /// [`ForwardError`] where the batch is empty, a target is not there or its pictures cannot be kept, or a tensor
-    /// operation fails.
+    /// [`ForwardError`] where the batch is empty, a target is not there or its pictures cannot be kept, or a
+    /// tensor operation fails.
     ///
     /// # Examples
     /// ```
@@ -360,11 +366,12 @@ impl Model {
         })
     }
 
-    /// Does the next slice of an encoding: `rows` rows of one part of one layer, or 64 where these attend and `rows` is less.
-    /// Gives the result with the last slice.
+    /// Does the next slice of an encoding: `rows` rows of one part of one layer, or 64 where these attend and
+    /// `rows` is less. Gives the result with the last slice.
     ///
-    /// On a CPU in f32 the cost of a slice is bounded by its rows, in attention by them and the rows that they see; not so what is
-    /// copied of pictures that are kept or known. Elsewhere a slice is a layer of all rows.
+    /// On a CPU in f32 the cost of a slice is bounded by its rows, in attention by them and the rows that
+    /// they see; not so what is copied of pictures that are kept or known. Elsewhere a slice is a layer of
+    /// all rows.
     ///
     /// # Errors
     /// [`ForwardError`] where a tensor operation fails, or the result was taken already.
@@ -403,15 +410,15 @@ impl Model {
         Ok(Tensor::from_vec(logits, shape, &self.device)?) // [B, V]
     }
 
-    /// Advances each row's sequence by one token, and writes the logits of the next into `logits`. A decoder on the host needs
-    /// no allocation once a step as large was made.
+    /// Advances each row's sequence by one token, and writes the logits of the next into `logits`. A decoder
+    /// on the host needs no allocation once a step as large was made.
     ///
     /// # Shapes
     /// `logits`: `[B * V]`, rows in the order of the batch.
     ///
     /// # Errors
-    /// [`ForwardError::Slot`] where a slot is full, unknown or named twice; [`ForwardError::CacheFull`] where the step needs
-    /// more blocks than are free. The cache is unchanged after an error.
+    /// [`ForwardError::Slot`] where a slot is full, unknown or named twice; [`ForwardError::CacheFull`] where
+    /// the step needs more blocks than are free. The cache is unchanged after an error.
     pub fn decode_step_into(
         &self,
         batch: &DecoderBatch,
@@ -426,16 +433,18 @@ impl Model {
         step
     }
 
-    /// Makes a cache with room for `slots` sequences of at most `max_length` tokens, all of which may be that long at once.
+    /// Makes a cache with room for `slots` sequences of at most `max_length` tokens, all of which may be that
+    /// long at once.
     ///
     /// # Errors
-    /// Where the model writes no text, `max_length` is zero or above the model's limit, or there is no memory.
+    /// Where the model writes no text, `max_length` is zero or above the model's limit, or there is no
+    /// memory.
     pub fn new_cache(&self, slots: usize, max_length: usize) -> Result<KvCache, ForwardError> {
         KvCache::new(&self.cache_shape()?, slots, max_length)
     }
 
-    /// Makes a cache with room for `tokens` tokens in all, rounded up to whole blocks, in `slots` sequences, each as long as the
-    /// model writes.
+    /// Makes a cache with room for `tokens` tokens in all, rounded up to whole blocks, in `slots` sequences,
+    /// each as long as the model writes.
     ///
     /// # Errors
     /// Where the model writes no text, or there is no memory.
@@ -467,22 +476,23 @@ impl Model {
     /// Counts the bytes that a token takes in a [`KvCache`]: its keys and values of all layers.
     ///
     /// # Units
-    /// Bytes a token; zero where the model writes no text. The cache takes blocks of [`KvCache::BLOCK`] tokens.
+    /// Bytes a token; zero where the model writes no text. The cache takes blocks of [`KvCache::BLOCK`]
+    /// tokens.
     #[must_use]
     pub fn cache_token_bytes(&self) -> usize {
         self.cache_shape().map_or(0, |shape| shape.token_bytes())
     }
 
-    /// Counts the bytes that a row of the encoder takes in a [`PromptMemory`]: cross-attention keys and values of all
-    /// decoder layers, or where the encoder itself writes, its own of all its layers.
+    /// Counts the bytes that a row of the encoder takes in a [`PromptMemory`]: cross-attention keys and
+    /// values of all decoder layers, or where the encoder itself writes, its own of all its layers.
     ///
     /// # Units
-    /// Bytes a row, so that [`PromptMemory::bytes`] is this times [`PromptMemory::length`]; zero where the model writes no
-    /// text.
+    /// Bytes a row, so that [`PromptMemory::bytes`] is this times [`PromptMemory::length`]; zero where the
+    /// model writes no text.
     #[must_use]
     pub fn memory_row_bytes(&self) -> usize {
-        // Cross-attention is as wide and as deep as a decoder's self-attention; an encoder that writes keeps one kind of
-        // keys and values for prompt and text.
+        // Cross-attention is as wide and as deep as a decoder's self-attention; an encoder that writes keeps
+        // one kind of keys and values for prompt and text.
         self.cache_token_bytes()
     }
 
@@ -497,7 +507,8 @@ impl Model {
         self.decode_observed(encoded, targets, &mut |_, _| Ok(()))
     }
 
-    /// Runs whole target texts, and shows the rows of every layer to `observe`, as [`Model::decode`] makes them.
+    /// Runs whole target texts, and shows the rows of every layer to `observe`, as [`Model::decode`] makes
+    /// them.
     ///
     /// # Errors
     /// As [`Model::decode`], and what `observe` gives.
@@ -559,8 +570,8 @@ impl Model {
         with_parts!(&self.parts, parts => parts.words(&rows))
     }
 
-    /// Scores the classes that the model's head knows, for each sample; of a head for two pictures, for each two
-    /// neighbouring samples, which have the same text.
+    /// Scores the classes that the model's head knows, for each sample; of a head for two pictures, for each
+    /// two neighbouring samples, which have the same text.
     ///
     /// # Shapes
     /// `[B, C]`, or `[B / 2, C]`; not normalised.

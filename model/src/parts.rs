@@ -65,7 +65,8 @@ impl<F: Form> Parts<F> {
         matches!(self.writer, Some(Writer::Encoder(_)))
     }
 
-    /// Encodes a batch; `keep` says that the keys and values of every layer are kept, as they are wherever the encoder writes.
+    /// Encodes a batch; `keep` says that the keys and values of every layer are kept, as they are wherever
+    /// the encoder writes.
     pub(crate) fn encode(
         &self,
         batch: &EncoderBatch,

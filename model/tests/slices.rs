@@ -1,6 +1,8 @@
 //! Encoding in slices: to the bit what encoding at once gives, however the slices are cut.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::sync::Arc;
+
 use multiway_model::kernels::Pool;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
@@ -9,7 +11,6 @@ use multiway_model::{
     PromptMemory, Tensor,
 };
 use proptest::prelude::*;
-use std::sync::Arc;
 
 /// Texts of up to four tiles of 128 queries.
 const LONGEST: usize = 460;

@@ -1,13 +1,14 @@
 //! Decoding steps on slices: the numbers of steps on tensors, and no memory asked for once they are warm.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
 use multiway_model::testing::{random_inference_model, random_model, random_quantized_model, tiny_config};
 use multiway_model::{
     CacheType, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, Model, ModelConfig, PromptMemory,
     WeightType,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 /// Counts what this thread asks for.
 struct Counting;

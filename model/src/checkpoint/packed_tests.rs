@@ -1,4 +1,5 @@
-//! Packed checkpoints as files: how they are laid out, that they are used where they lie, and every way in which one can lie.
+//! Packed checkpoints as files: how they are laid out, that they are used where they lie, and every way in
+//! which one can lie.
 
 use std::collections::HashMap;
 use std::fs;

@@ -9,7 +9,7 @@ use super::{Decoder, DecoderForm};
 use crate::attention::cross_attention;
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::plan::AttentionPlan;
 use crate::layers::form::NormLayer;
 use crate::layers::graph::Graph;
@@ -48,7 +48,7 @@ fn attend_to_cache(
     layer: usize,
     qkv: &Tensor,
     slots: &[usize],
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> std::result::Result<Tensor, ForwardError> {
     let d = qkv.dim(1)? / 3;
     let pool = cache.graph(layer)?;
@@ -61,7 +61,8 @@ fn attend_to_cache(
     if is_cpu_f32(pool) {
         return Ok(cross_attention(&q, pool, &Arc::new(plan(keys)), scoring)?);
     }
-    // The other kernels split keys from values, which copies all rows they are given: give them these slots' alone.
+    // The other kernels split keys from values, which copies all rows they are given: give them these slots'
+    // alone.
     let (kv, keys) = gather(pool, &keys)?;
     Ok(cross_attention(&q, &kv, &Arc::new(plan(keys)), scoring)?)
 }
@@ -71,7 +72,7 @@ fn attend_to_prompts(
     rows: &[DecoderRow],
     layer: usize,
     q: &Tensor,
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> std::result::Result<Tensor, ForwardError> {
     let one = |(i, row): (usize, &DecoderRow)| -> std::result::Result<Tensor, ForwardError> {
         let mut plan = AttentionPlan::default();
@@ -100,7 +101,7 @@ fn plan(keys: Vec<Vec<Range<usize>>>) -> AttentionPlan {
     plan
 }
 
-/// Copies rows of the pool behind one another, `[rows, 2D]`, and tells where each list of them lies now.
+/// Gathers rows of the pool, `[rows, 2D]`, and returns the new range of each list of them.
 fn gather(cache: &Tensor, keys: &[Vec<Range<usize>>]) -> Result<(Tensor, Vec<Vec<Range<usize>>>)> {
     let mut parts = Vec::new();
     let mut places = Vec::with_capacity(keys.len());

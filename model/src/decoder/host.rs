@@ -1,16 +1,16 @@
 //! A decoding step on slices of a CPU's memory, in f32.
 //!
-//! A step of one row is a hundred products that each read their weights once, and little else; what tensors cost beside them,
-//! in allocations and copies, would be a fifth of it.
+//! A step of one row is a hundred products that each read their weights once, and little else; the
+//! allocations and copies of tensors would be a fifth of its time.
 
 use candle_core::{Result, bail};
 
 use super::{Decoder, DecoderForm, DecoderLayer};
 use crate::error::ForwardError;
-use crate::kernels::attend::{Bias, Queries, Seen};
-use crate::kernels::bias::Scoring;
+use crate::kernels::attend::{Bias, Queries, VisibleKeys};
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::pool;
-use crate::kernels::rows::{Layout, Rows};
+use crate::kernels::rows::{KvLayout, KvRows};
 use crate::layers::attention::RowSplit;
 use crate::layers::host::{Host, HostNorm};
 use crate::layers::scratch::LayerScratch;
@@ -40,9 +40,9 @@ impl DecoderForm for Host {
 
 impl Decoder<Host> {
     /// Returns the layout of a row of keys and values.
-    pub(crate) fn layout(&self) -> Layout {
-        Layout {
-            kept: self.cache,
+    pub(crate) fn layout(&self) -> KvLayout {
+        KvLayout {
+            cache_type: self.cache,
             heads: self.heads,
             head_size: self.inner_size / self.heads.max(1),
         }
@@ -98,7 +98,7 @@ impl DecoderLayer<Host> {
         &self,
         decoder: &Decoder<Host>,
         rows: usize,
-        pool: &mut Rows,
+        pool: &mut KvRows,
         scratch: &mut StepScratch,
     ) -> Result<()> {
         let StepScratch {
@@ -136,9 +136,9 @@ impl DecoderLayer<Host> {
             .max()
             .map_or(0, |position| *position as usize + 1);
         let pool = &*pool;
-        let keys_of = |row: usize, attend: &mut dyn FnMut(Seen) -> Result<()>| {
+        let keys_of = |row: usize, attend: &mut dyn FnMut(VisibleKeys) -> Result<()>| {
             let ranges = slot_rows(ranges, ends, row);
-            attend(Seen { rows: pool, ranges })
+            attend(VisibleKeys { rows: pool, ranges })
         };
         // The new token is the last that it sees itself.
         let bias = self.scoring.bias.as_ref().map(|bias| {
@@ -193,7 +193,7 @@ pub(crate) struct PromptQueries<'a> {
     pub(crate) layer: usize,
     /// `[B, H Dh]`.
     pub(crate) q: &'a [f32],
-    pub(crate) scoring: &'a Scoring,
+    pub(crate) scoring: &'a ScoreRule,
 }
 
 /// Attends from each row's query to the memory of its prompt, and writes `[B, H Dh]`; `scores` is scratch.
@@ -210,12 +210,12 @@ pub(crate) fn attend_to_prompts(
     } = *queries;
     let d = q.len() / rows.len().max(1);
     let longest = rows.iter().map(|row| row.memory.length()).max();
-    let keys_of = |row: usize, attend: &mut dyn FnMut(Seen) -> Result<()>| match rows.get(row) {
+    let keys_of = |row: usize, attend: &mut dyn FnMut(VisibleKeys) -> Result<()>| match rows.get(row) {
         Some(DecoderRow { memory, .. }) => {
             let all = 0..memory.length();
             let rows = memory.host(layer).map_err(candle_core::Error::wrap)?;
             let ranges = std::slice::from_ref(&all);
-            attend(Seen { rows, ranges })
+            attend(VisibleKeys { rows, ranges })
         }
         None => bail!("a step of {} rows has no row {row}", rows.len()),
     };

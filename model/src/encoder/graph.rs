@@ -10,12 +10,12 @@ use crate::attention::{cross_attention, self_attention};
 use crate::batch::EncoderBatch;
 use crate::error::ForwardError;
 use crate::hook::{HookPoint, Observe};
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::plan::AttentionPlan;
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::form::{LinearLayer, NormLayer};
 use crate::layers::graph::Graph;
-use crate::layers::{by_expert, own_rows};
+use crate::layers::{by_expert, copy_rows};
 use crate::memory::{KvCache, KvLayers};
 use crate::prefix::{ImagePrefix, with_prefixes};
 use crate::step::DecoderRow;
@@ -82,7 +82,7 @@ impl EncoderForm for Graph {
     }
 
     fn keep(_: &Encoder<Self>, keys_values: &[Tensor], sample: &[Range<usize>]) -> Result<KvLayers> {
-        let layers = keys_values.iter().map(|kv| own_rows(kv, sample)); // [S, 2D]
+        let layers = keys_values.iter().map(|kv| copy_rows(kv, sample)); // [S, 2D]
         Ok(KvLayers::Graph(layers.collect::<Result<_>>()?))
     }
 
@@ -139,13 +139,14 @@ fn keys_values(qkv: &Tensor) -> Result<Tensor> {
     qkv.narrow(1, d, 2 * d)
 }
 
-/// Attends from the rows of `qkv` `[N, 3D]` to themselves and, where the batch has any, to those of its prefixes, `[N, D]`.
+/// Attends from the rows of `qkv` `[N, 3D]` to themselves and, where the batch has any, to those of its
+/// prefixes, `[N, D]`.
 fn attend(
     qkv: &Tensor,
     layer: usize,
     prefixes: &[ImagePrefix],
     plan: &Arc<AttentionPlan>,
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> Result<Tensor> {
     if prefixes.is_empty() {
         return self_attention(qkv, plan, scoring);
@@ -155,14 +156,14 @@ fn attend(
     cross_attention(&q, &kv, plan, scoring)
 }
 
-/// Stores the first of each two rows of `qkv` `[2B, 3D]`, a token and the mask behind it, and attends from both: to the prompt, to
-/// what was written, and causally to each other. The mask is forgotten.
+/// Stores the first of each two rows of `qkv` `[2B, 3D]`, a token and the mask behind it, and attends from
+/// both: to the prompt, to what was written, and causally to each other. The mask is forgotten.
 fn attend_written(
     cache: &KvCache,
     layer: usize,
     qkv: &Tensor,
     rows: &[DecoderRow],
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> std::result::Result<Tensor, ForwardError> {
     let d = qkv.dim(1)? / 3;
     let pool = cache.graph(layer)?;

@@ -1,7 +1,8 @@
 //! The encoder on slices of a CPU's memory, in f32, some rows at a time.
 //!
-//! All but attention treats each row by itself, and attention each query, so the numbers are the same bits however a pass is
-//! sliced. Between the operations of a part, rows lie in scratch buffers that stay in the CPU's cache.
+//! All but attention treats each row by itself, and attention each query, so the numbers are the same bits
+//! however a pass is sliced. Between the operations of a part, rows lie in scratch buffers that stay in the
+//! CPU's cache.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -14,32 +15,32 @@ use crate::error::ForwardError;
 use crate::hook::{HookPoint, Observe};
 use crate::kernels::CacheType;
 use crate::kernels::access::{host, with_slice};
-use crate::kernels::plan::{AttentionPlan, TILE_ROWS, Tile};
+use crate::kernels::plan::{AttentionPlan, QueryTile, TILE_ROWS};
 use crate::kernels::pool;
-use crate::kernels::rows::{Layout, Rows};
-use crate::kernels::tile::{Attention, Columns, Source};
+use crate::kernels::rows::{KvLayout, KvRows};
+use crate::kernels::tile::{Attention, Columns, KvSource};
 use crate::layers::attention::RowSplit;
 use crate::layers::host::{Host, HostLinear, HostNorm};
 use crate::layers::of_experts;
 use crate::layers::scratch::LayerScratch;
 use crate::memory::{KvCache, KvLayers, StepScratch, slot_rows};
 
-/// Rows that go through the operations of a part together, each operation on all threads.
+/// Rows of a chunk whose operations run one after another, each on all threads.
 const ROWS: usize = 192;
 
-/// Rows that one thread takes through all operations of a part, where there are enough for all threads.
+/// Rows of a chunk that one thread takes through all operations, where there are enough for all threads.
 const OWN_ROWS: usize = 96;
 
 /// Packed rows on their way through the encoder's layers.
 #[derive(Debug)]
 pub(crate) struct HostPass {
     plan: AttentionPlan,
-    tiles: Vec<Tile>,
+    tiles: Vec<QueryTile>,
     /// How many rows are vision rows.
     split: usize,
     /// How many rows there are, N.
     count: usize,
-    /// What the present layer reads, and where it is done what it gives, `[N, D]`.
+    /// The residual stream: input of the present layer, and its output for the rows that are done, `[N, D]`.
     x: Vec<f32>,
     buffers: Buffers,
     layer: usize,
@@ -47,16 +48,16 @@ pub(crate) struct HostPass {
     /// How many rows of the present part are done, or tiles of attention.
     done: usize,
     keep: bool,
-    /// Keys and values of each layer, `[N, 2 H Dh]`, where they are kept.
+    /// Keys and values of each layer, `[N, 2 H Dh]`, where `keep` says so.
     kept: Vec<Tensor>,
 }
 
-/// What a layer needs of all rows.
+/// The buffers of a layer that hold all rows.
 #[derive(Debug, Default)]
 struct Buffers {
     /// Queries, keys and values of the present layer, `[N, 3 H Dh]`.
     qkv: Vec<f32>,
-    /// What its attention gave, `[N, H Dh]`.
+    /// Its attended rows, `[N, H Dh]`.
     attended: Vec<f32>,
 }
 
@@ -74,7 +75,7 @@ enum Part {
 }
 
 thread_local! {
-    /// What lies between the operations of a part, for at most [`ROWS`] rows.
+    /// Scratch buffers between the operations of a part, for at most [`ROWS`] rows.
     static SCRATCH: Cell<LayerScratch> = Cell::default();
 }
 
@@ -132,7 +133,7 @@ impl EncoderForm for Host {
         let layout = encoder.layout();
         let count = sample.iter().map(ExactSizeIterator::len).sum();
         let layer = |kv: &Tensor| {
-            let mut rows = Rows::zeros(layout, count, 1);
+            let mut rows = KvRows::zeros(layout, count, 1);
             with_slice(kv, |kv| {
                 let own = sample.iter().flat_map(Clone::clone);
                 let own = own.map(|row| &kv[row * layout.width()..(row + 1) * layout.width()]);
@@ -160,10 +161,11 @@ impl EncoderForm for Host {
 }
 
 impl Encoder<Host> {
-    /// Returns the layout of a row of keys and values, for writing through the encoder: attention in tiles reads whole rows.
-    pub(crate) fn layout(&self) -> Layout {
-        Layout {
-            kept: CacheType::F32,
+    /// Returns the layout of a row of keys and values, for writing through the encoder: attention in tiles
+    /// reads whole rows.
+    pub(crate) fn layout(&self) -> KvLayout {
+        KvLayout {
+            cache_type: CacheType::F32,
             heads: 1,
             head_size: self.inner_size,
         }
@@ -228,16 +230,18 @@ impl Encoder<Host> {
     }
 }
 
-/// What a token sees that is written through the encoder: its prompt, and the tokens of its slot, its own the last.
+/// What a token sees that is written through the encoder: its prompt, and the tokens of its slot, its own the
+/// last.
 struct Written<'a> {
-    prompt: &'a Rows,
-    pool: &'a mut Rows,
+    prompt: &'a KvRows,
+    pool: &'a mut KvRows,
     ranges: &'a [Range<usize>],
 }
 
 impl EncoderLayer<Host> {
-    /// Stores the keys and values of the first of two rows `qkv` `[2, 3 H Dh]`, a token and the mask behind it, and attends from
-    /// both: to the prompt, to what was written, and causally to each other. The mask is forgotten.
+    /// Stores the keys and values of the first of two rows `qkv` `[2, 3 H Dh]`, a token and the mask behind
+    /// it, and attends from both: to the prompt, to what was written, and causally to each other. The mask is
+    /// forgotten.
     fn attend_written(&self, qkv: &[f32], written: Written, out: &mut [f32]) -> Result<()> {
         let Written { prompt, pool, ranges } = written;
         let d = qkv.len() / 6;
@@ -255,7 +259,7 @@ impl EncoderLayer<Host> {
                     width: d,
                     offset: 0,
                 }); // [count, D] each
-                sources.push(Source {
+                sources.push(KvSource {
                     first,
                     keys: k,
                     values: v,
@@ -269,7 +273,7 @@ impl EncoderLayer<Host> {
             width: 3 * d,
             offset: place * d,
         };
-        sources.push(Source {
+        sources.push(KvSource {
             first,
             keys: columns(mask, 1),
             values: columns(mask, 2),
@@ -286,7 +290,7 @@ impl EncoderLayer<Host> {
         attention.attend(&plan, &plan.tiles(), out)
     }
 
-    /// Takes rows `x` `[n, D]` through what follows attention, which gave `[n, H Dh]` for them.
+    /// Takes rows `x` `[n, D]` through the rest of the layer, given their attended rows `[n, H Dh]`.
     fn finish_into(
         &self,
         x: &mut [f32],
@@ -400,7 +404,7 @@ impl HostPass {
             width: 3 * width,
             offset: place * width,
         };
-        let mut sources = vec![Source {
+        let mut sources = vec![KvSource {
             first: 0,
             keys: columns(1),
             values: columns(2),
@@ -418,7 +422,7 @@ impl HostPass {
                 })
             };
             let (keys, values) = (columns(0)?, columns(1)?);
-            sources.push(Source { first, keys, values });
+            sources.push(KvSource { first, keys, values });
             first += layout.dims().first().copied().unwrap_or(0);
         }
         self.buffers.attended.resize(self.count * width, 0.0); // [N, H Dh]
@@ -451,8 +455,9 @@ type Work<'a> = dyn Fn(RowSplit, &mut [f32], &mut [f32], &mut LayerScratch) -> R
 
 /// Cuts rows, of which the first `split` are vision rows, and does a part with them.
 ///
-/// Where there are many, a thread takes some of its own through all operations: it waits for nobody, and what lies between them
-/// stays in its cache. A few go through one operation after another, each on all threads.
+/// Where there are many rows, each thread takes some through all operations, without barriers and with
+/// scratch buffers that stay in its cache. Few rows go through one operation after another, each on all
+/// threads.
 fn share_out(
     RowSplit { rows: count, split }: RowSplit,
     x: &mut [f32],
@@ -490,7 +495,7 @@ fn share_out(
 }
 
 /// Checks that tiles have each row once: what none of them writes would be what an earlier layer left.
-fn check(tiles: &[Tile], count: usize) -> Result<()> {
+fn check(tiles: &[QueryTile], count: usize) -> Result<()> {
     let mut asked: Vec<&Range<usize>> = tiles.iter().flat_map(|tile| &tile.queries).collect();
     asked.sort_unstable_by_key(|range| (range.start, range.end));
     let mut end = 0;
@@ -507,7 +512,7 @@ fn check(tiles: &[Tile], count: usize) -> Result<()> {
 }
 
 /// The next tiles of at most `rows` rows, but one at least.
-fn next_tiles(tiles: &[Tile], rows: usize) -> &[Tile] {
+fn next_tiles(tiles: &[QueryTile], rows: usize) -> &[QueryTile] {
     let mut taken = 0;
     let count = tiles.iter().take_while(|tile| {
         taken += tile.rows();

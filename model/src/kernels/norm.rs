@@ -1,14 +1,16 @@
 //! RMSNorm with one scale per expert, forward and backward in one pass each, and LayerNorm, forward.
 //!
-//! Source: Zhang and Sennrich 2019 (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * w. Ba et al. 2016 (arXiv 1607.06450):
-//! y = (x - mean(x)) / sqrt(var(x) + eps) * w + b.
+//! Source: Zhang and Sennrich 2019 (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * w. Ba et al. 2016
+//! (arXiv 1607.06450): y = (x - mean(x)) / sqrt(var(x) + eps) * w + b.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::access::{slice, with_slice};
 use super::pool;
 use super::simd::{dot, multiversion, sum};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-/// Normalises rows `[N, D]`; the first `split` rows use the first row of the weights `[E, D]`, the others the last.
+/// Normalises rows `[N, D]`; the first `split` rows use the first row of the weights `[E, D]`, the others the
+/// last.
 pub(crate) struct RmsNorm {
     pub(crate) eps: f32,
     pub(crate) split: usize,
@@ -76,8 +78,8 @@ impl NormWeights<'_> {
     }
 }
 
-/// Normalises rows `[N, D]`; the first `split` by the weights of the first expert, the others by those of the last. On several
-/// threads where that pays.
+/// Normalises rows `[N, D]`; the first `split` by the weights of the first expert, the others by those of the
+/// last. On several threads where that pays.
 pub(crate) fn normalise(x: &[f32], weights: &NormWeights, split: usize, y: &mut [f32]) {
     let d = weights.width;
     pool::for_each_rows(y, d, &|first, y| {

@@ -1,9 +1,10 @@
 //! Every differentiable kernel against the same formula composed of candle's own operations.
 
+use candle_core::{D, Var};
+
 use super::*;
 use crate::layers::graph::{composed_layer_norm, composed_rms_norm};
 use crate::testing::{assert_close, random};
-use candle_core::{D, Var};
 
 /// Compares value and gradients of two functions of the same variables under a random output gradient.
 fn compare(variables: &[&Var], fast: impl Fn() -> Tensor, slow: impl Fn() -> Tensor) {

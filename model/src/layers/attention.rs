@@ -1,12 +1,14 @@
 //! The projections around attention, and how it scores.
 
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
 use super::form::{Form, LinearLayer};
 use super::host::{Host, HostLinear};
 use super::{Weights, by_expert, of_experts};
 use crate::config::{Positions, StackConfig};
-use crate::kernels::bias::{RelativeBias, Scoring};
-use candle_core::{Result, Tensor};
-use std::sync::Arc;
+use crate::kernels::bias::{RelativeBias, ScoreRule};
 
 /// One or two sets of fused query, key and value projections with an output projection.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ impl<F: Form> SelfAttentionProjections<F> {
         by_expert(x, split, &self.qkv, F::Linear::forward)
     }
 
-    /// Projects what attention gave, `[N, D]`.
+    /// Projects attended rows, `[N, H Dh]`, to `[N, D]`.
     pub(crate) fn out(&self, x: &Tensor, split: usize) -> Result<Tensor> {
         by_expert(x, split, &self.out, F::Linear::forward)
     }
@@ -110,9 +112,10 @@ impl<F: Form> CrossAttentionProjections<F> {
     }
 }
 
-/// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the first's.
-pub(crate) fn scorings(weights: &Weights, layer: &StackConfig, stack: &str) -> Result<Vec<Scoring>> {
-    let mut scoring = Scoring::scaled(layer.heads, layer.head_size);
+/// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the
+/// first's.
+pub(crate) fn scorings(weights: &Weights, layer: &StackConfig, stack: &str) -> Result<Vec<ScoreRule>> {
+    let mut scoring = ScoreRule::scaled(layer.heads, layer.head_size);
     if !layer.scaled {
         scoring.scale = 1.0;
     }

@@ -1,6 +1,9 @@
 //! The feed-forward network: gated or not, with an inner norm or without.
 //!
-//! Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.3; GEGLU, Shazeer 2020 (arXiv 2002.05202); the inner norm is Sub-LN, Wang et al. 2022 (arXiv 2210.06423).
+//! Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.3; GEGLU, Shazeer 2020 (arXiv 2002.05202); the
+//! inner norm is Sub-LN, Wang et al. 2022 (arXiv 2210.06423).
+
+use candle_core::{Result, Tensor};
 
 use super::Weights;
 use super::form::{Form, LinearLayer, NormLayer};
@@ -8,7 +11,6 @@ use super::host::Host;
 use crate::config::{Activation, StackConfig};
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::gated::{self, GatedGelu, GeluErf};
-use candle_core::{Result, Tensor};
 
 /// One expert: `[N, D]` to `[N, D]` by way of F.
 #[derive(Debug)]

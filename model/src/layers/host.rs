@@ -151,7 +151,8 @@ impl HostNorm {
         normalise(x, &self.weights(), split, y);
     }
 
-    /// Normalises rows as [`HostNorm::forward_into`] does where there is a norm, and returns them; else returns `x`.
+    /// Normalises rows as [`HostNorm::forward_into`] does where there is a norm, and returns them; else
+    /// returns `x`.
     pub(crate) fn where_any<'a>(
         norm: Option<&Self>,
         x: &'a [f32],

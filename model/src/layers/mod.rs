@@ -9,13 +9,15 @@ pub(crate) mod host;
 pub(crate) mod positions;
 pub(crate) mod scratch;
 
-use crate::config::ModelConfig;
-use crate::kernels::{PackedLinear, WeightType};
-use candle_core::{Result, Tensor};
-use embedding::{Embedding, StoredTable};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
+
+use candle_core::{Result, Tensor};
+
+use crate::config::ModelConfig;
+use crate::kernels::{PackedLinear, WeightType};
+use embedding::{Embedding, StoredTable};
 
 /// Reads a weight by the name that its file has for it.
 type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
@@ -23,7 +25,8 @@ type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
 /// Borrows a weight that the file holds packed, by the name that the file has for it.
 type ReadPacked<'a> = dyn Fn(&str) -> Result<PackedLinear> + 'a;
 
-/// Finds a table that can stay in its file, by the name that the file has for it; none where it has to be read whole.
+/// Finds a table that can stay in its file, by the name that the file has for it; none where it has to be
+/// read whole.
 type FindTable<'a> = dyn Fn(&str) -> Option<StoredTable> + 'a;
 
 /// The weights by name, read as layers ask for them.
@@ -131,8 +134,9 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Copies the rows of some ranges, one after another, into memory of their own, so that the rest of `x` can go.
-pub(crate) fn own_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
+/// Copies the rows of some ranges, one after another, into memory of their own, so that the rest of `x` can
+/// go.
+pub(crate) fn copy_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
     let parts = ranges.iter().map(|range| x.narrow(0, range.start, range.len()));
     match parts.collect::<Result<Vec<_>>>()?.as_slice() {
         // A contiguous view counts as contiguous, and `copy` would clone all that it is a view of.
@@ -141,8 +145,8 @@ pub(crate) fn own_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
     }
 }
 
-/// Lists the experts with the rows of each, of `count` rows whose first `split` belong to the first: as [`by_expert`] does, but
-/// for rows that are numbered.
+/// Lists the experts with the rows of each, of `count` rows whose first `split` belong to the first: as
+/// [`by_expert`] does, but for rows that are numbered.
 pub(crate) fn of_experts<T>(
     experts: &[T],
     count: usize,
@@ -187,7 +191,7 @@ mod tests {
         let whole: Vec<Vec<f32>> = x.to_vec2().unwrap();
         for (view, from) in [(x.clone(), 0), (x.narrow(1, 2, 4).unwrap(), 2)] {
             for ranges in [vec![3..5], vec![1..2, 7..10]] {
-                let own = own_rows(&view, &ranges).unwrap();
+                let own = copy_rows(&view, &ranges).unwrap();
                 let width = view.dim(1).unwrap();
                 let rows = ranges.iter().flat_map(Clone::clone);
                 let expected: Vec<Vec<f32>> =

@@ -1,6 +1,7 @@
 //! The scratch buffers of a layer.
 
-/// Buffers that keep their size from layer to layer and from step to step, so that warm ones need no allocation.
+/// Buffers that keep their size from layer to layer and from step to step, so that warm ones need no
+/// allocation.
 #[derive(Debug, Default)]
 pub(crate) struct LayerScratch {
     /// Normed rows, `[n, D]`.

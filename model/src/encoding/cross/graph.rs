@@ -8,9 +8,9 @@ use super::CrossForm;
 use crate::decoder::Decoder;
 use crate::encoding::encoded::{Encoded, EncodingTargets};
 use crate::error::ForwardError;
+use crate::layers::copy_rows;
 use crate::layers::form::LinearLayer;
 use crate::layers::graph::Graph;
-use crate::layers::own_rows;
 use crate::memory::{KvLayers, PromptMemory};
 use crate::output::EncoderOutput;
 use crate::prefix::with_prefixes;
@@ -19,14 +19,14 @@ use crate::prefix::with_prefixes;
 #[derive(Debug)]
 pub(crate) struct GraphCross {
     output: EncoderOutput,
-    memories: Vec<Rows>,
-    prefixes: Vec<Rows>,
+    memories: Vec<Target>,
+    prefixes: Vec<Target>,
     layer: usize,
 }
 
 /// The rows of a sample, and their keys and values of the layers that are done.
 #[derive(Debug)]
-struct Rows {
+struct Target {
     sample: usize,
     /// Which rows, `[S]`: packed ones, or those of prefixes behind them.
     rows: Vec<Range<usize>>,
@@ -39,7 +39,7 @@ impl CrossForm for Graph {
 
     fn start(output: EncoderOutput, targets: &EncodingTargets) -> GraphCross {
         let samples = &output.segments.samples;
-        let of = |sample: usize, rows| Rows {
+        let of = |sample: usize, rows| Target {
             sample,
             rows,
             layers: Vec::new(),
@@ -69,7 +69,7 @@ impl CrossForm for Graph {
         let own = output.packed()?.map(|rows| projection.forward(&rows)); // [N, 2D]
         let kv = with_prefixes(own.transpose()?, &output.prefixes, |prefix| prefix.cross(*layer))?; // [N + R, 2D]
         for target in memories.iter_mut().chain(prefixes) {
-            target.layers.push(own_rows(&kv, &target.rows)?); // [S, 2D]
+            target.layers.push(copy_rows(&kv, &target.rows)?); // [S, 2D]
         }
         *layer += 1;
         Ok(*layer == decoder.layers())

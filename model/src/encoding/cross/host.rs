@@ -10,7 +10,7 @@ use crate::encoding::encoded::{Encoded, EncodingTargets};
 use crate::error::ForwardError;
 use crate::kernels::access::with_slice;
 use crate::kernels::pool;
-use crate::kernels::rows::{Layout, Rows};
+use crate::kernels::rows::{KvLayout, KvRows};
 use crate::layers::form::LinearLayer;
 use crate::layers::host::{Host, HostLinear};
 use crate::memory::{KvLayers, PromptMemory};
@@ -45,8 +45,8 @@ struct Target {
 #[derive(Debug)]
 enum TargetLayers {
     Memory {
-        layers: Vec<Rows>,
-        present: Option<Rows>,
+        layers: Vec<KvRows>,
+        present: Option<KvRows>,
     },
     Prefix {
         /// `[S, 2D]` each.
@@ -62,11 +62,11 @@ impl Target {
     }
 
     /// Finishes the present layer, all of whose rows were copied.
-    fn finish_layer(&mut self, layout: Layout, device: &Device) -> Result<()> {
+    fn finish_layer(&mut self, layout: KvLayout, device: &Device) -> Result<()> {
         let count = self.count();
         match &mut self.layers {
             TargetLayers::Memory { layers, present } => {
-                let rows = present.take().unwrap_or_else(|| Rows::zeros(layout, count, 1));
+                let rows = present.take().unwrap_or_else(|| KvRows::zeros(layout, count, 1));
                 layers.push(rows);
             }
             TargetLayers::Prefix { layers, present } => {
@@ -79,7 +79,7 @@ impl Target {
     }
 
     /// Copies those of its rows that are among the projected ones from `first` on, `[n, 2D]`.
-    fn copy(&mut self, first: usize, rows: &[f32], layout: Layout) -> Result<()> {
+    fn copy(&mut self, first: usize, rows: &[f32], layout: KvLayout) -> Result<()> {
         let width = layout.width().max(1);
         let end = first + rows.len() / width;
         let mut before = 0;
@@ -101,11 +101,11 @@ impl Target {
 
 impl TargetLayers {
     /// Writes rows `[n, 2D]` as those from `at` on of `count`.
-    fn write(&mut self, at: usize, rows: &[f32], count: usize, layout: Layout) -> Result<()> {
+    fn write(&mut self, at: usize, rows: &[f32], count: usize, layout: KvLayout) -> Result<()> {
         let width = layout.width().max(1);
         match self {
             Self::Memory { present, .. } => {
-                let kept = present.get_or_insert_with(|| Rows::zeros(layout, count, 1));
+                let kept = present.get_or_insert_with(|| KvRows::zeros(layout, count, 1));
                 (at..)
                     .zip(rows.chunks_exact(width))
                     .try_for_each(|(row, x)| kept.write(row, x))
@@ -186,7 +186,7 @@ impl CrossForm for Host {
 
 impl HostCross {
     /// Projects at most `rows` rows for a layer, and goes on to the next layer where these are the last.
-    fn project_rows(&mut self, projection: &HostLinear, rows: usize, layout: Layout) -> Result<()> {
+    fn project_rows(&mut self, projection: &HostLinear, rows: usize, layout: KvLayout) -> Result<()> {
         let (own, targets, projected) = (
             self.output.segments.rows(),
             &mut self.targets,
