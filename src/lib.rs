@@ -66,7 +66,8 @@ pub use multiway_tasks::{Answer, Task, TaskEvent, TaskInputs, TaskLibrary};
 pub mod checkpoint {
     pub use multiway_model::checkpoint::{ConvertError, TensorEntry};
     pub use multiway_model::{
-        CacheType, Checkpoint, Conversion, DType, Device, LoadError, ModelConfig, WeightType,
+        CacheType, Checkpoint, Conversion, DType, Device, Execution, LoadError, LoadOptions, ModelConfig,
+        WeightType,
     };
 }
 
@@ -101,7 +102,7 @@ pub mod index {
 pub mod measure {
     pub use multiway_model::kernels::Pool;
     pub use multiway_model::measure::{KernelTiming, Machine, Prediction, StepWork, Workload, kernels};
-    pub use multiway_model::{ForwardError, LoadOptions, Model};
+    pub use multiway_model::{ForwardError, Model};
     pub use multiway_runtime::measure::*;
 }
 

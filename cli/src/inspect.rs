@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indexmap::IndexMap;
 use multiway::Checkpoint;
-use multiway::checkpoint::{TensorEntry, WeightType};
+use multiway::checkpoint::{Device, Execution, LoadOptions, TensorEntry, WeightType};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -94,7 +94,9 @@ fn print_summary(checkpoint: &Checkpoint, config: &Value, parts: &IndexMap<Strin
     print_line(&format!(
         "\n{count} tensors, {bytes} bytes{}",
         packed.unwrap_or_default()
-    ))
+    ))?;
+    let execution = Execution::of(checkpoint, &Device::Cpu, &LoadOptions::default());
+    print_line(&format!("execution: {}", execution.map_err(Failure::input)?))
 }
 
 fn print_tensor(tensor: &TensorEntry) -> Outcome {

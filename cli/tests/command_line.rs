@@ -355,6 +355,11 @@ fn a_checkpoint_is_inspected() {
     assert_eq!(tensors.iter().map(counted).sum::<u64>(), total);
     let human = Place::new().run(&["inspect"]);
     assert_eq!(human.code, Some(0));
+    assert!(
+        human
+            .stdout
+            .contains("\nexecution: host kernels on the CPU, weights packed in ")
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Times `PackedLinear` in every weight type: `cargo bench -p multiway-model --bench linear`.
 //!
-//! The shapes are those of T5 v1.1 base: attention, gate and up, down, vocabulary. Where few rows make memory the limit,
-//! calls go around more matrices than a cache holds. The types take turns within a round, so that noise hits all alike; what
-//! is printed is the median over the rounds.
+//! The shapes are those of T5 v1.1 base: attention, gate and up, down, vocabulary. Where few rows make memory
+//! the limit, calls go around more matrices than a cache holds. The types take turns within a round, so that
+//! noise hits all alike; what is printed is the median over the rounds.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 

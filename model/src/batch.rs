@@ -6,7 +6,6 @@ mod target;
 
 use crate::image::ProcessedImage;
 use crate::prefix::ImagePrefix;
-
 pub use builder::EncoderBatchBuilder;
 pub(crate) use builder::check_shareable;
 pub use segments::{SampleSegments, Segments};
@@ -44,7 +43,8 @@ pub struct PatchedImage<'a> {
 pub struct EncoderBatch {
     /// Pixels of the patches that are not masked, `[patches, 3 * p * p]`.
     pub(crate) pixels: Vec<f32>,
-    /// For each vision row where it comes from: 0 the class token, 1 the mask token, 2 + i patch i of `pixels`.
+    /// For each vision row where it comes from: 0 the class token, 1 the mask token, 2 + i patch i of
+    /// `pixels`.
     pub(crate) sources: Vec<u32>,
     /// For each vision row its position: 0 the class row, 1 + i the i-th patch.
     pub(crate) positions: Vec<u32>,

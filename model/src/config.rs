@@ -115,9 +115,11 @@ pub struct VisionConfig {
     pub image_mean: [f32; 3],
     /// Standard deviation of the red, green and blue channels, in 0..1.
     pub image_std: [f32; 3],
-    /// Whether pictures keep their proportions and are cropped to the square in their middle, rather than squashed.
+    /// Whether pictures keep their proportions and are cropped to the square in their middle, rather than
+    /// squashed.
     pub crops: bool,
-    /// Patches along one side of the pictures that the stored positions belong to, where these are of another size.
+    /// Patches along one side of the pictures that the stored positions belong to, where these are of another
+    /// size.
     pub(crate) stored_grid: Option<usize>,
 }
 
@@ -233,7 +235,8 @@ pub struct ModelConfig {
     pub encoder: StackConfig,
     /// In how many of the top encoder layers both modalities share one fusion expert.
     pub fusion_layers: usize,
-    /// Whether the attention projections are shared by the experts (the paper) or doubled (the released BEiT-3).
+    /// Whether the attention projections are shared by the experts (the paper) or doubled (the released
+    /// BEiT-3).
     pub shared_attention: bool,
     /// Which rows see which.
     pub attention_pattern: AttentionPattern,
@@ -301,14 +304,15 @@ impl ModelConfig {
         self.max_target_length > 0
     }
 
-    /// Returns the token that opens a text before the encoder, where there is one. In such models a prompt of pictures
-    /// alone has no text rows at all, while elsewhere its text is a lone `</s>`.
+    /// Returns the token that opens a text before the encoder, where there is one. In such models a prompt of
+    /// pictures alone has no text rows at all, while elsewhere its text is a lone `</s>`.
     #[must_use]
     pub fn text_start(&self) -> Option<u32> {
         self.text_start
     }
 
-    /// Returns the id of the mask behind which the encoder itself writes the next word; none where a decoder writes.
+    /// Returns the id of the mask behind which the encoder itself writes the next word; none where a decoder
+    /// writes.
     #[must_use]
     pub fn writing_mask(&self) -> Option<u32> {
         self.mask_token_id
@@ -345,7 +349,8 @@ impl ModelConfig {
         self.decoder.map_or(0, |decoder| decoder.layers)
     }
 
-    /// Names the weight that a decoder's words are scored with: its own, or where it has none, the embeddings.
+    /// Names the weight that a decoder's words are scored with: its own, or where it has none, the
+    /// embeddings.
     pub(crate) fn output_weight(&self) -> Option<&'static str> {
         let name = if self.tied_output {
             "text_embed.weight"
@@ -385,7 +390,8 @@ impl ModelConfig {
         3 * self.image_size() * self.image_size()
     }
 
-    /// Names the experts of an encoder layer's feed-forward network: vision and language, or one fusion expert.
+    /// Names the experts of an encoder layer's feed-forward network: vision and language, or one fusion
+    /// expert.
     #[must_use]
     pub fn experts(&self, layer: usize) -> &'static [&'static str] {
         if self.vision.is_none() {

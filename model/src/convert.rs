@@ -1,4 +1,5 @@
-//! Writing any checkpoint as a folder with `config.json` and safetensors, and proving that it is the same model.
+//! Writing any checkpoint as a folder with `config.json` and safetensors, and proving that it is the same
+//! model.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,9 +14,10 @@ use crate::checkpoint::{
     COMPANIONS, CONFIG_FILE, Checkpoint, ConvertError, GENERATION_FILE, SaveError, save, write_packed,
 };
 use crate::config::{ModelConfig, foreign_keys};
+use crate::execution::LoadOptions;
 use crate::image::ProcessedImage;
 use crate::kernels::WeightType;
-use crate::model::{LoadOptions, Model};
+use crate::model::Model;
 
 /// The text of a sample on which the two are compared, in tokens.
 const SAMPLE_TOKENS: usize = 12;
@@ -32,7 +34,8 @@ pub struct Conversion {
     pub packed: Option<WeightType>,
     /// The files that were copied beside them.
     pub files: Vec<&'static str>,
-    /// The largest difference between the outputs of the two models, on a picture and a text of random tokens.
+    /// The largest difference between the outputs of the two models, on a picture and a text of random
+    /// tokens.
     pub max_error: f32,
     /// The largest output, for comparison.
     pub largest: f32,
@@ -74,11 +77,11 @@ const GENERATION_KEYS: [&str; 29] = [
 ];
 
 impl Checkpoint {
-    /// Writes the checkpoint into a folder as `config.json`, `model.safetensors` and the files of its tokenizer, with
-    /// `notes` beside them, and compares the outputs of the two.
+    /// Writes the checkpoint into a folder as `config.json`, `model.safetensors` and the files of its
+    /// tokenizer, with `notes` beside them, and compares the outputs of the two.
     ///
-    /// Without `dtype` every tensor keeps its type, and the outputs must be the same; with a narrower one they differ by
-    /// what it rounds, which is reported.
+    /// Without `dtype` every tensor keeps its type, and the outputs must be the same; with a narrower one
+    /// they differ by what it rounds, which is reported.
     ///
     /// # Errors
     /// [`ConvertError`] where something cannot be read or written, or the outputs differ.
@@ -120,14 +123,16 @@ impl Checkpoint {
         })
     }
 
-    /// Writes the checkpoint into a folder with its linear layers packed in the form that `weights` names, so that loading
-    /// need not do it, with the files of its tokenizer and `notes` beside it. Compares the outputs of the two.
+    /// Writes the checkpoint into a folder with its linear layers packed in the form that `weights` names, so
+    /// that loading need not do it, with the files of its tokenizer and `notes` beside it. Compares the
+    /// outputs of the two.
     ///
-    /// The outputs must be those of [`Model::load_with`] in this form; what it rounds of those in `f32` is reported. Embeddings,
-    /// norms and biases keep the type that they are stored in.
+    /// The outputs must be those of [`Model::load_with`] in this form; what it rounds of those in `f32` is
+    /// reported. Embeddings, norms and biases keep the type that they are stored in.
     ///
     /// # Errors
-    /// [`ConvertError`] where something cannot be read or written, the checkpoint is packed already, or the outputs differ.
+    /// [`ConvertError`] where something cannot be read or written, the checkpoint is packed already, or the
+    /// outputs differ.
     pub fn pack(
         &self,
         folder: impl AsRef<Path>,
@@ -171,8 +176,8 @@ impl Checkpoint {
         Ok((!keys.is_empty()).then(|| Value::Object(keys).to_string().into_bytes()))
     }
 
-    /// Hands the files that go with the weights to `write`, with `notes`, and removes those of another checkpoint that was in
-    /// the folder. Returns the names of those that there are.
+    /// Hands the files that go with the weights to `write`, with `notes`, and removes those of another
+    /// checkpoint that was in the folder. Returns the names of those that there are.
     fn write_beside(
         &self,
         folder: &Path,
@@ -211,8 +216,8 @@ impl Checkpoint {
     }
 }
 
-/// Returns the largest difference between the outputs of two models, which must be none but where something `rounds`, and the
-/// largest output.
+/// Returns the largest difference between the outputs of two models, which must be none but where something
+/// `rounds`, and the largest output.
 fn compare(a: &[Tensor], b: &[Tensor], rounds: bool) -> Result<(f32, f32), ConvertError> {
     let (mut error, mut largest) = (0.0_f32, 0.0_f32);
     for (a, b) in a.iter().zip(b) {

@@ -5,60 +5,74 @@
 mod graph;
 pub(crate) mod host;
 
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, bail};
+
 use crate::attention::{cross_attention, self_attention};
 use crate::batch::TargetBatch;
 use crate::config::{ModelConfig, Positions, StackConfig};
 use crate::error::ForwardError;
 use crate::hook::{HookPoint, Observe};
-use crate::kernels::CacheType;
 use crate::kernels::access::is_cpu_f32;
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::plan::AttentionPlan;
 use crate::kernels::rotary::{Rotary, RotaryTable};
-use crate::kernels::rows::Layout;
 use crate::layers::Weights;
 use crate::layers::attention::{CrossAttentionProjections, SelfAttentionProjections, scorings};
 use crate::layers::embedding::Embedding;
 use crate::layers::feed_forward::FeedForward;
-use crate::layers::linear::Linear;
-use crate::layers::norm::Norm;
+use crate::layers::form::{Form, LinearLayer, NormLayer};
+use crate::memory::KvCache;
 use crate::output::EncoderOutput;
 use crate::prefix::with_prefixes;
-use candle_core::{Result, Tensor, bail};
-use std::sync::Arc;
+use crate::step::DecoderBatch;
 
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub(crate) struct Decoder<F: Form> {
     text_embed: Embedding,
     text_scale: f64,
-    layers: Vec<DecoderLayer>,
-    norm: Norm,
-    output: Linear,
+    layers: Vec<DecoderLayer<F>>,
+    norm: F::Norm,
+    output: F::Linear,
     output_scale: f64,
     rotary: Option<Arc<RotaryTable>>,
     pub(crate) max_length: usize,
     pub(crate) vocab_size: usize,
     /// Width of queries, keys and values: H times Dh.
     pub(crate) inner_size: usize,
-    /// How keys and values are kept between steps on slices.
-    pub(crate) rows: Layout,
+    /// Number of attention heads, H.
+    heads: usize,
+    /// The element type of keys and values.
+    pub(crate) cache: F::CacheType,
 }
 
 #[derive(Debug)]
-struct DecoderLayer {
-    self_norm: Norm,
-    projections: SelfAttentionProjections,
-    self_inner_norm: Option<Norm>,
-    cross_norm: Norm,
-    cross: CrossAttentionProjections,
-    cross_inner_norm: Option<Norm>,
-    ffn_norm: Norm,
-    ffn: FeedForward,
-    scoring: Scoring,
-    cross_scoring: Scoring,
+struct DecoderLayer<F: Form> {
+    self_norm: F::Norm,
+    projections: SelfAttentionProjections<F>,
+    self_inner_norm: Option<F::Norm>,
+    cross_norm: F::Norm,
+    cross: CrossAttentionProjections<F>,
+    cross_inner_norm: Option<F::Norm>,
+    ffn_norm: F::Norm,
+    ffn: FeedForward<F>,
+    scoring: ScoreRule,
+    cross_scoring: ScoreRule,
 }
 
-impl Decoder {
+/// What a decoder does in its form.
+pub(crate) trait DecoderForm: Form {
+    /// Advances each row by one token, and writes the logits of the next into `logits`, `[B * V]`.
+    fn step(
+        decoder: &Decoder<Self>,
+        batch: &DecoderBatch,
+        cache: &mut KvCache,
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError>;
+}
+
+impl<F: Form> Decoder<F> {
     pub(crate) fn load(config: &ModelConfig, layer_config: &StackConfig, weights: &Weights) -> Result<Self> {
         let text_embed = weights.table("text_embed.weight")?;
         let scorings = scorings(weights, layer_config, "decoder")?;
@@ -76,18 +90,15 @@ impl Decoder {
         Ok(Self {
             text_scale: config.embedding_scale(),
             layers: layers.collect::<Result<_>>()?,
-            norm: Norm::load(weights, &["decoder.norm.weight".to_owned()], config.norm_eps)?,
-            output: Linear::load(weights, &[output.to_owned()])?,
+            norm: F::Norm::load(weights, &["decoder.norm.weight".to_owned()], config.norm_eps)?,
+            output: F::Linear::load(weights, &[output.to_owned()])?,
             output_scale: config.output_scale,
             rotary,
             max_length: config.max_target_length,
             vocab_size: config.vocab_size,
             inner_size: layer_config.inner_size(),
-            rows: Layout {
-                kept: CacheType::F32,
-                heads: layer_config.heads,
-                head_size: layer_config.head_size,
-            },
+            heads: layer_config.heads,
+            cache: F::CacheType::default(),
             text_embed,
         })
     }
@@ -168,14 +179,16 @@ impl Decoder {
         self.output.forward(&(hidden * self.output_scale)?)
     }
 
-    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of each layer, `[R, 2D]`.
+    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of each layer, `[R,
+    /// 2D]`.
     pub(crate) fn cross_keys_values(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
         let layers = self.layers.iter();
         layers.map(|layer| layer.cross.kv.forward(hidden)).collect()
     }
 
-    /// Returns the projection of final rows `[R, D]` of the encoder to the cross-attention keys and values of a layer, `[R, 2D]`.
-    pub(crate) fn cross_projection(&self, layer: usize) -> Result<&Linear> {
+    /// Returns the projection of final rows `[R, D]` of the encoder to the cross-attention keys and values of
+    /// a layer, `[R, 2D]`.
+    pub(crate) fn cross_projection(&self, layer: usize) -> Result<&F::Linear> {
         match self.layers.get(layer) {
             Some(layer) => Ok(&layer.cross.kv),
             None => bail!(
@@ -186,16 +199,16 @@ impl Decoder {
     }
 }
 
-impl DecoderLayer {
+impl<F: Form> DecoderLayer<F> {
     fn load(
         config: &ModelConfig,
         layer_config: &StackConfig,
         weights: &Weights,
         layer: usize,
-        scoring: Scoring,
+        scoring: ScoreRule,
     ) -> Result<Self> {
         let p = format!("decoder.layers.{layer}");
-        let norm = |name: &str| Norm::load(weights, &[format!("{p}.{name}.weight")], config.norm_eps);
+        let norm = |name: &str| F::Norm::load(weights, &[format!("{p}.{name}.weight")], config.norm_eps);
         Ok(Self {
             self_norm: norm("self_attn_norm")?,
             projections: SelfAttentionProjections::load(weights, &[format!("{p}.self_attn")])?,
@@ -211,7 +224,7 @@ impl DecoderLayer {
                 .transpose()?,
             ffn_norm: norm("ffn_norm")?,
             ffn: FeedForward::load(weights, &format!("{p}.ffn"), layer_config, config.norm_eps)?,
-            cross_scoring: Scoring {
+            cross_scoring: ScoreRule {
                 bias: None,
                 ..scoring.clone()
             },
@@ -225,7 +238,8 @@ impl DecoderLayer {
             .out(&normed(self.self_inner_norm.as_ref(), attended)?, 0)? // [N, D]
     }
 
-    /// Projects an encoded batch's own rows to keys and values, and puts those that its prefixes keep behind, `[N + R, 2D]`.
+    /// Projects an encoded batch's own rows to keys and values, and puts those that its prefixes keep behind,
+    /// `[N + R, 2D]`.
     fn cross_keys_values(&self, layer: usize, encoded: &EncoderOutput) -> Result<Tensor> {
         let own = encoded.packed()?.map(|rows| self.cross.kv.forward(&rows)); // [N, 2D]
         with_prefixes(own.transpose()?, &encoded.prefixes, |prefix| prefix.cross(layer))
@@ -242,6 +256,6 @@ impl DecoderLayer {
     }
 }
 
-fn normed(norm: Option<&Norm>, x: &Tensor) -> Result<Tensor> {
+fn normed<N: NormLayer>(norm: Option<&N>, x: &Tensor) -> Result<Tensor> {
     norm.map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, 0))
 }

@@ -4,49 +4,47 @@
 
 mod graph;
 mod host;
-mod pass;
 
-use crate::attention::{cross_attention, self_attention};
+use std::fmt::Debug;
+use std::ops::Range;
+
+use candle_core::{Device, Result, Tensor, bail};
+
 use crate::batch::{EncoderBatch, SampleSegments};
 use crate::config::{AttentionPattern, ModelConfig, Positions, StackConfig, VisionConfig};
 use crate::error::ForwardError;
 use crate::hook::Observe;
-use crate::kernels::bias::Scoring;
-use crate::kernels::plan::AttentionPlan;
+use crate::kernels::bias::ScoreRule;
+use crate::layers::Weights;
 use crate::layers::attention::{SelfAttentionProjections, scorings};
 use crate::layers::embedding::Embedding;
 use crate::layers::feed_forward::FeedForward;
-use crate::layers::linear::Linear;
-use crate::layers::norm::Norm;
+use crate::layers::form::{Form, LinearLayer, NormLayer};
 use crate::layers::positions::resize_grid;
-use crate::layers::{Weights, by_expert, own_rows};
-use crate::memory::{KvLayers, PromptMemory};
+use crate::memory::{KvCache, KvLayers, PromptMemory};
 use crate::output::EncoderOutput;
-use crate::prefix::{ImagePrefix, with_prefixes};
-use candle_core::{Device, Result, Tensor, bail};
-pub(crate) use pass::Pass;
-use std::ops::Range;
-use std::sync::Arc;
+use crate::prefix::with_prefixes;
+use crate::step::DecoderBatch;
 
 #[derive(Debug)]
-pub(crate) struct Encoder {
-    vision: Option<VisionEmbedding>,
+pub(crate) struct Encoder<F: Form> {
+    vision: Option<VisionEmbedding<F>>,
     text_embed: Embedding,
     text_position: Option<Tensor>,
     text_scale: f64,
-    layers: Vec<EncoderLayer>,
+    layers: Vec<EncoderLayer<F>>,
     /// None where the heads have norms of their own.
-    norm: Option<Norm>,
+    norm: Option<F::Norm>,
     pattern: AttentionPattern,
-    writes: bool,
-    spare: host::Spare,
+    /// Width of queries, keys and values, H times Dh.
+    inner_size: usize,
     device: Device,
 }
 
 /// What makes rows of pictures.
 #[derive(Debug)]
-struct VisionEmbedding {
-    patch: Linear,
+struct VisionEmbedding<F: Form> {
+    patch: F::Linear,
     class_token: Tensor,
     mask_token: Tensor,
     position: Tensor,
@@ -55,16 +53,73 @@ struct VisionEmbedding {
 }
 
 #[derive(Debug)]
-struct EncoderLayer {
-    attention_norm: Norm,
-    projections: SelfAttentionProjections,
-    inner_norm: Option<Norm>,
-    ffn_norm: Norm,
-    experts: Vec<FeedForward>,
-    scoring: Scoring,
+struct EncoderLayer<F: Form> {
+    attention_norm: F::Norm,
+    projections: SelfAttentionProjections<F>,
+    inner_norm: Option<F::Norm>,
+    ffn_norm: F::Norm,
+    experts: Vec<FeedForward<F>>,
+    scoring: ScoreRule,
 }
 
-impl Encoder {
+/// What an encoder does in its form.
+pub(crate) trait EncoderForm: Form {
+    /// Packed rows on their way through the layers.
+    type Pass: Debug;
+
+    /// Begins a pass; `keep` says that the keys and values of every layer are kept.
+    fn begin(encoder: &Encoder<Self>, batch: &EncoderBatch, keep: bool) -> Result<Self::Pass>;
+
+    /// Advances a pass by a slice of at most about `rows` rows; returns the final rows, `[N, D]`, with the
+    /// last slice.
+    fn advance(
+        encoder: &Encoder<Self>,
+        pass: &mut Self::Pass,
+        batch: &EncoderBatch,
+        rows: usize,
+        observe: Option<Observe>,
+    ) -> Result<Option<Tensor>>;
+
+    /// Returns the keys and values of each layer, `[N, 2D]`; empty where they were not kept.
+    fn into_keys_values(pass: Self::Pass) -> Vec<Tensor>;
+
+    /// Copies the keys and values of a sample, of each layer `[N, 2D]`, for writing through the encoder.
+    fn keep(encoder: &Encoder<Self>, keys_values: &[Tensor], sample: &[Range<usize>]) -> Result<KvLayers>;
+
+    /// Writes through the encoder: reads each sequence's last token with a mask behind it, and writes the
+    /// logits of `words` at the masks, `[B * V]`.
+    ///
+    /// Source: `CaptioningHandler` of `microsoft/unilm`, `beit3/engine_for_finetuning.py`.
+    fn write(
+        encoder: &Encoder<Self>,
+        words: &Self::Linear,
+        step: &WritingStep,
+        cache: &mut KvCache,
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError>;
+}
+
+/// A step of sequences that are written through the encoder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WritingStep<'a> {
+    pub(crate) batch: &'a DecoderBatch<'a>,
+    /// Id of the mask behind which the next word is written.
+    pub(crate) mask: u32,
+}
+
+impl WritingStep<'_> {
+    /// Lists the tokens, each with a mask behind it, `[2B]`; all are below `limit`.
+    fn tokens(&self, limit: usize) -> std::result::Result<Vec<u32>, ForwardError> {
+        let rows = self.batch.rows.iter();
+        let tokens: Vec<u32> = rows.flat_map(|row| [row.token, self.mask]).collect();
+        match tokens.iter().find(|token| **token as usize >= limit) {
+            Some(&found) => Err(ForwardError::TokenId { found, limit }),
+            None => Ok(tokens),
+        }
+    }
+}
+
+impl<F: Form> Encoder<F> {
     pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let text_embed = weights.table("text_embed.weight")?;
         let experts: &[&str] = if config.vision.is_some() {
@@ -76,7 +131,7 @@ impl Encoder {
         let norms: Vec<_> = norms.collect();
         let norm = config
             .encoder_norm
-            .then(|| Norm::load(weights, &norms, config.norm_eps));
+            .then(|| F::Norm::load(weights, &norms, config.norm_eps));
         let layer_config = &config.encoder;
         let scorings = scorings(weights, layer_config, "encoder")?;
         let layers = scorings.into_iter().enumerate();
@@ -94,76 +149,19 @@ impl Encoder {
             layers: layers.collect::<Result<_>>()?,
             norm: norm.transpose()?,
             pattern: config.attention_pattern,
-            writes: config.writing_mask().is_some(),
-            spare: host::Spare::default(),
+            inner_size: layer_config.inner_size(),
             device: text_embed.device().clone(),
             text_embed,
         })
     }
 
-    /// Encodes a batch; `keep` says that the keys and values of every layer are to be kept.
-    pub(crate) fn forward(
-        &self,
-        batch: &EncoderBatch,
-        keep: bool,
-        mut observe: Option<Observe>,
-    ) -> std::result::Result<EncoderOutput, ForwardError> {
-        let mut pass = self.begin(batch, keep)?;
-        loop {
-            let observe = observe.as_mut().map(|observe| -> Observe { observe });
-            if let Some(output) = self.advance(&mut pass, batch, usize::MAX, observe)? {
-                return Ok(output);
-            }
-        }
+    pub(crate) fn layers(&self) -> usize {
+        self.layers.len()
     }
 
-    /// Begins a batch's way through the layers; there is none where all its rows are known.
-    pub(crate) fn begin(
-        &self,
-        batch: &EncoderBatch,
-        keep: bool,
-    ) -> std::result::Result<Option<Pass>, ForwardError> {
-        if batch.segments.samples.is_empty() {
-            return Err(ForwardError::EmptyBatch);
-        }
-        let pass = (batch.segments.rows() > 0).then(|| Pass::begin(self, batch, keep || self.writes));
-        Ok(pass.transpose()?)
-    }
-
-    /// Does a slice of at most `rows` rows; gives the output with the last.
-    pub(crate) fn advance(
-        &self,
-        pass: &mut Option<Pass>,
-        batch: &EncoderBatch,
-        rows: usize,
-        observe: Option<Observe>,
-    ) -> std::result::Result<Option<EncoderOutput>, ForwardError> {
-        let mut packed = None;
-        if let Some(pass) = pass {
-            packed = pass.advance(self, batch, rows, observe)?; // [N, D]
-            if packed.is_none() {
-                return Ok(None);
-            }
-        }
-        Ok(Some(EncoderOutput {
-            hidden: with_prefixes(packed, &batch.prefixes, |prefix| Ok(prefix.hidden()))?, // [N + R, D]
-            segments: batch.segments.clone(),
-            keys_values: pass.take().map_or_else(Vec::new, Pass::into_kept),
-            prefixes: batch.prefixes.clone(),
-        }))
-    }
-
-    /// Keeps what writing behind each sample needs of it: its keys and values.
-    pub(crate) fn prompt_memory(
-        &self,
-        encoded: &EncoderOutput,
-    ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
-        let one = |sample: &SampleSegments| {
-            let layer = |kv: &Tensor| own_rows(kv, &sample.all()); // [S, 2D]
-            let layers = encoded.keys_values.iter().map(layer).collect::<Result<_>>()?;
-            Ok(PromptMemory::new(KvLayers::Graph(layers), sample.rows()))
-        };
-        encoded.segments.samples.iter().map(one).collect()
+    /// Returns the width of queries, keys and values, H times Dh.
+    pub(crate) fn inner_size(&self) -> usize {
+        self.inner_size
     }
 
     /// Embeds some of a batch's packed rows, vision first, `[n, D]`.
@@ -224,34 +222,78 @@ impl Encoder {
     }
 }
 
-/// Returns the keys and values `[N, 2D]` of a fused projection `[N, 3D]`.
-fn keys_values(qkv: &Tensor) -> Result<Tensor> {
-    let d = qkv.dim(1)? / 3;
-    qkv.narrow(1, d, 2 * d)
-}
-
-/// Attends from the rows of `qkv` `[N, 3D]` to themselves and, where the batch has any, to those of its prefixes, `[N, D]`.
-fn attend(
-    qkv: &Tensor,
-    layer: usize,
-    prefixes: &[ImagePrefix],
-    plan: &Arc<AttentionPlan>,
-    scoring: &Scoring,
-) -> Result<Tensor> {
-    if prefixes.is_empty() {
-        return self_attention(qkv, plan, scoring);
+impl<F: EncoderForm> Encoder<F> {
+    /// Encodes a batch; `keep` says that the keys and values of every layer are to be kept.
+    pub(crate) fn forward(
+        &self,
+        batch: &EncoderBatch,
+        keep: bool,
+        mut observe: Option<Observe>,
+    ) -> std::result::Result<EncoderOutput, ForwardError> {
+        let mut pass = self.begin(batch, keep)?;
+        loop {
+            let observe = observe.as_mut().map(|observe| -> Observe { observe });
+            if let Some(output) = self.advance(&mut pass, batch, usize::MAX, observe)? {
+                return Ok(output);
+            }
+        }
     }
-    let q = qkv.narrow(1, 0, qkv.dim(1)? / 3)?; // [N, D]
-    let kv = with_prefixes(Some(keys_values(qkv)?), prefixes, |prefix| prefix.layer(layer))?; // [N + R, 2D]
-    cross_attention(&q, &kv, plan, scoring)
+
+    /// Begins a batch's way through the layers; there is none where all its rows are known.
+    pub(crate) fn begin(
+        &self,
+        batch: &EncoderBatch,
+        keep: bool,
+    ) -> std::result::Result<Option<F::Pass>, ForwardError> {
+        if batch.segments.samples.is_empty() {
+            return Err(ForwardError::EmptyBatch);
+        }
+        let pass = (batch.segments.rows() > 0).then(|| F::begin(self, batch, keep));
+        Ok(pass.transpose()?)
+    }
+
+    /// Does a slice of at most `rows` rows; gives the output with the last.
+    pub(crate) fn advance(
+        &self,
+        pass: &mut Option<F::Pass>,
+        batch: &EncoderBatch,
+        rows: usize,
+        observe: Option<Observe>,
+    ) -> std::result::Result<Option<EncoderOutput>, ForwardError> {
+        let mut packed = None;
+        if let Some(pass) = pass {
+            packed = F::advance(self, pass, batch, rows, observe)?; // [N, D]
+            if packed.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(EncoderOutput {
+            hidden: with_prefixes(packed, &batch.prefixes, |prefix| Ok(prefix.hidden()))?, // [N + R, D]
+            segments: batch.segments.clone(),
+            keys_values: pass.take().map_or_else(Vec::new, F::into_keys_values),
+            prefixes: batch.prefixes.clone(),
+        }))
+    }
+
+    /// Copies the keys and values of each sample, for writing through the encoder.
+    pub(crate) fn prompt_memory(
+        &self,
+        encoded: &EncoderOutput,
+    ) -> std::result::Result<Vec<PromptMemory>, ForwardError> {
+        let one = |sample: &SampleSegments| {
+            let layers = F::keep(self, &encoded.keys_values, &sample.all())?;
+            Ok(PromptMemory::new(layers, sample.rows()))
+        };
+        encoded.segments.samples.iter().map(one).collect()
+    }
 }
 
-impl VisionEmbedding {
+impl<F: Form> VisionEmbedding<F> {
     fn load(config: &VisionConfig, width: usize, weights: &Weights) -> Result<Self> {
         let row = |name: &str| weights.get(name)?.reshape((1, width)); // [1, D]
         let index = "vision_embed.image_index.weight";
         Ok(Self {
-            patch: Linear::load(weights, &["vision_embed.patch.weight".to_owned()])?,
+            patch: F::Linear::load(weights, &["vision_embed.patch.weight".to_owned()])?,
             class_token: row("vision_embed.class_token")?,
             mask_token: row("vision_embed.mask_token")?,
             position: positions(config, weights)?,
@@ -260,7 +302,8 @@ impl VisionEmbedding {
     }
 }
 
-/// Loads the positions of a picture's rows, `[P + 1, D]`, resized where pictures have another size than in training.
+/// Loads the positions of a picture's rows, `[P + 1, D]`, resized where pictures have another size than in
+/// training.
 fn positions(config: &VisionConfig, weights: &Weights) -> Result<Tensor> {
     let to = config.grid();
     let from = config.stored_grid.unwrap_or(to);
@@ -285,19 +328,19 @@ fn last_rows(weights: &Weights, prefix: &str, rows: usize) -> Result<Tensor> {
     }
 }
 
-impl EncoderLayer {
+impl<F: Form> EncoderLayer<F> {
     fn load(
         config: &ModelConfig,
         layer_config: &StackConfig,
         weights: &Weights,
         layer: usize,
-        scoring: Scoring,
+        scoring: ScoreRule,
     ) -> Result<Self> {
         let p = format!("encoder.layers.{layer}");
         let experts = config.experts(layer);
         let norm = |name: &str| {
             let names: Vec<String> = experts.iter().map(|e| format!("{p}.{e}.{name}.weight")).collect();
-            Norm::load(weights, &names, config.norm_eps)
+            F::Norm::load(weights, &names, config.norm_eps)
         };
         let attention = config
             .attention_experts(layer)
@@ -317,33 +360,5 @@ impl EncoderLayer {
             experts: ffn.collect::<Result<_>>()?,
             scoring,
         })
-    }
-
-    /// Runs the layer; `attend` is given queries, keys and values side by side, `[N, 3D]`.
-    fn forward(
-        &self,
-        x: &Tensor,
-        split: usize,
-        attend: impl FnOnce(&Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let qkv = self.project(x, split)?; // [N, 3D]
-        self.finish(x, &attend(&qkv)?, split) // [N, D]
-    }
-
-    /// Makes queries, keys and values, side by side, `[N, 3D]`.
-    fn project(&self, x: &Tensor, split: usize) -> Result<Tensor> {
-        let h = self.attention_norm.forward(x, split)?; // [N, D]
-        self.projections.qkv(&h, split) // [N, 3D]
-    }
-
-    /// Does what comes behind attention, which gave `[N, H Dh]` for the rows `x`.
-    fn finish(&self, x: &Tensor, attended: &Tensor, split: usize) -> Result<Tensor> {
-        let h = match &self.inner_norm {
-            Some(norm) => norm.forward(attended, split)?, // [N, H Dh]
-            None => attended.clone(),
-        };
-        let x = (x + self.projections.out(&h, split)?)?; // [N, D]
-        let h = self.ffn_norm.forward(&x, split)?; // [N, D]
-        &x + by_expert(&h, split, &self.experts, FeedForward::forward)? // [N, D]
     }
 }

@@ -85,7 +85,8 @@ pub enum ForwardError {
         /// What the head expects of each sample.
         expected: &'static str,
     },
-    /// A sample was to share the rows of its pictures in a model whose attention pattern is not `ImagePrefix`.
+    /// A sample was to share the rows of its pictures in a model whose attention pattern is not
+    /// `ImagePrefix`.
     #[error(
         "sample {sample} cannot share the rows of its images: the model's attention pattern is {pattern:?}; expected {:?}, \
          under which images do not see the text",

@@ -1,46 +1,46 @@
 //! What is read off the encoder's rows: embeddings, visual codes, classes.
 
+use candle_core::{Result, Tensor};
+
 use crate::config::{ModelConfig, Pooling, TextRow};
 use crate::error::ForwardError;
 use crate::layers::Weights;
-use crate::layers::linear::Linear;
-use crate::layers::norm::Norm;
+use crate::layers::form::{Form, LinearLayer, NormLayer};
 use crate::output::EncoderOutput;
-use candle_core::{Result, Tensor};
 
 /// The heads that a model has.
 #[derive(Debug)]
-pub(crate) struct Heads {
-    embedding: Option<EmbeddingHead>,
-    visual_codes: Option<Linear>,
-    words: Option<Linear>,
-    classes: Option<ClassHead>,
+pub(crate) struct Heads<F: Form> {
+    embedding: Option<EmbeddingHead<F>>,
+    visual_codes: Option<F::Linear>,
+    words: Option<F::Linear>,
+    classes: Option<ClassHead<F>>,
 }
 
 /// Projects a picture's class row, or a row of a text.
 #[derive(Debug)]
-struct EmbeddingHead {
-    vision: Linear,
-    language: Linear,
+struct EmbeddingHead<F: Form> {
+    vision: F::Linear,
+    language: F::Linear,
     /// Which row stands for a text.
     text_row: TextRow,
 }
 
 /// Names the class of a sample.
 #[derive(Debug)]
-struct ClassHead {
+struct ClassHead<F: Form> {
     pooling: Pooling,
     /// Of VQA: makes one row of the class row.
-    pooler: Option<(Norm, Linear)>,
-    norm1: Option<Norm>,
-    dense1: Option<Linear>,
-    norm2: Option<Norm>,
-    dense2: Linear,
+    pooler: Option<(F::Norm, F::Linear)>,
+    norm1: Option<F::Norm>,
+    dense1: Option<F::Linear>,
+    norm2: Option<F::Norm>,
+    dense2: F::Linear,
 }
 
-impl Heads {
+impl<F: Form> Heads<F> {
     pub(crate) fn load(config: &ModelConfig, weights: &Weights) -> Result<Self> {
-        let linear = |name: &str| Linear::load(weights, &[format!("{name}.weight")]);
+        let linear = |name: &str| F::Linear::load(weights, &[format!("{name}.weight")]);
         let embedding = config.embedding.map(|head| {
             Ok::<_, candle_core::Error>(EmbeddingHead {
                 vision: linear("embed.vision")?,
@@ -87,10 +87,9 @@ impl Heads {
         Ok(head.forward(rows)?)
     }
 
-    /// Scores the words that rows `[N, D]` stand for, `[N, V]`.
-    pub(crate) fn words(&self, rows: &Tensor) -> std::result::Result<Tensor, ForwardError> {
-        let head = self.words.as_ref().ok_or(ForwardError::NoHead("words"))?;
-        Ok(head.forward(rows)?)
+    /// Returns the head that scores the words that rows `[N, D]` stand for, `[N, V]`.
+    pub(crate) fn words(&self) -> std::result::Result<&F::Linear, ForwardError> {
+        self.words.as_ref().ok_or(ForwardError::NoHead("words"))
     }
 
     /// Scores the classes of each sample, `[B, C]`; with two pictures, of each two neighbouring samples.
@@ -101,10 +100,10 @@ impl Heads {
     }
 }
 
-impl ClassHead {
+impl<F: Form> ClassHead<F> {
     fn load(pooling: Pooling, norm_eps: f64, weights: &Weights) -> Result<Self> {
-        let linear = |name: &str| Linear::load(weights, &[format!("{name}.weight")]);
-        let norm = |name: &str| Norm::load(weights, &[format!("{name}.weight")], norm_eps);
+        let linear = |name: &str| F::Linear::load(weights, &[format!("{name}.weight")]);
+        let norm = |name: &str| F::Norm::load(weights, &[format!("{name}.weight")], norm_eps);
         let has = |name: &str| weights.has(&format!("{name}.weight"));
         let pooler = || Ok::<_, candle_core::Error>((norm("pooler.norm")?, linear("pooler.dense")?));
         Ok(Self {

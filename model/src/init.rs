@@ -1,7 +1,8 @@
 //! Fresh weights, for training and for tests.
 
-use crate::config::ModelConfig;
 use candle_core::{Device, Result, Tensor};
+
+use crate::config::ModelConfig;
 
 /// A small counter-based generator (SplitMix64), so that the same seed gives the same weights everywhere.
 ///
@@ -60,10 +61,9 @@ fn deviation(config: &ModelConfig, name: &str, shape: &[usize]) -> f32 {
     let fan_in = shape.last().copied().unwrap_or(1) as f32;
     let base = fan_in.powf(-0.5);
     if name.ends_with("out_proj.weight") || name.ends_with("down.weight") {
-        let layers = if name.starts_with("encoder") {
-            2 * config.encoder.layers
-        } else {
-            3 * config.decoder_layers()
+        let layers = match config.decoder {
+            Some(decoder) if !name.starts_with("encoder") => 3 * decoder.layers,
+            _ => 2 * config.encoder.layers,
         };
         return base / (layers as f32).sqrt();
     }

@@ -1,4 +1,5 @@
-//! What decoding keeps between steps. Both belong to the caller: the model holds weights only.
+//! The state of decoding: prompt memories and the KV cache. Both belong to the caller; the model holds
+//! weights only.
 
 mod blocks;
 mod cache;
@@ -9,5 +10,5 @@ mod storage;
 pub use cache::KvCache;
 pub(crate) use cache::{CacheShape, RowForm};
 pub use prompt::PromptMemory;
-pub(crate) use scratch::Scratch;
+pub(crate) use scratch::{StepScratch, slot_rows};
 pub(crate) use storage::KvLayers;

@@ -7,92 +7,44 @@ use candle_core::{DType, Device, Tensor};
 use crate::batch::{EncoderBatch, TargetBatch, check_shareable};
 use crate::checkpoint::{Checkpoint, LoadError};
 use crate::config::ModelConfig;
-use crate::decoder::Decoder;
-use crate::encoder::Encoder;
+use crate::encoding::{Encoded, EncodingTargets};
 use crate::error::ForwardError;
-use crate::heads::Heads;
-use crate::hook::HookPoint;
-use crate::kernels::rows::Layout;
+use crate::execution::{Assembled, Execution, LoadOptions, Underway, with_parts};
+use crate::hook::{HookPoint, Observe};
 use crate::kernels::{CacheType, WeightType};
 use crate::layers::Weights;
-use crate::memory::{CacheShape, KvCache, RowForm};
+use crate::memory::{CacheShape, KvCache, PromptMemory, RowForm};
 use crate::output::EncoderOutput;
+use crate::parts::{Parts, Writer};
 use crate::prefix::ImagePrefix;
 use crate::step::DecoderBatch;
 
-/// From how many numbers on a tensor's pages in the file are given back as soon as it is read.
+/// Elements from which a tensor's mapped pages are released as soon as it is read.
 const LARGE: usize = 1 << 20;
-
-/// How a checkpoint's weights are kept, and what decoding remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// The number type of all weights but those of [`weights`](Self::weights), and of what is computed; else f32.
-    pub dtype: DType,
-    /// How the weights of linear layers are stored; else as a packed checkpoint has them, and of others as f32. Packed ones,
-    /// and all forms but f32, need the CPU, and f32 for the rest.
-    pub weights: Option<WeightType>,
-    /// How keys and values are kept between decoding steps; else as f32. The others need a text decoder on the CPU, and f32
-    /// for the rest.
-    pub cache: CacheType,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self {
-            dtype: DType::F32,
-            weights: None,
-            cache: CacheType::F32,
-        }
-    }
-}
-
-/// Decides in which form linear layers are packed: as they were asked for, or as they are stored; none where this is for
-/// another device or number type.
-fn packed_form(
-    checkpoint: &Checkpoint,
-    device: &Device,
-    options: &LoadOptions,
-) -> Result<Option<WeightType>, LoadError> {
-    let (asked, dtype) = (options.weights, options.dtype);
-    let packs = matches!(device, Device::Cpu) && dtype == DType::F32;
-    let device = || format!("{:?}", device.location());
-    match (checkpoint.packed(), asked) {
-        (Some(found), Some(expected)) if found != expected => Err(LoadError::PackedAs {
-            file: checkpoint.weights_file(),
-            expected,
-            found,
-        }),
-        (Some(weights), _) if !packs => Err(LoadError::PackedFor {
-            file: checkpoint.weights_file(),
-            weights,
-            device: device(),
-            dtype,
-        }),
-        (None, Some(weights)) if !packs && weights != WeightType::F32 => Err(LoadError::Weights {
-            weights,
-            device: device(),
-            dtype,
-        }),
-        (stored, asked) => Ok(packs.then(|| stored.or(asked).unwrap_or_default())),
-    }
-}
 
 /// An image-and-text-to-text encoder-decoder. Holds weights only, and can be shared between threads.
 #[derive(Debug)]
 pub struct Model {
     config: ModelConfig,
-    encoder: Encoder,
-    decoder: Option<Decoder>,
-    heads: Heads,
+    execution: Execution,
+    parts: Assembled,
     device: Device,
     dtype: DType,
+}
+
+/// A batch that is being encoded in slices, of [`Model::begin_encoding`].
+#[derive(Debug)]
+pub struct EncodingPass {
+    batch: EncoderBatch,
+    targets: EncodingTargets,
+    progress: Underway,
 }
 
 impl Model {
     /// Loads a checkpoint's weights onto a device.
     ///
     /// On the CPU in f32 the linear layers are packed for inference, and every number of a sample is the same
-    /// bits whatever else is in its batch.
+    /// bits whatever else is in its batch: inference is batch-invariant.
     ///
     /// # Errors
     /// [`LoadError`] where a tensor cannot be read.
@@ -104,64 +56,61 @@ impl Model {
         Self::load_with(checkpoint, device, &options)
     }
 
-    /// Loads a checkpoint's weights onto a device, with the linear layers' weights in the form that the options name.
+    /// Loads a checkpoint's weights onto a device, with the linear layers' weights in the form that the
+    /// options name.
     ///
-    /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a linear layer;
-    /// where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a number.
+    /// Embeddings, norms, biases and position tables stay in `dtype`. The projection to the vocabulary is a
+    /// linear layer; where it is tied to the embeddings, the table is kept beside it for lookups, 4 bytes a
+    /// number.
     ///
-    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) are used where the file is mapped, and rows of its embeddings are
-    /// read from there as tokens name them: neither is copied, and the model keeps the file open.
+    /// The weights of a packed checkpoint ([`Checkpoint::pack`]) are used where the file is mapped, and rows
+    /// of its embeddings are read from there as tokens name them: neither is copied, and the model keeps the
+    /// file open.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the model;
-    /// [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where the checkpoint is packed for others; [`LoadError`] where a
-    /// tensor cannot be read, or is too wide for 8-bit weights.
+    /// [`LoadError::Weights`] or [`LoadError::Cache`] where the options do not go together, or not with the
+    /// model; [`LoadError::PackedAs`] and [`LoadError::PackedFor`] where the checkpoint is packed for others;
+    /// [`LoadError`] where a tensor cannot be read, or is too wide for 8-bit weights.
     pub fn load_with(
         checkpoint: &Checkpoint,
         device: &Device,
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
-        let (config, dtype, cache) = (checkpoint.config(), options.dtype, options.cache);
-        if cache != CacheType::F32
-            && let Some(found) = steps_on_tensors(config, device, dtype)
-        {
-            return Err(LoadError::Cache { cache, found });
-        }
-        let packed = packed_form(checkpoint, device, options)?;
+        let execution = Execution::of(checkpoint, device, options)?;
+        let (config, dtype) = (checkpoint.config(), options.dtype);
         let read = |stored: &str| {
             let tensor = checkpoint
                 .load_tensor(stored, device, dtype)
                 .map_err(candle_core::Error::wrap)?;
             if tensor.elem_count() >= LARGE {
-                // It has been copied: its pages need not stay beside the copy while the others are read.
+                // It was copied: its pages need not stay beside the copy while the others are read.
                 checkpoint.release();
             }
             Ok(tensor)
         };
-        let mut weights = Weights::new(config, packed, read);
+        let mut weights = Weights::new(config, execution.weight_type(), read);
         if checkpoint.packed().is_some() {
-            let ready = |stored: &str| checkpoint.packed_weight(stored).map_err(candle_core::Error::wrap);
-            weights = weights.with_ready(ready);
-            if dtype == DType::F32 {
-                weights = weights.with_tables(|stored| checkpoint.stored_table(stored));
-            }
+            let packed = |stored: &str| checkpoint.packed_weight(stored).map_err(candle_core::Error::wrap);
+            weights = weights
+                .with_packed(packed)
+                .with_tables(|stored| checkpoint.stored_table(stored));
         }
-        let model = Self::assemble(config, &weights)?;
-        // What was read has been copied; the file's pages need not stay in memory beside it.
+        let model = Self::assemble(config, &weights, execution)?;
+        // What was read was copied; the file's pages need not stay in memory beside it.
         checkpoint.release();
-        model.with_cache(cache)
+        model.with_cache(options.cache)
     }
 
-    /// Returns the model with another way to keep keys and values between decoding steps, for the memories and caches that
-    /// are made from now on.
+    /// Returns the model with another element type of the KV cache, for the memories and caches that it makes
+    /// from now on.
     ///
-    /// With [`CacheType::Bf16`] they take half the memory of f32, with [`CacheType::Int8`] about a quarter, and steps that
-    /// decode many sequences, whose time is that of reading them, are faster. Answers may differ from those of f32 and are
-    /// the same bits in any company all the same.
+    /// [`CacheType::Bf16`] takes half the memory of f32, [`CacheType::Int8`] about a quarter, and steps of
+    /// many sequences, which are bound by the bandwidth of the cache, are faster. Answers may differ from
+    /// those of f32, and are batch-invariant all the same.
     ///
     /// # Errors
-    /// [`LoadError::Cache`] where a type other than f32 is asked for and the model has no text decoder, or was not loaded onto
-    /// the CPU in f32.
+    /// [`LoadError::Cache`] where a type other than f32 is asked for and the model has no text decoder, or
+    /// was not loaded onto the CPU in f32.
     ///
     /// # Examples
     /// ```
@@ -177,13 +126,11 @@ impl Model {
     /// # }
     /// ```
     pub fn with_cache(mut self, cache: CacheType) -> Result<Self, LoadError> {
-        if cache != CacheType::F32 && !self.steps_on_slices() {
-            let found = steps_on_tensors(&self.config, &self.device, self.dtype);
-            let found = found.unwrap_or_else(|| "linear layers that are not packed".to_owned());
-            return Err(LoadError::Cache { cache, found });
-        }
-        if let Some(decoder) = &mut self.decoder {
-            decoder.rows.kept = cache;
+        self.execution.check_cache(&self.config, cache)?;
+        if let Assembled::Host(parts) = &mut self.parts
+            && let Some(Writer::Decoder(decoder)) = &mut parts.writer
+        {
+            decoder.cache = cache;
         }
         Ok(self)
     }
@@ -228,22 +175,36 @@ impl Model {
             Some(tensor) => Ok(tensor.clone()),
             None => candle_core::bail!("'{stored}' is missing"),
         };
-        Ok(Self::assemble(config, &Weights::new(config, packed, read))?)
+        let weights = Weights::new(config, packed.unwrap_or_default(), read);
+        let embed = weights.table("text_embed.weight")?;
+        let execution = match packed {
+            Some(weights) => Execution::Host { weights },
+            None => Execution::Graph {
+                device: embed.device().location(),
+                dtype: embed.dtype(),
+            },
+        };
+        Ok(Self::assemble(config, &weights, execution)?)
     }
 
-    fn assemble(config: &ModelConfig, weights: &Weights) -> candle_core::Result<Self> {
+    fn assemble(config: &ModelConfig, weights: &Weights, execution: Execution) -> candle_core::Result<Self> {
         let embed = weights.table("text_embed.weight")?;
-        let decoder = config
-            .decoder
-            .map(|layers| Decoder::load(config, &layers, weights));
         Ok(Self {
-            encoder: Encoder::load(config, weights)?,
-            decoder: decoder.transpose()?,
-            heads: Heads::load(config, weights)?,
+            parts: match execution {
+                Execution::Host { .. } => Assembled::Host(Box::new(Parts::load(config, weights)?)),
+                Execution::Graph { .. } => Assembled::Graph(Box::new(Parts::load(config, weights)?)),
+            },
+            execution,
             device: embed.device().clone(),
             dtype: embed.dtype(),
             config: config.clone(),
         })
+    }
+
+    /// Tells how the model is executed.
+    #[must_use]
+    pub fn execution(&self) -> Execution {
+        self.execution
     }
 
     /// Returns the model's configuration.
@@ -258,36 +219,35 @@ impl Model {
         &self.device
     }
 
-    /// Returns the number type of the weights.
+    /// Returns the element type of the weights.
     #[must_use]
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    pub(crate) fn encoder(&self) -> &Encoder {
-        &self.encoder
-    }
-
-    pub(crate) fn decoder_if_any(&self) -> Option<&Decoder> {
-        self.decoder.as_ref()
-    }
-
-    pub(crate) fn decoder(&self) -> Result<&Decoder, ForwardError> {
-        self.decoder.as_ref().ok_or(ForwardError::NoHead("text"))
-    }
-
     /// Encodes a packed batch.
     ///
     /// # Shapes
-    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first; where the batch has image prefixes `[N + R, D]`, theirs last.
+    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first; where the batch has image prefixes `[N + R,
+    /// D]`, theirs last.
     ///
     /// # Errors
     /// [`ForwardError`] where the batch is empty or a tensor operation fails.
     pub fn encode(&self, batch: &EncoderBatch) -> Result<EncoderOutput, ForwardError> {
-        self.encoder.forward(batch, false, None)
+        self.run_encoder(batch, false, None)
     }
 
-    /// Encodes a packed batch, and shows the rows of every layer to `observe`, as [`Model::encode`] makes them.
+    fn run_encoder(
+        &self,
+        batch: &EncoderBatch,
+        keep: bool,
+        observe: Option<Observe>,
+    ) -> Result<EncoderOutput, ForwardError> {
+        with_parts!(&self.parts, parts => parts.encode(batch, keep, observe))
+    }
+
+    /// Encodes a packed batch, and shows the rows of every layer to `observe`, as [`Model::encode`] makes
+    /// them.
     ///
     /// # Errors
     /// As [`Model::encode`], and what `observe` gives.
@@ -296,24 +256,25 @@ impl Model {
         batch: &EncoderBatch,
         observe: &mut dyn FnMut(HookPoint, &Tensor) -> candle_core::Result<()>,
     ) -> Result<EncoderOutput, ForwardError> {
-        self.encoder.forward(batch, false, Some(observe))
+        self.run_encoder(batch, false, Some(observe))
     }
 
-    /// Encodes a packed batch as [`Model::encode`] does, and keeps every layer's keys and values, `[N, 2D]`, for
-    /// [`Model::image_prefix`].
+    /// Encodes a packed batch as [`Model::encode`] does, and keeps every layer's keys and values, `[N, 2D]`,
+    /// for [`Model::image_prefix`].
     ///
     /// # Errors
     /// As [`Model::encode`].
     pub fn encode_keeping(&self, batch: &EncoderBatch) -> Result<EncoderOutput, ForwardError> {
-        self.encoder.forward(batch, true, None)
+        self.run_encoder(batch, true, None)
     }
 
-    /// Copies what encoding left behind of a sample's pictures, all of them in their order, for later prompts about them.
-    /// Pictures that were known already give the prefix that they came with.
+    /// Copies the encoder's state of a sample's pictures, all of them in their order, for later prompts about
+    /// them. Pictures of an image prefix give that prefix.
     ///
     /// # Errors
-    /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`; [`ForwardError::Prefix`] where
-    /// there is no such sample, it has no pictures, or the batch was not encoded by [`Model::encode_keeping`].
+    /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`;
+    /// [`ForwardError::Prefix`] where there is no such sample, it has no pictures, or the batch was not
+    /// encoded by [`Model::encode_keeping`].
     ///
     /// # Examples
     /// ```
@@ -336,10 +297,103 @@ impl Model {
     /// ```
     pub fn image_prefix(&self, encoded: &EncoderOutput, sample: usize) -> Result<ImagePrefix, ForwardError> {
         check_shareable(&self.config, sample)?;
-        encoded.image_prefix(sample, |hidden| match &self.decoder {
-            Some(decoder) => decoder.cross_keys_values(hidden),
-            None => Ok(Vec::new()),
+        with_parts!(&self.parts, parts => parts.image_prefix(encoded, sample))
+    }
+
+    /// Computes the prompt memory of each encoded sample, once a request: cross-attention keys and values, or
+    /// where the encoder itself writes, the prompt's own keys and values.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where a tensor operation fails.
+    pub fn prompt_memory(&self, encoded: &EncoderOutput) -> Result<Vec<PromptMemory>, ForwardError> {
+        with_parts!(&self.parts, parts => parts.prompt_memory(encoded))
+    }
+
+    /// Begins to encode a packed batch in slices; the result is the same to the bit as that of
+    /// [`Model::encode`], with [`Model::prompt_memory`] and [`Model::image_prefix`].
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the batch is empty, a target is not there or its pictures cannot be kept, or a
+    /// tensor operation fails.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiway_model::testing::{random_inference_model, tiny_config};
+    /// use multiway_model::{EncoderBatch, EncoderSample, EncodingTargets};
+    ///
+    /// # fn main() -> Result<(), multiway_model::ForwardError> {
+    /// let config = tiny_config();
+    /// let model = random_inference_model(&config, 7)?;
+    /// let batch = EncoderBatch::new(&config, &[EncoderSample { images: &[], tokens: &[5, 8, 9, 1] }])?;
+    /// let targets = EncodingTargets { memories: vec![0], ..EncodingTargets::default() };
+    /// let mut encoding = model.begin_encoding(batch, targets)?;
+    /// let encoded = loop {
+    ///     // Two rows of one part of a layer at a time; anything else can be done between two calls.
+    ///     if let Some(encoded) = model.advance_encoding(&mut encoding, 2)? {
+    ///         break encoded;
+    ///     }
+    /// };
+    /// assert_eq!(encoded.memories[0].length(), 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn begin_encoding(
+        &self,
+        batch: EncoderBatch,
+        targets: EncodingTargets,
+    ) -> Result<EncodingPass, ForwardError> {
+        let samples = batch.segments.samples.len();
+        for &sample in targets.memories.iter().chain(&targets.prefixes) {
+            if sample >= samples {
+                return Err(ForwardError::NoSample { sample, samples });
+            }
+        }
+        for &sample in &targets.prefixes {
+            check_shareable(&self.config, sample)?;
+            if batch.segments.samples[sample].image_rows().is_none() {
+                let problem = "has no images";
+                return Err(ForwardError::Prefix { sample, problem });
+            }
+        }
+        let progress = match &self.parts {
+            Assembled::Host(parts) => Underway::Host(parts.begin(&batch, &targets)?),
+            Assembled::Graph(parts) => Underway::Graph(parts.begin(&batch, &targets)?),
+        };
+        Ok(EncodingPass {
+            batch,
+            targets,
+            progress,
         })
+    }
+
+    /// Does the next slice of an encoding: `rows` rows of one part of one layer, or 64 where these attend and
+    /// `rows` is less. Gives the result with the last slice.
+    ///
+    /// On a CPU in f32 the cost of a slice is bounded by its rows, in attention by them and the rows that
+    /// they see; not so what is copied of pictures that are kept or known. Elsewhere a slice is a layer of
+    /// all rows.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where a tensor operation fails, or the result was taken already.
+    pub fn advance_encoding(
+        &self,
+        encoding: &mut EncodingPass,
+        rows: usize,
+    ) -> Result<Option<Encoded>, ForwardError> {
+        let EncodingPass {
+            batch,
+            targets,
+            progress,
+        } = encoding;
+        match (&self.parts, progress) {
+            (Assembled::Host(parts), Underway::Host(progress)) => {
+                parts.advance(progress, batch, targets, rows)
+            }
+            (Assembled::Graph(parts), Underway::Graph(progress)) => {
+                parts.advance(progress, batch, targets, rows)
+            }
+            _ => Err(ForwardError::OtherExecution("encoding")),
+        }
     }
 
     /// Advances each row's sequence by one token and returns the logits of the next.
@@ -348,43 +402,30 @@ impl Model {
     /// `[B, V]` in f32, rows in the order of the batch.
     ///
     /// # Errors
-    /// [`ForwardError::Slot`] where a slot is full, unknown or named twice; [`ForwardError::CacheFull`] where the step needs
-    /// more blocks than are free. The cache is unchanged after an error.
+    /// As [`Model::decode_step_into`].
     pub fn decode_step(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
-        if self.steps_on_slices() {
-            let mut logits = Vec::new();
-            self.decode_step_into(batch, cache, &mut logits)?;
-            let shape = (batch.rows.len(), logits.len() / batch.rows.len().max(1));
-            return Ok(Tensor::from_vec(logits, shape, &self.device)?); // [B, V]
-        }
-        let logits = self.next_logits(batch, cache); // [B, V]
-        match &logits {
-            Ok(_) => cache.commit(batch.slots()),
-            Err(_) => cache.retract(batch.slots()),
-        }
-        logits
+        let mut logits = Vec::new();
+        self.decode_step_into(batch, cache, &mut logits)?;
+        let shape = (batch.rows.len(), logits.len() / batch.rows.len().max(1));
+        Ok(Tensor::from_vec(logits, shape, &self.device)?) // [B, V]
     }
 
-    /// Advances each row's sequence by one token, and writes the logits of the next into `logits`: the same numbers as
-    /// [`Model::decode_step`], without a tensor. On a CPU in f32, no memory is asked for once a step as large has been made.
+    /// Advances each row's sequence by one token, and writes the logits of the next into `logits`. A decoder
+    /// on the host needs no allocation once a step as large was made.
     ///
     /// # Shapes
     /// `logits`: `[B * V]`, rows in the order of the batch.
     ///
     /// # Errors
-    /// As [`Model::decode_step`].
+    /// [`ForwardError::Slot`] where a slot is full, unknown or named twice; [`ForwardError::CacheFull`] where
+    /// the step needs more blocks than are free. The cache is unchanged after an error.
     pub fn decode_step_into(
         &self,
         batch: &DecoderBatch,
         cache: &mut KvCache,
         logits: &mut Vec<f32>,
     ) -> Result<(), ForwardError> {
-        if !self.steps_on_slices() {
-            let all = self.decode_step(batch, cache)?; // [B, V]
-            *logits = all.flatten_all()?.to_vec1()?;
-            return Ok(());
-        }
-        let step = self.decoder()?.step_on_slices(batch, cache, logits);
+        let step = with_parts!(&self.parts, parts => parts.step(batch, cache, logits));
         match &step {
             Ok(()) => cache.commit(batch.slots()),
             Err(_) => cache.retract(batch.slots()),
@@ -392,40 +433,18 @@ impl Model {
         step
     }
 
-    /// Tells whether decoding steps work on slices, outside of tensors.
-    pub(crate) fn steps_on_slices(&self) -> bool {
-        self.kept_on_slices().is_some()
-    }
-
-    /// Tells how keys and values are kept between decoding steps where these work on slices.
-    pub(crate) fn kept_on_slices(&self) -> Option<Layout> {
-        let decoder = self
-            .decoder
-            .as_ref()
-            .filter(|_| self.config.writing_mask().is_none());
-        decoder.and_then(Decoder::layout)
-    }
-
-    fn next_logits(&self, batch: &DecoderBatch, cache: &mut KvCache) -> Result<Tensor, ForwardError> {
-        match self.config.writing_mask() {
-            Some(mask) => {
-                let rows = self.encoder.step(batch, cache, mask)?; // [B, D]
-                Ok(self.heads.words(&rows)?.to_dtype(DType::F32)?) // [B, V]
-            }
-            None => self.decoder()?.step(batch, cache),
-        }
-    }
-
-    /// Makes a cache with room for `slots` sequences of at most `max_length` tokens, all of which may be that long at once.
+    /// Makes a cache with room for `slots` sequences of at most `max_length` tokens, all of which may be that
+    /// long at once.
     ///
     /// # Errors
-    /// Where the model writes no text, `max_length` is zero or above the model's limit, or there is no memory.
+    /// Where the model writes no text, `max_length` is zero or above the model's limit, or there is no
+    /// memory.
     pub fn new_cache(&self, slots: usize, max_length: usize) -> Result<KvCache, ForwardError> {
         KvCache::new(&self.cache_shape()?, slots, max_length)
     }
 
-    /// Makes a cache with room for `tokens` tokens in all, rounded up to whole blocks, in `slots` sequences, each as long as the
-    /// model writes.
+    /// Makes a cache with room for `tokens` tokens in all, rounded up to whole blocks, in `slots` sequences,
+    /// each as long as the model writes.
     ///
     /// # Errors
     /// Where the model writes no text, or there is no memory.
@@ -435,24 +454,21 @@ impl Model {
 
     /// Tells what a cache of this model holds.
     fn cache_shape(&self) -> Result<CacheShape, ForwardError> {
-        let max_length = self.config.max_target_length;
-        let (layers, width) = if self.config.writing_mask().is_some() {
-            (self.config.encoder.layers, self.config.encoder.inner_size())
-        } else {
-            let decoder = self.decoder()?;
-            (decoder.layers(), decoder.inner_size)
-        };
-        let form = self.kept_on_slices().map_or_else(
-            || RowForm::Graph {
+        let (layers, width) = with_parts!(&self.parts, parts => parts.cache_layers())?;
+        let form = match &self.parts {
+            Assembled::Host(parts) => RowForm::Host(match &parts.writer {
+                Some(Writer::Decoder(decoder)) => decoder.layout(),
+                Some(Writer::Encoder(_)) | None => parts.encoder.layout(),
+            }),
+            Assembled::Graph(_) => RowForm::Graph {
                 width,
                 dtype: self.dtype,
                 device: self.device.clone(),
             },
-            RowForm::Host,
-        );
+        };
         Ok(CacheShape {
             layers,
-            max_length,
+            max_length: self.config.max_target_length,
             form,
         })
     }
@@ -460,22 +476,23 @@ impl Model {
     /// Counts the bytes that a token takes in a [`KvCache`]: its keys and values of all layers.
     ///
     /// # Units
-    /// Bytes a token; zero where the model writes no text. The cache takes blocks of [`KvCache::BLOCK`] tokens.
+    /// Bytes a token; zero where the model writes no text. The cache takes blocks of [`KvCache::BLOCK`]
+    /// tokens.
     #[must_use]
     pub fn cache_token_bytes(&self) -> usize {
         self.cache_shape().map_or(0, |shape| shape.token_bytes())
     }
 
-    /// Counts the bytes that a row of the encoder takes in a [`PromptMemory`]: cross-attention keys and values of all
-    /// decoder layers, or where the encoder itself writes, its own of all its layers.
+    /// Counts the bytes that a row of the encoder takes in a [`PromptMemory`]: cross-attention keys and
+    /// values of all decoder layers, or where the encoder itself writes, its own of all its layers.
     ///
     /// # Units
-    /// Bytes a row, so that [`PromptMemory::bytes`] is this times [`PromptMemory::length`]; zero where the model writes no
-    /// text.
+    /// Bytes a row, so that [`PromptMemory::bytes`] is this times [`PromptMemory::length`]; zero where the
+    /// model writes no text.
     #[must_use]
     pub fn memory_row_bytes(&self) -> usize {
-        // Cross-attention is as wide and as deep as a decoder's self-attention; an encoder that writes keeps one kind of
-        // keys and values for prompt and text.
+        // Cross-attention is as wide and as deep as a decoder's self-attention; an encoder that writes keeps
+        // one kind of keys and values for prompt and text.
         self.cache_token_bytes()
     }
 
@@ -490,7 +507,8 @@ impl Model {
         self.decode_observed(encoded, targets, &mut |_, _| Ok(()))
     }
 
-    /// Runs whole target texts, and shows the rows of every layer to `observe`, as [`Model::decode`] makes them.
+    /// Runs whole target texts, and shows the rows of every layer to `observe`, as [`Model::decode`] makes
+    /// them.
     ///
     /// # Errors
     /// As [`Model::decode`], and what `observe` gives.
@@ -500,9 +518,11 @@ impl Model {
         targets: &TargetBatch,
         observe: &mut dyn FnMut(HookPoint, &Tensor) -> candle_core::Result<()>,
     ) -> Result<Tensor, ForwardError> {
-        let decoder = self.decoder()?;
-        let hidden = decoder.forward(encoded, targets, observe)?; // [N, D]
-        Ok(decoder.logits(&hidden)?)
+        with_parts!(&self.parts, parts => {
+            let decoder = parts.decoder()?;
+            let hidden = decoder.forward(encoded, targets, observe)?; // [N, D]
+            Ok(decoder.logits(&hidden)?)
+        })
     }
 
     /// Embeds each sample for retrieval: its first picture's class row, or the last row of its text.
@@ -513,7 +533,7 @@ impl Model {
     /// # Errors
     /// [`ForwardError::NoHead`] where the model has no such head; otherwise where a tensor operation fails.
     pub fn embed(&self, encoded: &EncoderOutput) -> Result<Tensor, ForwardError> {
-        let all = self.heads.embed(encoded)?; // [B, E]
+        let all = with_parts!(&self.parts, parts => parts.heads.embed(encoded))?; // [B, E]
         let length = (all.to_dtype(DType::F32)?.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?; // [B, 1]
         Ok(all.to_dtype(DType::F32)?.broadcast_div(&length)?)
     }
@@ -530,7 +550,8 @@ impl Model {
             return Err(ForwardError::EmptyBatch);
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
-        self.heads.visual_codes(&encoded.hidden.index_select(&rows, 0)?)
+        let rows = encoded.hidden.index_select(&rows, 0)?; // [rows, D]
+        with_parts!(&self.parts, parts => parts.heads.visual_codes(&rows))
     }
 
     /// Scores the words that given rows of an encoded batch stand for: the head of masked language modelling.
@@ -545,11 +566,12 @@ impl Model {
             return Err(ForwardError::EmptyBatch);
         }
         let rows = Tensor::from_slice(rows, rows.len(), &self.device)?;
-        self.heads.words(&encoded.hidden.index_select(&rows, 0)?)
+        let rows = encoded.hidden.index_select(&rows, 0)?; // [rows, D]
+        with_parts!(&self.parts, parts => parts.words(&rows))
     }
 
-    /// Scores the classes that the model's head knows, for each sample; of a head for two pictures, for each two
-    /// neighbouring samples, which have the same text.
+    /// Scores the classes that the model's head knows, for each sample; of a head for two pictures, for each
+    /// two neighbouring samples, which have the same text.
     ///
     /// # Shapes
     /// `[B, C]`, or `[B / 2, C]`; not normalised.
@@ -557,18 +579,6 @@ impl Model {
     /// # Errors
     /// [`ForwardError::NoHead`] where the model has no such head.
     pub fn classify(&self, encoded: &EncoderOutput) -> Result<Tensor, ForwardError> {
-        self.heads.classify(encoded)
+        with_parts!(&self.parts, parts => parts.heads.classify(encoded))
     }
-}
-
-/// Tells what, if anything, keeps decoding steps of a loaded model from working on slices.
-fn steps_on_tensors(config: &ModelConfig, device: &Device, dtype: DType) -> Option<String> {
-    if config.writing_mask().is_some() {
-        return Some("a model that writes through its encoder".to_owned());
-    }
-    if config.decoder.is_none() {
-        return Some("a model that writes no text".to_owned());
-    }
-    let packs = matches!(device, Device::Cpu) && dtype == DType::F32;
-    (!packs).then(|| format!("{:?} and {dtype:?}", device.location()))
 }

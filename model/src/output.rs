@@ -4,18 +4,19 @@ use candle_core::{Result, Tensor};
 
 use crate::batch::Segments;
 use crate::error::ForwardError;
-use crate::layers::own_rows;
+use crate::layers::copy_rows;
 use crate::prefix::ImagePrefix;
 
 /// What the encoder makes of a batch.
 #[derive(Clone, Debug)]
 pub struct EncoderOutput {
-    /// The rows, `[N, D]`, vision first; behind them those of the batch's image prefixes, `[N + R, D]` together.
+    /// The rows, `[N, D]`, vision first; behind them those of the batch's image prefixes, `[N + R, D]`
+    /// together.
     pub hidden: Tensor,
     /// Which rows belong to which sample.
     pub segments: Segments,
-    /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them or they were to be kept; else
-    /// none.
+    /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them or they were to
+    /// be kept; else none.
     pub(crate) keys_values: Vec<Tensor>,
     /// What was known of pictures, in the order of its rows.
     pub(crate) prefixes: Vec<ImagePrefix>,
@@ -50,7 +51,8 @@ impl EncoderOutput {
         }
     }
 
-    /// Copies what belongs to a sample's pictures; `cross` projects final rows `[R, D]` for each decoder layer, `[R, 2D]`.
+    /// Copies what belongs to a sample's pictures; `cross` projects final rows `[R, D]` for each decoder
+    /// layer, `[R, 2D]`.
     pub(crate) fn image_prefix(
         &self,
         sample: usize,
@@ -71,7 +73,7 @@ impl EncoderOutput {
             return refuse("was encoded without keeping keys and values: use Model::encode_keeping");
         }
         let rows = [rows];
-        let own = |x: &Tensor| Ok(own_rows(x, &rows)?.detach());
+        let own = |x: &Tensor| Ok(copy_rows(x, &rows)?.detach());
         let hidden = own(&self.hidden)?; // [R, D]
         let images = segments
             .images

@@ -1,28 +1,32 @@
-//! What encoding pictures leaves behind for every later prompt about them.
+//! The encoder's state of pictures, reused by every later prompt about them.
 
-use crate::config::{ModelConfig, StackConfig};
-use crate::error::ForwardError;
-use candle_core::{Result, Tensor, bail};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the encoder made of one ordered group of pictures; cheap to clone, and shared by every prompt about them.
+use candle_core::{Result, Tensor, bail};
+
+use crate::config::{ModelConfig, StackConfig};
+use crate::error::ForwardError;
+
+/// The encoder's state of one ordered group of pictures; cheap to clone, and shared by every prompt about
+/// them.
 ///
-/// Where image rows see image rows only ([`AttentionPattern::ImagePrefix`](crate::AttentionPattern::ImagePrefix)), it does
-/// not depend on the text beside the pictures. The pictures of a group see each other, so that it stands for all of them in
-/// their order, and for none of them alone. It belongs to the weights that made it: keep those of two models apart.
+/// Where image rows see image rows only
+/// ([`AttentionPattern::ImagePrefix`](crate::AttentionPattern::ImagePrefix)), it does not depend on the text
+/// beside the pictures. The pictures of a group see each other, so that it stands for all of them in their
+/// order, and for none of them alone. It belongs to the weights that made it: keep those of two models apart.
 ///
 /// # Shapes
-/// For R rows, each picture's class row before its patches: keys and values `[R, 2D]` of each encoder layer, the final
-/// rows `[R, D]`, and cross-attention keys and values `[R, 2D]` of each decoder layer.
+/// For R rows, each picture's class row before its patches: keys and values `[R, 2D]` of each encoder layer,
+/// the final rows `[R, D]`, and cross-attention keys and values `[R, 2D]` of each decoder layer.
 #[derive(Clone, Debug)]
 pub struct ImagePrefix {
-    kept: Arc<Kept>,
+    encoded: Arc<PrefixRows>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct PrefixRows {
     /// The rows of each picture, from 0 to R.
     images: Vec<Range<usize>>,
     /// `[R, 2D]` for each encoder layer: keys, then values.
@@ -59,64 +63,66 @@ impl ImagePrefix {
         hidden: Tensor,
         cross: Vec<Tensor>,
     ) -> Self {
-        let kept = Kept {
+        let encoded = PrefixRows {
             images,
             layers,
             hidden,
             cross,
         };
-        Self { kept: Arc::new(kept) }
+        Self {
+            encoded: Arc::new(encoded),
+        }
     }
 
     /// Counts the rows of all its pictures, R.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.kept.images.last().map_or(0, |image| image.end)
+        self.encoded.images.last().map_or(0, |image| image.end)
     }
 
     /// Lists the rows of each picture, in the order of the group, from 0 to R.
     #[must_use]
     pub fn images(&self) -> &[Range<usize>] {
-        &self.kept.images
+        &self.encoded.images
     }
 
     /// Tells whether a clone of it is held elsewhere.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.kept) > 1
+        Arc::strong_count(&self.encoded) > 1
     }
 
     /// Counts the bytes that it keeps, however many clones of it there are.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let Kept {
+        let PrefixRows {
             layers,
             hidden,
             cross,
             ..
-        } = self.kept.as_ref();
+        } = self.encoded.as_ref();
         let all = layers.iter().chain(cross).chain([hidden]);
         all.map(|x| x.elem_count() * x.dtype().size_in_bytes()).sum()
     }
 
     /// Returns the keys and values of an encoder layer, `[R, 2D]`.
     pub(crate) fn layer(&self, layer: usize) -> Result<&Tensor> {
-        at(&self.kept.layers, layer, "encoder")
+        at(&self.encoded.layers, layer, "encoder")
     }
 
     /// Returns the cross-attention keys and values of a decoder layer, `[R, 2D]`.
     pub(crate) fn cross(&self, layer: usize) -> Result<&Tensor> {
-        at(&self.kept.cross, layer, "decoder")
+        at(&self.encoded.cross, layer, "decoder")
     }
 
     /// Returns the final rows, `[R, D]`.
     pub(crate) fn hidden(&self) -> &Tensor {
-        &self.kept.hidden
+        &self.encoded.hidden
     }
 
     /// Tells whether two are clones of one.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.kept, &other.kept)
+        Arc::ptr_eq(&self.encoded, &other.encoded)
     }
 
     /// Checks that it is made as a model's own would be.
@@ -140,8 +146,8 @@ impl ImagePrefix {
             (layers.len(), width)
         };
         Shape {
-            encoder: of(&self.kept.layers),
-            decoder: of(&self.kept.cross),
+            encoder: of(&self.encoded.layers),
+            decoder: of(&self.encoded.cross),
         }
     }
 }
@@ -164,7 +170,7 @@ fn at<'a>(layers: &'a [Tensor], layer: usize, stack: &str) -> Result<&'a Tensor>
     }
 }
 
-/// Puts what prefixes keep behind the rows of a batch, where it has rows of its own.
+/// Appends rows of prefixes to those of a batch, where it has rows of its own.
 pub(crate) fn with_prefixes(
     own: Option<Tensor>,
     prefixes: &[ImagePrefix],

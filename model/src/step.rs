@@ -5,11 +5,11 @@ use crate::memory::PromptMemory;
 /// One row of a decoding step: the next token of one sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct DecoderRow<'a> {
-    /// The token that was written last, or the start token.
+    /// The last token of the sequence, or the start token.
     pub token: u32,
     /// The cache slot of the sequence; its position is the slot's length.
     pub slot: usize,
-    /// What encoding the sequence's prompt left behind.
+    /// The keys and values of the sequence's prompt.
     pub memory: &'a PromptMemory,
 }
 

@@ -1,5 +1,9 @@
 //! Small random models and comparisons for tests and benchmarks of this and other crates.
 
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+
 use crate::config::{
     Activation, AttentionPattern, EmbeddingConfig, ModelConfig, Positions, StackConfig, TaskGroup, TextRow,
     TokenizerKind, VisionConfig,
@@ -8,8 +12,6 @@ use crate::error::ForwardError;
 use crate::init::initialise;
 use crate::kernels::WeightType;
 use crate::model::Model;
-use candle_core::{Device, Tensor};
-use std::collections::HashMap;
 
 /// Describes a model small enough for tests: width 32, two encoder and two decoder layers, 16-pixel pictures.
 #[must_use]

@@ -84,8 +84,9 @@ fn relative_error(found: &[Vec<Vec<f32>>], expected: &[Vec<Vec<f32>>]) -> f64 {
     (error / all).sqrt()
 }
 
-/// Rounding to `bf16` moves a number by at most 0.4 % of itself, and 8 bits by at most 0.4 % of the largest of its head.
-/// Measured, the native model and T5, whose scores are not scaled down: 0.13 % and 0.48 %, in 8 bits 0.37 % and 1.04 %.
+/// Rounding to `bf16` moves a number by at most 0.4 % of itself, and 8 bits by at most 0.4 % of the largest
+/// of its head. Measured, the native model and T5, whose scores are not scaled down: 0.13 % and 0.48 %, in 8
+/// bits 0.37 % and 1.04 %.
 #[test]
 fn narrow_caches_give_nearly_the_same_logits() {
     for config in configs() {

@@ -2,17 +2,18 @@
 #![cfg(feature = "hub")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use multiway_model::checkpoint::Checkpoint;
-use multiway_model::hub::{Download, Hub, HubError, HubName};
-use multiway_model::testing::tiny_config;
-use multiway_model::{Device, initialise};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use multiway_model::checkpoint::Checkpoint;
+use multiway_model::hub::{Download, Hub, HubError, HubName};
+use multiway_model::testing::tiny_config;
+use multiway_model::{Device, initialise};
+use sha2::{Digest, Sha256};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 

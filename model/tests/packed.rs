@@ -1,12 +1,13 @@
 //! Packed checkpoints: the same numbers as the original, and refused where they cannot be used.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::path::{Path, PathBuf};
+
 use multiway_model::testing::tiny_config;
 use multiway_model::{
     Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, LoadOptions, Model,
     ModelConfig, ProcessedImage, Tensor, WeightType, initialise,
 };
-use std::path::{Path, PathBuf};
 
 fn save(config: &ModelConfig) -> tempfile::TempDir {
     let tensors = initialise(config, 5, &Device::Cpu).unwrap().into_iter().collect();
@@ -26,7 +27,8 @@ fn uneven(tied: bool) -> ModelConfig {
     ModelConfig::from_json(json.as_bytes()).unwrap()
 }
 
-/// The recorded checkpoints of other people's code: T5, tied and not, and BEiT-3, with biases and each kind of head.
+/// The recorded checkpoints of other people's code: T5, tied and not, and BEiT-3, with biases and each kind
+/// of head.
 fn recorded() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/parity");
     let folders = std::fs::read_dir(folder)

@@ -1,4 +1,5 @@
-//! Pictures that are encoded once: shared within a batch, or known from an earlier one, to the bit as if they were not.
+//! Pictures that are encoded once: shared within a batch, or known from an earlier one, to the bit as if they
+//! were not.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use multiway_model::testing::{random_inference_model, random_model, tiny_config};
@@ -174,7 +175,8 @@ fn samples_whose_pictures_are_known_are_the_same_bits_as_alone() {
 enum Push {
     Stranger,
     Fresh,
-    /// Shares the pictures of the last sample of the same group, whatever it has them from; fresh where there is none.
+    /// Shares the pictures of the last sample of the same group, whatever it has them from; fresh where there
+    /// is none.
     Shared,
     Known,
 }

@@ -1,15 +1,16 @@
 //! Encoding in slices: to the bit what encoding at once gives, however the slices are cut.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::sync::Arc;
+
 use multiway_model::kernels::Pool;
 use multiway_model::testing::{random_inference_model, tiny_config};
 use multiway_model::{
     AttentionPattern, CacheType, DecoderBatch, DecoderRow, Encoded, EncoderBatch, EncoderBatchBuilder,
-    EncoderSample, ForwardError, ImagePrefix, Model, ModelConfig, ProcessedImage, PromptMemory, Tensor,
-    Wanted,
+    EncoderSample, EncodingTargets, ForwardError, ImagePrefix, Model, ModelConfig, ProcessedImage,
+    PromptMemory, Tensor,
 };
 use proptest::prelude::*;
-use std::sync::Arc;
 
 /// Texts of up to four tiles of 128 queries.
 const LONGEST: usize = 460;
@@ -83,8 +84,13 @@ fn batch(config: &ModelConfig, samples: &[(usize, usize)], known: &[ImagePrefix]
     batch.build()
 }
 
-fn in_slices(model: &Model, batch: EncoderBatch, wanted: &Wanted, slices: &[usize]) -> (Encoded, usize) {
-    let mut encoding = model.begin_encoding(batch, wanted.clone()).unwrap();
+fn in_slices(
+    model: &Model,
+    batch: EncoderBatch,
+    targets: &EncodingTargets,
+    slices: &[usize],
+) -> (Encoded, usize) {
+    let mut encoding = model.begin_encoding(batch, targets.clone()).unwrap();
     for (count, rows) in slices.iter().cycle().enumerate() {
         if let Some(encoded) = model.advance_encoding(&mut encoding, *rows).unwrap() {
             return (encoded, count + 1);
@@ -117,21 +123,21 @@ proptest! {
         let whole = model.encode_keeping(&batch(&config, &samples, &known)).unwrap();
         let count = samples.len() + known.len();
         let shown = samples.iter().enumerate().filter(|(_, (pictures, _))| keeps && *pictures > 0);
-        let wanted = Wanted {
+        let targets = EncodingTargets {
             memories: (0..count).rev().step_by(2).collect(),
             prefixes: shown.map(|(sample, _)| sample).collect(),
         };
-        let (sliced, _) = in_slices(&model, batch(&config, &samples, &known), &wanted, &slices);
+        let (sliced, _) = in_slices(&model, batch(&config, &samples, &known), &targets, &slices);
 
         prop_assert!(bits(&sliced.output.hidden) == bits(&whole.hidden));
         let memories = model.prompt_memory(&whole).unwrap();
-        prop_assert_eq!(sliced.memories.len(), wanted.memories.len());
-        for (sample, memory) in wanted.memories.iter().zip(&sliced.memories) {
+        prop_assert_eq!(sliced.memories.len(), targets.memories.len());
+        for (sample, memory) in targets.memories.iter().zip(&sliced.memories) {
             prop_assert_eq!(memory.length(), memories[*sample].length());
             prop_assert!(words(&model, memory) == words(&model, &memories[*sample]));
         }
-        prop_assert_eq!(sliced.prefixes.len(), wanted.prefixes.len());
-        for (sample, prefix) in wanted.prefixes.iter().zip(&sliced.prefixes) {
+        prop_assert_eq!(sliced.prefixes.len(), targets.prefixes.len());
+        for (sample, prefix) in targets.prefixes.iter().zip(&sliced.prefixes) {
             let expected = model.image_prefix(&whole, *sample).unwrap();
             prop_assert_eq!(prefix.bytes(), expected.bytes());
             prop_assert!(later(&model, prefix) == later(&model, &expected));
@@ -145,13 +151,13 @@ fn rows_are_the_same_bits_on_any_number_of_threads() {
         let config = config(pattern, 1);
         let model = random_inference_model(&config, 3).unwrap();
         let samples: Vec<_> = (0..11).map(|i| (i % 3, LONGEST - 1 - i)).collect();
-        let wanted = Wanted {
+        let targets = EncodingTargets {
             memories: vec![1],
-            ..Wanted::default()
+            ..EncodingTargets::default()
         };
         // Enough rows for five threads to take some of their own, at once, and too few.
         let run = |threads, rows| {
-            let encode = || in_slices(&model, batch(&config, &samples, &[]), &wanted, &[rows]).0;
+            let encode = || in_slices(&model, batch(&config, &samples, &[]), &targets, &[rows]).0;
             let encoded = Arc::new(Pool::new(threads)).install(encode);
             assert!(encoded.output.segments.rows() > 5 * 2 * 96);
             [bits(&encoded.output.hidden), words(&model, &encoded.memories[0])].concat()
@@ -178,11 +184,11 @@ fn rows_are_the_same_bits_on_any_number_of_threads() {
 fn smaller_slices_are_more() {
     let config = config(AttentionPattern::Joint, 0);
     let model = random_inference_model(&config, 3).unwrap();
-    let wanted = Wanted {
+    let targets = EncodingTargets {
         memories: vec![0],
-        ..Wanted::default()
+        ..EncodingTargets::default()
     };
-    let count = |rows| in_slices(&model, batch(&config, &[(1, 200)], &[]), &wanted, &[rows]).1;
+    let count = |rows| in_slices(&model, batch(&config, &[(1, 200)], &[]), &targets, &[rows]).1;
     // Embedding, three parts of each layer, the last norm, and a projection for each layer of the decoder.
     let parts = 1 + 3 * config.encoder.layers + 1 + config.decoder_layers();
     assert_eq!(count(usize::MAX), parts);
@@ -197,9 +203,9 @@ fn what_cannot_be_made_is_refused_at_the_start() {
     let config = config(AttentionPattern::Joint, 0);
     let model = random_inference_model(&config, 3).unwrap();
     let begin = |memories: Vec<usize>, prefixes: Vec<usize>| {
-        let wanted = Wanted { memories, prefixes };
+        let targets = EncodingTargets { memories, prefixes };
         model
-            .begin_encoding(batch(&config, &[(1, 3)], &[]), wanted)
+            .begin_encoding(batch(&config, &[(1, 3)], &[]), targets)
             .map(drop)
     };
     assert!(begin(vec![0], vec![]).is_ok());
@@ -216,20 +222,20 @@ fn what_cannot_be_made_is_refused_at_the_start() {
     ));
     let config = self::config(AttentionPattern::ImagePrefix, 0);
     let model = random_inference_model(&config, 3).unwrap();
-    let wanted = Wanted {
+    let targets = EncodingTargets {
         prefixes: vec![0],
-        ..Wanted::default()
+        ..EncodingTargets::default()
     };
-    let refused = model.begin_encoding(batch(&config, &[(0, 3)], &[]), wanted);
+    let refused = model.begin_encoding(batch(&config, &[(0, 3)], &[]), targets);
     assert!(matches!(refused, Err(ForwardError::Prefix { sample: 0, .. })));
     let mut mute = config;
     mute.decoder = None;
     let model = random_inference_model(&mute, 3).unwrap();
-    let wanted = Wanted {
+    let targets = EncodingTargets {
         memories: vec![0],
-        ..Wanted::default()
+        ..EncodingTargets::default()
     };
-    let refused = model.begin_encoding(batch(&mute, &[(0, 3)], &[]), wanted);
+    let refused = model.begin_encoding(batch(&mute, &[(0, 3)], &[]), targets);
     assert!(matches!(refused, Err(ForwardError::NoHead("text"))));
 }
 
@@ -238,7 +244,7 @@ fn an_encoding_that_is_done_does_not_go_on() {
     let config = config(AttentionPattern::Joint, 0);
     let model = random_inference_model(&config, 3).unwrap();
     let mut encoding = model
-        .begin_encoding(batch(&config, &[(0, 3)], &[]), Wanted::default())
+        .begin_encoding(batch(&config, &[(0, 3)], &[]), EncodingTargets::default())
         .unwrap();
     while model.advance_encoding(&mut encoding, 9).unwrap().is_none() {}
     let again = model.advance_encoding(&mut encoding, 9);

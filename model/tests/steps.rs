@@ -1,13 +1,14 @@
 //! Decoding steps on slices: the numbers of steps on tensors, and no memory asked for once they are warm.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
 use multiway_model::testing::{random_inference_model, random_model, random_quantized_model, tiny_config};
 use multiway_model::{
     CacheType, DecoderBatch, DecoderRow, EncoderBatch, EncoderSample, Model, ModelConfig, PromptMemory,
     WeightType,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 /// Counts what this thread asks for.
 struct Counting;
@@ -71,9 +72,19 @@ fn rows(memories: &[PromptMemory], token: u32) -> Vec<DecoderRow<'_>> {
     memories.iter().enumerate().map(row).collect()
 }
 
+/// A BEiT-3 that writes captions through its encoder, with attention that is doubled or shared.
+fn captioning(shared: bool) -> ModelConfig {
+    let json = format!(
+        r#"{{"model_type": "beit3", "task": "captioning", "encoder_embed_dim": 32, "encoder_attention_heads": 4,
+        "encoder_ffn_embed_dim": 48, "encoder_layers": 2, "fusion_layers": 1, "shared_attention": {shared},
+        "normalize_output": {shared}, "max_source_positions": 64, "vocab_size": 96, "img_size": 32, "patch_size": 16}}"#
+    );
+    ModelConfig::from_json(json.as_bytes()).unwrap()
+}
+
 #[test]
 fn steps_on_slices_are_steps_on_tensors() {
-    for config in configs() {
+    for config in configs().into_iter().chain([true, false].map(captioning)) {
         let (fast, slow) = (
             random_inference_model(&config, 5).unwrap(),
             random_model(&config, 5).unwrap(),
@@ -128,6 +139,32 @@ fn both_ways_of_asking_for_a_step_give_the_same_bits() {
                     .zip(&logits)
                     .all(|(a, b)| a.to_bits() == b.to_bits())
             );
+        }
+    }
+}
+
+#[test]
+fn what_a_model_of_another_execution_made_is_refused() {
+    for config in configs().into_iter().chain([captioning(true)]) {
+        let models = [
+            random_inference_model(&config, 5).unwrap(),
+            random_model(&config, 5).unwrap(),
+        ];
+        for (own, other) in [(0, 1), (1, 0)] {
+            let refused = |memories: &Model, cache: &Model| {
+                let memories = self::memories(memories);
+                let mut cache = cache.new_cache(3, 20).unwrap();
+                let rows = rows(&memories, 20);
+                let step = models[own].decode_step(&DecoderBatch { rows: &rows }, &mut cache);
+                assert_eq!(cache.length(0), usize::from(step.is_ok()));
+                step.map(drop).map_err(|error| error.to_string())
+            };
+            let (own, other) = (&models[own], &models[other]);
+            assert_eq!(refused(own, own), Ok(()));
+            for (memories, cache) in [(other, own), (own, other)] {
+                let told = refused(memories, cache).unwrap_err();
+                assert!(told.contains("by a model of another execution"), "{told}");
+            }
         }
     }
 }

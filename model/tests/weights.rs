@@ -1,12 +1,13 @@
 //! Models whose linear layers have 16-bit and 8-bit weights.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::collections::HashMap;
+
 use multiway_model::testing::{random_quantized_model, tiny_config};
 use multiway_model::{
     Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, LoadOptions, Model,
     ModelConfig, ProcessedImage, Tensor, WeightType, initialise,
 };
-use std::collections::HashMap;
 
 const SEED: u64 = 5;
 
@@ -28,7 +29,8 @@ fn bits(x: &Tensor) -> Vec<u32> {
     values(x).into_iter().map(f32::to_bits).collect()
 }
 
-/// The hidden states of samples encoded together, each a picture and a text, and the logits of a step for each.
+/// The hidden states of samples encoded together, each a picture and a text, and the logits of a step for
+/// each.
 fn run(model: &Model, samples: &[(usize, &[u32])]) -> (Vec<Tensor>, Tensor) {
     let config = model.config();
     let images: Vec<_> = samples.iter().map(|(seed, _)| [image(config, *seed)]).collect();
@@ -66,8 +68,9 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f32 {
     (square((found - expected).unwrap()) / square(expected.clone())).sqrt()
 }
 
-/// Weights of random models are normal: rounding one to `bf16` changes it by 0.17 %, to 8 bits, as its activations too, by
-/// about 1 %. Four layers of the encoder's and decoder's add up their errors on the residual stream.
+/// Weights of random models are normal: rounding one to `bf16` changes it by 0.17 %, to 8 bits, as its
+/// activations too, by about 1 %. Four layers of the encoder's and decoder's add up their errors on the
+/// residual stream.
 #[test]
 fn narrow_weights_give_nearly_the_same_hidden_states_and_logits() {
     let sample: [(usize, &[u32]); 1] = [(1, &[9, 8, 7, 1])];

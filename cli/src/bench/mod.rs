@@ -13,8 +13,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::Checkpoint;
 use multiway::checkpoint::WeightType;
-use multiway::checkpoint::{CacheType, ModelConfig};
-use multiway::measure::{self, Case, ForwardError, LoadOptions, MeasureError, Model, Pool};
+use multiway::checkpoint::{CacheType, LoadOptions, ModelConfig};
+use multiway::measure::{self, Case, ForwardError, MeasureError, Model, Pool};
 use serde_json::{Value, json};
 
 use self::args::{CaseArgs, CommonArgs, LoadArgs, WritingArgs};

@@ -1,29 +1,31 @@
 //! Ragged attention on the CPU in f32, forward and backward, reading fused projections where they lie.
 //!
-//! Forward, queries are attended in tiles by the kernel of `kernels::tile`. Backward, each block's rows are gathered, weighed
-//! again head by head with single-threaded matrix products, and the gradients scattered.
+//! Forward, queries are attended in tiles by the kernel of `kernels::tile`. Backward, each block's rows are
+//! gathered, weighed again head by head with single-threaded matrix products, and the gradients scattered.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 use crate::kernels::access::{slice, with_slice};
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::gemm::{Matrix, MatrixMut, multiply};
 use crate::kernels::plan::{AttentionPlan, Block};
 use crate::kernels::simd::{exp, multiversion};
-use crate::kernels::tile::{Attention, Columns, Source};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
-use std::ops::Range;
-use std::sync::Arc;
+use crate::kernels::tile::{Attention, Columns, KvSource};
 
 /// Self-attention on a fused projection `[N, 3D]`.
 pub(crate) struct SelfAttention {
     pub(crate) plan: Arc<AttentionPlan>,
-    pub(crate) scoring: Scoring,
+    pub(crate) scoring: ScoreRule,
 }
 
 /// Cross-attention from queries `[Nq, D]` to fused keys and values `[Nk, 2D]`.
 pub(crate) struct CrossAttention {
     pub(crate) plan: Arc<AttentionPlan>,
-    pub(crate) scoring: Scoring,
+    pub(crate) scoring: ScoreRule,
 }
 
 fn gather(from: Columns, ranges: &[Range<usize>], d: usize) -> Result<Vec<f32>> {
@@ -50,7 +52,8 @@ fn scatter(from: &[f32], to: &mut [f32], ranges: &[Range<usize>], d: usize, widt
 }
 
 multiversion! {
-    /// Turns scores `[Lq, Lk]` into weights in place; under a causal mask query i sees keys up to Lk - Lq + i.
+    /// Turns scores `[Lq, Lk]` into weights in place; under a causal mask query i sees keys up to Lk - Lq +
+    /// i.
     fn softmax_rows(scores: &mut [f32], keys: usize, scale: f32, first_visible: usize, causal: bool) {
         for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
             let visible = if causal { (first_visible + i).min(keys) } else { keys };
@@ -97,12 +100,12 @@ struct Gathered<'a> {
     /// The key beside which the first of the queries stands: the last stands at the last key.
     at: usize,
     d: usize,
-    scoring: &'a Scoring,
+    scoring: &'a ScoreRule,
     causal: bool,
 }
 
 impl<'a> Gathered<'a> {
-    fn new(block: &Block, [q, k, v]: [Columns; 3], d: usize, scoring: &'a Scoring) -> Result<Self> {
+    fn new(block: &Block, [q, k, v]: [Columns; 3], d: usize, scoring: &'a ScoreRule) -> Result<Self> {
         let (queries, keys) = (block.query_rows(), block.key_rows());
         if keys == 0 || (block.causal && queries > keys) {
             bail!("attention: {queries} causal query rows and {keys} key rows");
@@ -198,13 +201,13 @@ fn attend(
     [queries, keys, values]: [Columns; 3],
     plan: &AttentionPlan,
     (n, width): (usize, usize),
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> Result<Vec<f32>> {
     let mut out = vec![0.0; n * width]; // [N, D]
     let first = 0;
     let attention = Attention {
         queries,
-        sources: &[Source { first, keys, values }],
+        sources: &[KvSource { first, keys, values }],
         scoring,
         width,
     };
@@ -217,7 +220,7 @@ fn backward(
     qkv: [Columns; 3],
     plan: &AttentionPlan,
     d: usize,
-    scoring: &Scoring,
+    scoring: &ScoreRule,
     g: Columns,
 ) -> Result<Vec<[Vec<f32>; 3]>> {
     let run = |block: &Block| {
@@ -227,8 +230,8 @@ fn backward(
     plan.blocks.par_iter().map(run).collect()
 }
 
-/// Sees queries, keys and values side by side, `[N, 3D]`, apart.
-pub(crate) fn thirds(values: &[f32], d: usize) -> [Columns<'_>; 3] {
+/// Splits a fused projection, `[N, 3D]`, into column views of queries, keys and values.
+pub(crate) fn split_qkv(values: &[f32], d: usize) -> [Columns<'_>; 3] {
     [0, 1, 2].map(|i| Columns {
         values,
         width: 3 * d,
@@ -244,7 +247,7 @@ impl CustomOp1 for SelfAttention {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
         let d = width / 3;
-        let out = attend(thirds(slice(x, layout)?, d), &self.plan, (n, d), &self.scoring)?;
+        let out = attend(split_qkv(slice(x, layout)?, d), &self.plan, (n, d), &self.scoring)?;
         Ok((CpuStorage::F32(out), Shape::from((n, d))))
     }
 
@@ -258,7 +261,7 @@ impl CustomOp1 for SelfAttention {
                     width: d,
                     offset: 0,
                 };
-                backward(thirds(xs, d), &self.plan, d, &self.scoring, g)
+                backward(split_qkv(xs, d), &self.plan, d, &self.scoring, g)
             })
         })?;
         let mut dx = vec![0.0; n * width]; // [N, 3D]
@@ -271,8 +274,8 @@ impl CustomOp1 for SelfAttention {
     }
 }
 
-/// Sees keys and values side by side, `[N, 2D]`, apart.
-pub(crate) fn halves(kv: &[f32], d: usize) -> [Columns<'_>; 2] {
+/// Splits fused keys and values, `[N, 2D]`, into column views.
+pub(crate) fn split_kv(kv: &[f32], d: usize) -> [Columns<'_>; 2] {
     [0, 1].map(|i| Columns {
         values: kv,
         width: 2 * d,
@@ -281,7 +284,7 @@ pub(crate) fn halves(kv: &[f32], d: usize) -> [Columns<'_>; 2] {
 }
 
 fn query_and_memory<'a>(q: &'a [f32], kv: &'a [f32], d: usize) -> [Columns<'a>; 3] {
-    let [k, v] = halves(kv, d);
+    let [k, v] = split_kv(kv, d);
     let q = Columns {
         values: q,
         width: d,

@@ -1,14 +1,17 @@
 //! Attention on a CUDA device by the variable-length kernels of `candle-flash-attn`, in f16 and bf16.
 //!
-//! Rows are gathered into the order of the plan's blocks, so that each block is one sequence of the kernel, and put
-//! back afterwards. The kernel aligns a causal mask to the last query and the last key, as the plan does.
+//! Rows are gathered into the order of the plan's blocks, so that each block is one sequence of the kernel,
+//! and put back afterwards. The kernel aligns a causal mask to the last query and the last key, as the plan
+//! does.
 
-use super::reference::rows;
-use crate::kernels::bias::Scoring;
-use crate::kernels::plan::{AttentionPlan, Block};
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Says whether the kernels take these queries: on CUDA, half precision, heads of at most 256 and a multiple of 8.
+use super::reference::rows;
+use crate::kernels::bias::ScoreRule;
+use crate::kernels::plan::{AttentionPlan, Block};
+
+/// Says whether the kernels take these queries: on CUDA, half precision, heads of at most 256 and a multiple
+/// of 8.
 pub(crate) fn takes(q: &Tensor, heads: usize) -> bool {
     let half = matches!(q.dtype(), DType::F16 | DType::BF16);
     let head = q.dims().last().copied().unwrap_or(0) / heads.max(1);
@@ -21,7 +24,7 @@ pub(crate) fn attend(
     k: &Tensor,
     v: &Tensor,
     plan: &AttentionPlan,
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> Result<Tensor> {
     let (n, d) = q.dims2()?;
     let heads = scoring.heads;

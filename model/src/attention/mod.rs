@@ -19,11 +19,11 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use crate::kernels::access::is_cpu_f32;
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::plan::AttentionPlan;
 
 /// Attends within one fused projection `[N, 3D]` (query, key, value), giving `[N, D]`.
-pub(crate) fn self_attention(qkv: &Tensor, plan: &Arc<AttentionPlan>, scoring: &Scoring) -> Result<Tensor> {
+pub(crate) fn self_attention(qkv: &Tensor, plan: &Arc<AttentionPlan>, scoring: &ScoreRule) -> Result<Tensor> {
     if is_cpu_f32(qkv) {
         return qkv.contiguous()?.apply_op1(cpu::SelfAttention {
             plan: Arc::clone(plan),
@@ -44,7 +44,7 @@ pub(crate) fn cross_attention(
     q: &Tensor,
     kv: &Tensor,
     plan: &Arc<AttentionPlan>,
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> Result<Tensor> {
     if is_cpu_f32(q) && is_cpu_f32(kv) {
         let operation = cpu::CrossAttention {
@@ -57,7 +57,7 @@ pub(crate) fn cross_attention(
     composed(q, &kv.narrow(1, 0, d)?, &kv.narrow(1, d, d)?, plan, scoring)
 }
 
-fn composed(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, scoring: &Scoring) -> Result<Tensor> {
+fn composed(q: &Tensor, k: &Tensor, v: &Tensor, plan: &AttentionPlan, scoring: &ScoreRule) -> Result<Tensor> {
     #[cfg(feature = "flash-attn")]
     if scoring.bias.is_none() && flash::takes(q, scoring.heads) {
         return flash::attend(q, k, v, plan, scoring);

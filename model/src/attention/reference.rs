@@ -1,12 +1,14 @@
 //! Attention composed of candle's differentiable operations: the specification.
 //!
-//! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, per head: softmax(Q K^T / sqrt(Dh)) V; with a bias on the
-//! scores and without the root, Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
+//! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, per head: softmax(Q K^T / sqrt(Dh)) V; with a
+//! bias on the scores and without the root, Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
 
-use crate::kernels::bias::Scoring;
-use crate::kernels::plan::{AttentionPlan, Block};
-use candle_core::{DType, Device, Result, Tensor, bail};
 use std::ops::Range;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use crate::kernels::bias::ScoreRule;
+use crate::kernels::plan::{AttentionPlan, Block};
 
 /// Attends block by block; rows that no block names come out as zeros.
 pub(crate) fn attend(
@@ -14,7 +16,7 @@ pub(crate) fn attend(
     k: &Tensor,
     v: &Tensor,
     plan: &AttentionPlan,
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> Result<Tensor> {
     let (n, d) = q.dims2()?;
     let heads = scoring.heads;
@@ -40,7 +42,13 @@ pub(crate) fn attend(
     Tensor::cat(&outputs, 0)?.index_select(&Tensor::new(home, device)?, 0) // [N, D]
 }
 
-fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor, block: &Block, scoring: &Scoring) -> Result<Tensor> {
+fn softmax_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    block: &Block,
+    scoring: &ScoreRule,
+) -> Result<Tensor> {
     let device = q.device();
     let mut scores = (q.matmul(&k.t()?)? * f64::from(scoring.scale))?; // [H, Lq, Lk]
     if let Some(bias) = &scoring.bias {

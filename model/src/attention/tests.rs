@@ -1,12 +1,14 @@
 //! Every implementation against the reference, over ragged lengths, patterns and head sizes.
 
+use std::ops::Range;
+
+use candle_core::Var;
+
 use super::*;
 use crate::kernels::bias::RelativeBias;
-use crate::kernels::plan::Tile;
-use crate::kernels::tile::{Attention, Columns, Source};
+use crate::kernels::plan::QueryTile;
+use crate::kernels::tile::{Attention, Columns, KvSource};
 use crate::testing::{assert_close, random};
-use candle_core::Var;
-use std::ops::Range;
 
 type Case<'a> = (&'a [Range<usize>], &'a [Range<usize>], bool);
 
@@ -44,10 +46,16 @@ fn self_attention_equals_the_reference_in_value_and_gradient() {
     for (plan, n, heads, head) in cases {
         let d = heads * head;
         let qkv = Var::from_tensor(&random(&[n, 3 * d], 1)).unwrap();
-        let fast = self_attention(&qkv, &plan, &Scoring::scaled(heads, head)).unwrap();
+        let fast = self_attention(&qkv, &plan, &ScoreRule::scaled(heads, head)).unwrap();
         let part = |i| qkv.narrow(1, i * d, d).unwrap();
-        let slow =
-            reference::attend(&part(0), &part(1), &part(2), &plan, &Scoring::scaled(heads, head)).unwrap();
+        let slow = reference::attend(
+            &part(0),
+            &part(1),
+            &part(2),
+            &plan,
+            &ScoreRule::scaled(heads, head),
+        )
+        .unwrap();
         assert_close("value", &fast, &slow, 1e-5);
         let weight = random(&[n, d], 2);
         let gradient = |y: Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
@@ -60,11 +68,12 @@ fn self_attention_equals_the_reference_in_value_and_gradient() {
 fn tiles_equal_the_reference_whatever_is_attended_at_a_time() {
     let (heads, head) = (3, 4);
     let d = heads * head;
-    let mut scoring = Scoring::scaled(heads, head);
+    let mut scoring = ScoreRule::scaled(heads, head);
     scoring.bias = Some(Arc::new(
         RelativeBias::new(&random(&[8, heads], 8), 90, true).unwrap(),
     ));
-    // Blocks of no, one and several tiles, one of them over two ranges; some keys come before the first query.
+    // Blocks of no, one and several tiles, one of them over two ranges; some keys come before the first
+    // query.
     let plan = plan(&[
         (&[0..10, 90..280], &[0..10, 90..280], false),
         (&[10..90], &[10..90], true),
@@ -80,7 +89,7 @@ fn tiles_equal_the_reference_whatever_is_attended_at_a_time() {
 
     let tiles = plan.tiles();
     assert_eq!(
-        tiles.iter().map(Tile::rows).collect::<Vec<_>>(),
+        tiles.iter().map(QueryTile::rows).collect::<Vec<_>>(),
         [128, 72, 80, 4, 128, 8]
     );
     let fast: Vec<f32> = fast.flatten_all().unwrap().to_vec1().unwrap();
@@ -93,7 +102,7 @@ fn tiles_equal_the_reference_whatever_is_attended_at_a_time() {
         width,
         offset,
     };
-    let source = |first, keys, values| Source { first, keys, values };
+    let source = |first, keys, values| KvSource { first, keys, values };
     let beside = [source(0, columns(&qkv, 3 * d, d), columns(&qkv, 3 * d, 2 * d))];
     // Keys and values may lie in several places, each from some row on.
     let at = |row: usize| &kv[row * 2 * d..];
@@ -127,7 +136,7 @@ fn tiles_equal_the_reference_whatever_is_attended_at_a_time() {
 fn many_keys_are_taken_in_blocks_whose_scores_may_grow() {
     let (heads, head) = (2, 20);
     let d = heads * head;
-    let mut scoring = Scoring::scaled(heads, head);
+    let mut scoring = ScoreRule::scaled(heads, head);
     for (causal, with_bias) in [(false, false), (true, false), (true, true)] {
         scoring.bias = with_bias.then(|| {
             let table = random(&[8, heads], 8);
@@ -151,7 +160,7 @@ fn many_keys_are_taken_in_blocks_whose_scores_may_grow() {
 fn a_query_is_the_same_bits_in_any_tile_over_any_number_of_blocks_of_keys() {
     let (heads, head) = (2, 20);
     let width = heads * head;
-    let mut scoring = Scoring::scaled(heads, head);
+    let mut scoring = ScoreRule::scaled(heads, head);
     let qkv: Vec<f32> = random(&[700, 3 * width], 1)
         .flatten_all()
         .unwrap()
@@ -162,7 +171,7 @@ fn a_query_is_the_same_bits_in_any_tile_over_any_number_of_blocks_of_keys() {
         width: 3 * width,
         offset,
     };
-    let sources = [Source {
+    let sources = [KvSource {
         first: 0,
         keys: columns(width),
         values: columns(2 * width),
@@ -185,7 +194,7 @@ fn a_query_is_the_same_bits_in_any_tile_over_any_number_of_blocks_of_keys() {
             for rows in [1, 7, 90] {
                 let queries = first..(first + rows).min(700);
                 let here = queries.start * width..queries.end * width;
-                let tile = Tile {
+                let tile = QueryTile {
                     block: 0,
                     first,
                     queries: vec![queries],
@@ -204,14 +213,14 @@ fn a_query_is_the_same_bits_in_any_tile_over_any_number_of_blocks_of_keys() {
 #[test]
 fn tiles_that_share_a_row_or_have_no_block_are_refused() {
     let plan = plan(&[(&[0..4], &[0..4], false)]);
-    let scoring = Scoring::scaled(1, 4);
+    let scoring = ScoreRule::scaled(1, 4);
     let values = [0.5; 4 * 12];
     let columns = |offset| Columns {
         values: &values,
         width: 12,
         offset,
     };
-    let sources = [Source {
+    let sources = [KvSource {
         first: 0,
         keys: columns(4),
         values: columns(8),
@@ -222,12 +231,12 @@ fn tiles_that_share_a_row_or_have_no_block_are_refused() {
         scoring: &scoring,
         width: 4,
     };
-    let tile = |block, queries| Tile {
+    let tile = |block, queries| QueryTile {
         block,
         first: 0,
         queries: vec![queries],
     };
-    let attend = |tiles: &[Tile], rows: usize| attention.attend(&plan, tiles, &mut vec![0.0; rows * 4]);
+    let attend = |tiles: &[QueryTile], rows: usize| attention.attend(&plan, tiles, &mut vec![0.0; rows * 4]);
     assert!(attend(&[tile(0, 0..2), tile(0, 2..4)], 4).is_ok());
     assert!(attend(&[tile(0, 0..3), tile(0, 2..4)], 4).is_err(), "twice");
     assert!(attend(&[tile(0, 0..4)], 3).is_err(), "no place for the last row");
@@ -240,9 +249,9 @@ fn cross_attention_equals_the_reference_in_value_and_gradient() {
     let (heads, d) = (2, 12);
     let q = Var::from_tensor(&random(&[6, d], 3)).unwrap();
     let kv = Var::from_tensor(&random(&[11, 2 * d], 4)).unwrap();
-    let fast = cross_attention(&q, &kv, &plan, &Scoring::scaled(heads, d / heads)).unwrap();
+    let fast = cross_attention(&q, &kv, &plan, &ScoreRule::scaled(heads, d / heads)).unwrap();
     let (k, v) = (kv.narrow(1, 0, d).unwrap(), kv.narrow(1, d, d).unwrap());
-    let slow = reference::attend(&q, &k, &v, &plan, &Scoring::scaled(heads, d / heads)).unwrap();
+    let slow = reference::attend(&q, &k, &v, &plan, &ScoreRule::scaled(heads, d / heads)).unwrap();
     assert_close("value", &fast, &slow, 1e-5);
     let weight = random(&[6, d], 5);
     let gradient = |y: Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
@@ -267,7 +276,7 @@ fn a_block_gives_the_same_bits_whatever_else_is_in_the_plan() {
         (&[17..40], &[17..40], true),
     ]);
     let rows = |plan| {
-        self_attention(&qkv, plan, &Scoring::scaled(4, 4))
+        self_attention(&qkv, plan, &ScoreRule::scaled(4, 4))
             .unwrap()
             .narrow(0, 10, 7)
             .unwrap()
@@ -281,9 +290,9 @@ fn a_block_gives_the_same_bits_whatever_else_is_in_the_plan() {
 fn rows_outside_the_tensor_are_an_error_in_every_implementation() {
     let qkv = random(&[4, 12], 7);
     let beyond = plan(&[(&[0..4], &[0..9], false)]);
-    assert!(self_attention(&qkv, &beyond, &Scoring::scaled(2, 2)).is_err());
+    assert!(self_attention(&qkv, &beyond, &ScoreRule::scaled(2, 2)).is_err());
     let part = |i| qkv.narrow(1, i * 4usize, 4).unwrap();
-    assert!(reference::attend(&part(0), &part(1), &part(2), &beyond, &Scoring::scaled(2, 2)).is_err());
+    assert!(reference::attend(&part(0), &part(1), &part(2), &beyond, &ScoreRule::scaled(2, 2)).is_err());
 }
 
 #[test]
@@ -292,7 +301,7 @@ fn a_bias_by_distance_equals_the_reference_in_value_and_gradient() {
     let d = heads * head;
     let table = random(&[8, heads], 8);
     for bidirectional in [true, false] {
-        let scoring = Scoring {
+        let scoring = ScoreRule {
             heads,
             scale: 1.0,
             bias: Some(Arc::new(RelativeBias::new(&table, 6, bidirectional).unwrap())),

@@ -8,7 +8,8 @@ use crate::config::{AttentionPattern, ModelConfig};
 use crate::error::ForwardError;
 use crate::prefix::ImagePrefix;
 
-/// Makes an [`EncoderBatch`] of samples whose pictures are fresh, those of an earlier sample, or known already.
+/// Makes an [`EncoderBatch`] of samples whose pictures are fresh, those of an earlier sample, or known
+/// already.
 ///
 /// A sample that is refused leaves the batch as it was.
 #[derive(Debug)]
@@ -17,14 +18,14 @@ pub struct EncoderBatchBuilder<'a> {
     /// Every patch of a picture, none masked.
     every: Vec<Patch>,
     batch: EncoderBatch,
-    samples: Vec<Rows>,
+    samples: Vec<SampleRows>,
     /// How many rows the batch's prefixes have.
     prefix_rows: usize,
 }
 
 /// The rows of a sample while it is not known how many rows there will be.
 #[derive(Debug)]
-struct Rows {
+struct SampleRows {
     images: Images,
     /// Counted from the first text row.
     text: Range<usize>,
@@ -141,11 +142,12 @@ impl<'a> EncoderBatchBuilder<'a> {
         Ok(self.push_rows(Images::Packed(ranges), tokens))
     }
 
-    /// Adds a sample about the pictures of an earlier one, whose rows the two then share, and returns its number.
+    /// Adds a sample about the pictures of an earlier one, whose rows the two then share, and returns its
+    /// number.
     ///
     /// # Errors
-    /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`, [`ForwardError::Prefix`]
-    /// where there is no such sample; otherwise as [`EncoderBatchBuilder::push`].
+    /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`,
+    /// [`ForwardError::Prefix`] where there is no such sample; otherwise as [`EncoderBatchBuilder::push`].
     pub fn push_shared(&mut self, earlier: usize, tokens: &[u32]) -> Result<usize, ForwardError> {
         let sample = self.samples.len();
         check_shareable(self.config, sample)?;
@@ -162,7 +164,8 @@ impl<'a> EncoderBatchBuilder<'a> {
     ///
     /// # Errors
     /// [`ForwardError::NotShareable`] where the model's attention pattern is not `ImagePrefix`,
-    /// [`ForwardError::ForeignPrefix`] where another model encoded them; otherwise as [`EncoderBatchBuilder::push`].
+    /// [`ForwardError::ForeignPrefix`] where another model encoded them; otherwise as
+    /// [`EncoderBatchBuilder::push`].
     pub fn push_known(&mut self, prefix: &ImagePrefix, tokens: &[u32]) -> Result<usize, ForwardError> {
         let sample = self.samples.len();
         check_shareable(self.config, sample)?;
@@ -201,14 +204,15 @@ impl<'a> EncoderBatchBuilder<'a> {
         let start = self.batch.tokens.len();
         self.batch.tokens.extend_from_slice(tokens);
         self.batch.token_positions.extend((0..tokens.len()).map(index));
-        self.samples.push(Rows {
+        self.samples.push(SampleRows {
             images,
             text: start..self.batch.tokens.len(),
         });
         self.samples.len() - 1
     }
 
-    /// Returns where the rows of a prefix start among those of all prefixes; one that was placed before stays there.
+    /// Returns where the rows of a prefix start among those of all prefixes; one that was placed before stays
+    /// there.
     fn place(&mut self, prefix: &ImagePrefix) -> usize {
         let mut start = 0;
         for placed in &self.batch.prefixes {

@@ -7,9 +7,10 @@ use crate::kernels::plan::AttentionPlan;
 
 /// Says which packed rows belong to which sample.
 ///
-/// Rows are expert-major: all vision rows of all samples, then all text rows, N in all. A picture's rows are its class
-/// row and then its patches. Samples about the same pictures may name the same rows, and behind the N rows stand those
-/// that an [`ImagePrefix`] knows already: the encoder attends to them and does not compute them again.
+/// Rows are expert-major: all vision rows of all samples, then all text rows, N in all. A picture's rows are
+/// its class row and then its patches. Samples about the same pictures may name the same rows, and behind the
+/// N rows stand those that an [`ImagePrefix`] knows already: the encoder attends to them and does not compute
+/// them again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segments {
     /// The rows of each sample, in the order of the batch.
@@ -61,7 +62,8 @@ impl Segments {
         self.vision_rows + self.text_rows
     }
 
-    /// Lays out which rows see which under a pattern; each packed row asks once, however many samples have it.
+    /// Plans which rows attend to which under a pattern; each packed row is one query, however many samples
+    /// share it.
     pub(crate) fn plan(&self, pattern: AttentionPattern) -> AttentionPlan {
         let mut plan = AttentionPlan::default();
         let mut asked = 0;
@@ -71,7 +73,8 @@ impl Segments {
                 plan.push(sample.all(), sample.all(), false);
                 continue;
             }
-            // Pictures stand in the order of the samples: those of an earlier sample before `asked`, known ones behind.
+            // Pictures stand in the order of the samples: those of an earlier sample before `asked`, known
+            // ones behind.
             if images
                 .first()
                 .is_some_and(|image| (asked..self.vision_rows).contains(&image.start))

@@ -41,7 +41,7 @@ pub enum LoadError {
     /// There is nothing at the path.
     #[error("there is no checkpoint at '{path}': expected a folder with {EXPECTED_FILES}")]
     NotFound {
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
     },
     /// There is a file at the path.
@@ -49,7 +49,7 @@ pub enum LoadError {
         "'{path}' is not a folder: a checkpoint is a folder with {EXPECTED_FILES}, or a .pth file of PyTorch's"
     )]
     NotAFolder {
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
     },
     /// The folder lacks a file without which it is no checkpoint.
@@ -144,14 +144,14 @@ pub enum LoadError {
         /// The name that the one table has.
         shared: String,
     },
-    /// Weights were asked for in a form that only the CPU's linear layers have, with `f32` for the rest.
+    /// A weight type that only packed linear layers have, on the CPU with `f32` for the rest.
     #[error("{weights} weights need the CPU and f32 for the rest, found {device} and {dtype:?}")]
     Weights {
-        /// The form that was asked for.
+        /// The requested type.
         weights: WeightType,
-        /// The device that was asked for.
+        /// The requested device.
         device: String,
-        /// The number type that was asked for.
+        /// The requested element type.
         dtype: DType,
     },
     /// Weights are packed in another form than was asked for.
@@ -161,7 +161,7 @@ pub enum LoadError {
     PackedAs {
         /// The file.
         file: String,
-        /// The form that was asked for.
+        /// The requested type.
         expected: WeightType,
         /// The form in the file.
         found: WeightType,
@@ -175,9 +175,9 @@ pub enum LoadError {
         file: String,
         /// The form in the file.
         weights: WeightType,
-        /// The device that was asked for.
+        /// The requested device.
         device: String,
-        /// The number type that was asked for.
+        /// The requested element type.
         dtype: DType,
     },
     /// A weight was asked for as numbers, to convert it or to train it, but it is packed.
@@ -212,10 +212,10 @@ pub enum LoadError {
         /// The file.
         file: String,
     },
-    /// Keys and values were asked for in a form that only a text decoder on the CPU reads, with `f32` for the rest.
+    /// A cache type that only a text decoder on the CPU reads, with `f32` for the rest.
     #[error("keys and values in {cache} need a text decoder on the CPU with f32 for the rest, found {found}")]
     Cache {
-        /// The form that was asked for.
+        /// The requested type.
         cache: CacheType,
         /// What the model is instead.
         found: String,
@@ -247,7 +247,7 @@ pub enum LoadError {
     /// A file was asked for by a name that could lead out of the folder.
     #[error("'{name}' is not a file of a checkpoint: expected a plain file name, without folders")]
     FileName {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
     /// The configuration cannot be used.
@@ -343,7 +343,7 @@ pub enum LoadError {
     NoSuchTensor {
         /// The file.
         file: String,
-        /// The name that was asked for.
+        /// The requested name.
         tensor: String,
     },
     /// A tensor operation failed.
@@ -575,12 +575,13 @@ pub enum SaveError {
         /// What the system says.
         source: io::Error,
     },
-    /// A file was to be written under a name that could lead out of the folder, or that the checkpoint uses itself.
+    /// A file was to be written under a name that could lead out of the folder, or that the checkpoint uses
+    /// itself.
     #[error(
         "'{name}' cannot be added to a checkpoint: expected a plain file name other than config.json and model.safetensors"
     )]
     FileName {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
     /// A weight of the configuration was not given.

@@ -15,7 +15,7 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The name of the file that says in which files the weights are, where they are in several.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// The file that says how answers are written where nobody says otherwise.
+/// The file with the checkpoint's defaults for generation.
 pub(crate) const GENERATION_FILE: &str = "generation_config.json";
 
 /// Files that go with the weights, where a checkpoint has them.

@@ -157,7 +157,8 @@ fn an_archive_that_is_no_file_of_pytorch_says_so() {
         .unwrap();
     fs::write(place.path().join("model.zip"), zip.finish().unwrap().into_inner()).unwrap();
     assert_snapshot!(refusal(&place, "model.zip"), @"'FOLDER/model.zip' is not a usable PyTorch file: its archive has no data.pkl, so that it is something else than `torch.save` writes; if it is a folder that was packed, unpack it and name the folder");
-    // As other programs pack: compressed. The method stands in the file's own header and in the table at the end.
+    // As other programs pack: compressed. The method stands in the file's own header and in the table at the
+    // end.
     let mut packed = archive(b"\x80\x02}.", &[]);
     packed[8] = 8;
     let table = packed.windows(4).position(|four| four == b"PK\x01\x02").unwrap();

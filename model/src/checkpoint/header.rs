@@ -1,4 +1,5 @@
-//! The header of a safetensors file: eight bytes of length, then a JSON table of names, types, shapes and offsets.
+//! The header of a safetensors file: eight bytes of length, then a JSON table of names, types, shapes and
+//! offsets.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -89,7 +90,8 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
     }
 }
 
-/// Tells whether a file begins as one of safetensors, whatever it is called: with a length and an object of JSON.
+/// Tells whether a file begins as one of safetensors, whatever it is called: with a length and an object of
+/// JSON.
 pub(super) fn begins_as_safetensors(file: &[u8]) -> bool {
     file.split_first_chunk::<LENGTH_BYTES>()
         .is_some_and(|(length, json)| u64::from_le_bytes(*length) <= HEADER_LIMIT && json.starts_with(b"{"))
@@ -141,7 +143,8 @@ pub(super) fn parse(file: &[u8]) -> Result<Header, HeaderError> {
     })
 }
 
-/// Checks that a tensor begins at `end`, where the one before it ends, and is as long as it says; moves `end`.
+/// Checks that a tensor begins at `end`, where the one before it ends, and is as long as it says; moves
+/// `end`.
 fn check_place(
     name: String,
     tensor: &RawTensor,

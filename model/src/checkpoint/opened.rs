@@ -43,10 +43,12 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a model folder, or a file of weights by PyTorch, and checks it; the weights are mapped, not read.
+    /// Opens a model folder, or a file of weights by PyTorch, and checks it; the weights are mapped, not
+    /// read.
     ///
-    /// The files must not be changed in place while the checkpoint is in use, or a model that was loaded from a packed one. [`Checkpoint::save`] does not do
-    /// so: it puts new files in the place of old ones, which stay as they are for whoever has them open.
+    /// The files must not be changed in place while the checkpoint is in use, or a model that was loaded from
+    /// a packed one. [`Checkpoint::save`] does not do so: it puts new files in the place of old ones, which
+    /// stay as they are for processes that have them open.
     ///
     /// # Errors
     /// [`LoadError`] names the file, and the tensor or key in it, with what was expected and what was found.
@@ -175,8 +177,8 @@ impl Checkpoint {
     /// Reads another file of the checkpoint, such as `tokenizer.json`, if it is there.
     ///
     /// # Errors
-    /// [`LoadError::FileName`] where `name` is not a plain file name, [`LoadError::FileTooLarge`] above 64 MiB, and
-    /// [`LoadError::Io`] where the file cannot be read.
+    /// [`LoadError::FileName`] where `name` is not a plain file name, [`LoadError::FileTooLarge`] above 64
+    /// MiB, and [`LoadError::Io`] where the file cannot be read.
     pub fn file(&self, name: &str) -> Result<Option<Cow<'_, [u8]>>, LoadError> {
         self.opened.source.file(&self.opened.name, name, FILE_LIMIT)
     }

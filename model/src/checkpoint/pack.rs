@@ -22,8 +22,8 @@ struct Part {
     bytes: usize,
 }
 
-/// Packs a checkpoint, and hands the bytes of the file to `write`, piece by piece: no more than a weight is in memory.
-/// Returns how many tensors there are.
+/// Packs a checkpoint, and hands the bytes of the file to `write`, piece by piece: no more than a weight is
+/// in memory. Returns how many tensors there are.
 pub(crate) fn write(
     checkpoint: &Checkpoint,
     weights: WeightType,

@@ -1,11 +1,13 @@
-//! Checkpoints whose linear layers are packed: panels as the CPU's kernels read them, so that loading copies nothing.
+//! Checkpoints whose linear layers are packed: panels as the CPU's kernels read them, so that loading copies
+//! nothing.
 //!
 //! `model.safetensors` then holds
 //!
-//! - for each weight `NAME` that a linear layer multiplies with, `[out, in]` or a kernel `[out, ..]`, its panels as
-//!   `NAME.packed`, U8 of shape `[ceil(out / 16), lines, 64]`, laid out as [`PackedLinear`](crate::kernels::PackedLinear) says, for
-//!   little-endian machines;
-//! - everything else, and embeddings that are also the projection to the vocabulary, under its name and as it was;
+//! - for each weight `NAME` that a linear layer multiplies with, `[out, in]` or a kernel `[out, ..]`, its
+//!   panels as `NAME.packed`, U8 of shape `[ceil(out / 16), lines, 64]`, laid out as
+//!   [`PackedLinear`](crate::kernels::PackedLinear) says, for little-endian machines;
+//! - everything else, and embeddings that are also the projection to the vocabulary, under its name and as it
+//!   was;
 //! - in `__metadata__`, what is in this table.
 //!
 //! | key | value |
@@ -14,9 +16,9 @@
 //! | `multiway.weights` | the weight type: `f32`, `bf16` or `int8` |
 //! | `multiway.shapes` | the shape of each packed weight before it was packed: a JSON object by `NAME` |
 //!
-//! The panels come first, and the header is padded so that they begin at a multiple of 64 bytes: mapped, each line is a
-//! cache line. Weights that a layer stacks follow one another and are one piece of memory. Neither is required of a file:
-//! what lies otherwise is copied.
+//! The panels come first, and the header is padded so that they begin at a multiple of 64 bytes: mapped, each
+//! line is a cache line. Weights that a layer stacks follow one another and are one piece of memory. Neither
+//! is required of a file: what lies otherwise is copied.
 
 use std::collections::HashMap;
 

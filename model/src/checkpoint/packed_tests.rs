@@ -1,4 +1,5 @@
-//! Packed checkpoints as files: how they are laid out, that they are used where they lie, and every way in which one can lie.
+//! Packed checkpoints as files: how they are laid out, that they are used where they lie, and every way in
+//! which one can lie.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,10 +14,11 @@ use serde_json::{Map, Value, json};
 use super::tests::with_header;
 use super::*;
 use crate::config::ModelConfig;
+use crate::execution::LoadOptions;
 use crate::kernels::{PackedLinear, WeightType};
 use crate::layers::Weights;
 use crate::layers::embedding::Embedding;
-use crate::model::{LoadOptions, Model};
+use crate::model::Model;
 use crate::{init::initialise, testing::tiny_config};
 
 /// A T5 of whole panels, with an output projection of its own or without.
@@ -116,8 +118,8 @@ fn stacks() -> [Vec<String>; 3] {
 fn stacked(checkpoint: &Checkpoint, names: &[String]) -> (PackedLinear, bool) {
     let read = |name: &str| panic!("{name} is read");
     let ready = |stored: &str| Ok(checkpoint.packed_weight(stored).unwrap());
-    let weights = Weights::new(checkpoint.config(), checkpoint.packed(), read).with_ready(ready);
-    let linear = weights.ready(names).unwrap().unwrap();
+    let weights = Weights::new(checkpoint.config(), checkpoint.packed().unwrap(), read).with_packed(ready);
+    let linear = weights.packed(names).unwrap().unwrap();
     let (_, file) = checkpoint.weights_files().next().unwrap();
     let is_mapped = file.as_ptr_range().contains(&linear.panels().as_ptr());
     (linear, is_mapped)
@@ -142,7 +144,7 @@ fn the_table_of_embeddings_stays_in_its_file() {
     let folder = packed(&t5(false), WeightType::Int8);
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let read = |name: &str| panic!("{name} is read");
-    let weights = Weights::new(checkpoint.config(), checkpoint.packed(), read)
+    let weights = Weights::new(checkpoint.config(), checkpoint.packed().unwrap(), read)
         .with_tables(|stored| checkpoint.stored_table(stored));
     let table = weights.table("text_embed.weight").unwrap();
     let Embedding::Stored(_) = &table else {

@@ -1,9 +1,12 @@
-//! Reads what a pickle describes, and makes none of it: functions and classes stay names, and nothing is called.
+//! Reads what a pickle describes, and makes none of it: functions and classes stay names, and nothing is
+//! called.
 //!
-//! Objects lie side by side in one list and refer to each other by their places in it. What a pickle remembers and recalls
-//! is therefore never copied, so that memory grows with the length of the pickle alone, and nothing recurses.
+//! Objects lie side by side in one list and refer to each other by their places in it. What a pickle
+//! remembers and recalls is therefore never copied, so that memory grows with the length of the pickle alone,
+//! and nothing recurses.
 //!
-//! Source: Python's `Lib/pickletools.py`; all operations that protocols 2 to 5 write, of which `torch.save` uses the second.
+//! Source: Python's `Lib/pickletools.py`; all operations that protocols 2 to 5 write, of which `torch.save`
+//! uses the second.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,8 @@
 //! Weights as PyTorch saves them: a zip archive of a pickle that describes tensors, and of their raw numbers.
 //!
-//! Of the pickle is [read](super::pickle) what describes weights, and nothing is executed; whatever else a training script
-//! put beside them is passed over. The numbers are not compressed, so they are used where they lie in the mapped file, as
-//! those of safetensors are.
+//! Of the pickle is [read](super::pickle) what describes weights, and nothing is executed; whatever else a
+//! training script put beside them is passed over. The numbers are not compressed, so they are used where
+//! they lie in the mapped file, as those of safetensors are.
 //!
 //! Source: `torch.save` since PyTorch 1.6, and `torch/_utils.py`, `_rebuild_tensor_v2`.
 
@@ -33,9 +33,11 @@ pub(super) fn is_archive(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04")
 }
 
-/// Tells whether a file begins as `torch.save` begins one, whatever it is called: the description is the first file in it.
+/// Tells whether a file begins as `torch.save` begins one, whatever it is called: the description is the
+/// first file in it.
 pub(super) fn begins_as_pth(head: &[u8]) -> bool {
-    // A file's header in an archive: 26 bytes, the length of its name, that of what else there is, and its name.
+    // A file's header in an archive: 26 bytes, the length of its name, that of what else there is, and its
+    // name.
     let name = head.get(26..).and_then(<[u8]>::split_first_chunk::<2>);
     let name = name.and_then(|(length, rest)| rest.get(2..2 + usize::from(u16::from_le_bytes(*length))));
     let name = name.and_then(|name| name.strip_suffix(PICKLE_FILE.as_bytes()));
@@ -192,7 +194,8 @@ fn states<'p>(pickle: &'p Pickle, table: &'p [(Id, Id)]) -> impl Iterator<Item =
     })
 }
 
-/// Finds the table that holds tensors: the one under a key of weights before the one around it, which may hold others.
+/// Finds the table that holds tensors: the one under a key of weights before the one around it, which may
+/// hold others.
 fn weights<'p>(pickle: &'p Pickle, table: &'p [(Id, Id)], depth: usize) -> Option<&'p [(Id, Id)]> {
     let inner = match depth.checked_sub(1) {
         Some(depth) => states(pickle, table).find_map(|inner| weights(pickle, inner, depth)),
@@ -270,7 +273,8 @@ fn tensor(name: &str, pickle: &Pickle, value: Id, storages: &mut Storages) -> Re
     })
 }
 
-/// Returns the arguments of `_rebuild_tensor_v2`, also where a parameter or a class of tensors is made of what it returns.
+/// Returns the arguments of `_rebuild_tensor_v2`, also where a parameter or a class of tensors is made of
+/// what it returns.
 fn rebuilt<'p>(pickle: &'p Pickle, value: Id) -> Option<&'p [Id]> {
     let (function, arguments) = pickle.call(value)?;
     let (function, arguments) = match function {
@@ -310,7 +314,8 @@ fn dtype(tensor: &str, class: &str) -> Result<DType, PthError> {
     }
 }
 
-/// Tells whether strides are those of rows one behind the other; of dimensions of size 1 the stride means nothing.
+/// Tells whether strides are those of rows one behind the other; of dimensions of size 1 the stride means
+/// nothing.
 fn is_contiguous(shape: &[usize], stride: &[usize]) -> bool {
     let mut expected = 1_usize;
     for (size, stride) in shape.iter().zip(stride).rev() {

@@ -238,8 +238,8 @@ fn what_pickles_can_do_beyond_describing_tensors_is_refused() {
     refusals.push(refusal(&archive(b"\x80\x02(iposix\nsystem\n.", &[])));
     let long = Pickle::default().op(b"X\xff\xff\xff\xff.");
     refusals.push(refusal(&archive(&long.0, &[])));
-    // Each round remembers a pair of what was remembered before: a copy would double in size. Here nothing is copied, so that
-    // it is refused for what it is not.
+    // Each round remembers a pair of what was remembered before: a copy would double in size. Here nothing is
+    // copied, so that it is refused for what it is not.
     let mut bomb = Pickle::default().op(b"Nq\x00");
     for _ in 0..40 {
         bomb = bomb.op(b"h\x00h\x00\x86q\x00");

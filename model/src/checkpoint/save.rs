@@ -23,15 +23,16 @@ use crate::config::ModelConfig;
 impl Checkpoint {
     /// Writes a checkpoint into a folder, which is made if need be.
     ///
-    /// Each file is written beside its place, flushed to the disk and renamed into it; `config.json` comes last. A
-    /// reader, or a machine that loses power, therefore finds the old file or the new one, and a new folder
-    /// cannot be opened before it is complete. Files that are not named stay.
+    /// Each file is written beside its place, flushed to the disk and renamed into it; `config.json` comes
+    /// last. A reader, or a machine that loses power, therefore finds the old file or the new one, and a new
+    /// folder cannot be opened before it is complete. Files that are not named stay.
     ///
-    /// `tensors` are those of [`ModelConfig::tensors`], each stored in its own type: F32, BF16 or F16. The same
-    /// tensors give the same bytes.
+    /// `tensors` are those of [`ModelConfig::tensors`], each stored in its own type: F32, BF16 or F16. The
+    /// same tensors give the same bytes.
     ///
     /// # Errors
-    /// [`SaveError`] where the tensors are not the model's, before anything is written; or where writing fails.
+    /// [`SaveError`] where the tensors are not the model's, before anything is written; or where writing
+    /// fails.
     pub fn save(
         folder: impl AsRef<Path>,
         config: &ModelConfig,
@@ -92,7 +93,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, |error| error, |file| file.write_all(bytes))
 }
 
-/// Puts a file in the place of another once `write` has written all of it; `fail` makes an error of the system's.
+/// Puts a file in the place of another once `write` has written all of it; `fail` makes an error of the
+/// system's.
 fn replace<T, E>(
     path: &Path,
     fail: impl Fn(io::Error) -> E,

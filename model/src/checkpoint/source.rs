@@ -49,8 +49,8 @@ impl Weights {
         if let Self::Mapped { map, .. } = self
             && let Some(length) = map.len().checked_sub(keep)
         {
-            // SAFETY: the map is of a file and is never written to, so pages that are dropped come back as they were.
-            // Where the system refuses, they merely stay.
+            // SAFETY: the map is of a file and is never written to, so pages that are dropped come back as
+            // they were. Where the system refuses, they merely stay.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, keep, length) };
         }
     }
@@ -92,8 +92,8 @@ pub(super) fn is_pth(name: &str) -> bool {
         .any(|ending| name.ends_with(ending))
 }
 
-/// Says whether a path is that of a file with weights: by its name, or by what it begins with, as browsers save some under
-/// other names.
+/// Says whether a path is that of a file with weights: by its name, or by what it begins with, as browsers
+/// save some under other names.
 fn is_weights(path: &Path, shown_path: &str) -> Result<bool, LoadError> {
     let is_named = |name: &str| is_pth(name) || name.ends_with(".safetensors");
     let head = head(path).map_err(|source| LoadError::Io {
@@ -196,7 +196,8 @@ impl Source {
         }
     }
 
-    /// Finds the one file of weights by PyTorch in a folder, where it is called after the model; none where there is none.
+    /// Finds the one file of weights by PyTorch in a folder, where it is called after the model; none where
+    /// there is none.
     pub(super) fn only_pth(&self) -> Result<Option<String>, LoadError> {
         let Self::Folder { folder, .. } = self else {
             return Ok(None);
@@ -219,7 +220,8 @@ impl Source {
         }
     }
 
-    /// Finds the parts of weights that are called `STEM-00001-of-00003.ENDING` and so on; none where there are none.
+    /// Finds the parts of weights that are called `STEM-00001-of-00003.ENDING` and so on; none where there
+    /// are none.
     pub(super) fn numbered_parts(&self, stem: &str, ending: &str) -> Result<Option<Vec<String>>, LoadError> {
         let Self::Folder { folder, .. } = self else {
             return Ok(None);
@@ -351,9 +353,9 @@ impl Source {
         if length == 0 {
             return Ok(Some(Weights::Static(&[]))); // some systems refuse to map nothing
         }
-        // SAFETY: the bytes are read as numbers of any value, and their places are checked against the map's own
-        // length. A file that is changed in place while it is mapped is outside what can be checked; `open` says
-        // that it must not be, and `save` replaces files instead.
+        // SAFETY: the bytes are read as numbers of any value, and their places are checked against the map's
+        // own length. A file that is changed in place while it is mapped is outside what can be checked;
+        // `open` says that it must not be, and `save` replaces files instead.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| LoadError::Io {
             file: shown_file.clone(),
             source,

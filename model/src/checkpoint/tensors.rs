@@ -17,17 +17,17 @@ impl Checkpoint {
     /// Reads one tensor, converted to `dtype` and moved to `device`.
     ///
     /// # Errors
-    /// [`LoadError::NoSuchTensor`] where the model has no such tensor, [`LoadError::PackedTensor`] where it is packed, and
-    /// [`LoadError::Tensor`] where the device refuses it.
+    /// [`LoadError::NoSuchTensor`] where the model has no such tensor, [`LoadError::PackedTensor`] where it
+    /// is packed, and [`LoadError::Tensor`] where the device refuses it.
     pub fn load_tensor(&self, name: &str, device: &Device, dtype: DType) -> Result<Tensor, LoadError> {
         let (entry, bytes) = self.stored(name)?;
-        // Converted before it is moved: the narrower type may cross to the device, and every type works on the CPU.
+        // Converted before it is moved: the narrower type may cross to the device, and every type works on
+        // the CPU.
         let stored = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, &Device::Cpu)?; // entry.shape
         Ok(stored.to_dtype(dtype)?.to_device(device)?)
     }
 
-    /// Lets go of the memory that the mapped files take, but for packed weights; what is read again comes from the files
-    /// anew.
+    /// Releases the pages of the mapped files, but for packed weights; later reads fault them in again.
     pub(crate) fn release(&self) {
         self.opened
             .shards

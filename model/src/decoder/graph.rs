@@ -5,37 +5,40 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::Decoder;
+use super::{Decoder, DecoderForm};
 use crate::attention::cross_attention;
 use crate::error::ForwardError;
 use crate::kernels::access::is_cpu_f32;
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::plan::AttentionPlan;
+use crate::layers::form::NormLayer;
+use crate::layers::graph::Graph;
 use crate::memory::KvCache;
 use crate::step::{DecoderBatch, DecoderRow};
 
-impl Decoder {
-    /// Advances each row by one token, and returns the logits of the next, `[B, V]`.
-    pub(crate) fn step(
-        &self,
+impl DecoderForm for Graph {
+    fn step(
+        decoder: &Decoder<Self>,
         batch: &DecoderBatch,
         cache: &mut KvCache,
-    ) -> std::result::Result<Tensor, ForwardError> {
-        let slots: Vec<usize> = batch.rows.iter().map(|row| row.slot).collect();
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError> {
+        let slots: Vec<usize> = batch.slots().collect();
         let tokens: Vec<u32> = batch.rows.iter().map(|row| row.token).collect();
         let positions = Arc::new(cache.reserve(&slots)?);
-        let mut x = self.embed(&tokens)?; // [B, D]
-        for (index, layer) in self.layers.iter().enumerate() {
+        let mut x = decoder.embed(&tokens)?; // [B, D]
+        for (index, layer) in decoder.layers.iter().enumerate() {
             let h = layer.self_norm.forward(&x, 0)?; // [B, D]
-            let qkv = self.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [B, 3D]
+            let qkv = decoder.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [B, 3D]
             let attended = attend_to_cache(cache, index, &qkv, &slots, &layer.scoring)?; // [B, D]
             x = layer.after_self(&x, &attended)?; // [B, D]
             let q = layer.cross_query(&x)?; // [B, D]
             let attended = attend_to_prompts(batch.rows, index, &q, &layer.cross_scoring)?; // [B, D]
             x = layer.after_cross(&x, &attended)?; // [B, D]
         }
-        let logits = self.logits(&self.norm.forward(&x, 0)?)?; // [B, V]
-        Ok(logits.to_dtype(DType::F32)?)
+        let all = decoder.logits(&decoder.norm.forward(&x, 0)?)?; // [B, V]
+        *logits = all.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(())
     }
 }
 
@@ -45,7 +48,7 @@ fn attend_to_cache(
     layer: usize,
     qkv: &Tensor,
     slots: &[usize],
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> std::result::Result<Tensor, ForwardError> {
     let d = qkv.dim(1)? / 3;
     let pool = cache.graph(layer)?;
@@ -58,7 +61,8 @@ fn attend_to_cache(
     if is_cpu_f32(pool) {
         return Ok(cross_attention(&q, pool, &Arc::new(plan(keys)), scoring)?);
     }
-    // The other kernels split keys from values, which copies all rows they are given: give them these slots' alone.
+    // The other kernels split keys from values, which copies all rows they are given: give them these slots'
+    // alone.
     let (kv, keys) = gather(pool, &keys)?;
     Ok(cross_attention(&q, &kv, &Arc::new(plan(keys)), scoring)?)
 }
@@ -68,7 +72,7 @@ fn attend_to_prompts(
     rows: &[DecoderRow],
     layer: usize,
     q: &Tensor,
-    scoring: &Scoring,
+    scoring: &ScoreRule,
 ) -> std::result::Result<Tensor, ForwardError> {
     let one = |(i, row): (usize, &DecoderRow)| -> std::result::Result<Tensor, ForwardError> {
         let mut plan = AttentionPlan::default();
@@ -97,7 +101,7 @@ fn plan(keys: Vec<Vec<Range<usize>>>) -> AttentionPlan {
     plan
 }
 
-/// Copies rows of the pool behind one another, `[rows, 2D]`, and tells where each list of them lies now.
+/// Gathers rows of the pool, `[rows, 2D]`, and returns the new range of each list of them.
 fn gather(cache: &Tensor, keys: &[Vec<Range<usize>>]) -> Result<(Tensor, Vec<Vec<Range<usize>>>)> {
     let mut parts = Vec::new();
     let mut places = Vec::with_capacity(keys.len());

@@ -1,42 +1,30 @@
-//! A decoding step on slices: what [`Decoder::step`] does, on a CPU in f32, without tensors.
+//! A decoding step on slices of a CPU's memory, in f32.
 //!
-//! A step of one row is a hundred products that each read their weights once, and little else; what tensors cost beside them,
-//! in memory asked for and in copies, would be a fifth of it.
+//! A step of one row is a hundred products that each read their weights once, and little else; the
+//! allocations and copies of tensors would be a fifth of its time.
 
 use candle_core::{Result, bail};
 
-use super::{Decoder, DecoderLayer};
+use super::{Decoder, DecoderForm, DecoderLayer};
 use crate::error::ForwardError;
-use crate::kernels::attend::{Bias, Queries, Seen};
-use crate::kernels::bias::Scoring;
+use crate::kernels::attend::{Bias, Queries, VisibleKeys};
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::pool;
-use crate::kernels::rows::{Layout, Rows};
-use crate::layers::norm::Norm;
-use crate::memory::{KvCache, Scratch};
+use crate::kernels::rows::{KvLayout, KvRows};
+use crate::layers::attention::RowSplit;
+use crate::layers::host::{Host, HostNorm};
+use crate::layers::scratch::LayerScratch;
+use crate::memory::{KvCache, StepScratch, slot_rows};
 use crate::step::{DecoderBatch, DecoderRow};
 
-impl Decoder {
-    /// Tells whether [`Decoder::step_on_slices`] can do it.
-    pub(crate) fn takes_slices(&self) -> bool {
-        self.text_embed.takes_slices()
-            && self.norm.takes_slices()
-            && self.output.takes_slices()
-            && self.layers.iter().all(DecoderLayer::takes_slices)
-    }
-
-    /// Tells how keys and values are kept between steps on slices, where these can be done.
-    pub(crate) fn layout(&self) -> Option<Layout> {
-        self.takes_slices().then_some(self.rows)
-    }
-
-    /// Advances each row by one token, and writes the logits of the next, `[B * V]`.
-    pub(crate) fn step_on_slices(
-        &self,
+impl DecoderForm for Host {
+    fn step(
+        decoder: &Decoder<Self>,
         batch: &DecoderBatch,
         cache: &mut KvCache,
         logits: &mut Vec<f32>,
     ) -> std::result::Result<(), ForwardError> {
-        let limit = self.vocab_size;
+        let limit = decoder.vocab_size;
         if let Some(row) = batch.rows.iter().find(|row| row.token as usize >= limit) {
             return Err(ForwardError::TokenId {
                 found: row.token,
@@ -44,42 +32,50 @@ impl Decoder {
             });
         }
         let mut scratch = cache.take_scratch();
-        let step = self.run(batch.rows, cache, &mut scratch, logits);
+        let step = decoder.run(batch, cache, &mut scratch, logits);
         cache.return_scratch(scratch);
         step
+    }
+}
+
+impl Decoder<Host> {
+    /// Returns the layout of a row of keys and values.
+    pub(crate) fn layout(&self) -> KvLayout {
+        KvLayout {
+            cache_type: self.cache,
+            heads: self.heads,
+            head_size: self.inner_size / self.heads.max(1),
+        }
     }
 
     fn run(
         &self,
-        rows: &[DecoderRow],
+        batch: &DecoderBatch,
         cache: &mut KvCache,
-        scratch: &mut Scratch,
+        scratch: &mut StepScratch,
         logits: &mut Vec<f32>,
     ) -> std::result::Result<(), ForwardError> {
-        let slots = || rows.iter().map(|row| row.slot);
-        cache.reserve_into(slots(), &mut scratch.positions)?;
-        cache.list_rows(slots(), (&mut scratch.ranges, &mut scratch.ends))?;
+        let rows = batch.rows;
+        cache.reserve_into(batch.slots(), &mut scratch.positions)?;
+        cache.list_rows(batch.slots(), scratch)?;
         let pools = cache.host()?;
         self.embed_into(rows, &mut scratch.x)?; // [B, D]
         for (index, (layer, pool)) in self.layers.iter().zip(pools).enumerate() {
             layer.self_attend(self, rows.len(), pool, scratch)?;
             layer.cross_attend(index, rows, scratch)?;
-            let Scratch {
-                x,
+            let StepScratch { x, layer: rest, .. } = &mut *scratch;
+            let LayerScratch {
                 normed,
                 wide,
                 hidden,
                 added,
-                ..
-            } = &mut *scratch;
-            layer.ffn_norm.add_forward_into(x, added, 0, normed)?; // [B, D]
-            layer
-                .ffn
-                .forward_into(normed, rows.len(), [wide, hidden], added)?; // [B, D]
+            } = rest;
+            layer.ffn_norm.add_forward_into(x, added, 0, normed); // [B, D]
+            layer.ffn.forward_into(normed, rows.len(), wide, hidden, added)?; // [B, D]
             pool::add(x, added);
         }
-        let Scratch { x, normed, .. } = scratch;
-        self.norm.forward_into(x, 0, normed)?; // [B, D]
+        let normed = &mut scratch.layer.normed;
+        self.norm.forward_into(&scratch.x, 0, normed); // [B, D]
         if (self.output_scale - 1.0).abs() >= f64::EPSILON {
             #[expect(clippy::cast_possible_truncation, reason = "the numbers are f32")]
             let scale = self.output_scale as f32;
@@ -96,55 +92,40 @@ impl Decoder {
     }
 }
 
-impl DecoderLayer {
-    fn takes_slices(&self) -> bool {
-        let norms = [&self.self_norm, &self.cross_norm, &self.ffn_norm];
-        let inner = [&self.self_inner_norm, &self.cross_inner_norm];
-        let linears = [&self.cross.q, &self.cross.out];
-        norms.into_iter().all(Norm::takes_slices)
-            && inner.into_iter().flatten().all(Norm::takes_slices)
-            && linears.into_iter().all(|linear| linear.takes_slices())
-            && self
-                .projections
-                .only()
-                .is_some_and(|(qkv, out)| qkv.takes_slices() && out.takes_slices())
-            && self.ffn.takes_slices()
-    }
-
-    /// Stores the keys and values of the new tokens, and leaves what they gather from what was written to be added.
+impl DecoderLayer<Host> {
+    /// Stores the keys and values of the new tokens, and leaves what self-attention adds in the scratch.
     fn self_attend(
         &self,
-        decoder: &Decoder,
+        decoder: &Decoder<Host>,
         rows: usize,
-        pool: &mut Rows,
-        scratch: &mut Scratch,
+        pool: &mut KvRows,
+        scratch: &mut StepScratch,
     ) -> Result<()> {
-        let Scratch {
+        let StepScratch {
             x,
-            normed,
-            wide,
-            hidden,
-            added,
+            layer,
             scores,
             positions,
             ranges,
             ends,
+            ..
         } = scratch;
-        let Some((qkv, out)) = self.projections.only() else {
-            bail!("a decoder has one set of projections")
-        };
+        let LayerScratch {
+            normed,
+            wide,
+            hidden,
+            added,
+        } = layer;
         let d = decoder.inner_size;
-        self.self_norm.forward_into(x, 0, normed)?; // [B, D]
-        qkv.forward_into(normed, rows, wide)?; // [B, 3D]
+        let count = RowSplit { rows, split: 0 };
+        self.self_norm.forward_into(x, 0, normed); // [B, D]
+        wide.resize(rows * 3 * d, 0.0); // [B, 3D]
+        self.projections.qkv_into(normed, count, wide)?;
         if let Some(table) = &decoder.rotary {
             table.rotate(wide, 3 * d, 2 * d, positions, false)?;
         }
-        let own = |row: usize| {
-            let start = row.checked_sub(1).and_then(|before| ends.get(before)).copied();
-            ranges.get(start.unwrap_or(0)..ends.get(row).copied()?)
-        };
         for (row, qkv) in wide.chunks_exact(3 * d).enumerate() {
-            let last = own(row).and_then(<[_]>::last).map_or(0, |range| range.end);
+            let last = slot_rows(ranges, ends, row).last().map_or(0, |range| range.end);
             match last.checked_sub(1) {
                 Some(place) => pool.write(place, &qkv[d..])?,
                 None => bail!("the cache has no row for a new token"),
@@ -155,9 +136,9 @@ impl DecoderLayer {
             .max()
             .map_or(0, |position| *position as usize + 1);
         let pool = &*pool;
-        let seen = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| {
-            let ranges = own(row).unwrap_or_default();
-            see(Seen { rows: pool, ranges })
+        let keys_of = |row: usize, attend: &mut dyn FnMut(VisibleKeys) -> Result<()>| {
+            let ranges = slot_rows(ranges, ends, row);
+            attend(VisibleKeys { rows: pool, ranges })
         };
         // The new token is the last that it sees itself.
         let bias = self.scoring.bias.as_ref().map(|bias| {
@@ -170,39 +151,38 @@ impl DecoderLayer {
         });
         let bias = bias.as_ref().map(|bias| bias as &Bias);
         hidden.resize(rows * d, 0.0); // [B, D]
-        Queries::new(wide, 3 * d, d, &self.scoring).attend(longest, scores, hidden, &seen, bias)?;
-        let gathered = Norm::where_any(self.self_inner_norm.as_ref(), hidden, 0, normed)?; // [B, D]
-        out.forward_into(gathered, rows, added) // [B, D]
+        Queries::new(wide, 3 * d, d, &self.scoring).attend(longest, scores, hidden, &keys_of, bias)?;
+        let gathered = HostNorm::where_any(self.self_inner_norm.as_ref(), hidden, 0, normed); // [B, D]
+        added.resize(x.len(), 0.0); // [B, D]
+        self.projections.out_into(gathered, count, added)
     }
 
-    /// Adds what was left to be added, and leaves what the new tokens gather from their prompts.
-    fn cross_attend(&self, index: usize, rows: &[DecoderRow], scratch: &mut Scratch) -> Result<()> {
-        let Scratch {
+    /// Adds what self-attention left, and leaves what cross-attention adds in the scratch.
+    fn cross_attend(&self, layer: usize, rows: &[DecoderRow], scratch: &mut StepScratch) -> Result<()> {
+        let StepScratch {
             x,
+            layer: rest,
+            scores,
+            ..
+        } = scratch;
+        let LayerScratch {
             normed,
             wide,
             hidden,
             added,
-            scores,
-            ..
-        } = scratch;
-        let count = rows.len();
-        self.cross_norm.add_forward_into(x, added, 0, normed)?; // [B, D]
-        self.cross.q.forward_into(normed, count, wide)?; // [B, H Dh]
+        } = rest;
+        self.cross_norm.add_forward_into(x, added, 0, normed); // [B, D]
+        self.cross.q.forward_into(normed, rows.len(), wide)?; // [B, H Dh]
         hidden.resize(wide.len(), 0.0); // [B, H Dh]
-        let scoring = &self.cross_scoring;
-        attend_to_prompts(
-            &PromptQueries {
-                rows,
-                layer: index,
-                q: wide,
-                scoring,
-            },
-            scores,
-            hidden,
-        )?;
-        let gathered = Norm::where_any(self.cross_inner_norm.as_ref(), hidden, 0, normed)?; // [B, H Dh]
-        self.cross.out.forward_into(gathered, count, added) // [B, D]
+        let queries = PromptQueries {
+            rows,
+            layer,
+            q: wide,
+            scoring: &self.cross_scoring,
+        };
+        attend_to_prompts(&queries, scores, hidden)?;
+        let gathered = HostNorm::where_any(self.cross_inner_norm.as_ref(), hidden, 0, normed); // [B, H Dh]
+        self.cross.out.forward_into(gathered, rows.len(), added) // [B, D]
     }
 }
 
@@ -213,7 +193,7 @@ pub(crate) struct PromptQueries<'a> {
     pub(crate) layer: usize,
     /// `[B, H Dh]`.
     pub(crate) q: &'a [f32],
-    pub(crate) scoring: &'a Scoring,
+    pub(crate) scoring: &'a ScoreRule,
 }
 
 /// Attends from each row's query to the memory of its prompt, and writes `[B, H Dh]`; `scores` is scratch.
@@ -230,15 +210,15 @@ pub(crate) fn attend_to_prompts(
     } = *queries;
     let d = q.len() / rows.len().max(1);
     let longest = rows.iter().map(|row| row.memory.length()).max();
-    let look = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| match rows.get(row) {
+    let keys_of = |row: usize, attend: &mut dyn FnMut(VisibleKeys) -> Result<()>| match rows.get(row) {
         Some(DecoderRow { memory, .. }) => {
             let all = 0..memory.length();
             let rows = memory.host(layer).map_err(candle_core::Error::wrap)?;
             let ranges = std::slice::from_ref(&all);
-            see(Seen { rows, ranges })
+            attend(VisibleKeys { rows, ranges })
         }
         None => bail!("a step of {} rows has no row {row}", rows.len()),
     };
     let queries = Queries::new(q, d, d, scoring);
-    queries.attend(longest.unwrap_or_default(), scores, out, &look, None)
+    queries.attend(longest.unwrap_or_default(), scores, out, &keys_of, None)
 }

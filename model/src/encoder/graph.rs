@@ -1,61 +1,170 @@
-//! Writing through the encoder on tensors, as BEiT-3 captions.
+//! The encoder on tensors, on any device: the specification of the encoder on slices.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Result, Tensor};
 
-use super::Encoder;
-use crate::attention::cross_attention;
+use super::{Encoder, EncoderForm, EncoderLayer, WritingStep};
+use crate::attention::{cross_attention, self_attention};
+use crate::batch::EncoderBatch;
 use crate::error::ForwardError;
-use crate::kernels::bias::Scoring;
+use crate::hook::{HookPoint, Observe};
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::plan::AttentionPlan;
-use crate::memory::KvCache;
-use crate::step::{DecoderBatch, DecoderRow};
+use crate::layers::feed_forward::FeedForward;
+use crate::layers::form::{LinearLayer, NormLayer};
+use crate::layers::graph::Graph;
+use crate::layers::{by_expert, copy_rows};
+use crate::memory::{KvCache, KvLayers};
+use crate::prefix::{ImagePrefix, with_prefixes};
+use crate::step::DecoderRow;
 
-impl Encoder {
-    /// Reads each sequence's last token with a mask behind it, and returns the masks' rows, `[B, D]`.
-    ///
-    /// Source: `CaptioningHandler` of `microsoft/unilm`, `beit3/engine_for_finetuning.py`.
-    pub(crate) fn step(
-        &self,
-        batch: &DecoderBatch,
-        cache: &mut KvCache,
-        mask: u32,
-    ) -> Result<Tensor, ForwardError> {
-        let slots: Vec<usize> = batch.rows.iter().map(|row| row.slot).collect();
-        let positions = cache.reserve(&slots)?;
-        let limit = self.text_embed.count()?;
-        let tokens: Vec<u32> = batch.rows.iter().flat_map(|row| [row.token, mask]).collect();
-        if let Some(&found) = tokens.iter().find(|token| **token as usize >= limit) {
-            return Err(ForwardError::TokenId { found, limit });
+/// Rows that go through a layer at a time, differentiably where the weights are variables.
+#[derive(Debug)]
+pub(crate) struct GraphPass {
+    plan: Arc<AttentionPlan>,
+    /// What the present layer reads, `[N, D]`.
+    x: Tensor,
+    layer: usize,
+    keep: bool,
+    kept: Vec<Tensor>,
+}
+
+impl EncoderForm for Graph {
+    type Pass = GraphPass;
+
+    fn begin(encoder: &Encoder<Self>, batch: &EncoderBatch, keep: bool) -> Result<GraphPass> {
+        Ok(GraphPass {
+            plan: Arc::new(batch.segments.plan(encoder.pattern)),
+            x: encoder.embed(batch, &(0..batch.segments.rows()))?, // [N, D]
+            layer: 0,
+            keep,
+            kept: Vec::new(),
+        })
+    }
+
+    /// Takes all rows through a layer at a time.
+    fn advance(
+        encoder: &Encoder<Self>,
+        pass: &mut GraphPass,
+        batch: &EncoderBatch,
+        _: usize,
+        observe: Option<Observe>,
+    ) -> Result<Option<Tensor>> {
+        let split = batch.segments.vision_rows;
+        let mut ignore = |_, _: &Tensor| Ok(());
+        let observe = observe.unwrap_or(&mut ignore);
+        if pass.layer == 0 {
+            observe(HookPoint::Embedded, &pass.x)?;
         }
+        let Some(layer) = encoder.layers.get(pass.layer) else {
+            let hidden = match &encoder.norm {
+                Some(norm) => norm.forward(&pass.x, split)?, // [N, D]
+                None => pass.x.clone(),
+            };
+            observe(HookPoint::Output, &hidden)?;
+            return Ok(Some(hidden));
+        };
+        let qkv = layer.project(&pass.x, split)?; // [N, 3D]
+        if pass.keep {
+            pass.kept.push(keys_values(&qkv)?); // [N, 2D]
+        }
+        let attended = attend(&qkv, pass.layer, &batch.prefixes, &pass.plan, &layer.scoring)?; // [N, D]
+        pass.x = layer.finish(&pass.x, &attended, split)?; // [N, D]
+        observe(HookPoint::Layer(pass.layer), &pass.x)?;
+        pass.layer += 1;
+        Ok(None)
+    }
+
+    fn into_keys_values(pass: GraphPass) -> Vec<Tensor> {
+        pass.kept
+    }
+
+    fn keep(_: &Encoder<Self>, keys_values: &[Tensor], sample: &[Range<usize>]) -> Result<KvLayers> {
+        let layers = keys_values.iter().map(|kv| copy_rows(kv, sample)); // [S, 2D]
+        Ok(KvLayers::Graph(layers.collect::<Result<_>>()?))
+    }
+
+    fn write(
+        encoder: &Encoder<Self>,
+        words: &Self::Linear,
+        step: &WritingStep,
+        cache: &mut KvCache,
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError> {
+        let slots: Vec<usize> = step.batch.slots().collect();
+        let positions = cache.reserve(&slots)?;
+        let tokens = step.tokens(encoder.text_embed.count()?)?;
         let positions: Vec<u32> = positions.into_iter().flat_map(|p| [p, p + 1]).collect();
-        let mut x = self.embed_text(&tokens, &positions)?; // [2B, D]
-        for (index, layer) in self.layers.iter().enumerate() {
+        let mut x = encoder.embed_text(&tokens, &positions)?; // [2B, D]
+        for (index, layer) in encoder.layers.iter().enumerate() {
             let qkv = layer.project(&x, 0)?; // [2B, 3D]
-            let attended = attend(cache, index, &qkv, batch.rows, &layer.scoring)?; // [2B, D]
+            let attended = attend_written(cache, index, &qkv, step.batch.rows, &layer.scoring)?; // [2B, D]
             x = layer.finish(&x, &attended, 0)?; // [2B, D]
         }
-        if let Some(norm) = &self.norm {
+        if let Some(norm) = &encoder.norm {
             x = norm.forward(&x, 0)?; // [2B, D]
         }
         let (rows, width) = x.dims2()?;
-        Ok(x.reshape((rows / 2, 2, width))?
-            .narrow(1, 1, 1)?
-            .squeeze(1)?
-            .contiguous()?) // [B, D]
+        let masks = x.reshape((rows / 2, 2, width))?.narrow(1, 1, 1)?.squeeze(1)?; // [B, D]
+        let all = words.forward(&masks.contiguous()?)?; // [B, V]
+        *logits = all.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        Ok(())
     }
 }
 
-/// Stores the first of each two rows of `qkv` `[2B, 3D]`, a token and the mask behind it, and attends from both: to the prompt, to
-/// what was written, and causally to each other. The mask is forgotten.
+impl EncoderLayer<Graph> {
+    /// Makes queries, keys and values, side by side, `[N, 3D]`.
+    fn project(&self, x: &Tensor, split: usize) -> Result<Tensor> {
+        let h = self.attention_norm.forward(x, split)?; // [N, D]
+        self.projections.qkv(&h, split) // [N, 3D]
+    }
+
+    /// Does what comes behind attention, which gave `[N, H Dh]` for the rows `x`.
+    fn finish(&self, x: &Tensor, attended: &Tensor, split: usize) -> Result<Tensor> {
+        let h = match &self.inner_norm {
+            Some(norm) => norm.forward(attended, split)?, // [N, H Dh]
+            None => attended.clone(),
+        };
+        let x = (x + self.projections.out(&h, split)?)?; // [N, D]
+        let h = self.ffn_norm.forward(&x, split)?; // [N, D]
+        &x + by_expert(&h, split, &self.experts, FeedForward::forward)? // [N, D]
+    }
+}
+
+/// Returns the keys and values `[N, 2D]` of a fused projection `[N, 3D]`.
+fn keys_values(qkv: &Tensor) -> Result<Tensor> {
+    let d = qkv.dim(1)? / 3;
+    qkv.narrow(1, d, 2 * d)
+}
+
+/// Attends from the rows of `qkv` `[N, 3D]` to themselves and, where the batch has any, to those of its
+/// prefixes, `[N, D]`.
 fn attend(
+    qkv: &Tensor,
+    layer: usize,
+    prefixes: &[ImagePrefix],
+    plan: &Arc<AttentionPlan>,
+    scoring: &ScoreRule,
+) -> Result<Tensor> {
+    if prefixes.is_empty() {
+        return self_attention(qkv, plan, scoring);
+    }
+    let q = qkv.narrow(1, 0, qkv.dim(1)? / 3)?; // [N, D]
+    let kv = with_prefixes(Some(keys_values(qkv)?), prefixes, |prefix| prefix.layer(layer))?; // [N + R, 2D]
+    cross_attention(&q, &kv, plan, scoring)
+}
+
+/// Stores the first of each two rows of `qkv` `[2B, 3D]`, a token and the mask behind it, and attends from
+/// both: to the prompt, to what was written, and causally to each other. The mask is forgotten.
+fn attend_written(
     cache: &KvCache,
     layer: usize,
     qkv: &Tensor,
     rows: &[DecoderRow],
-    scoring: &Scoring,
-) -> Result<Tensor, ForwardError> {
+    scoring: &ScoreRule,
+) -> std::result::Result<Tensor, ForwardError> {
     let d = qkv.dim(1)? / 3;
     let pool = cache.graph(layer)?;
     let mut attended = Vec::with_capacity(rows.len());

@@ -1,42 +1,46 @@
-//! Encoding on slices: what the layers do, on a CPU in f32, without tensors, some rows at a time.
+//! The encoder on slices of a CPU's memory, in f32, some rows at a time.
 //!
-//! All but attention treats each row by itself, and attention each query, so the numbers are the same bits however a pass is
-//! cut. What lies between the operations of a part is scratch that stays in the cache.
+//! All but attention treats each row by itself, and attention each query, so the numbers are the same bits
+//! however a pass is sliced. Between the operations of a part, rows lie in scratch buffers that stay in the
+//! CPU's cache.
 
-use super::{Encoder, EncoderLayer};
-use crate::batch::EncoderBatch;
-use crate::hook::{HookPoint, Observe};
-use crate::kernels::access::{host, with_slice};
-use crate::kernels::plan::{AttentionPlan, TILE_ROWS, Tile};
-use crate::kernels::pool;
-use crate::kernels::tile::{Attention, Columns, Source};
-use crate::layers::feed_forward::FeedForward;
-use crate::layers::norm::Norm;
-use crate::layers::of_experts;
-use candle_core::{Device, Result, Tensor, bail};
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
-/// Rows that go through the operations of a part together, each operation on all threads.
+use candle_core::{Device, Result, Tensor, bail};
+
+use super::{Encoder, EncoderForm, EncoderLayer, WritingStep};
+use crate::batch::EncoderBatch;
+use crate::error::ForwardError;
+use crate::hook::{HookPoint, Observe};
+use crate::kernels::CacheType;
+use crate::kernels::access::{host, with_slice};
+use crate::kernels::plan::{AttentionPlan, QueryTile, TILE_ROWS};
+use crate::kernels::pool;
+use crate::kernels::rows::{KvLayout, KvRows};
+use crate::kernels::tile::{Attention, Columns, KvSource};
+use crate::layers::attention::RowSplit;
+use crate::layers::host::{Host, HostLinear, HostNorm};
+use crate::layers::of_experts;
+use crate::layers::scratch::LayerScratch;
+use crate::memory::{KvCache, KvLayers, StepScratch, slot_rows};
+
+/// Rows of a chunk whose operations run one after another, each on all threads.
 const ROWS: usize = 192;
 
-/// Rows that one thread takes through all operations of a part, where there are enough for all threads.
+/// Rows of a chunk that one thread takes through all operations, where there are enough for all threads.
 const OWN_ROWS: usize = 96;
-
-/// Numbers of buffers that an encoder keeps for the next pass, at most: 64 MiB.
-const KEPT: usize = 16 << 20;
 
 /// Packed rows on their way through the encoder's layers.
 #[derive(Debug)]
-pub(crate) struct Pass {
+pub(crate) struct HostPass {
     plan: AttentionPlan,
-    tiles: Vec<Tile>,
+    tiles: Vec<QueryTile>,
     /// How many rows are vision rows.
     split: usize,
     /// How many rows there are, N.
     count: usize,
-    /// What the present layer reads, and where it is done what it gives, `[N, D]`.
+    /// The residual stream: input of the present layer, and its output for the rows that are done, `[N, D]`.
     x: Vec<f32>,
     buffers: Buffers,
     layer: usize,
@@ -44,16 +48,16 @@ pub(crate) struct Pass {
     /// How many rows of the present part are done, or tiles of attention.
     done: usize,
     keep: bool,
-    /// Keys and values of each layer, `[N, 2 H Dh]`, where they are kept.
+    /// Keys and values of each layer, `[N, 2 H Dh]`, where `keep` says so.
     kept: Vec<Tensor>,
 }
 
-/// What a layer needs of all rows; from one pass to the next it keeps its size.
+/// The buffers of a layer that hold all rows.
 #[derive(Debug, Default)]
-pub(super) struct Buffers {
+struct Buffers {
     /// Queries, keys and values of the present layer, `[N, 3 H Dh]`.
     qkv: Vec<f32>,
-    /// What its attention gave, `[N, H Dh]`.
+    /// Its attended rows, `[N, H Dh]`.
     attended: Vec<f32>,
 }
 
@@ -64,108 +68,263 @@ enum Part {
     Project,
     /// Attention, tile by tile.
     Attend,
-    /// Everything behind attention.
-    Rest,
+    /// Everything after attention.
+    Finish,
     /// The last norm.
     Norm,
 }
 
-/// What lies between the operations of a part, for at most [`ROWS`] rows.
-#[derive(Debug, Default)]
-struct Scratch {
-    /// Normed rows, `[n, D]`.
-    normed: Vec<f32>,
-    /// Gate and up, `[n, 2F]`.
-    wide: Vec<f32>,
-    /// Between the projections of a feed-forward network, `[n, F]`.
-    hidden: Vec<f32>,
-    /// What is added to the rows, `[n, D]`.
-    added: Vec<f32>,
-}
-
-/// Buffers of a pass that is done, for the next one.
-#[derive(Debug, Default)]
-pub(super) struct Spare(Mutex<Option<Buffers>>);
-
-impl Spare {
-    fn take(&self) -> Option<Buffers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn put(&self, buffers: Buffers) {
-        if buffers.qkv.capacity() + buffers.attended.capacity() <= KEPT {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffers);
-        }
-    }
-}
-
 thread_local! {
-    /// Memory that keeps its size from one call to the next.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    /// Scratch buffers between the operations of a part, for at most [`ROWS`] rows.
+    static SCRATCH: Cell<LayerScratch> = Cell::default();
 }
 
-impl Pass {
-    pub(super) fn begin(
-        encoder: &Encoder,
-        batch: &EncoderBatch,
-        plan: AttentionPlan,
-        keep: bool,
-    ) -> Result<Self> {
+impl EncoderForm for Host {
+    type Pass = Box<HostPass>;
+
+    fn begin(encoder: &Encoder<Self>, batch: &EncoderBatch, keep: bool) -> Result<Box<HostPass>> {
+        let plan = batch.segments.plan(encoder.pattern);
         let (count, tiles) = (batch.segments.rows(), plan.tiles());
         check(&tiles, count)?;
-        Ok(Self {
+        Ok(Box::new(HostPass {
             tiles,
             plan,
             split: batch.segments.vision_rows,
             count,
             x: vec![0.0; count * encoder.text_embed.width()?], // [N, D]
-            buffers: encoder.spare.take().unwrap_or_default(),
+            buffers: Buffers::default(),
             layer: 0,
             part: Part::Embed,
             done: 0,
             keep,
             kept: Vec::new(),
-        })
+        }))
     }
 
-    /// Does a slice, at most `rows` rows of one part of a layer, or one tile of attention where that has more; gives the final
-    /// rows, `[N, D]`, with the last.
-    pub(super) fn advance(
-        &mut self,
-        encoder: &Encoder,
+    /// Takes at most `rows` rows through a part of a layer, or one tile of attention where that has more.
+    fn advance(
+        encoder: &Encoder<Self>,
+        pass: &mut Box<HostPass>,
         batch: &EncoderBatch,
         rows: usize,
         observe: Option<Observe>,
     ) -> Result<Option<Tensor>> {
-        if self.part == Part::Attend {
-            self.attend(encoder, batch, rows)?;
+        let all = if pass.part == Part::Attend {
+            pass.attend(encoder, batch, rows)?;
+            pass.tiles.len()
         } else {
-            let end = self.done.saturating_add(rows.max(1)).min(self.count);
-            self.take(encoder, batch, self.done..end)?;
-            self.done = end;
-        }
-        let all = if self.part == Part::Attend {
-            self.tiles.len()
-        } else {
-            self.count
+            let end = pass.done.saturating_add(rows.max(1)).min(pass.count);
+            pass.run(encoder, batch, pass.done..end)?;
+            pass.done = end;
+            pass.count
         };
-        if self.done < all {
+        if pass.done < all {
             return Ok(None);
         }
-        self.done = 0;
-        self.next(encoder, observe)
+        pass.done = 0;
+        pass.next(encoder, observe)
     }
 
-    /// Takes the keys and values of each layer, `[N, 2D]`; none where they were not to be kept.
-    pub(super) fn into_kept(self) -> Vec<Tensor> {
-        self.kept
+    fn into_keys_values(pass: Box<HostPass>) -> Vec<Tensor> {
+        pass.kept
     }
 
+    fn keep(encoder: &Encoder<Self>, keys_values: &[Tensor], sample: &[Range<usize>]) -> Result<KvLayers> {
+        let layout = encoder.layout();
+        let count = sample.iter().map(ExactSizeIterator::len).sum();
+        let layer = |kv: &Tensor| {
+            let mut rows = KvRows::zeros(layout, count, 1);
+            with_slice(kv, |kv| {
+                let own = sample.iter().flat_map(Clone::clone);
+                let own = own.map(|row| &kv[row * layout.width()..(row + 1) * layout.width()]);
+                own.enumerate().try_for_each(|(row, kv)| rows.write(row, kv))
+            })?;
+            Ok(rows)
+        };
+        Ok(KvLayers::Host(
+            keys_values.iter().map(layer).collect::<Result<_>>()?,
+        ))
+    }
+
+    fn write(
+        encoder: &Encoder<Self>,
+        words: &HostLinear,
+        step: &WritingStep,
+        cache: &mut KvCache,
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError> {
+        let mut scratch = cache.take_scratch();
+        let written = encoder.write_with(words, step, cache, &mut scratch, logits);
+        cache.return_scratch(scratch);
+        written
+    }
+}
+
+impl Encoder<Host> {
+    /// Returns the layout of a row of keys and values, for writing through the encoder: attention in tiles
+    /// reads whole rows.
+    pub(crate) fn layout(&self) -> KvLayout {
+        KvLayout {
+            cache_type: CacheType::F32,
+            heads: 1,
+            head_size: self.inner_size,
+        }
+    }
+
+    fn write_with(
+        &self,
+        words: &HostLinear,
+        step: &WritingStep,
+        cache: &mut KvCache,
+        scratch: &mut StepScratch,
+        logits: &mut Vec<f32>,
+    ) -> std::result::Result<(), ForwardError> {
+        let (slots, count) = (step.batch.slots(), step.batch.rows.len());
+        cache.reserve_into(slots.clone(), &mut scratch.positions)?;
+        cache.list_rows(slots, scratch)?;
+        let tokens = step.tokens(self.text_embed.count()?)?;
+        let positions: Vec<u32> = scratch.positions.iter().flat_map(|p| [*p, p + 1]).collect();
+        let embedded = self.embed_text(&tokens, &positions)?; // [2B, D]
+        with_slice(&embedded, |embedded| {
+            scratch.x.clear();
+            scratch.x.extend_from_slice(embedded);
+            Ok(())
+        })?;
+        let rows = RowSplit {
+            rows: 2 * count,
+            split: 0,
+        };
+        let pools = cache.host()?;
+        for (index, (layer, pool)) in self.layers.iter().zip(pools).enumerate() {
+            let StepScratch {
+                x,
+                layer: rest,
+                attended,
+                ranges,
+                ends,
+                ..
+            } = &mut *scratch;
+            layer.attention_norm.forward_into(x, 0, &mut rest.normed); // [2B, D]
+            rest.wide.resize(rows.rows * 3 * self.inner_size, 0.0); // [2B, 3 H Dh]
+            layer.projections.qkv_into(&rest.normed, rows, &mut rest.wide)?;
+            attended.resize(rows.rows * self.inner_size, 0.0); // [2B, H Dh]
+            let pairs = rest.wide.chunks_exact(6 * self.inner_size);
+            let outputs = attended.chunks_exact_mut(2 * self.inner_size);
+            for (row, ((qkv, out), sequence)) in pairs.zip(outputs).zip(step.batch.rows).enumerate() {
+                let written = Written {
+                    prompt: sequence.memory.host(index)?,
+                    pool,
+                    ranges: slot_rows(ranges, ends, row),
+                };
+                layer.attend_written(qkv, written, out)?;
+            }
+            layer.finish_into(x, attended, rows, rest)?; // [2B, D]
+        }
+        let StepScratch { x, layer: rest, .. } = scratch;
+        let hidden = HostNorm::where_any(self.norm.as_ref(), x, 0, &mut rest.normed); // [2B, D]
+        let width = hidden.len() / rows.rows.max(1);
+        rest.added.clear();
+        let masks = hidden.chunks_exact(width.max(1)).skip(1).step_by(2);
+        masks.for_each(|row| rest.added.extend_from_slice(row)); // [B, D]
+        Ok(words.forward_into(&rest.added, count, logits)?) // [B, V]
+    }
+}
+
+/// What a token sees that is written through the encoder: its prompt, and the tokens of its slot, its own the
+/// last.
+struct Written<'a> {
+    prompt: &'a KvRows,
+    pool: &'a mut KvRows,
+    ranges: &'a [Range<usize>],
+}
+
+impl EncoderLayer<Host> {
+    /// Stores the keys and values of the first of two rows `qkv` `[2, 3 H Dh]`, a token and the mask behind
+    /// it, and attends from both: to the prompt, to what was written, and causally to each other. The mask is
+    /// forgotten.
+    fn attend_written(&self, qkv: &[f32], written: Written, out: &mut [f32]) -> Result<()> {
+        let Written { prompt, pool, ranges } = written;
+        let d = qkv.len() / 6;
+        let (token, mask) = qkv.split_at(3 * d);
+        match ranges.last().and_then(|range| range.end.checked_sub(1)) {
+            Some(place) => pool.write(place, &token[d..])?,
+            None => bail!("the cache has no row for a new token"),
+        }
+        let (mut sources, mut keys, mut first) = (Vec::new(), Vec::new(), 0);
+        let whole = 0..prompt.count();
+        for (rows, ranges) in [(prompt, std::slice::from_ref(&whole)), (&*pool, ranges)] {
+            for run in rows.runs(ranges) {
+                let [k, v] = rows.matrices(run, d)?.map(|values| Columns {
+                    values,
+                    width: d,
+                    offset: 0,
+                }); // [count, D] each
+                sources.push(KvSource {
+                    first,
+                    keys: k,
+                    values: v,
+                });
+                keys.push(first..first + run.count);
+                first += run.count;
+            }
+        }
+        let columns = |values, place| Columns {
+            values,
+            width: 3 * d,
+            offset: place * d,
+        };
+        sources.push(KvSource {
+            first,
+            keys: columns(mask, 1),
+            values: columns(mask, 2),
+        });
+        keys.push(first..first + 1);
+        let mut plan = AttentionPlan::default();
+        plan.push(vec![0..2], keys, true);
+        let attention = Attention {
+            queries: columns(qkv, 0),
+            sources: &sources,
+            scoring: &self.scoring,
+            width: d,
+        };
+        attention.attend(&plan, &plan.tiles(), out)
+    }
+
+    /// Takes rows `x` `[n, D]` through the rest of the layer, given their attended rows `[n, H Dh]`.
+    fn finish_into(
+        &self,
+        x: &mut [f32],
+        attended: &[f32],
+        rows: RowSplit,
+        scratch: &mut LayerScratch,
+    ) -> Result<()> {
+        let LayerScratch {
+            normed,
+            wide,
+            hidden,
+            added,
+        } = scratch;
+        let gathered = HostNorm::where_any(self.inner_norm.as_ref(), attended, rows.split, normed); // [n, H Dh]
+        added.resize(x.len(), 0.0); // [n, D]
+        self.projections.out_into(gathered, rows, added)?;
+        self.ffn_norm.add_forward_into(x, added, rows.split, normed); // [n, D]
+        let width = x.len() / rows.rows.max(1);
+        for (expert, own) in of_experts(&self.experts, rows.rows, rows.split) {
+            let columns = own.start * width..own.end * width;
+            let (x, y) = (&normed[columns.clone()], &mut added[columns]);
+            expert.forward_into(x, own.len(), wide, hidden, y)?; // [n, D]
+        }
+        pool::add(x, added);
+        Ok(())
+    }
+}
+
+impl HostPass {
     /// Goes on to the next part.
-    fn next(&mut self, encoder: &Encoder, observe: Option<Observe>) -> Result<Option<Tensor>> {
+    fn next(&mut self, encoder: &Encoder<Host>, observe: Option<Observe>) -> Result<Option<Tensor>> {
         let shown = match self.part {
             Part::Embed => Some(HookPoint::Embedded),
-            Part::Rest => Some(HookPoint::Layer(self.layer)),
+            Part::Finish => Some(HookPoint::Layer(self.layer)),
             Part::Norm => Some(HookPoint::Output),
             Part::Project | Part::Attend => None,
         };
@@ -179,14 +338,13 @@ impl Pass {
             let kept = self.rows(rows.copied().collect())?; // [N, 2 H Dh]
             self.kept.push(kept);
         }
-        self.layer += usize::from(self.part == Part::Rest);
+        self.layer += usize::from(self.part == Part::Finish);
         self.part = match self.part {
             Part::Project => Part::Attend,
-            Part::Attend => Part::Rest,
-            Part::Embed | Part::Rest if self.layer < encoder.layers.len() => Part::Project,
-            Part::Embed | Part::Rest => Part::Norm,
+            Part::Attend => Part::Finish,
+            Part::Embed | Part::Finish if self.layer < encoder.layers.len() => Part::Project,
+            Part::Embed | Part::Finish => Part::Norm,
             Part::Norm => {
-                encoder.spare.put(std::mem::take(&mut self.buffers));
                 let x = std::mem::take(&mut self.x);
                 return self.rows(x).map(Some);
             }
@@ -200,52 +358,42 @@ impl Pass {
     }
 
     /// Takes some rows through a part that treats each row by itself.
-    fn take(&mut self, encoder: &Encoder, batch: &EncoderBatch, rows: Range<usize>) -> Result<()> {
-        let split = self.split.clamp(rows.start, rows.end) - rows.start;
+    fn run(&mut self, encoder: &Encoder<Host>, batch: &EncoderBatch, rows: Range<usize>) -> Result<()> {
+        let count = RowSplit {
+            rows: rows.len(),
+            split: self.split.clamp(rows.start, rows.end) - rows.start,
+        };
         let x = part(&mut self.x, &rows, self.count);
         match (self.part, encoder.layers.get(self.layer)) {
             (Part::Embed, _) => embed(encoder, batch, rows, x),
             (Part::Project, Some(layer)) => {
-                let width = layer.projections.width()?;
+                let width = layer.projections.width();
                 self.buffers.qkv.resize(self.count * width, 0.0); // [N, 3 H Dh]
                 let qkv = part(&mut self.buffers.qkv, &rows, self.count);
-                share_out(
-                    rows.len(),
-                    split,
-                    [x, qkv],
-                    &|shape, x, qkv, Scratch { normed, .. }| {
-                        layer.attention_norm.forward_into(x, shape[1], normed)?; // [n, D]
-                        layer.projections.qkv_into(normed, shape, qkv)
-                    },
-                )
+                share_out(count, x, qkv, &|own, x, qkv, LayerScratch { normed, .. }| {
+                    layer.attention_norm.forward_into(x, own.split, normed); // [n, D]
+                    layer.projections.qkv_into(normed, own, qkv)
+                })
             }
-            (Part::Rest, Some(layer)) => {
+            (Part::Finish, Some(layer)) => {
                 let attended = part(&mut self.buffers.attended, &rows, self.count);
-                share_out(
-                    rows.len(),
-                    split,
-                    [x, attended],
-                    &|shape, x, attended, scratch| layer.finish_into(x, attended, shape, scratch),
-                )
+                share_out(count, x, attended, &|own, x, attended, scratch| {
+                    layer.finish_into(x, attended, own, scratch)
+                })
             }
-            (Part::Norm, _) => share_out(
-                rows.len(),
-                split,
-                [x, &mut []],
-                &|shape, x, _, Scratch { normed, .. }| {
-                    if let Some(norm) = &encoder.norm {
-                        norm.forward_into(x, shape[1], normed)?; // [n, D]
-                        x.copy_from_slice(normed);
-                    }
-                    Ok(())
-                },
-            ),
-            (Part::Project | Part::Rest | Part::Attend, _) => bail!("there is no layer {}", self.layer),
+            (Part::Norm, _) => share_out(count, x, &mut [], &|own, x, _, LayerScratch { normed, .. }| {
+                if let Some(norm) = &encoder.norm {
+                    norm.forward_into(x, own.split, normed); // [n, D]
+                    x.copy_from_slice(normed);
+                }
+                Ok(())
+            }),
+            (Part::Project | Part::Finish | Part::Attend, _) => bail!("there is no layer {}", self.layer),
         }
     }
 
     /// Attends from the next tiles of at most `rows` rows, but one at least.
-    fn attend(&mut self, encoder: &Encoder, batch: &EncoderBatch, rows: usize) -> Result<()> {
+    fn attend(&mut self, encoder: &Encoder<Host>, batch: &EncoderBatch, rows: usize) -> Result<()> {
         let Some(layer) = encoder.layers.get(self.layer) else {
             bail!("there is no layer {}", self.layer)
         };
@@ -256,7 +404,7 @@ impl Pass {
             width: 3 * width,
             offset: place * width,
         };
-        let mut sources = vec![Source {
+        let mut sources = vec![KvSource {
             first: 0,
             keys: columns(1),
             values: columns(2),
@@ -274,7 +422,7 @@ impl Pass {
                 })
             };
             let (keys, values) = (columns(0)?, columns(1)?);
-            sources.push(Source { first, keys, values });
+            sources.push(KvSource { first, keys, values });
             first += layout.dims().first().copied().unwrap_or(0);
         }
         self.buffers.attended.resize(self.count * width, 0.0); // [N, H Dh]
@@ -290,7 +438,7 @@ impl Pass {
     }
 }
 
-fn embed(encoder: &Encoder, batch: &EncoderBatch, rows: Range<usize>, x: &mut [f32]) -> Result<()> {
+fn embed(encoder: &Encoder<Host>, batch: &EncoderBatch, rows: Range<usize>, x: &mut [f32]) -> Result<()> {
     let width = x.len() / rows.len().max(1);
     for (first, x) in rows.step_by(ROWS).zip(x.chunks_mut(ROWS * width)) {
         let part = encoder.embed(batch, &(first..first + x.len() / width))?; // [n, D]
@@ -302,26 +450,35 @@ fn embed(encoder: &Encoder, batch: &EncoderBatch, rows: Range<usize>, x: &mut [f
     Ok(())
 }
 
-/// Does a part with some rows of two slices: how many rows they are, and how many of them vision rows.
-type Work<'a> = dyn Fn([usize; 2], &mut [f32], &mut [f32], &mut Scratch) -> Result<()> + Sync + 'a;
+/// Takes some rows of two slices through a part; of the rows, the first are vision rows.
+type Work<'a> = dyn Fn(RowSplit, &mut [f32], &mut [f32], &mut LayerScratch) -> Result<()> + Sync + 'a;
 
 /// Cuts rows, of which the first `split` are vision rows, and does a part with them.
 ///
-/// Where there are many, a thread takes some of its own through all operations: it waits for nobody, and what lies between them
-/// stays in its cache. A few go through one operation after another, each on all threads.
-fn share_out(count: usize, split: usize, [x, y]: [&mut [f32]; 2], work: &Work) -> Result<()> {
+/// Where there are many rows, each thread takes some through all operations, without barriers and with
+/// scratch buffers that stay in its cache. Few rows go through one operation after another, each on all
+/// threads.
+fn share_out(
+    RowSplit { rows: count, split }: RowSplit,
+    x: &mut [f32],
+    y: &mut [f32],
+    work: &Work,
+) -> Result<()> {
     let threads = pool::threads();
     let is_shared = threads > 1 && count >= 2 * threads * OWN_ROWS;
     let most = if is_shared { OWN_ROWS } else { ROWS };
     let rows = count.div_ceil(count.div_ceil(most).max(1)).max(1);
     let (wide, beside) = (x.len() / count.max(1) * rows, y.len() / count.max(1) * rows);
-    let shape = |first: usize| {
+    let own = |first: usize| {
         let rows = rows.min(count - first);
-        [rows, split.saturating_sub(first).min(rows)]
+        RowSplit {
+            rows,
+            split: split.saturating_sub(first).min(rows),
+        }
     };
     let run = |index: usize, x: &mut [f32], y: &mut [f32]| {
         let mut scratch = SCRATCH.take();
-        let done = work(shape(index * rows), x, y, &mut scratch);
+        let done = work(own(index * rows), x, y, &mut scratch);
         SCRATCH.set(scratch);
         done
     };
@@ -337,8 +494,8 @@ fn share_out(count: usize, split: usize, [x, y]: [&mut [f32]; 2], work: &Work) -
     Ok(())
 }
 
-/// Checks that tiles have each row once: what none of them writes would be what another pass left.
-fn check(tiles: &[Tile], count: usize) -> Result<()> {
+/// Checks that tiles have each row once: what none of them writes would be what an earlier layer left.
+fn check(tiles: &[QueryTile], count: usize) -> Result<()> {
     let mut asked: Vec<&Range<usize>> = tiles.iter().flat_map(|tile| &tile.queries).collect();
     asked.sort_unstable_by_key(|range| (range.start, range.end));
     let mut end = 0;
@@ -355,7 +512,7 @@ fn check(tiles: &[Tile], count: usize) -> Result<()> {
 }
 
 /// The next tiles of at most `rows` rows, but one at least.
-fn next_tiles(tiles: &[Tile], rows: usize) -> &[Tile] {
+fn next_tiles(tiles: &[QueryTile], rows: usize) -> &[QueryTile] {
     let mut taken = 0;
     let count = tiles.iter().take_while(|tile| {
         taken += tile.rows();
@@ -369,53 +526,4 @@ fn next_tiles(tiles: &[Tile], rows: usize) -> &[Tile] {
 fn part<'a>(values: &'a mut [f32], rows: &Range<usize>, count: usize) -> &'a mut [f32] {
     let width = values.len() / count.max(1);
     &mut values[rows.start * width..rows.end * width]
-}
-
-impl Encoder {
-    /// Tells whether [`Pass`] can do it.
-    pub(super) fn takes_slices(&self) -> bool {
-        self.norm.as_ref().is_none_or(Norm::takes_slices)
-            && self.layers.iter().all(EncoderLayer::takes_slices)
-    }
-}
-
-impl EncoderLayer {
-    fn takes_slices(&self) -> bool {
-        let norms = [&self.attention_norm, &self.ffn_norm];
-        norms.into_iter().chain(&self.inner_norm).all(Norm::takes_slices)
-            && self.projections.takes_slices()
-            && self.experts.iter().all(FeedForward::takes_slices)
-    }
-
-    /// Does what comes behind attention, which gave `[n, H Dh]` for the rows `x`, `[n, D]`, of which the first are vision rows.
-    fn finish_into(
-        &self,
-        x: &mut [f32],
-        attended: &[f32],
-        [count, split]: [usize; 2],
-        scratch: &mut Scratch,
-    ) -> Result<()> {
-        let Scratch {
-            normed,
-            wide,
-            hidden,
-            added,
-        } = scratch;
-        let gathered = Norm::where_any(self.inner_norm.as_ref(), attended, split, normed)?; // [n, H Dh]
-        added.resize(x.len(), 0.0); // [n, D]
-        self.projections.out_into(gathered, [count, split], added)?;
-        self.ffn_norm.add_forward_into(x, added, split, normed)?; // [n, D]
-        let width = x.len() / count.max(1);
-        for (expert, rows) in of_experts(&self.experts, count, split) {
-            let columns = rows.start * width..rows.end * width;
-            expert.forward_into(
-                &normed[columns.clone()],
-                rows.len(),
-                [wide, hidden],
-                &mut added[columns],
-            )?; // [n, D]
-        }
-        pool::add(x, added);
-        Ok(())
-    }
 }

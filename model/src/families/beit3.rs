@@ -2,8 +2,8 @@
 //!
 //! `config.json` is torchscale's `EncoderConfig`, with `task` and `num_classes` beside it.
 //!
-//! Source: Wang et al. 2022 (arXiv 2208.10442); `microsoft/torchscale` 0.3.0 for the encoder, `microsoft/unilm`, folder
-//! `beit3`, `modeling_finetune.py` for the heads.
+//! Source: Wang et al. 2022 (arXiv 2208.10442); `microsoft/torchscale` 0.3.0 for the encoder,
+//! `microsoft/unilm`, folder `beit3`, `modeling_finetune.py` for the heads.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,7 +44,8 @@ const HEAD_SIZE: usize = 64;
 const GIANT_WIDTH: usize = 1408;
 const GIANT_HEADS: usize = 16;
 
-/// The most patches along one side of a picture: positions are made for all of them, however few the file has.
+/// The most patches along one side of a picture: positions are made for all of them, however few the file
+/// has.
 const MAX_GRID: usize = 128;
 
 /// Size of the released vocabulary, which ends in rows that no token has, and its id of `<mask>`.
@@ -53,7 +54,8 @@ const RELEASED_VOCABULARY: (usize, u32) = (64010, 64001);
 /// Number of visual codes of BEiT v2, by which the released files name patches.
 const VISUAL_CODES: usize = 8192;
 
-/// Mean and deviation of the channels of ImageNet's pictures, which only the head for its classes was trained with.
+/// Mean and deviation of the channels of ImageNet's pictures, which only the head for its classes was trained
+/// with.
 ///
 /// Source: `timm`, `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD`.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -62,8 +64,8 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Position tables start at this row: what comes before belongs to padding.
 const POSITION_OFFSET: usize = 2;
 
-/// The keys that are used, or that would change the numbers if they had another value than BEiT-3's. All others say nothing
-/// about a forward pass: training, and parts that BEiT-3 does not use.
+/// The keys that are used, or that would change the numbers if they had another value than BEiT-3's. All
+/// others say nothing about a forward pass: training, and parts that BEiT-3 does not use.
 #[derive(Deserialize)]
 struct RawBeit3Config {
     encoder_embed_dim: usize,
@@ -101,7 +103,8 @@ struct RawBeit3Config {
     #[serde(default)]
     num_classes: usize,
     mask_token_id: Option<u32>,
-    /// Ours, for the giant of the paper: attention that is not doubled, and layers at the top whose networks are not.
+    /// Ours, for the giant of the paper: attention that is not doubled, and layers at the top whose networks
+    /// are not.
     #[serde(default)]
     shared_attention: bool,
     #[serde(default)]
@@ -455,7 +458,8 @@ fn head(all: &mut Table, config: &ModelConfig) {
     }
 }
 
-/// Adapts to what a file really holds: positions for pictures of another size, and another number of visual codes.
+/// Adapts to what a file really holds: positions for pictures of another size, and another number of visual
+/// codes.
 ///
 /// A table that is no square grid is left to be refused by its shape.
 fn adapt(config: &mut ModelConfig, shapes: &Shapes) {
@@ -473,8 +477,8 @@ fn adapt(config: &mut ModelConfig, shapes: &Shapes) {
     }
 }
 
-/// Says whether a weight may stand in a file without being read: the temperature of a training loss, and the heads of
-/// pre-training behind a file that was tuned for something else.
+/// Says whether a weight may stand in a file without being read: the temperature of a training loss, and the
+/// heads of pre-training behind a file that was tuned for something else.
 fn is_unused(config: &ModelConfig, name: &str) -> bool {
     let words = config.names_words || config.writing_mask().is_some();
     name == "logit_scale"
@@ -482,11 +486,13 @@ fn is_unused(config: &ModelConfig, name: &str) -> bool {
         || (name.starts_with("mim_head.") && !config.names_patches())
 }
 
-/// Tells from the shapes of a file's weights what model they belong to, as the text of a `config.json`; or why not.
+/// Tells from the shapes of a file's weights what model they belong to, as the text of a `config.json`; or
+/// why not.
 ///
-/// The released files have no configuration beside them. What shapes do not tell is the number of heads: it is taken from
-/// the width as in the released sizes, whose heads are 64 wide, and as in the giant. A model with others needs a
-/// `config.json`. A part is known by its weight or its bias, so that of a file that lacks one of them it is said which.
+/// The released files have no configuration beside them. What shapes do not tell is the number of heads: it
+/// is taken from the width as in the released sizes, whose heads are 64 wide, and as in the giant. A model
+/// with others needs a `config.json`. A part is known by its weight or its bias, so that of a file that lacks
+/// one of them it is said which.
 fn infer(shape: &Shapes) -> Result<String, String> {
     let of = |name: &str| match shape(name) {
         Some(shape) if !shape.is_empty() => Ok(shape),

@@ -5,6 +5,9 @@ use crate::config::{ConfigError, ModelConfig, WeightSpec};
 /// Finds the shape of a weight by the name that its file has for it.
 pub(crate) type Shapes<'a> = dyn Fn(&str) -> Option<Vec<usize>> + 'a;
 
+/// Tells from the shapes of weights what `config.json` would say; or why they are of no such model.
+type Infer = fn(&Shapes) -> Result<String, String>;
+
 /// A family: what its `config.json` and its weights are called.
 pub(super) struct Family {
     /// The values of `model_type`, or of `architecture`, by which a `config.json` belongs to it.
@@ -22,5 +25,5 @@ pub(super) struct Family {
     /// The table of embeddings, and what else files call it where they store it as a part of the model.
     pub(super) embedding_aliases: Option<(&'static str, &'static [&'static str])>,
     /// Tells from the shapes of weights alone what `config.json` would say, or why they are of no such model.
-    pub(super) infer: Option<fn(&Shapes) -> Result<String, String>>,
+    pub(super) infer: Option<Infer>,
 }

@@ -78,8 +78,8 @@ impl ModelConfig {
 
     /// Lists every weight, in the order in which a native checkpoint stores them.
     ///
-    /// This table is the only place where a weight's name and shape are decided: files are checked against it,
-    /// and training initialises from it.
+    /// This table is the only place where a weight's name and shape are decided: files are checked against
+    /// it, and training initialises from it.
     pub(crate) fn weights(&self) -> Vec<WeightSpec> {
         (self.family().weights)(self)
     }

@@ -1,6 +1,7 @@
 //! The native family: pictures and text, one expert each.
 //!
-//! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1, with an encoder-decoder as in PaLI (arXiv 2209.06794).
+//! Source: Wang et al. 2022, BEiT-3 (arXiv 2208.10442), section 2.1, with an encoder-decoder as in PaLI
+//! (arXiv 2209.06794).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
-//! T5 and what grew out of it: T5 v1.1, Flan-T5, mT5, UMT5 and ByT5, as the `transformers` library stores them.
+//! T5 and what grew out of it: T5 v1.1, Flan-T5, mT5, UMT5 and ByT5, as the `transformers` library stores
+//! them.
 //!
-//! Source: Raffel et al. 2020 (arXiv 1910.10683); Shazeer 2020 (arXiv 2002.05202) for the gated networks of v1.1; the
-//! names and the meaning of each key are those of `transformers` 4.57.
+//! Source: Raffel et al. 2020 (arXiv 1910.10683); Shazeer 2020 (arXiv 2002.05202) for the gated networks of
+//! v1.1; the names and the meaning of each key are those of `transformers` 4.57.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -26,7 +27,8 @@ pub(super) static FAMILY: Family = Family {
 /// Size of ByT5's vocabulary, which no other T5 has.
 const BYT5_VOCABULARY: usize = 384;
 
-/// Distances are told by buckets, so that no length is too long for the weights; this is what is taken at once.
+/// Distances are told by buckets, so that no length is too long for the weights; this is what is taken at
+/// once.
 const MAX_TEXT_LENGTH: usize = 1 << 14;
 
 /// The same for the decoder, whose cache is set aside for its longest text.
@@ -52,8 +54,9 @@ const KEY_ALIASES: [(&str, &str); 4] = [
     ("head_dim", "d_kv"),
 ];
 
-/// Keys that would make other numbers of the same weights, with the value that is meant where they are not there. All
-/// other keys that are not read make none: notes, training, the tokenizer, and how to generate by default.
+/// Keys that would make other numbers of the same weights, with the value that is meant where they are not
+/// there. All other keys that are not read make none: notes, training, the tokenizer, and how to generate by
+/// default.
 const FIXED: [(&str, bool); 2] = [("is_encoder_decoder", true), ("tie_encoder_decoder", false)];
 
 /// The keys that are used.
@@ -191,14 +194,15 @@ fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
     })
 }
 
-/// Returns what the decoder starts from: where the file does not say, as `transformers` the token that opens texts, and else
-/// padding, as every T5.
+/// Returns what the decoder starts from: where the file does not say, as `transformers` the token that opens
+/// texts, and else padding, as every T5.
 fn start(raw: &RawT5Config) -> u32 {
     let start = raw.decoder_start_token_id.or(raw.bos_token_id);
     start.unwrap_or(raw.pad_token_id)
 }
 
-/// Refuses keys that `transformers` makes other numbers by, from the same weights, and that mean nothing here.
+/// Refuses keys that `transformers` makes other numbers by, from the same weights, and that mean nothing
+/// here.
 fn refuse_other_numbers(keys: &Map<String, Value>) -> Result<(), ConfigError> {
     for (key, expected) in FIXED {
         if let Some(found) = keys.get(key).filter(|found| **found != Value::Bool(expected)) {
@@ -222,7 +226,8 @@ fn refuse_other_numbers(keys: &Map<String, Value>) -> Result<(), ConfigError> {
 
 /// Tells the activation: by `feed_forward_proj`, and by the keys that say the same in two parts, which win.
 ///
-/// Source: `transformers`, `T5Config.__init__`, which sets the two parts from the one before it takes over other keys.
+/// Source: `transformers`, `T5Config.__init__`, which sets the two parts from the one before it takes over
+/// other keys.
 fn activation(raw: &RawT5Config, model_type: &str) -> Result<Activation, ConfigError> {
     let usual = if model_type == "t5" { "relu" } else { "gated-gelu" };
     let projection = raw.feed_forward_proj.as_deref().unwrap_or(usual);

@@ -1,8 +1,9 @@
-//! Which variables of the environment say where a hub and its cache are, read as `huggingface_hub` reads them, so that what
-//! one tool fetched the other finds.
+//! Which variables of the environment say where a hub and its cache are, read as `huggingface_hub` reads
+//! them, so that what one tool fetched the other finds.
 //!
-//! Source: `huggingface_hub` 0.36, `constants.py` and `utils/_auth.py`; Python's `os.path.expanduser` and `expandvars`.
-//! A variable that is empty counts as not set, where that library would take the folder that it runs in.
+//! Source: `huggingface_hub` 0.36, `constants.py` and `utils/_auth.py`; Python's `os.path.expanduser` and
+//! `expandvars`. A variable that is empty counts as not set, where that library would take the folder that it
+//! runs in.
 
 use std::fs;
 use std::path::{Path, PathBuf};

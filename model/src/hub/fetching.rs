@@ -1,18 +1,20 @@
 //! One commit of a repository on its way into the cache: which files, each checked, and where they go.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use hf_hub::CacheRepo;
+use sha2::{Digest, Sha256};
+
 use super::HubError;
 use super::name::{Download, HubName, folder, is_hash};
 use super::requests::{Announced, Fault, Requests};
 use crate::checkpoint::{
     COMPANIONS, CONFIG_FILE, INDEX_FILE, PTH_FILE, PTH_INDEX_FILE, WEIGHTS_FILE, is_plain_file_name,
 };
-use hf_hub::CacheRepo;
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 
 /// The most files with weights that are fetched.
 const MAX_FILES: usize = 1024;
@@ -90,8 +92,8 @@ impl Fetching<'_> {
 
     /// Fetches one file, unless it is there.
     ///
-    /// What was checked is marked, beside the cache's own folders: what another tool fetched, or what was not checked
-    /// to the end, is checked once.
+    /// What was checked is marked, beside the cache's own folders: what another tool fetched, or what was not
+    /// checked to the end, is checked once.
     fn file(&self, file: &str, progress: &mut dyn FnMut(Download)) -> Result<(), HubError> {
         let url = format!("{}/{file}", self.files_at);
         let announced = self.requests.announced(&url);
@@ -104,7 +106,8 @@ impl Fetching<'_> {
         let pointer = self.cached.pointer_path(&self.commit).join(file);
         let mark = folder.join(CHECKED).join(&etag);
         if !blob.exists() {
-            // It may have been removed since, by hand or by another tool: what comes now is not what was checked.
+            // It may have been removed since, by hand or by another tool: what comes now is not what was
+            // checked.
             let _ = fs::remove_file(&mark);
             self.download(file, &url, size, &blob, progress)?;
         }
@@ -213,7 +216,8 @@ pub(super) fn io_error(path: &Path, source: io::Error) -> HubError {
     }
 }
 
-/// Says what of a file that came does not match what was announced. The hub calls large files by their SHA-256.
+/// Says what of a file that came does not match what was announced. The hub calls large files by their
+/// SHA-256.
 fn check(path: &Path, size: u64, etag: &str) -> io::Result<Option<String>> {
     let mut file = File::open(path)?;
     let found = file.metadata()?.len();
@@ -252,7 +256,8 @@ pub(super) fn has_weights(folder: &Path) -> bool {
     entries.filter(is_pth).count() == 1
 }
 
-/// Names a file of a checkpoint that a folder has as a link to nothing, or as the name of a part of its weights alone.
+/// Names a file of a checkpoint that a folder has as a link to nothing, or as the name of a part of its
+/// weights alone.
 pub(super) fn lacking(folder: &Path) -> Option<String> {
     let is_gone = |path: &PathBuf| path.is_symlink() && !path.exists();
     let weights = WEIGHTS.iter().flat_map(|(whole, index)| [*whole, *index]);

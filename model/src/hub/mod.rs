@@ -1,9 +1,10 @@
-//! Checkpoints from a model hub: fetched by name, kept in the cache that other tools share, checked before use.
+//! Checkpoints from a model hub: fetched by name, kept in the cache that other tools share, checked before
+//! use.
 //!
-//! Files go where `huggingface_hub` puts them, so what was downloaded by any tool is not downloaded again. A download
-//! that broke off goes on where it stopped, and a hub that is busy is asked again, after pauses that grow or that it asks
-//! for. What arrives is compared with the length and, for weights, the SHA-256 that the hub announces; what does not match
-//! is removed.
+//! Files go where `huggingface_hub` puts them, so what was downloaded by any tool is not downloaded again. A
+//! download that broke off goes on where it stopped, and a hub that is busy is asked again, after pauses that
+//! grow or that it asks for. What arrives is compared with the length and, for weights, the SHA-256 that the
+//! hub announces; what does not match is removed.
 //!
 //! Nothing here is called unless a checkpoint is asked for by its name on the hub.
 
@@ -15,18 +16,19 @@ mod requests;
 #[cfg(test)]
 mod requests_tests;
 
-pub use error::HubError;
-pub use name::{Download, HubName};
-
-use environment::Environment;
-use fetching::{Fetching, fault_error, fetch_error, has_weights, io_error, lacking, wrong_name};
-use hf_hub::{Cache, Repo, RepoType};
-use name::{folder, is_hash};
-use requests::{Pause, Requests};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hf_hub::{Cache, Repo, RepoType};
+
+use environment::Environment;
+pub use error::HubError;
+use fetching::{Fetching, fault_error, fetch_error, has_weights, io_error, lacking, wrong_name};
+pub use name::{Download, HubName};
+use name::{folder, is_hash};
+use requests::{Pause, Requests};
 
 /// Where the hub is, if nothing else is said.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -43,8 +45,9 @@ pub struct Hub {
 
 impl Hub {
     /// Uses the hub and the cache that the environment names, as `huggingface_hub` does: `HF_HUB_CACHE`,
-    /// `HUGGINGFACE_HUB_CACHE`, `HF_HOME` or `XDG_CACHE_HOME` for the cache, with `~` and `$NAME` in them; `HF_TOKEN`,
-    /// `HUGGING_FACE_HUB_TOKEN` or the file `HF_TOKEN_PATH`; `HF_ENDPOINT`; `HF_HUB_OFFLINE` and `TRANSFORMERS_OFFLINE`.
+    /// `HUGGINGFACE_HUB_CACHE`, `HF_HOME` or `XDG_CACHE_HOME` for the cache, with `~` and `$NAME` in them;
+    /// `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN` or the file `HF_TOKEN_PATH`; `HF_ENDPOINT`; `HF_HUB_OFFLINE` and
+    /// `TRANSFORMERS_OFFLINE`.
     ///
     /// # Errors
     /// [`HubError::NoHome`] where nothing says where the cache is.
@@ -88,13 +91,14 @@ impl Hub {
         self
     }
 
-    /// Makes sure that a checkpoint is in the cache, and returns its folder; `progress` is told of each part that comes.
+    /// Makes sure that a checkpoint is in the cache, and returns its folder; `progress` is told of each part
+    /// that comes.
     ///
     /// Where the hub cannot be reached, what was fetched whole before is used.
     ///
     /// # Errors
-    /// [`HubError`] where it is not there and cannot be fetched, or arrives damaged. Whole files that came stay, and so
-    /// do parts of files, for the next time.
+    /// [`HubError`] where it is not there and cannot be fetched, or arrives damaged. Whole files that came
+    /// stay, and so do parts of files, for the next time.
     pub fn fetch(&self, name: &HubName, progress: &mut dyn FnMut(Download)) -> Result<PathBuf, HubError> {
         let snapshot = snapshot(&Cache::new(self.cache.clone()), name);
         let cached = || {

@@ -1,12 +1,13 @@
 //! What is asked of a hub over the network: again after a pause where it is busy or breaks off.
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
 use ureq::{Agent, Body, Timeout};
@@ -14,8 +15,8 @@ use ureq::{Agent, Body, Timeout};
 /// How often a request that fails for a while is made again.
 pub(super) const RETRIES: usize = 5;
 
-/// The first pause and the longest one, to which up to as much again is added by chance, so that many callers do not
-/// come back at once.
+/// The first pause and the longest one, to which up to as much again is added by chance, so that many callers
+/// do not come back at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
@@ -125,7 +126,8 @@ pub(super) struct Requests {
     agent: Agent,
     token: Option<String>,
     pause: Pause,
-    /// Whether the hub ever answered: if not, it is not there, and asking again would only delay what is done instead.
+    /// Whether the hub ever answered: if not, it is not there, and asking again would only delay what is done
+    /// instead.
     reached: Cell<bool>,
 }
 
@@ -162,7 +164,8 @@ impl Requests {
         self.patiently(url, || self.announced_once(url))
     }
 
-    /// Downloads a file to its end, where a part of it lies there from that part's end on; tells how many bytes are there.
+    /// Downloads a file to its end, where a part of it lies there from that part's end on; tells how many
+    /// bytes are there.
     pub(super) fn download(
         &self,
         url: &str,
@@ -204,8 +207,8 @@ impl Requests {
         }
     }
 
-    /// Asks the hub, also where it sends a request to another of its own addresses, and then whom it names. Only the hub
-    /// is sent the token.
+    /// Asks the hub, also where it sends a request to another of its own addresses, and then whom it names.
+    /// Only the hub is sent the token.
     fn get(&self, url: &str, range: &str) -> Result<Response<Body>, Fault> {
         let mut place = url.to_owned();
         for _ in 0..MAX_MOVES {

@@ -1,9 +1,10 @@
 //! What is asked of a hub that sends requests elsewhere, with a token.
 
-use super::requests::{Fault, Pause, Requests};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+
+use super::requests::{Fault, Pause, Requests};
 
 /// A server that gives each request the next of its answers, and the requests that it saw.
 struct Server {

@@ -1,8 +1,8 @@
 //! What a picture file says of itself, looked at before any decoder is.
 //!
-//! Decoders are lenient where this crate is not, and strict where others are not: a WebP frame may be far larger than the
-//! picture that it belongs to, and a WebP may announce chunks that are not there. Both show in the outer structure of the
-//! file.
+//! Decoders are lenient where this crate is not, and strict where others are not: a WebP frame may be far
+//! larger than the picture that it belongs to, and a WebP may announce chunks that are not there. Both show
+//! in the outer structure of the file.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,8 @@ pub(super) fn format(file: &[u8]) -> Result<ImageFormat, ImageError> {
     }
 }
 
-/// Recognises the device-independent bitmap that a BMP is behind its file header, and that some programs write alone.
+/// Recognises the device-independent bitmap that a BMP is behind its file header, and that some programs
+/// write alone.
 ///
 /// Source: Microsoft, "Bitmap Header Types": the header's length, two sides, one plane, the bits of a pixel.
 fn is_bitmap_without_file_header(file: &[u8]) -> bool {
@@ -65,7 +66,8 @@ fn check_png(file: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
     png_size(file).map_or(Ok(()), |(width, height)| check_size(width, height, limits))
 }
 
-/// Tells whether a GIF ends without a frame, or its first frame is empty; nothing, where the file breaks off before that.
+/// Tells whether a GIF ends without a frame, or its first frame is empty; nothing, where the file breaks off
+/// before that.
 ///
 /// Source: GIF89a specification, sections 18 to 27.
 fn is_gif_without_pixels(file: &[u8]) -> Option<bool> {
@@ -119,8 +121,8 @@ fn check_webp(file: &[u8], limits: &ImageLimits) -> Result<(), ImageError> {
 
 /// Clears the flags of a WebP's extended header that announce chunks which are not there.
 ///
-/// The decoder would refuse the file for them. Others pass over them, and so do the programs that leave such flags
-/// behind where they take a picture's metadata or its transparency away.
+/// The decoder would refuse the file for them. Others pass over them, and so do the programs that leave such
+/// flags behind where they take a picture's metadata or its transparency away.
 ///
 /// Source: RFC 9649, section 2.7, for the flags.
 pub(super) fn without_idle_flags(file: &[u8]) -> Cow<'_, [u8]> {

@@ -34,8 +34,8 @@ pub(super) fn decode(file: &[u8], limits: &ImageLimits) -> Result<RgbImage, Imag
     }
     let format = container::format(file)?;
     container::check(file, format, limits)?;
-    // The decoders are other people's code on hostile bytes. They are meant never to panic; where one does, that is
-    // this picture's error and not the end of the program.
+    // The decoders are other people's code on hostile bytes. They are meant never to panic; where one does,
+    // that is this picture's error and not the end of the program.
     match panic::catch_unwind(|| decode_format(file, format, limits)) {
         Ok(result) => Ok(on_white(result?)),
         Err(_) => Err(ImageError::Damaged {

@@ -1,8 +1,8 @@
 //! JPEG: what its markers say, and its pixels by libjpeg.
 //!
-//! libjpeg rounds as Pillow does, and models are sensitive to what they were trained on. But it is lenient: a file that
-//! breaks off is decoded to its end in grey. So the markers are read first, and refuse what is not there in full, what
-//! is too large, and the kinds of JPEG that libjpeg does not know.
+//! libjpeg rounds as Pillow does, and models are sensitive to what they were trained on. But it is lenient: a
+//! file that breaks off is decoded to its end in grey. So the markers are read first, and refuse what is not
+//! there in full, what is too large, and the kinds of JPEG that libjpeg does not know.
 
 use std::{io, iter, panic};
 
@@ -14,7 +14,8 @@ use super::limits::{ImageLimits, check_size, name, scaled};
 
 const NAME: &str = name(ImageFormat::Jpeg);
 
-/// The most scans of a picture. Each is a pass over all of its pixels, which a few bytes can ask for; encoders write about ten.
+/// The most scans of a picture. Each is a pass over all of its pixels, which a few bytes can ask for;
+/// encoders write about ten.
 const MAX_SCANS: usize = 100;
 
 /// The marker of the end of the image. Source for all markers: ITU-T T.81, table B.1.
@@ -149,7 +150,8 @@ impl Frame {
     }
 }
 
-/// Lists the components of a scan, if it is one that holds their mean values, as all but some of a progressive JPEG are.
+/// Lists the components of a scan, if it is one that holds their mean values, as all but some of a
+/// progressive JPEG are.
 ///
 /// Source: ITU-T T.81, section B.2.3.
 fn with_mean_values(segment: &[u8]) -> impl Iterator<Item = u8> {
@@ -162,14 +164,16 @@ fn with_mean_values(segment: &[u8]) -> impl Iterator<Item = u8> {
     ids.filter(move |_| holds)
 }
 
-/// Lists a JPEG's segments up to its end-of-image marker, each as the second byte of its marker and its bytes.
+/// Lists a JPEG's segments up to its end-of-image marker, each as the second byte of its marker and its
+/// bytes.
 ///
 /// Source: ITU-T T.81, sections B.1.1 (markers) and B.1.1.5 (entropy-coded data).
 fn segments(file: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = file.get(2..).unwrap_or_default(); // behind the start of image
     iter::from_fn(move || {
         loop {
-            // Bytes before a marker are a scan's data: there 0xff is followed by 0x00, or by a restart marker.
+            // Bytes before a marker are a scan's data: there 0xff is followed by 0x00, or by a restart
+            // marker.
             let at = rest.iter().position(|&byte| byte == 0xff)?;
             rest = rest.get(at + 1..)?;
             let (&marker, behind) = rest.split_first()?;
@@ -208,7 +212,8 @@ fn pixels(file: &[u8], frame: &Frame) -> io::Result<RgbImage> {
     picture.ok_or_else(|| io::Error::other(format!("{found} bytes of pixels for {width} x {height}")))
 }
 
-/// Converts cyan, magenta, yellow and black, stored inverted, to RGB as Pillow does, which takes all of them for stored inverted.
+/// Converts cyan, magenta, yellow and black, stored inverted, to RGB as Pillow does, which takes all of them
+/// for stored inverted.
 ///
 /// Source: Pillow, `JpegImagePlugin.py` (raw mode `CMYK;I`) and `cmyk2rgb` in `src/libImaging/Convert.c`.
 fn rgb_of_inks(width: u32, height: u32, samples: &[u8]) -> Option<RgbImage> {

@@ -6,15 +6,17 @@
 //! 2. check the sizes that the file claims, before memory is taken for them;
 //! 3. decode; a truncated file is an error, never half a picture;
 //! 4. turn it upright as its EXIF orientation says;
-//! 5. composite it on white, if it has transparency, and convert it to 8-bit RGB. This comes before resizing, so that
-//!    the hidden colours of transparent pixels do not bleed into visible ones. Colour profiles are not applied;
-//! 6. squash it to `S` x `S`, whatever its proportions, by antialiased bicubic interpolation in 8-bit fixed point; for the
-//!    few models that were trained so, keep its proportions and take the square in the middle;
+//! 5. composite it on white, if it has transparency, and convert it to 8-bit RGB. This comes before resizing,
+//!    so that the hidden colours of transparent pixels do not bleed into visible ones. Colour profiles are
+//!    not applied;
+//! 6. squash it to `S` x `S`, whatever its proportions, by antialiased bicubic interpolation in 8-bit fixed
+//!    point; for the few models that were trained so, keep its proportions and take the square in the middle;
 //! 7. normalise it to `(x / 255 - mean) / std`, channel by channel.
 //!
-//! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12), on which models of this kind
-//! are trained elsewhere; `tests/fixtures/images` holds the proof, for every format. So JPEG is decoded by libjpeg,
-//! as Pillow does, and four inks become RGB by Pillow's formula. It needs the feature `jpeg`, which builds C.
+//! The result is to the bit that of Pillow's `resize((S, S), BICUBIC)` (up to version 12), on which models of
+//! this kind are trained elsewhere; `tests/fixtures/images` holds the proof, for every format. So JPEG is
+//! decoded by libjpeg, as Pillow does, and four inks become RGB by Pillow's formula. It needs the feature
+//! `jpeg`, which builds C.
 //!
 //! Source: Pillow's `src/libImaging/Resample.c` for the resizing.
 
@@ -97,8 +99,8 @@ pub struct ImageProcessor {
 }
 
 impl ImageProcessor {
-    /// Prepares pictures as a model's configuration says, within the default limits; those of a model that takes none have no
-    /// pixels.
+    /// Prepares pictures as a model's configuration says, within the default limits; those of a model that
+    /// takes none have no pixels.
     #[must_use]
     pub fn new(config: &ModelConfig) -> Self {
         let vision = config.vision.as_ref();
@@ -130,8 +132,8 @@ impl ImageProcessor {
     /// Prepares a picture given as the bytes of a file.
     ///
     /// # Errors
-    /// [`ImageError`] where the bytes are not a picture that can be read, are damaged or truncated, or exceed the
-    /// limits.
+    /// [`ImageError`] where the bytes are not a picture that can be read, are damaged or truncated, or exceed
+    /// the limits.
     pub fn process(&self, file: &[u8]) -> Result<ProcessedImage, ImageError> {
         let picture = decode::decode(file, &self.limits)?;
         Ok(self.fit(picture.width(), picture.height(), picture.as_raw()))
@@ -166,8 +168,8 @@ impl ImageProcessor {
             });
         }
         let mut file = Vec::new();
-        // One byte more than allowed shows, to `process`, that the file has grown since it was measured, or that it is a
-        // pipe, which has no length, of too many bytes.
+        // One byte more than allowed shows, to `process`, that the file has grown since it was measured, or
+        // that it is a pipe, which has no length, of too many bytes.
         File::open(path)?
             .take(limit.saturating_add(1))
             .read_to_end(&mut file)?;
@@ -177,8 +179,8 @@ impl ImageProcessor {
     /// Prepares a picture given as its pixels: rows from the top, each pixel red, green, blue.
     ///
     /// # Errors
-    /// [`ImageError::NoPixels`] where a side is zero, [`ImageError::PixelBytes`] where `rgb` has another length, and
-    /// [`ImageError::TooManyPixels`] above the limit.
+    /// [`ImageError::NoPixels`] where a side is zero, [`ImageError::PixelBytes`] where `rgb` has another
+    /// length, and [`ImageError::TooManyPixels`] above the limit.
     pub fn process_rgb8(&self, width: u32, height: u32, rgb: &[u8]) -> Result<ProcessedImage, ImageError> {
         check_size(width, height, &self.limits)?;
         let expected = u64::from(width) * u64::from(height) * CHANNELS as u64;

@@ -1,20 +1,23 @@
 //! Squashing to a square, to the bit as Pillow does it.
 //!
-//! Two passes of 8-bit fixed-point convolution, along the rows and then along the columns, each rounded and clipped to
-//! 0..=255. The order and the clipping are part of the result: at hard edges the other order differs by up to a
-//! tenth of the range. It is Pillow's order for all pictures up to version 12; from 13 on Pillow begins with the
-//! columns where that is faster, which is when `height - S > 2 (width - S)` and `height > S`.
+//! Two passes of 8-bit fixed-point convolution, along the rows and then along the columns, each rounded and
+//! clipped to 0..=255. The order and the clipping are part of the result: at hard edges the other order
+//! differs by up to a tenth of the range. It is Pillow's order for all pictures up to version 12; from 13 on
+//! Pillow begins with the columns where that is faster, which is when `height - S > 2 (width - S)` and
+//! `height > S`.
 //!
-//! Source: Pillow's `src/libImaging/Resample.c`: `bicubic_filter`, `precompute_coeffs`, `normalize_coeffs_8bpc`,
-//! `ImagingResampleHorizontal_8bpc` and `ImagingResampleVertical_8bpc`.
+//! Source: Pillow's `src/libImaging/Resample.c`: `bicubic_filter`, `precompute_coeffs`,
+//! `normalize_coeffs_8bpc`, `ImagingResampleHorizontal_8bpc` and `ImagingResampleVertical_8bpc`.
+
+use std::ops::Range;
 
 use super::limits::CHANNELS;
-use std::ops::Range;
 
 /// Bits behind the binary point of a weight: 8 fewer than 32 for the pixel, and 2 for the sum and its sign.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
-/// How far the filter reaches to each side, in target pixels when reducing and in source pixels when enlarging.
+/// How far the filter reaches to each side, in target pixels when reducing and in source pixels when
+/// enlarging.
 const SUPPORT: f64 = 2.0;
 
 /// Which source pixels make up one target pixel, and with what weights.
@@ -31,8 +34,8 @@ pub(super) fn squash(width: usize, height: usize, rgb: &[u8], side: usize) -> Ve
     resize(width, height, rgb, (side, side), side)
 }
 
-/// Resizes RGB pixels so that the shorter side is `side`, and takes the square in the middle: what `torchvision`'s
-/// `Resize(side, BICUBIC)` and `CenterCrop(side)` make of a Pillow picture.
+/// Resizes RGB pixels so that the shorter side is `side`, and takes the square in the middle: what
+/// `torchvision`'s `Resize(side, BICUBIC)` and `CenterCrop(side)` make of a Pillow picture.
 ///
 /// # Shapes
 /// `rgb`: `[height, width, 3]`; the result: `[side, side, 3]`.

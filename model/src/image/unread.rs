@@ -1,7 +1,7 @@
 //! What a file is that is not a picture of the kinds that are read.
 //!
-//! People name a file by the picture that they expect, and get an AVIF, a page that says "not found", or a pointer in
-//! place of a large file. The message says which, and what to do.
+//! People name a file by the picture that they expect, and get an AVIF, a page that says "not found", or a
+//! pointer in place of a large file. The message says which, and what to do.
 
 use std::borrow::Cow;
 
@@ -96,7 +96,8 @@ const BINARY: [(usize, &[u8], Kind); 28] = [
     (0, b"OggS", ("a sound or video file", None)),
 ];
 
-/// Brands of files in boxes (ISO/IEC 14496-12), which say what is in them. Some only say how it is laid out: these come last.
+/// Brands of files in boxes (ISO/IEC 14496-12), which say what is in them. Some only say how it is laid out:
+/// these come last.
 const BRANDS: [(&[&[u8; 4]], Kind); 6] = [
     (&[b"avif", b"avis", b"avio"], AVIF),
     (
@@ -141,10 +142,11 @@ fn binary(file: &[u8]) -> Option<Kind> {
     known.map(|(_, _, kind)| *kind)
 }
 
-/// Reads the brands of a file in boxes: the major one says most, and where it says only how the file is laid out, those
-/// that it is compatible with say what is in it.
+/// Reads the brands of a file in boxes: the major one says most, and where it says only how the file is laid
+/// out, those that it is compatible with say what is in it.
 ///
-/// Source: ISO/IEC 14496-12, section 4.3: a box of type `ftyp` with the major brand, a version, and compatible brands.
+/// Source: ISO/IEC 14496-12, section 4.3: a box of type `ftyp` with the major brand, a version, and
+/// compatible brands.
 fn in_boxes(file: &[u8]) -> Option<Kind> {
     let (size, rest) = file.split_first_chunk::<4>()?;
     let rest = rest.strip_prefix(b"ftyp")?;

@@ -1,10 +1,11 @@
-//! The matrix unit of AMX: eight registers of sixteen rows of 64 bytes, and sums of products of 8-bit numbers.
+//! The matrix unit of AMX: eight registers of sixteen rows of 64 bytes, and sums of products of 8-bit
+//! numbers.
 //!
-//! Rust has no stable functions for it, so the instructions are written out. A process asks the system for leave to use it, and each
-//! thread sets it up before and gives it back afterwards.
+//! Rust has no stable functions for it, so the instructions are written out. A process asks the system for
+//! leave to use it, and each thread sets it up before and gives it back afterwards.
 //!
-//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and the Linux kernel's documentation of
-//! dynamically enabled features (`arch/x86/xstate.rst`).
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and the Linux
+//! kernel's documentation of dynamically enabled features (`arch/x86/xstate.rst`).
 
 #![expect(unsafe_code, reason = "instructions that have no counterpart in Rust")]
 
@@ -19,10 +20,12 @@ use std::sync::OnceLock;
 pub(crate) use shapes::REGISTER_ROWS;
 use shapes::SHAPES;
 
-/// Products that [`products`] sums in a round: four times a register of rows by a register of columns, 64 deep.
+/// Products that [`products`] sums in a round: four times a register of rows by a register of columns, 64
+/// deep.
 pub(crate) const PRODUCTS_A_ROUND: u32 = 4 * 16 * 16 * 64;
 
-/// Asks whether the machine has the unit, and the system for leave to use it, once. Unit tests emulate it where there is none.
+/// Asks whether the machine has the unit, and the system for leave to use it, once. Unit tests emulate it
+/// where there is none.
 pub(crate) fn is_granted() -> bool {
     static GRANTED: OnceLock<bool> = OnceLock::new();
     *GRANTED.get_or_init(|| {
@@ -68,7 +71,8 @@ pub(crate) unsafe fn leave() {
     unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) }
 }
 
-/// Multiplies registers of zeros and adds to four others, in turn, for `rounds` rounds: what the unit can do at most.
+/// Multiplies registers of zeros and adds to four others, in turn, for `rounds` rounds: what the unit can do
+/// at most.
 ///
 /// # Safety
 /// As for `enter`.

@@ -1,29 +1,32 @@
-//! Attention of single queries: one row of a decoding step against the keys and values of one sequence, where they lie.
+//! Attention of single queries: one row of a decoding step against the keys and values of one sequence, where
+//! they lie.
 //!
-//! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, for one query; a bias on the scores as in Raffel et al. 2020
-//! (arXiv 1910.10683), section 2.1.
+//! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, for one query; a bias on the scores as in
+//! Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
 
-use super::bias::Scoring;
-use super::pool;
-use super::rows::{Layout, Numbers, Rows};
-use super::simd::{ask_for, exp, multiversion, sum};
-use candle_core::{Result, bail};
-use half::bf16;
-use half::slice::HalfBitsSliceExt;
 use std::array::from_fn;
 use std::ops::Range;
 
-/// Multiplications from which heads are shared out over threads.
+use candle_core::{Result, bail};
+use half::bf16;
+use half::slice::HalfBitsSliceExt;
+
+use super::bias::ScoreRule;
+use super::pool;
+use super::rows::{KvLayout, KvRows, Numbers};
+use super::simd::{exp, multiversion, prefetch, sum};
+
+/// Multiplications from which heads are distributed over threads.
 const PARALLEL: usize = 1 << 16;
 
-/// The keys and values that one query sees.
+/// The keys and values that are visible to one query.
 #[derive(Clone, Copy)]
-pub(crate) struct Seen<'a> {
-    pub(crate) rows: &'a Rows,
+pub(crate) struct VisibleKeys<'a> {
+    pub(crate) rows: &'a KvRows,
     pub(crate) ranges: &'a [Range<usize>],
 }
 
-impl Seen<'_> {
+impl VisibleKeys<'_> {
     pub(crate) fn count(&self) -> usize {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
     }
@@ -37,7 +40,7 @@ impl Seen<'_> {
             bail!("attention: a query without keys")
         }
         if (layout.heads, layout.head_size) != (heads, head_size) {
-            let Layout {
+            let KvLayout {
                 heads: h,
                 head_size: dh,
                 ..
@@ -84,14 +87,14 @@ impl Number for i8 {
     }
 }
 
-/// One head of one query, and what it sees.
+/// One head of one query, and its visible keys.
 struct Head<'a> {
     q: &'a [f32], // [Dh]
-    seen: Seen<'a>,
+    keys: VisibleKeys<'a>,
     index: usize,
     scale: f32,
     /// Whether the next head of this query is computed next.
-    goes_on: bool,
+    has_next: bool,
 }
 
 multiversion! {
@@ -114,14 +117,15 @@ multiversion! {
 
 /// Attends from one query of one head; `scores` holds the bias of each key, and is overwritten.
 ///
-/// With keys `k` and values `v` as they are kept, their scales `s` and `t` (1 where there are none), and the bias `b`:
+/// With keys `k` and values `v` as they are stored, their scales `s` and `t` (1 where there are none), and
+/// the bias `b`:
 ///
 /// ```text
 /// score[j] = (q . k[j]) * (scale * s[j]) + b[j];  weight[j] = exp(score[j] - max);  out = sum of weight[j] t[j] v[j] / sum of weight[j]
 /// ```
 ///
-/// Scores are summed while the values come from memory, and values while the next head's keys do: what a head reads is too
-/// short for a machine to foresee the most of it.
+/// Values are prefetched while scores are summed, and the next head's keys while values are: what a head
+/// reads is too short for the hardware prefetcher.
 #[inline(always)]
 fn gather<T: Number>(head: &Head<'_>, numbers: &[T], scales: &[f32], scores: &mut [f32], out: &mut [f32]) {
     match <&[f32; 64]>::try_from(head.q) {
@@ -136,9 +140,9 @@ fn gather<T: Number>(head: &Head<'_>, numbers: &[T], scales: &[f32], scores: &mu
     }
     let inverse = 1.0 / sum(scores);
     if T::SCALED {
-        let rows = head.seen.rows;
+        let rows = head.keys.rows;
         let mut done = 0;
-        for run in rows.runs(head.seen.ranges) {
+        for run in rows.runs(head.keys.ranges) {
             let scales = &scales[rows.scales(run, rows.layout().heads + head.index)];
             for (weight, scale) in scores[done..][..run.count].iter_mut().zip(scales) {
                 *weight *= scale;
@@ -168,20 +172,20 @@ fn score<T: Number, Q: Query + ?Sized>(
     scales: &[f32],
     scores: &mut [f32],
 ) {
-    let rows = head.seen.rows;
+    let rows = head.keys.rows;
     let mut done = 0;
-    for run in rows.runs(head.seen.ranges) {
+    for run in rows.runs(head.keys.ranges) {
         let keys = numbers[rows.piece(run, head.index)].chunks_exact(head.q.len());
         let values = numbers[rows.piece(run, rows.layout().heads + head.index)].chunks_exact(head.q.len());
         let pairs = scores[done..][..run.count].iter_mut().zip(keys).zip(values);
         if T::SCALED {
             for (((score, key), value), scale) in pairs.zip(&scales[rows.scales(run, head.index)]) {
-                ask_for(value);
+                prefetch(value);
                 *score = q.dot(key).mul_add(head.scale * scale, *score);
             }
         } else {
             for ((score, key), value) in pairs {
-                ask_for(value);
+                prefetch(value);
                 *score = q.dot(key).mul_add(head.scale, *score);
             }
         }
@@ -191,7 +195,8 @@ fn score<T: Number, Q: Query + ?Sized>(
 
 /// Sums products in groups of 64, each by halves, in an order that depends on the length alone.
 ///
-/// Loops of this length are vectorised one by one; shorter ones, or one sum in lanes, become scalar code for narrow numbers.
+/// Loops of this length are vectorised one by one; shorter ones, or one sum in lanes, become scalar code for
+/// narrow numbers.
 trait Query {
     fn dot<T: Number>(&self, key: &[T]) -> f32;
 }
@@ -242,20 +247,21 @@ fn sum_by_halves(x: &[f32; 64]) -> f32 {
 
 #[inline(always)]
 fn weigh<T: Number>(head: &Head<'_>, numbers: &[T], first: usize, weights: &[f32], out: &mut [f32; 64]) {
-    let rows = head.seen.rows;
+    let rows = head.keys.rows;
     let (mut sums, mut done) = ([0.0f32; 64], 0);
-    for run in rows.runs(head.seen.ranges) {
+    for run in rows.runs(head.keys.ranges) {
         let values = numbers[rows.piece(run, rows.layout().heads + head.index)].chunks_exact(head.q.len());
-        // Keys of the next head; where there is none, these values, which are at hand, so that asking costs nothing.
-        let soon = if head.goes_on {
+        // Prefetches the keys of the next head; where there is none, these values, which are in the cache: no
+        // branch in the loop.
+        let next = if head.has_next {
             head.index + 1
         } else {
             rows.layout().heads + head.index
         };
-        let soon = numbers[rows.piece(run, soon)].chunks_exact(head.q.len());
-        for ((weight, value), soon) in weights[done..].iter().zip(values).zip(soon) {
+        let next = numbers[rows.piece(run, next)].chunks_exact(head.q.len());
+        for ((weight, value), next) in weights[done..].iter().zip(values).zip(next) {
             let value = &value[first..first + 64];
-            ask_for(&soon[first..first + 64]);
+            prefetch(&next[first..first + 64]);
             for i in 0..64 {
                 sums[i] = weight.mul_add(value[i].widen(), sums[i]);
             }
@@ -268,9 +274,9 @@ fn weigh<T: Number>(head: &Head<'_>, numbers: &[T], first: usize, weights: &[f32
 #[inline(always)]
 fn weigh_any<T: Number>(head: &Head<'_>, numbers: &[T], first: usize, weights: &[f32], out: &mut [f32]) {
     out.fill(0.0);
-    let rows = head.seen.rows;
+    let rows = head.keys.rows;
     let mut done = 0;
-    for run in rows.runs(head.seen.ranges) {
+    for run in rows.runs(head.keys.ranges) {
         let values = &numbers[rows.piece(run, rows.layout().heads + head.index)];
         for (weight, value) in weights[done..].iter().zip(values.chunks_exact(head.q.len())) {
             for (sum, number) in out.iter_mut().zip(&value[first..]) {
@@ -281,13 +287,14 @@ fn weigh_any<T: Number>(head: &Head<'_>, numbers: &[T], first: usize, weights: &
     }
 }
 
-/// Calls back with what query `B` of a batch sees.
-pub(crate) type Look<'a> = dyn Fn(usize, &mut dyn FnMut(Seen) -> Result<()>) -> Result<()> + Sync + 'a;
+/// Calls back with the visible keys of a query of the batch, by its row.
+pub(crate) type KeysOf<'a> =
+    dyn Fn(usize, &mut dyn FnMut(VisibleKeys) -> Result<()>) -> Result<()> + Sync + 'a;
 
-/// Writes what is added to the scores of query `B` in a head.
+/// Writes the bias on the scores of a query, by its row and head.
 pub(crate) type Bias<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
 
-/// Attends from queries to what each sees.
+/// The queries of a batch, each with keys of its own.
 pub(crate) struct Queries<'a> {
     /// `[B, stride]`, the query in the first H Dh columns.
     q: &'a [f32],
@@ -299,7 +306,7 @@ pub(crate) struct Queries<'a> {
 
 impl<'a> Queries<'a> {
     /// Takes queries of `d` numbers each from the first columns of rows that are `stride` long.
-    pub(crate) fn new(q: &'a [f32], stride: usize, d: usize, scoring: &Scoring) -> Self {
+    pub(crate) fn new(q: &'a [f32], stride: usize, d: usize, scoring: &ScoreRule) -> Self {
         Self {
             q,
             stride,
@@ -309,15 +316,16 @@ impl<'a> Queries<'a> {
         }
     }
 
-    /// Writes what the queries gather, `[B, H Dh]`. `look` shows what a query sees. What a query gathers depends on nothing but what it sees.
+    /// Attends from each query to the keys that `keys_of` shows it, and writes `[B, H Dh]`. The result of a
+    /// query is batch-invariant: it depends on nothing but its visible keys.
     ///
-    /// `longest` is the most keys that a query sees, and `scores` is scratch.
+    /// `longest` is the largest number of visible keys, and `scores` is scratch.
     pub(crate) fn attend(
         &self,
         longest: usize,
         scores: &mut Vec<f32>,
         out: &mut [f32],
-        look: &Look,
+        keys_of: &KeysOf,
         bias: Option<&Bias>,
     ) -> Result<()> {
         let (heads, dh) = (self.heads, self.head_size);
@@ -339,10 +347,10 @@ impl<'a> Queries<'a> {
                 let Some(q) = self.q.get(start..start + dh) else {
                     continue;
                 };
-                failed.note(look(row, &mut |seen| {
-                    seen.check(heads, dh)?;
-                    let Some(scores) = scores.get_mut(..seen.count()) else {
-                        bail!("attention: {} keys, expected at most {longest}", seen.count())
+                failed.note(keys_of(row, &mut |keys| {
+                    keys.check(heads, dh)?;
+                    let Some(scores) = scores.get_mut(..keys.count()) else {
+                        bail!("attention: {} keys, expected at most {longest}", keys.count())
                     };
                     match bias {
                         Some(bias) => bias(row, head_index, scores),
@@ -350,12 +358,12 @@ impl<'a> Queries<'a> {
                     }
                     let head = Head {
                         q,
-                        seen,
+                        keys,
                         index: head_index,
                         scale: self.scale,
-                        goes_on: at < last && head_index + 1 < heads,
+                        has_next: at < last && head_index + 1 < heads,
                     };
-                    match seen.rows.numbers() {
+                    match keys.rows.numbers() {
                         Numbers::F32(numbers) => head_f32(&head, numbers, scores, out),
                         Numbers::Bf16(bits) => head_bf16(&head, bits.reinterpret_cast(), scores, out),
                         Numbers::Int8(numbers, scales) => head_int8(&head, numbers, scales, scores, out),

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 /// How queries score keys.
 #[derive(Clone, Debug)]
-pub(crate) struct Scoring {
+pub(crate) struct ScoreRule {
     pub(crate) heads: usize,
     /// Factor on the products of queries and keys.
     pub(crate) scale: f32,
@@ -14,7 +14,7 @@ pub(crate) struct Scoring {
     pub(crate) bias: Option<Arc<RelativeBias>>,
 }
 
-impl Scoring {
+impl ScoreRule {
     /// Scores by the scaled products alone, as Vaswani et al. 2017 do.
     pub(crate) fn scaled(heads: usize, head_size: usize) -> Self {
         Self {
@@ -101,8 +101,9 @@ impl RelativeBias {
 
 /// Finds the bucket of a distance, key minus query.
 ///
-/// Half of the buckets are exact, the others grow logarithmically up to `max_distance`; bidirectionally, keys behind
-/// the query have the lower half of the buckets and keys before it the upper. Computed in f32, as the reference does.
+/// Half of the buckets are exact, the others grow logarithmically up to `max_distance`; bidirectionally, keys
+/// behind the query have the lower half of the buckets and keys before it the upper. Computed in f32, as the
+/// reference does.
 ///
 /// Source: Raffel et al. 2020, section 2.1; `T5Attention._relative_position_bucket` of `transformers`.
 #[expect(

@@ -2,10 +2,11 @@
 //!
 //! Source: Shazeer 2020 (arXiv 2002.05202), GEGLU with the tanh form of GELU.
 
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
 use super::access::{slice, with_slice};
 use super::pool;
 use super::simd::{gelu as gelu_tanh, gelu_erf, multiversion};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// Multiplies GELU of the first half of each row with the second half.
 pub(crate) struct GatedGelu;

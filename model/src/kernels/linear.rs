@@ -8,19 +8,22 @@
 //! acc = 0;  for k in 0..in { acc = fma(x[row, k], weight[output, k], acc) };  y[row, output] = acc
 //! ```
 //!
-//! with one rounding per step, whatever the number of rows, the position of the row, the instruction set and the
-//! number of threads. Vector lanes run over outputs, never over `k`, so that no sum is ever split. Weights in `bf16`
-//! are rounded to it and then summed in the same way (`bfloat`); in 8 bits, sums are exact (`int8`).
+//! with one rounding per step, whatever the number of rows, the position of the row, the instruction set and
+//! the number of threads. Vector lanes run over outputs, never over `k`, so that no sum is ever split.
+//! Weights in `bf16` are rounded to it and then summed in the same way (`bfloat`); in 8 bits, sums are exact
+//! (`int8`).
 //!
-//! The weight is stored as panels of `PANEL` outputs, `[out / PANEL, lines, PANEL]`, zero-padded. A line is 64 bytes and
-//! has of each output one `f32`, two `bf16` or four 8-bit weights of neighbouring inputs. A tile of rows by panels lives
-//! in registers. All instruction sets read the same panels, so that they can be kept in a file ([`LAYOUT`]).
+//! The weight is stored as panels of `PANEL` outputs, `[out / PANEL, lines, PANEL]`, zero-padded. A line is
+//! 64 bytes and has of each output one `f32`, two `bf16` or four 8-bit weights of neighbouring inputs. A tile
+//! of rows by panels lives in registers. All instruction sets read the same panels, so that they can be kept
+//! in a file ([`LAYOUT`]).
 //!
-//! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, and for 8 bits AMX, AVX-512-VNNI, AVX-VNNI and AVX2.
-//! Elsewhere a portable form runs, which the compiler vectorises; NEON has no form of its own yet.
+//! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, and for 8 bits AMX, AVX-512-VNNI,
+//! AVX-VNNI and AVX2. Elsewhere a portable form runs, which the compiler vectorises; NEON has no form of its
+//! own yet.
 //!
-//! Source: the register-tile scheme of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication"
-//! (ACM TOMS 34(3), 2008), section 4, without its blocking of `k`.
+//! Source: the register-tile scheme of Goto and van de Geijn, "Anatomy of High-Performance Matrix
+//! Multiplication" (ACM TOMS 34(3), 2008), section 4, without its blocking of `k`.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -39,6 +42,6 @@ mod weight_type;
 pub(crate) use kernel::{Line, PANEL};
 pub use packed::PackedLinear;
 pub(crate) use panels::SharedBytes;
-pub(crate) use rows::{Rows, multiply_rows};
+pub(crate) use rows::{RowView, multiply_rows};
 pub(crate) use weight_type::LAYOUT;
 pub use weight_type::WeightType;

@@ -1,10 +1,12 @@
 //! Cross-entropy over a vocabulary, forward and backward, without a second copy of the logits.
 
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
 use super::access::{slice, with_slice};
 use super::rank::log_total;
 use super::simd::{exp, multiversion};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use std::sync::Arc;
 
 /// Sums weight x -log softmax(logits)[target] over rows `[N, V]`, with label smoothing.
 pub(crate) struct CrossEntropy {

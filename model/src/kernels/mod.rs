@@ -22,15 +22,16 @@ pub(crate) mod simd;
 pub(crate) mod tile;
 mod weigh;
 
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
 pub(crate) use linear::{LAYOUT, SharedBytes};
 pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
 pub use rank::{Ranking, rank_rows};
 pub use rows::CacheType;
 pub use weigh::WeighedRow;
-
-use candle_core::{Result, Tensor};
-use std::sync::Arc;
 
 /// Sums `weight * -log softmax(logits)[target]` over the rows of `[N, V]`, a differentiable scalar.
 ///

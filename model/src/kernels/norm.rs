@@ -1,13 +1,16 @@
-//! RMSNorm with one scale per expert, forward and backward in one pass each.
+//! RMSNorm with one scale per expert, forward and backward in one pass each, and LayerNorm, forward.
 //!
-//! Source: Zhang and Sennrich 2019 (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * w.
+//! Source: Zhang and Sennrich 2019 (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * w. Ba et al. 2016
+//! (arXiv 1607.06450): y = (x - mean(x)) / sqrt(var(x) + eps) * w + b.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::access::{slice, with_slice};
 use super::pool;
 use super::simd::{dot, multiversion, sum};
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-/// Normalises rows `[N, D]`; the first `split` rows use the first row of the weights `[E, D]`, the others the last.
+/// Normalises rows `[N, D]`; the first `split` rows use the first row of the weights `[E, D]`, the others the
+/// last.
 pub(crate) struct RmsNorm {
     pub(crate) eps: f32,
     pub(crate) split: usize,
@@ -53,35 +56,48 @@ multiversion! {
     }
 }
 
-/// Normalises rows `[N, D]` by their root mean square; the first `split` by the first row of `w`, `[E, D]`, the others by the
+/// The weights of a norm: of one expert, or of two.
+#[derive(Clone, Copy)]
+pub(crate) struct NormWeights<'a> {
+    /// `[E, D]`.
+    pub(crate) scale: &'a [f32],
+    /// `[E, D]`; a LayerNorm where there are shifts, and else an RMSNorm.
+    pub(crate) shift: Option<&'a [f32]>,
+    /// The width of a row, D.
+    pub(crate) width: usize,
+    /// Added to the mean square, or to the variance.
+    pub(crate) eps: f32,
+}
+
+impl NormWeights<'_> {
+    fn rows(&self, x: &[f32], y: &mut [f32], split: usize) {
+        match self.shift {
+            Some(shift) => layer(x, self.scale, shift, y, self.width, split, self.eps),
+            None => rms(x, self.scale, y, self.width, split, self.eps),
+        }
+    }
+}
+
+/// Normalises rows `[N, D]`; the first `split` by the weights of the first expert, the others by those of the
 /// last. On several threads where that pays.
-pub(crate) fn rms_norm(x: &[f32], w: &[f32], y: &mut [f32], d: usize, split: usize, eps: f32) {
+pub(crate) fn normalise(x: &[f32], weights: &NormWeights, split: usize, y: &mut [f32]) {
+    let d = weights.width;
     pool::for_each_rows(y, d, &|first, y| {
         if let Some(x) = x.get(first * d..first * d + y.len()) {
-            rms(x, w, y, d, split.saturating_sub(first), eps);
+            weights.rows(x, y, split.saturating_sub(first));
         }
     });
 }
 
-/// Normalises rows `[N, D]` by mean and deviation; the first `split` by the first rows of scales and shifts, `[E, D]` each, the
-/// others by the last. On several threads where that pays.
-pub(crate) fn layer_norm(x: &[f32], [w, b]: [&[f32]; 2], y: &mut [f32], d: usize, split: usize, eps: f32) {
-    pool::for_each_rows(y, d, &|first, y| {
-        if let Some(x) = x.get(first * d..first * d + y.len()) {
-            layer(x, w, b, y, d, split.saturating_sub(first), eps);
-        }
-    });
-}
-
-/// Adds rows `[N, D]` to `x`, and normalises the sums as [`rms_norm`] does, or [`layer_norm`] where there are shifts.
-pub(crate) fn add_norm(
+/// Adds rows `[N, D]` to `x`, and normalises the sums as [`normalise`] does.
+pub(crate) fn add_normalise(
     x: &mut [f32],
     added: &[f32],
-    (w, b): (&[f32], Option<&[f32]>),
+    weights: &NormWeights,
+    split: usize,
     y: &mut [f32],
-    d: usize,
-    (split, eps): (usize, f32),
 ) {
+    let d = weights.width;
     pool::for_each_rows_of_two(x, y, d, &|first, x, y| {
         let Some(added) = added.get(first * d..first * d + x.len()) else {
             return;
@@ -95,45 +111,9 @@ pub(crate) fn add_norm(
             .enumerate()
         {
             x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
-            let split = split.saturating_sub(index);
-            match b {
-                Some(b) => layer(x, w, b, y, d, split, eps),
-                None => rms(x, w, y, d, split, eps),
-            }
+            weights.rows(x, y, split.saturating_sub(index));
         }
     });
-}
-
-/// LayerNorm with one scale and shift per expert, without a gradient: weights `[2, E, D]`, scales before shifts.
-///
-/// Source: Ba et al. 2016 (arXiv 1607.06450): y = (x - mean(x)) / sqrt(var(x) + eps) * w + b.
-pub(crate) struct LayerNorm {
-    pub(crate) eps: f32,
-    pub(crate) split: usize,
-}
-
-impl CustomOp2 for LayerNorm {
-    fn name(&self) -> &'static str {
-        "layer-norm-experts"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (n, d) = lx.shape().dims2()?;
-        let (two, experts, width) = lw.shape().dims3()?;
-        if two != 2 || width != d || experts == 0 || experts > 2 {
-            bail!("layer-norm: expected weights [2, 1 or 2, {d}], found [{two}, {experts}, {width}]");
-        }
-        let (x, (w, b)) = (slice(x, lx)?, slice(w, lw)?.split_at(experts * d));
-        let mut y = vec![0.0; n * d]; // [N, D]
-        layer_norm(x, [w, b], &mut y, d, self.split, self.eps);
-        Ok((CpuStorage::F32(y), Shape::from((n, d))))
-    }
 }
 
 multiversion! {
@@ -172,7 +152,13 @@ impl CustomOp2 for RmsNorm {
     ) -> Result<(CpuStorage, Shape)> {
         let (n, d, _) = dimensions(lx, lw)?;
         let mut y = vec![0.0; n * d]; // [N, D]
-        rms_norm(slice(x, lx)?, slice(w, lw)?, &mut y, d, self.split, self.eps);
+        let weights = NormWeights {
+            scale: slice(w, lw)?,
+            shift: None,
+            width: d,
+            eps: self.eps,
+        };
+        normalise(slice(x, lx)?, &weights, self.split, &mut y);
         Ok((CpuStorage::F32(y), Shape::from((n, d))))
     }
 

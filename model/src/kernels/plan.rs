@@ -26,7 +26,7 @@ pub(crate) const TILE_ROWS: usize = 128;
 
 /// Neighbouring query rows of a block. Where tiles begin depends on the block alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tile {
+pub(crate) struct QueryTile {
     /// Which block of the plan.
     pub(crate) block: usize,
     /// How many of the block's query rows come before.
@@ -34,7 +34,7 @@ pub(crate) struct Tile {
     pub(crate) queries: Vec<Range<usize>>,
 }
 
-impl Tile {
+impl QueryTile {
     pub(crate) fn rows(&self) -> usize {
         self.queries.iter().map(ExactSizeIterator::len).sum()
     }
@@ -58,15 +58,15 @@ impl AttentionPlan {
     }
 
     /// Cuts the queries of every block into tiles, in the order of the blocks.
-    pub(crate) fn tiles(&self) -> Vec<Tile> {
+    pub(crate) fn tiles(&self) -> Vec<QueryTile> {
         let blocks = self.blocks.iter().enumerate();
         blocks.flat_map(|(index, block)| tiles(index, block)).collect()
     }
 }
 
 /// Cuts a block's queries into tiles.
-fn tiles(index: usize, block: &Block) -> Vec<Tile> {
-    let tile = |first| Tile {
+fn tiles(index: usize, block: &Block) -> Vec<QueryTile> {
+    let tile = |first| QueryTile {
         block: index,
         first,
         queries: part(&block.queries, first..first + TILE_ROWS),

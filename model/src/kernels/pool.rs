@@ -1,16 +1,16 @@
 //! A thread pool for a hundred tiny jobs per token.
 //!
-//! A decoding step is a chain of products of some ten microseconds each, with a barrier behind every one. A thread that is
-//! woken for each of them comes too late, so the threads of a [`Pool`] watch for the next job for a while before they sleep.
-//! A job is a number of tasks that the threads take one by one; the thread that asks for it works too, so that a pool of one
-//! has no thread of its own, and a job never waits for a thread that the system does not run.
+//! A decoding step is a chain of products of some ten microseconds each, with a barrier after each. Waking a
+//! thread for each of them would take too long, so the threads of a [`Pool`] spin for a while before they
+//! sleep. A job is a number of tasks that the threads claim one by one; the calling thread works too, so that
+//! a pool of one has no thread of its own, and a job never waits for a thread that the system does not
+//! schedule.
 
 #![expect(
     unsafe_code,
     reason = "threads are lent a closure that lives on another thread's stack until the job is done"
 )]
 
-use rayon::prelude::*;
 use std::any::Any;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::hint::spin_loop;
@@ -20,19 +20,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread watches for the next job before it sleeps: the longest that the pieces between two products take.
+use rayon::prelude::*;
+
+/// How long a thread spins for the next job before it sleeps: the longest time between two products.
 const WATCH: Duration = Duration::from_micros(50);
 
-/// How often the time is looked at while watching.
+/// Spins between two looks at the clock.
 const SPINS: usize = 64;
 
-/// From how many numbers on it pays to share out what is done with each.
+/// Numbers from which an elementwise operation is distributed over threads.
 const SHARED: usize = 1 << 13;
 
-/// What the threads of a pool are to do, called with the number of a task.
+/// The closure of a job, called with the number of each task.
 type Task = dyn Fn(usize) + Sync;
 
-/// Threads that share out jobs of many small tasks.
+/// Threads that jobs of many small tasks are distributed over.
 ///
 /// # Examples
 /// ```
@@ -61,12 +63,12 @@ struct Worker {
 
 #[derive(Debug)]
 struct Shared {
-    /// The job's number in the upper half, and how many of its tasks nobody has taken in the lower.
+    /// The job's number in the upper half, and in the lower how many of its tasks are unclaimed.
     state: AtomicU64,
-    /// Tasks of the job that are done.
+    /// Tasks of the job that are finished.
     done: AtomicUsize,
     job: Job,
-    /// What the first task that panicked said.
+    /// The payload of the first panic in a task.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     is_over: AtomicBool,
     /// Held by the thread whose job it is.
@@ -82,8 +84,8 @@ impl std::fmt::Debug for Job {
     }
 }
 
-// SAFETY: it is written only while no task of any job is untaken or undone, and read only by who has taken a task: see
-// `Pool::run` and `Shared::take`.
+// SAFETY: it is written only while no task of any job is unclaimed or unfinished, and read only by a thread
+// that has claimed one: see `Pool::run` and `Shared::claim`.
 unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
@@ -91,14 +93,14 @@ unsafe impl Sync for Job {}
 thread_local! {
     /// The pool that jobs of this thread go to.
     static INSTALLED: RefCell<Option<Arc<Pool>>> = const { RefCell::new(None) };
-    /// Whether this thread is inside a task: what it asks for then it does itself.
+    /// Whether this thread is inside a task: nested jobs then run on it alone.
     static IS_IN_TASK: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Pool {
-    /// Starts a pool of `threads` threads, the asking one included; at least one.
+    /// Starts a pool of `threads` threads, the calling one included; at least one.
     ///
-    /// Where the system gives fewer threads than asked for, the pool has those.
+    /// Where the system starts fewer threads, the pool has those.
     #[must_use]
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
@@ -116,7 +118,7 @@ impl Pool {
         }
     }
 
-    /// Counts the threads, the asking one included.
+    /// Counts the threads, the calling one included.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
@@ -125,7 +127,7 @@ impl Pool {
     /// Calls `task` with each number below `tasks`, on all threads, and returns when all calls have.
     ///
     /// # Panics
-    /// Where a task panics, with what the first such task said, after all others are done.
+    /// Where a task panics, with the payload of the first such task, after all others are finished.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let is_single = self.workers.is_empty() || tasks < 2;
         let Ok(count) = u32::try_from(tasks) else {
@@ -156,12 +158,12 @@ impl Pool {
     }
 
     fn publish(&self, count: u32, task: &(dyn Fn(usize) + Sync)) {
-        // SAFETY: the lifetime is extended to that of the slot. Whoever reads the slot has taken a task of this job, and
-        // `run` does not return before that task is done.
+        // SAFETY: the lifetime is extended to that of the slot. Whoever reads the slot has taken a task of
+        // this job, and `run` does not return before that task is done.
         let task: *const Task =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Task>(task) };
-        // SAFETY: the caller has the turn, and the job before is done: nobody has a task, and nobody can take one until the
-        // state below is published.
+        // SAFETY: the caller has the turn, and the job before is done: nobody has a task, and nobody can take
+        // one until the state below is published.
         unsafe { *self.shared.job.0.get() = Some(task) };
         self.shared.done.store(0, Ordering::Relaxed);
         let number = (self.shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
@@ -200,7 +202,7 @@ impl Drop for Pool {
             worker.is_asleep.store(false, Ordering::SeqCst);
             worker.thread.unpark();
             if let Some(handle) = worker.handle.take() {
-                // Tasks' panics are caught: a worker ends in peace.
+                // Panics of tasks are caught: joining a worker does not fail.
                 drop(handle.join());
             }
         }
@@ -222,15 +224,15 @@ impl Worker {
 }
 
 impl Shared {
-    /// Takes a task of the present job, if there is one that nobody has.
-    fn take(&self) -> Option<usize> {
+    /// Claims a task of the present job, if any is unclaimed.
+    fn claim(&self) -> Option<usize> {
         let mut state = self.state.load(Ordering::Acquire);
         loop {
             let left = state & u64::from(u32::MAX);
             if left == 0 {
                 return None;
             }
-            // The job's number is part of what is compared: a task of a job that is over cannot be taken.
+            // The job's number is part of the comparison: a task of a job that is over cannot be claimed.
             match self
                 .state
                 .compare_exchange_weak(state, state - 1, Ordering::AcqRel, Ordering::Acquire)
@@ -241,12 +243,12 @@ impl Shared {
         }
     }
 
-    /// Does tasks until none is left to take.
+    /// Runs tasks until none is unclaimed.
     fn work(&self) {
         IS_IN_TASK.set(true);
-        while let Some(number) = self.take() {
-            // SAFETY: a task of the present job was taken and is not done, so the slot is not written, and what it points to
-            // lives: see `Pool::publish`.
+        while let Some(number) = self.claim() {
+            // SAFETY: a task of the present job was taken and is not done, so the slot is not written, and
+            // what it points to lives: see `Pool::publish`.
             let task = unsafe { (*self.job.0.get()).map(|task| &*task) };
             if let Some(task) = task
                 && let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(number)))
@@ -255,7 +257,7 @@ impl Shared {
                 if first.is_none() {
                     *first = Some(panic);
                 } else {
-                    // Dropping it could panic in turn, and leave the job undone for ever.
+                    // Dropping it could panic in turn, and the job would never finish.
                     std::mem::forget(panic);
                 }
             }
@@ -271,7 +273,7 @@ impl Shared {
                 continue;
             }
             is_asleep.store(true, Ordering::SeqCst);
-            // Whoever publishes looks at the flag afterwards, and this looks at the state after the flag: one of both sees.
+            // Store-load pairing (Dekker): either the publisher sees the flag, or this thread sees the job.
             while is_asleep.load(Ordering::SeqCst)
                 && !self.has_tasks()
                 && !self.is_over.load(Ordering::SeqCst)
@@ -282,7 +284,7 @@ impl Shared {
         }
     }
 
-    /// Watches for tasks for a while; tells whether some have come.
+    /// Spins for tasks for a while; tells whether there are any.
     fn watch(&self) -> bool {
         let since = Instant::now();
         loop {
@@ -325,14 +327,14 @@ pub(crate) fn for_each(tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         Some(pool) => pool.run(tasks, task),
         None if tasks < 2 || IS_IN_TASK.get() => (0..tasks).for_each(task),
         None => (0..tasks).into_par_iter().for_each(|number| {
-            // What a task shares out in turn, it does itself.
+            // Nested jobs run on this thread alone.
             let _inside = Inside::enter();
             task(number);
         }),
     }
 }
 
-/// Where tasks that may fail leave what went wrong first.
+/// Keeps the first error of tasks that may fail.
 #[derive(Debug, Default)]
 pub(crate) struct Failure(Mutex<Option<candle_core::Error>>);
 
@@ -383,7 +385,8 @@ pub(crate) fn for_each_item<T: Send>(items: &mut [T], task: &(dyn Fn(usize, &mut
 /// What is done with a part of a slice, and the part of another beside it.
 type ChunkTask<'a> = dyn Fn(usize, &mut [f32], &mut [f32]) + Sync + 'a;
 
-/// Calls `task` with each part of `size` numbers of `out`, and the part of `scratch_size` numbers of `scratch` beside it.
+/// Calls `task` with each part of `size` numbers of `out`, and the part of `scratch_size` numbers of
+/// `scratch` beside it.
 pub(crate) fn for_each_chunk(
     out: &mut [f32],
     size: usize,
@@ -414,8 +417,8 @@ fn share(length: usize, width: usize) -> usize {
     }
 }
 
-/// Calls `task` with parts of the rows of `out`, `width` numbers each, and the number of each part's first row: one part where
-/// the slice is too short to be shared out.
+/// Calls `task` with parts of the rows of `out`, `width` numbers each, and the number of each part's first
+/// row: one part where the slice is too short to be shared out.
 pub(crate) fn for_each_rows(out: &mut [f32], width: usize, task: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     let width = width.max(1);
     let rows = share(out.len(), width);
@@ -424,8 +427,8 @@ pub(crate) fn for_each_rows(out: &mut [f32], width: usize, task: &(dyn Fn(usize,
     });
 }
 
-/// Calls `task` with parts of the rows of `x` and of `y` beside them, `width` numbers each, and the number of each part's first
-/// row: one part where the slices are too short to be shared out.
+/// Calls `task` with parts of the rows of `x` and of `y` beside them, `width` numbers each, and the number of
+/// each part's first row: one part where the slices are too short to be shared out.
 pub(crate) fn for_each_rows_of_two(x: &mut [f32], y: &mut [f32], width: usize, task: &ChunkTask) {
     let rows = share(x.len(), width.max(1));
     let size = rows * width.max(1);
@@ -441,7 +444,7 @@ pub(crate) fn add(x: &mut [f32], added: &[f32]) {
     });
 }
 
-/// Counts the threads that work is shared out over: in a task, its own.
+/// Counts the threads that work is distributed over: inside a task, one.
 pub(crate) fn threads() -> usize {
     if IS_IN_TASK.get() {
         return 1;

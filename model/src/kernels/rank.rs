@@ -1,24 +1,26 @@
-//! The likeliest of a row of logits, found where they lie.
+//! Top-k of a row of logits and its log-sum-exp, in place.
 //!
-//! Who takes the likeliest token, follows the best beams or lists alternatives needs a handful of the `V` logits of a row, and the
-//! sum that turns these into log-probabilities: nobody copies or orders the others.
+//! Greedy decoding, beam search and lists of alternatives need a handful of the `V` logits of a row, and the
+//! log-sum-exp that turns these into log-probabilities: the others are neither copied nor sorted.
 
 use super::pool;
 use super::simd::multiversion;
 use super::weigh::{maximum, sum_of_exponentials};
 
-/// Logits that are looked at together: most blocks hold none of the highest, and one comparison says so.
+/// Logits of a block: most blocks hold none of the top k, and one comparison tells.
 const BLOCK: usize = 128;
 
-/// From how many of the highest on a row is put into order as a whole.
+/// The k from which a row is sorted as a whole.
 const MOST_LISTED: usize = 256;
 
-/// The highest of a row's logits, and what turns them into log-probabilities.
+/// The top k of a row's logits, and the log-sum-exp that turns them into log-probabilities.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ranking {
-    /// Ids and logits, the highest first, of equal ones that of the lower id. What is not a number counts as the lowest.
+    /// Ids and logits, the highest first, of equal ones that of the lower id. What is not a number counts as
+    /// the lowest.
     pub highest: Vec<(u32, f32)>,
-    /// The logarithm of the sum of the exponentials of all logits; nothing where none is finite or one is not a number.
+    /// The logarithm of the sum of the exponentials of all logits; nothing where none is finite or one is not
+    /// a number.
     pub log_total: Option<f64>,
 }
 
@@ -65,8 +67,9 @@ impl Ranking {
     }
 }
 
-/// Ranks rows of logits `[rows, width]`, on several threads where there are several rows: of each row its first `limit` logits,
-/// and as many of the highest as its entry of `counts` says; where that says nothing, the row is not ranked.
+/// Ranks rows of logits `[rows, width]`, on several threads where there are several rows: of each row its
+/// first `limit` logits, and as many of the highest as its entry of `counts` says; where that says nothing,
+/// the row is not ranked.
 ///
 /// A row's numbers depend on that row alone. Memory of `rankings` is used again.
 pub fn rank_rows(
@@ -90,8 +93,8 @@ pub fn rank_rows(
     });
 }
 
-/// Computes the logarithm of the sum of exponentials, in an order that depends on the length alone; nothing where no value is
-/// finite or one is not a number.
+/// Computes the logarithm of the sum of exponentials, in an order that depends on the length alone; nothing
+/// where no value is finite or one is not a number.
 pub(super) fn log_total(values: &[f32]) -> Option<f64> {
     let highest = maximum(values);
     if !highest.is_finite() {

@@ -2,9 +2,11 @@
 //!
 //! Source: Su et al. 2021 (arXiv 2104.09864), pairing dimension i with i + Dh/2 as GPT-NeoX does.
 
-use super::access::{slice, with_slice};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
+use super::access::{slice, with_slice};
 
 /// Cosines and sines `[positions, Dh/2]`.
 #[derive(Debug)]
@@ -30,7 +32,8 @@ impl RotaryTable {
         Self { cos, sin, half }
     }
 
-    /// Rotates the first `columns` columns of rows `[N, width]` in place, head by head, by each row's position.
+    /// Rotates the first `columns` columns of rows `[N, width]` in place, head by head, by each row's
+    /// position.
     pub(crate) fn rotate(
         &self,
         y: &mut [f32],

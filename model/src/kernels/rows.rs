@@ -1,38 +1,42 @@
-//! Rows of keys and values as they are kept between decoding steps: in 32, 16 or 8 bits.
+//! Rows of a KV cache in 32, 16 or 8 bits.
 //!
-//! A row holds the keys of H heads of Dh numbers each, then their values, and is narrowed on its own when it is kept: what is
-//! kept of a token depends on nothing but that token's keys and values. Attention widens the numbers again, which is exact,
-//! and sums in `f32`.
+//! A row holds the keys of H heads of Dh numbers each, then their values, and is quantized on its own when it
+//! is stored: what is stored of a token depends on nothing but that token's keys and values. Attention
+//! dequantizes the numbers, which is exact, and sums in `f32`.
 //!
-//! In `bf16` each number is rounded to the nearest, ties to even, hence by at most 2^-8 of itself (2^-134 below the smallest
-//! normal number). In 8 bits the keys of each head, and its values, are whole numbers `q` and one scale:
+//! In `bf16` each number is rounded to the nearest, ties to even, hence by at most 2^-8 of itself (2^-134
+//! below the smallest normal number). In 8 bits the keys of each head, and its values, are whole numbers `q`
+//! and one scale:
 //!
 //! ```text
 //! scale = max |v| / 127;  q[i] = round(v[i] * (127 / max |v|)), ties to even, -127 to 127;  |v[i] - scale q[i]| <= scale / 2
 //! ```
 //!
-//! but for the roundings in `f32`. A score of a query `x` is therefore off by at most `sum |x[i]| * scale / 2` of its key's
-//! scale, and what is gathered of values whose weights are right by at most half of the largest of their scales. Numbers whose
-//! largest is below 127 times the smallest normal number count as zeros; a NaN or an infinity makes the scale NaN, so that it
-//! is not lost.
+//! but for the roundings in `f32`. A score of a query `x` is therefore off by at most `sum |x[i]| * scale /
+//! 2` of its key's scale, and what is gathered of values whose weights are right by at most half of the
+//! largest of their scales. Numbers whose largest is below 127 times the smallest normal number count as
+//! zeros; a NaN or an infinity makes the scale NaN, so that it is not lost.
 //!
-//! Source: scales for groups of a token's numbers, Sheng et al. 2023 (arXiv 2303.06865), section 5; here a group is a head.
+//! Source: scales for groups of a token's numbers, Sheng et al. 2023 (arXiv 2303.06865), section 5; here a
+//! group is a head.
 
 use std::fmt;
 use std::ops::Range;
 
-use super::simd::multiversion;
 use candle_core::{Result, bail};
 use half::bf16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
+use super::simd::multiversion;
+
 /// The largest `q`.
 const LARGEST: f32 = 127.0;
 
-/// How the keys and values that decoding attends to are kept on the CPU: those of prompts and those of what was written.
+/// The element type of the KV cache and of prompt memories on the CPU.
 ///
-/// A row is narrowed on its own, so that a request's numbers are the same bits in any company in every type. Over ten names for
-/// each of four pictures, the probabilities that the embedded model gives move by at most 0.0008 in `bf16` and 0.0023 in 8 bits.
+/// Each row is quantized on its own, so that results are batch-invariant in every type. Over ten names for
+/// each of four pictures, the probabilities that the embedded model gives move by at most 0.0008 in `bf16`
+/// and 0.0023 in 8 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CacheType {
@@ -66,17 +70,17 @@ impl fmt::Display for CacheType {
     }
 }
 
-/// What rows are made of.
+/// The layout of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) kept: CacheType,
+pub(crate) struct KvLayout {
+    pub(crate) cache_type: CacheType,
     /// Heads, H.
     pub(crate) heads: usize,
     /// Numbers of a head's keys, and of its values, Dh.
     pub(crate) head_size: usize,
 }
 
-impl Layout {
+impl KvLayout {
     /// Counts the numbers of a row, 2 H Dh.
     pub(crate) fn width(self) -> usize {
         2 * self.heads * self.head_size
@@ -84,7 +88,7 @@ impl Layout {
 
     /// Counts the bytes of a row.
     pub(crate) fn row_bytes(self) -> usize {
-        match self.kept {
+        match self.cache_type {
             CacheType::F32 => self.width() * size_of::<f32>(),
             CacheType::Bf16 => self.width() * size_of::<bf16>(),
             CacheType::Int8 => self.width() + 2 * self.heads * size_of::<f32>(),
@@ -94,10 +98,11 @@ impl Layout {
 
 /// Rows in memory of their own, in blocks of R rows: `[rows / R, 2 H, R, Dh]`.
 ///
-/// What a head reads lies side by side as far as a block goes, so that it comes from memory as fast as memory can.
+/// What a head reads lies side by side as far as a block goes, so that it comes from memory as fast as memory
+/// can.
 #[derive(Clone, Debug)]
-pub(crate) struct Rows {
-    layout: Layout,
+pub(crate) struct KvRows {
+    layout: KvLayout,
     block: usize,
     numbers: Numbers,
 }
@@ -119,12 +124,12 @@ pub(crate) struct Run {
     pub(crate) count: usize,
 }
 
-impl Rows {
+impl KvRows {
     /// Makes blocks of zeros.
-    pub(crate) fn zeros(layout: Layout, block: usize, blocks: usize) -> Self {
+    pub(crate) fn zeros(layout: KvLayout, block: usize, blocks: usize) -> Self {
         let rows = block * blocks;
         let count = rows * layout.width();
-        let numbers = match layout.kept {
+        let numbers = match layout.cache_type {
             CacheType::F32 => Numbers::F32(vec![0.0; count]),
             // As bits, because zeros of plain numbers take no memory until they are written.
             CacheType::Bf16 => Numbers::Bf16(vec![0; count]),
@@ -137,8 +142,8 @@ impl Rows {
         }
     }
 
-    /// Keeps rows `[rows, 2 H Dh]` in one block.
-    pub(crate) fn from_values(layout: Layout, values: &[f32]) -> Result<Self> {
+    /// Quantizes rows `[rows, 2 H Dh]` into one block.
+    pub(crate) fn from_values(layout: KvLayout, values: &[f32]) -> Result<Self> {
         let width = layout.width().max(1);
         let mut rows = Self::zeros(layout, values.len() / width, 1);
         for (row, x) in values.chunks_exact(width).enumerate() {
@@ -147,7 +152,7 @@ impl Rows {
         Ok(rows)
     }
 
-    pub(crate) fn layout(&self) -> Layout {
+    pub(crate) fn layout(&self) -> KvLayout {
         self.layout
     }
 
@@ -194,7 +199,21 @@ impl Rows {
         scales.start * self.layout.head_size..scales.end * self.layout.head_size
     }
 
-    /// Narrows a row `[2 H Dh]` and puts it in the place of another.
+    /// Returns the keys and the values of a run, `[count, width]` each, of rows in `f32` that have one head
+    /// of that width.
+    pub(crate) fn matrices(&self, run: Run, width: usize) -> Result<[&[f32]; 2]> {
+        match &self.numbers {
+            Numbers::F32(numbers) if (self.layout.heads, self.layout.head_size) == (1, width) => {
+                Ok([0, 1].map(|piece| &numbers[self.piece(run, piece)]))
+            }
+            _ => bail!(
+                "expected rows in f32 of one head of {width}, found {:?}",
+                self.layout
+            ),
+        }
+    }
+
+    /// Quantizes a row `[2 H Dh]` and stores it.
     pub(crate) fn write(&mut self, row: usize, x: &[f32]) -> Result<()> {
         let (width, all) = (self.layout.width(), self.count());
         if row >= all || x.len() != width {
@@ -220,7 +239,7 @@ impl Rows {
                 }
             }
             Numbers::Int8(numbers, scales) => {
-                quantise(x, size, self.block, &mut numbers[at..], &mut scales[scale..]);
+                quantize(x, size, self.block, &mut numbers[at..], &mut scales[scale..]);
             }
         }
         Ok(())
@@ -260,7 +279,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Widens a row again.
+    /// Dequantizes a row.
     #[cfg(test)]
     pub(crate) fn read(&self, row: usize) -> Vec<f32> {
         let place = self.run(row);
@@ -305,9 +324,9 @@ impl Iterator for Runs<'_> {
 }
 
 multiversion! {
-    /// Writes the pieces of a row in 8 bits, `size` numbers and a scale each, to where the row's first piece and its scale lie
-    /// in a block of so many rows.
-    fn quantise(row: &[f32], size: usize, block: usize, numbers: &mut [i8], scales: &mut [f32]) {
+    /// Writes the pieces of a row in 8 bits, `size` numbers and a scale each, to where the row's first piece
+    /// and its scale lie in a block of so many rows.
+    fn quantize(row: &[f32], size: usize, block: usize, numbers: &mut [i8], scales: &mut [f32]) {
         // Between numbers of this size there are whole steps, so that adding rounds, ties to even.
         const WHOLE: f32 = 12_582_912.0;
         for (piece, x) in row.chunks_exact(size).enumerate() {
@@ -338,14 +357,14 @@ mod tests {
     const HEAD_SIZE: usize = 20;
 
     /// Keeps rows, `block` of them in a block.
-    fn rows(kept: CacheType, block: usize, values: &[f32]) -> Rows {
-        let layout = Layout {
-            kept,
+    fn rows(kept: CacheType, block: usize, values: &[f32]) -> KvRows {
+        let layout = KvLayout {
+            cache_type: kept,
             heads: HEADS,
             head_size: HEAD_SIZE,
         };
         let count = values.len() / layout.width();
-        let mut rows = Rows::zeros(layout, block, count / block);
+        let mut rows = KvRows::zeros(layout, block, count / block);
         for (row, x) in values.chunks(layout.width()).enumerate() {
             rows.write(row, x).unwrap();
         }

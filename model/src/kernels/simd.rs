@@ -39,20 +39,20 @@ macro_rules! multiversion {
 
 pub(crate) use multiversion;
 
-/// Asks for what is soon read, so that it comes from memory while something else is computed.
+/// Prefetches into the second-level cache.
 #[inline(always)]
-pub(crate) fn ask_for<T>(soon: &[T]) {
+pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in soon.chunks((64 / size_of::<T>().max(1)).max(1)) {
+    for line in values.chunks((64 / size_of::<T>().max(1)).max(1)) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: every machine of this kind has SSE, and asking reads nothing.
+        // SAFETY: every x86-64 has SSE, and a prefetch reads nothing.
         #[expect(unsafe_code, reason = "an instruction that has no counterpart in Rust")]
         unsafe {
             _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = soon;
+    let _ = values;
 }
 
 /// Sums products in 16 lanes whose order depends on the length alone.
@@ -91,8 +91,9 @@ pub(crate) fn sum(values: &[f32]) -> f32 {
 pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // To numbers of this size whole numbers are neighbours: adding it rounds, ties to even, and leaves the whole number in the low
-    // bits. A cast of `f32` to `i32` saturates, which compilers do one lane at a time.
+    // To numbers of this size whole numbers are neighbours: adding it rounds, ties to even, and leaves the
+    // whole number in the low bits. A cast of `f32` to `i32` saturates, which compilers do one lane at a
+    // time.
     const NEIGHBOURS: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.0);
     let shifted = clamped * std::f32::consts::LOG2_E + NEIGHBOURS;
@@ -124,8 +125,8 @@ pub(crate) fn gelu(x: f32) -> (f32, f32) {
 
 /// Computes the error function to within 1.5e-7.
 ///
-/// Branch-free, so that loops over it vectorise. Method: `x p(x^2)` below 1, and `1 - exp(-q(x))` from there to 4.1, beyond
-/// which it is 1 in f32; `p` and `q` interpolate at Chebyshev nodes.
+/// Branch-free, so that loops over it vectorise. Method: `x p(x^2)` below 1, and `1 - exp(-q(x))` from there
+/// to 4.1, beyond which it is 1 in f32; `p` and `q` interpolate at Chebyshev nodes.
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     let size = x.abs();
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn erf_is_accurate_over_its_range() {
-        // Values of the error function at 0, 0.1, 0.5, 0.9, 1, 1.5, 2, 3 and 5: Abramowitz and Stegun, table 7.1.
+        // Values of the error function at 0, 0.1, 0.5, 0.9, 1, 1.5, 2, 3 and 5: Abramowitz and Stegun, table
+        // 7.1.
         let known = [
             (0.0, 0.0),
             (0.1, 0.112_462_916),

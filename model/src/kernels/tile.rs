@@ -1,27 +1,30 @@
 //! Attention of many queries: a tile of them and one head at a time, over blocks of keys.
 //!
-//! The scores of a tile stay in the cache, whatever the number of keys. Of each query only the largest score so far, the sum of
-//! the weights and the weighted sum of the values are kept from one block of keys to the next:
+//! The scores of a tile stay in the cache, whatever the number of keys. Of each query only the largest score
+//! so far, the sum of the weights and the weighted sum of the values are kept from one block of keys to the
+//! next:
 //!
 //! ```text
 //! m' = max(m, max s);  p = exp(s - m');  a = exp(m - m')
 //! sum' = a sum + sum(p);  out' = a out + p V;  at the end out / sum
 //! ```
 //!
-//! Both products are those of linear layers, on keys and values packed into panels. What a query gathers depends on the rows
-//! that it sees alone: not on the tile that it is in, nor on what else is attended at the same time.
+//! Both products are those of linear layers, on keys and values packed into panels. The result of a query
+//! depends on its visible keys alone: not on the tile that it is in, nor on other queries of the batch.
 //!
-//! Source: Milakov and Gimelshein 2018 (arXiv 1805.02867), algorithm 3; tiles as in Dao et al. 2022, FlashAttention (arXiv
-//! 2205.14135), section 3.1.
+//! Source: Milakov and Gimelshein 2018 (arXiv 1805.02867), algorithm 3; tiles as in Dao et al. 2022,
+//! FlashAttention (arXiv 2205.14135), section 3.1.
 
-use super::bias::Scoring;
-use super::linear::{Line, PANEL, Rows, multiply_rows};
-use super::plan::{AttentionPlan, Block, Tile, part};
-use super::pool;
-use super::simd::{exp, multiversion, sum};
-use candle_core::{Result, bail};
 use std::cell::Cell;
 use std::ops::Range;
+
+use candle_core::{Result, bail};
+
+use super::bias::ScoreRule;
+use super::linear::{Line, PANEL, RowView, multiply_rows};
+use super::plan::{AttentionPlan, Block, QueryTile, part};
+use super::pool;
+use super::simd::{exp, multiversion, sum};
 
 /// Keys of a block: with a tile's scores of them, and their values, they fit into a second-level cache.
 const KEYS: usize = 256;
@@ -40,9 +43,9 @@ impl<'a> Columns<'a> {
     }
 
     /// Views `width` columns of some rows, from column `first` on.
-    fn view(&self, rows: &Range<usize>, first: usize, width: usize) -> Rows<'a> {
+    fn view(&self, rows: &Range<usize>, first: usize, width: usize) -> RowView<'a> {
         let start = rows.start * self.width + self.offset + first;
-        Rows {
+        RowView {
             values: self.values.get(start..).unwrap_or_default(),
             stride: self.width,
             count: rows.len(),
@@ -53,13 +56,13 @@ impl<'a> Columns<'a> {
 
 /// Keys and values of the rows from `first` on.
 #[derive(Clone, Copy)]
-pub(crate) struct Source<'a> {
+pub(crate) struct KvSource<'a> {
     pub(crate) first: usize,
     pub(crate) keys: Columns<'a>,
     pub(crate) values: Columns<'a>,
 }
 
-impl Source<'_> {
+impl KvSource<'_> {
     /// Says where it has some rows; none where it does not have them all.
     fn place(&self, rows: &Range<usize>) -> Option<Range<usize>> {
         let (start, end) = (rows.start.checked_sub(self.first)?, rows.end - self.first);
@@ -71,8 +74,8 @@ impl Source<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Attention<'a> {
     pub(crate) queries: Columns<'a>,
-    pub(crate) sources: &'a [Source<'a>],
-    pub(crate) scoring: &'a Scoring,
+    pub(crate) sources: &'a [KvSource<'a>],
+    pub(crate) scoring: &'a ScoreRule,
     /// Width of queries, keys and values, H Dh.
     pub(crate) width: usize,
 }
@@ -108,8 +111,9 @@ impl Output {
 }
 
 impl Attention<'_> {
-    /// Attends from the queries of some tiles of a plan, and writes their rows of `out`, `[N, D]`, and no others.
-    pub(crate) fn attend(&self, plan: &AttentionPlan, tiles: &[Tile], out: &mut [f32]) -> Result<()> {
+    /// Attends from the queries of some tiles of a plan, and writes their rows of `out`, `[N, D]`, and no
+    /// others.
+    pub(crate) fn attend(&self, plan: &AttentionPlan, tiles: &[QueryTile], out: &mut [f32]) -> Result<()> {
         self.check(plan, tiles, out.len())?;
         let heads = self.scoring.heads;
         let output = Output {
@@ -135,7 +139,7 @@ impl Attention<'_> {
     }
 
     /// Checks that all rows are there, and that no row is asked for twice: each is written by one thread.
-    fn check(&self, plan: &AttentionPlan, tiles: &[Tile], out: usize) -> Result<()> {
+    fn check(&self, plan: &AttentionPlan, tiles: &[QueryTile], out: usize) -> Result<()> {
         let (width, heads) = (self.width, self.scoring.heads);
         if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
             bail!("attention: width {width} does not divide into {heads} heads");
@@ -179,7 +183,7 @@ impl Attention<'_> {
     }
 
     /// Finds the source of some rows, and where it has them.
-    fn source(&self, rows: &Range<usize>) -> Result<(&Source<'_>, Range<usize>)> {
+    fn source(&self, rows: &Range<usize>) -> Result<(&KvSource<'_>, Range<usize>)> {
         let found = self
             .sources
             .iter()
@@ -190,8 +194,9 @@ impl Attention<'_> {
         }
     }
 
-    /// Gathers what the queries of a tile see in one head into `scratch.sums`, not yet divided by the sums of the weights.
-    fn gather(&self, block: &Block, tile: &Tile, head: usize, scratch: &mut Scratch) -> Result<()> {
+    /// Gathers what the queries of a tile see in one head into `scratch.sums`, not yet divided by the sums of
+    /// the weights.
+    fn gather(&self, block: &Block, tile: &QueryTile, head: usize, scratch: &mut TileScratch) -> Result<()> {
         let (rows, keys, size) = (tile.rows(), block.key_rows(), self.head_size());
         // The key beside which the first query stands: the block's last query stands at its last key.
         let at = keys.saturating_sub(block.query_rows()) + tile.first;
@@ -222,7 +227,7 @@ impl Attention<'_> {
                 scale: self.scoring.scale,
             };
             weigh(&mut scratch.scores, view, bias, &mut scratch.states);
-            let weights = Rows {
+            let weights = RowView {
                 values: &scratch.scores,
                 stride,
                 count: rows,
@@ -241,7 +246,7 @@ impl Attention<'_> {
     }
 
     /// Packs a head's keys and values of some of a block's key rows.
-    fn pack(&self, block: &Block, keys: Range<usize>, head: usize, scratch: &mut Scratch) -> Result<()> {
+    fn pack(&self, block: &Block, keys: Range<usize>, head: usize, scratch: &mut TileScratch) -> Result<()> {
         let size = self.head_size();
         let count = keys.len();
         let empty = Line([0; PANEL]);
@@ -269,30 +274,30 @@ impl Attention<'_> {
 
 /// What one thread needs for a tile of one head.
 #[derive(Default)]
-struct Scratch {
+struct TileScratch {
     /// Keys in panels of rows, `[Lk / PANEL, Dh]`.
     keys: Vec<Line>,
     /// Values in panels of columns, `[Dh / PANEL, Lk]`.
     values: Vec<Line>,
     /// Scores, then weights, `[Lq, Lk]`.
     scores: Vec<f32>,
-    /// What is gathered, `[Lq, Dh]`, rows padded to whole panels.
+    /// Weighted sums of values, `[Lq, Dh]`, rows padded to whole panels.
     sums: Vec<f32>,
     /// What a block of keys adds, as `sums`.
     added: Vec<f32>,
     /// The bias by distance.
     bias: Vec<f32>,
-    states: Vec<State>,
+    states: Vec<SoftmaxState>,
 }
 
 thread_local! {
-    /// Memory that keeps its size from one tile to the next.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    /// Scratch buffers, warm from one tile to the next.
+    static SCRATCH: Cell<TileScratch> = Cell::default();
 }
 
-/// What is kept of a query from one block of keys to the next.
+/// The online softmax of a query, carried from one block of keys to the next.
 #[derive(Clone, Copy)]
-struct State {
+struct SoftmaxState {
     /// The largest score so far.
     largest: f32,
     /// The sum of the weights so far.
@@ -301,12 +306,12 @@ struct State {
     factor: f32,
 }
 
-impl Scratch {
+impl TileScratch {
     fn begin(&mut self, rows: usize, size: usize) {
         self.states.clear();
         self.states.resize(
             rows,
-            State {
+            SoftmaxState {
                 largest: f32::NEG_INFINITY,
                 sum: 0.0,
                 factor: 0.0,
@@ -316,7 +321,7 @@ impl Scratch {
     }
 
     /// Writes what was gathered to the tile's rows, from column `first` on.
-    fn write(&self, tile: &Tile, first: usize, size: usize, output: &Output) {
+    fn write(&self, tile: &QueryTile, first: usize, size: usize, output: &Output) {
         let sums = self.sums.chunks_exact(size.next_multiple_of(PANEL));
         let rows = tile.queries.iter().flat_map(Clone::clone);
         for ((row, sums), state) in rows.zip(sums).zip(&self.states) {
@@ -324,7 +329,8 @@ impl Scratch {
                 unsafe_code,
                 reason = "disjoint parts of one output are written from several threads"
             )]
-            // SAFETY: `Attention::check` has seen that the rows are there and asked for once, and a task has its own head.
+            // SAFETY: `Attention::check` has seen that the rows are there and asked for once, and a task has
+            // its own head.
             unsafe {
                 output.write(row, first, &sums[..size], 1.0 / state.sum);
             }
@@ -354,7 +360,7 @@ fn swap<const S: usize>(block: &mut [[u32; PANEL]; PANEL]) {
 
 multiversion! {
     /// Puts rows of keys into panels, the first of them at place `at`.
-    fn pack_keys(rows: Rows<'_>, at: usize, lines: &mut [Line]) {
+    fn pack_keys(rows: RowView<'_>, at: usize, lines: &mut [Line]) {
         let mut first = 0;
         while (at + first).is_multiple_of(PANEL) && first + PANEL <= rows.count {
             let panel = &mut lines[(at + first) / PANEL * rows.width..][..rows.width];
@@ -389,7 +395,7 @@ multiversion! {
 
 multiversion! {
     /// Puts rows of values into panels of `count` lines, the first of them at line `at`.
-    fn pack_values(rows: Rows<'_>, at: usize, count: usize, lines: &mut [Line]) {
+    fn pack_values(rows: RowView<'_>, at: usize, count: usize, lines: &mut [Line]) {
         for row in 0..rows.count {
             let values = &rows.values[row * rows.stride..][..rows.width];
             let (whole, rest) = values.as_chunks::<PANEL>();
@@ -421,9 +427,9 @@ struct View {
 }
 
 multiversion! {
-    /// Turns scores `[Lq, Lk]` into weights relative to the largest so far. `bias` is that of the last query, by key; a query
-    /// before it has the same one key further on.
-    fn weigh(scores: &mut [f32], view: View, bias: Option<&[f32]>, states: &mut [State]) {
+    /// Turns scores `[Lq, Lk]` into weights relative to the largest so far. `bias` is that of the last query,
+    /// by key; a query before it has the same one key further on.
+    fn weigh(scores: &mut [f32], view: View, bias: Option<&[f32]>, states: &mut [SoftmaxState]) {
         let View { stride, first, keys, at, scale } = view;
         let rows = states.len();
         for (index, (row, state)) in scores.chunks_exact_mut(stride).zip(states).enumerate() {
@@ -458,8 +464,9 @@ multiversion! {
 }
 
 multiversion! {
-    /// Adds what a block of keys gives to rows `width` apart, multiplying what was before by each row's factor.
-    fn add(sums: &mut [f32], added: &[f32], width: usize, states: &[State]) {
+    /// Adds what a block of keys gives to rows `width` apart, multiplying what was before by each row's
+    /// factor.
+    fn add(sums: &mut [f32], added: &[f32], width: usize, states: &[SoftmaxState]) {
         let rows = sums.chunks_exact_mut(width).zip(added.chunks_exact(width));
         for ((sums, added), state) in rows.zip(states) {
             for (sum, added) in sums.iter_mut().zip(added) {

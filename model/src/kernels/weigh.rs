@@ -62,10 +62,10 @@ impl<'a> WeighedRow<'a> {
         sum_of_exponentials(self.logits, self.highest, self.factor)
     }
 
-    /// Finds the token at a place from 0 to 1 on the line of all weights, one behind the other; nothing where nothing weighs
-    /// anything.
+    /// Finds the token at a place from 0 to 1 on the line of all weights, one behind the other; nothing where
+    /// nothing weighs anything.
     ///
-    /// The order of sums depends on the number of logits alone, so that a row gives the same token in any company.
+    /// The order of sums depends on the number of logits alone, so that the token is batch-invariant.
     #[must_use]
     pub fn draw(&self, place: f64) -> Option<u32> {
         let sum = |part: &[f32]| sum_of_exponentials(part, self.highest, self.factor);
@@ -100,7 +100,7 @@ impl<'a> WeighedRow<'a> {
 }
 
 multiversion! {
-    /// Finds the highest value; those that are no numbers are not seen.
+    /// Finds the highest value, ignoring NaN.
     pub(super) fn maximum(values: &[f32]) -> f32 {
         let mut lanes = [f32::NEG_INFINITY; 64];
         let (whole, rest) = values.as_chunks::<64>();

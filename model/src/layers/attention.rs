@@ -1,17 +1,20 @@
 //! The projections around attention, and how it scores.
 
-use super::linear::Linear;
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::form::{Form, LinearLayer};
+use super::host::{Host, HostLinear};
 use super::{Weights, by_expert, of_experts};
 use crate::config::{Positions, StackConfig};
-use crate::kernels::bias::{RelativeBias, Scoring};
-use candle_core::{Result, Tensor};
-use std::sync::Arc;
+use crate::kernels::bias::{RelativeBias, ScoreRule};
 
 /// One or two sets of fused query, key and value projections with an output projection.
 #[derive(Debug)]
-pub(crate) struct SelfAttentionProjections {
-    qkv: Vec<Linear>,
-    out: Vec<Linear>,
+pub(crate) struct SelfAttentionProjections<F: Form> {
+    qkv: Vec<F::Linear>,
+    out: Vec<F::Linear>,
 }
 
 fn names(prefix: &str, parts: &[&str]) -> Vec<String> {
@@ -21,62 +24,65 @@ fn names(prefix: &str, parts: &[&str]) -> Vec<String> {
         .collect()
 }
 
-impl SelfAttentionProjections {
+impl<F: Form> SelfAttentionProjections<F> {
     /// Loads a set for each of `prefixes`: one shared by all rows, or one per expert.
     pub(crate) fn load(weights: &Weights, prefixes: &[String]) -> Result<Self> {
         let qkv = prefixes
             .iter()
-            .map(|p| Linear::load(weights, &names(p, &["q_proj", "k_proj", "v_proj"])));
+            .map(|p| F::Linear::load(weights, &names(p, &["q_proj", "k_proj", "v_proj"])));
         let out = prefixes
             .iter()
-            .map(|p| Linear::load(weights, &names(p, &["out_proj"])));
+            .map(|p| F::Linear::load(weights, &names(p, &["out_proj"])));
         Ok(Self {
             qkv: qkv.collect::<Result<_>>()?,
             out: out.collect::<Result<_>>()?,
         })
     }
 
-    /// Returns the projections of rows that all have the same set: to queries, keys and values, and back.
-    pub(crate) fn only(&self) -> Option<(&Linear, &Linear)> {
-        match (self.qkv.as_slice(), self.out.as_slice()) {
-            ([qkv], [out]) => Some((qkv, out)),
-            _ => None,
-        }
-    }
-
-    /// Tells whether [`SelfAttentionProjections::qkv_into`] and [`SelfAttentionProjections::out_into`] can be used.
-    pub(crate) fn takes_slices(&self) -> bool {
-        self.qkv.iter().chain(&self.out).all(Linear::takes_slices)
-    }
-
-    /// Counts the numbers of a row of queries, keys and values side by side.
-    pub(crate) fn width(&self) -> Result<usize> {
-        self.qkv.first().map_or(Ok(0), Linear::outputs)
-    }
-
-    /// Projects rows `[rows, D]`, the first `split` of them vision rows, to queries, keys and values side by side, `[rows, 3 H Dh]`.
-    pub(crate) fn qkv_into(&self, x: &[f32], shape: [usize; 2], y: &mut [f32]) -> Result<()> {
-        multiply(&self.qkv, x, shape, y)
-    }
-
-    /// Projects what attention gave, `[rows, H Dh]`, the first `split` of them vision rows, to `[rows, D]`.
-    pub(crate) fn out_into(&self, x: &[f32], shape: [usize; 2], y: &mut [f32]) -> Result<()> {
-        multiply(&self.out, x, shape, y)
-    }
-
     /// Projects `[N, D]` to queries, keys and values side by side, `[N, 3D]`.
     pub(crate) fn qkv(&self, x: &Tensor, split: usize) -> Result<Tensor> {
-        by_expert(x, split, &self.qkv, Linear::forward)
+        by_expert(x, split, &self.qkv, F::Linear::forward)
     }
 
-    /// Projects what attention gave, `[N, D]`.
+    /// Projects attended rows, `[N, H Dh]`, to `[N, D]`.
     pub(crate) fn out(&self, x: &Tensor, split: usize) -> Result<Tensor> {
-        by_expert(x, split, &self.out, Linear::forward)
+        by_expert(x, split, &self.out, F::Linear::forward)
+    }
+}
+
+/// Some rows, of which the first belong to the first expert.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowSplit {
+    /// How many rows there are.
+    pub(crate) rows: usize,
+    /// How many of them belong to the first expert.
+    pub(crate) split: usize,
+}
+
+impl SelfAttentionProjections<Host> {
+    /// Counts the numbers of a row of queries, keys and values side by side.
+    pub(crate) fn width(&self) -> usize {
+        self.qkv.first().map_or(0, HostLinear::outputs)
+    }
+
+    /// Projects rows `[rows, D]` to queries, keys and values side by side, `[rows, 3 H Dh]`.
+    pub(crate) fn qkv_into(&self, x: &[f32], rows: RowSplit, y: &mut [f32]) -> Result<()> {
+        multiply(&self.qkv, x, rows, y)
+    }
+
+    /// Projects attended rows, `[rows, H Dh]`, to `[rows, D]`.
+    pub(crate) fn out_into(&self, x: &[f32], rows: RowSplit, y: &mut [f32]) -> Result<()> {
+        multiply(&self.out, x, rows, y)
     }
 }
 
 /// Multiplies each expert's rows with its matrix.
-fn multiply(experts: &[Linear], x: &[f32], [rows, split]: [usize; 2], y: &mut [f32]) -> Result<()> {
+fn multiply(
+    experts: &[HostLinear],
+    x: &[f32],
+    RowSplit { rows, split }: RowSplit,
+    y: &mut [f32],
+) -> Result<()> {
     let (inputs, outputs) = (x.len() / rows.max(1), y.len() / rows.max(1));
     for (expert, own) in of_experts(experts, rows, split) {
         let (x, y) = (
@@ -90,25 +96,26 @@ fn multiply(experts: &[Linear], x: &[f32], [rows, split]: [usize; 2], y: &mut [f
 
 /// The projections of a decoder's cross-attention.
 #[derive(Debug)]
-pub(crate) struct CrossAttentionProjections {
-    pub(crate) q: Linear,
-    pub(crate) kv: Linear,
-    pub(crate) out: Linear,
+pub(crate) struct CrossAttentionProjections<F: Form> {
+    pub(crate) q: F::Linear,
+    pub(crate) kv: F::Linear,
+    pub(crate) out: F::Linear,
 }
 
-impl CrossAttentionProjections {
+impl<F: Form> CrossAttentionProjections<F> {
     pub(crate) fn load(weights: &Weights, prefix: &str) -> Result<Self> {
         Ok(Self {
-            q: Linear::load(weights, &names(prefix, &["q_proj"]))?,
-            kv: Linear::load(weights, &names(prefix, &["k_proj", "v_proj"]))?,
-            out: Linear::load(weights, &names(prefix, &["out_proj"]))?,
+            q: F::Linear::load(weights, &names(prefix, &["q_proj"]))?,
+            kv: F::Linear::load(weights, &names(prefix, &["k_proj", "v_proj"]))?,
+            out: F::Linear::load(weights, &names(prefix, &["out_proj"]))?,
         })
     }
 }
 
-/// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the first's.
-pub(crate) fn scorings(weights: &Weights, layer: &StackConfig, stack: &str) -> Result<Vec<Scoring>> {
-    let mut scoring = Scoring::scaled(layer.heads, layer.head_size);
+/// Loads how the layers of a stack score keys: those with a bias of their own, and those that have the
+/// first's.
+pub(crate) fn scorings(weights: &Weights, layer: &StackConfig, stack: &str) -> Result<Vec<ScoreRule>> {
+    let mut scoring = ScoreRule::scaled(layer.heads, layer.head_size);
     if !layer.scaled {
         scoring.scale = 1.0;
     }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::kernels::access::{is_cpu_f32, with_slice};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-/// Bytes that are read where somebody asks for them.
+use crate::kernels::access::with_slice;
+
+/// Bytes with positioned reads.
 pub(crate) trait ReadAt: Send + Sync {
     /// Fills `out` with the bytes from `start` on.
     ///
@@ -23,9 +24,11 @@ pub(crate) enum Embedding {
     Stored(StoredTable),
 }
 
-/// A table of `f32` numbers, lowest byte first, that stays in its file: rows take memory only where they are looked up.
+/// A table of `f32` numbers, lowest byte first, that stays in its file: rows take memory only where they are
+/// looked up.
 ///
-/// Rows are read and not mapped: a system maps what lies around each row that is touched as well, and soon the whole table.
+/// Rows are read and not mapped: read-ahead would map the neighbours of each row that is touched, and soon
+/// the whole table.
 pub(crate) struct StoredTable {
     file: Arc<dyn ReadAt>,
     /// Where the first row begins.
@@ -104,14 +107,6 @@ impl Embedding {
         match self {
             Self::Tensor(table) => table.dtype(),
             Self::Stored(_) => DType::F32,
-        }
-    }
-
-    /// Tells whether [`Embedding::append`] can read it.
-    pub(crate) fn takes_slices(&self) -> bool {
-        match self {
-            Self::Tensor(table) => is_cpu_f32(table),
-            Self::Stored(_) => true,
         }
     }
 

@@ -1,26 +1,28 @@
 //! The feed-forward network: gated or not, with an inner norm or without.
 //!
-//! Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.3; GEGLU, Shazeer 2020 (arXiv 2002.05202); the inner norm is Sub-LN, Wang et al. 2022 (arXiv 2210.06423).
+//! Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.3; GEGLU, Shazeer 2020 (arXiv 2002.05202); the
+//! inner norm is Sub-LN, Wang et al. 2022 (arXiv 2210.06423).
+
+use candle_core::{Result, Tensor};
 
 use super::Weights;
-use super::linear::Linear;
-use super::norm::Norm;
+use super::form::{Form, LinearLayer, NormLayer};
+use super::host::Host;
 use crate::config::{Activation, StackConfig};
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::gated::{self, GatedGelu, GeluErf};
-use candle_core::{Result, Tensor};
 
 /// One expert: `[N, D]` to `[N, D]` by way of F.
 #[derive(Debug)]
-pub(crate) struct FeedForward {
+pub(crate) struct FeedForward<F: Form> {
     /// Gate and up side by side, or up alone.
-    input: Linear,
+    input: F::Linear,
     activation: Activation,
-    inner_norm: Option<Norm>,
-    down: Linear,
+    inner_norm: Option<F::Norm>,
+    down: F::Linear,
 }
 
-impl FeedForward {
+impl<F: Form> FeedForward<F> {
     pub(crate) fn load(weights: &Weights, prefix: &str, layer: &StackConfig, eps: f64) -> Result<Self> {
         let name = |part: &str| format!("{prefix}.{part}.weight");
         let input = match layer.activation {
@@ -30,27 +32,38 @@ impl FeedForward {
         };
         let inner_norm = layer
             .sub_norm
-            .then(|| Norm::load(weights, &[name("inner_norm")], eps));
+            .then(|| F::Norm::load(weights, &[name("inner_norm")], eps));
         Ok(Self {
-            input: Linear::load(weights, &input)?,
+            input: F::Linear::load(weights, &input)?,
             activation: layer.activation,
             inner_norm: inner_norm.transpose()?,
-            down: Linear::load(weights, &[format!("{prefix}.down.weight")])?,
+            down: F::Linear::load(weights, &[format!("{prefix}.down.weight")])?,
         })
     }
 
-    /// Tells whether [`FeedForward::forward_into`] can do it.
-    pub(crate) fn takes_slices(&self) -> bool {
-        let norm = self.inner_norm.as_ref().is_none_or(Norm::takes_slices);
-        norm && self.input.takes_slices() && self.down.takes_slices()
+    /// Takes `[N, D]` and returns `[N, D]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let input = self.input.forward(x)?; // [N, 2F] or [N, F]
+        let mut hidden = match self.activation {
+            Activation::GatedGelu => gated_gelu(&input)?, // [N, F]
+            Activation::Relu => input.relu()?,            // [N, F]
+            Activation::Gelu => gelu(&input)?,            // [N, F]
+        };
+        if let Some(norm) = &self.inner_norm {
+            hidden = norm.forward(&hidden, 0)?; // [N, F]
+        }
+        self.down.forward(&hidden) // [N, D]
     }
+}
 
+impl FeedForward<Host> {
     /// Takes rows `[rows, D]` and writes `[rows, D]` into `y`; `wide` and `hidden` are scratch.
     pub(crate) fn forward_into(
         &self,
         x: &[f32],
         rows: usize,
-        [wide, hidden]: [&mut Vec<f32>; 2],
+        wide: &mut Vec<f32>,
+        hidden: &mut Vec<f32>,
         y: &mut [f32],
     ) -> Result<()> {
         self.input.forward_into(x, rows, wide)?; // [rows, 2F] or [rows, F]
@@ -69,23 +82,10 @@ impl FeedForward {
             }
         }
         if let Some(norm) = &self.inner_norm {
-            norm.forward_into(hidden, 0, wide)?; // [rows, F]
+            norm.forward_into(hidden, 0, wide); // [rows, F]
             return self.down.multiply_into(wide, rows, y); // [rows, D]
         }
         self.down.multiply_into(hidden, rows, y) // [rows, D]
-    }
-
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let input = self.input.forward(x)?; // [N, 2F] or [N, F]
-        let mut hidden = match self.activation {
-            Activation::GatedGelu => gated_gelu(&input)?, // [N, F]
-            Activation::Relu => input.relu()?,            // [N, F]
-            Activation::Gelu => gelu(&input)?,            // [N, F]
-        };
-        if let Some(norm) = &self.inner_norm {
-            hidden = norm.forward(&hidden, 0)?; // [N, F]
-        }
-        self.down.forward(&hidden) // [N, D]
     }
 }
 

@@ -3,63 +3,68 @@
 pub(crate) mod attention;
 pub(crate) mod embedding;
 pub(crate) mod feed_forward;
-pub(crate) mod linear;
-pub(crate) mod norm;
+pub(crate) mod form;
+pub(crate) mod graph;
+pub(crate) mod host;
 pub(crate) mod positions;
+pub(crate) mod scratch;
 
-use crate::config::ModelConfig;
-use crate::kernels::{PackedLinear, WeightType};
-use candle_core::{Result, Tensor};
-use embedding::{Embedding, StoredTable};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use candle_core::{Result, Tensor};
+
+use crate::config::ModelConfig;
+use crate::kernels::{PackedLinear, WeightType};
+use embedding::{Embedding, StoredTable};
+
 /// Reads a weight by the name that its file has for it.
 type Read<'a> = dyn Fn(&str) -> Result<Tensor> + 'a;
 
-/// Takes a weight that is packed already, by the name that its file has for it.
-type Ready<'a> = dyn Fn(&str) -> Result<PackedLinear> + 'a;
+/// Borrows a weight that the file holds packed, by the name that the file has for it.
+type ReadPacked<'a> = dyn Fn(&str) -> Result<PackedLinear> + 'a;
 
-/// Finds a table that can stay in its file, by the name that the file has for it; none where it has to be read whole.
-type Stored<'a> = dyn Fn(&str) -> Option<StoredTable> + 'a;
+/// Finds a table that can stay in its file, by the name that the file has for it; none where it has to be
+/// read whole.
+type FindTable<'a> = dyn Fn(&str) -> Option<StoredTable> + 'a;
 
-/// The weights by name, read as they are asked for, and what to make of them.
+/// The weights by name, read as layers ask for them.
 pub(crate) struct Weights<'a> {
     /// What the file calls each.
     names: HashMap<String, String>,
     read: Box<Read<'a>>,
-    /// Those that stay as they are: several layers may share one.
-    kept: RefCell<HashMap<String, Tensor>>,
-    /// Packs linear layers for inference on the CPU, in this form; packed layers have no gradient.
-    pub(crate) packed: Option<WeightType>,
-    /// Where linear layers were packed before.
-    ready: Option<Box<Ready<'a>>>,
+    /// Those that were read and stay as they are: several layers may share one.
+    shared: RefCell<HashMap<String, Tensor>>,
+    /// The type in which linear layers are packed, where they are.
+    weight_type: WeightType,
+    /// Where the file holds linear layers packed.
+    packed: Option<Box<ReadPacked<'a>>>,
     /// Where tables stay in the file.
-    tables: Option<Box<Stored<'a>>>,
+    tables: Option<Box<FindTable<'a>>>,
 }
 
 impl<'a> Weights<'a> {
     pub(crate) fn new(
         config: &ModelConfig,
-        packed: Option<WeightType>,
+        weight_type: WeightType,
         read: impl Fn(&str) -> Result<Tensor> + 'a,
     ) -> Self {
         let all = config.weights().into_iter();
         Self {
             names: all.map(|weight| (weight.name, weight.stored)).collect(),
             read: Box::new(read),
-            kept: RefCell::default(),
-            packed,
-            ready: None,
+            shared: RefCell::default(),
+            weight_type,
+            packed: None,
             tables: None,
         }
     }
 
-    /// Takes the weights of linear layers packed, as they are.
-    pub(crate) fn with_ready(self, ready: impl Fn(&str) -> Result<PackedLinear> + 'a) -> Self {
+    /// Takes the weights of linear layers from a file that holds them packed.
+    pub(crate) fn with_packed(self, packed: impl Fn(&str) -> Result<PackedLinear> + 'a) -> Self {
         Self {
-            ready: Some(Box::new(ready)),
+            packed: Some(Box::new(packed)),
             ..self
         }
     }
@@ -72,12 +77,12 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Takes the weights of a linear layer that were packed before, one below the other; none where they were not.
-    pub(crate) fn ready(&self, names: &[String]) -> Result<Option<PackedLinear>> {
-        let Some(ready) = &self.ready else {
+    /// Borrows the weights of a linear layer that the file holds packed, stacked; none where it does not.
+    pub(crate) fn packed(&self, names: &[String]) -> Result<Option<PackedLinear>> {
+        let Some(packed) = &self.packed else {
             return Ok(None);
         };
-        let parts = names.iter().map(|name| ready(self.stored(name)?));
+        let parts = names.iter().map(|name| packed(self.stored(name)?));
         PackedLinear::joined(&parts.collect::<Result<Vec<_>>>()?).map(Some)
     }
 
@@ -104,14 +109,14 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Reads a weight, and keeps it for whoever asks next.
+    /// Reads a weight that stays as it is, once for all layers that share it.
     pub(crate) fn get(&self, name: &str) -> Result<Tensor> {
-        let tensor = self.take(name)?;
-        self.kept.borrow_mut().insert(name.to_owned(), tensor.clone());
+        let tensor = self.read(name)?;
+        self.shared.borrow_mut().insert(name.to_owned(), tensor.clone());
         Ok(tensor)
     }
 
-    /// Takes a table that stays in its file, or reads it.
+    /// Opens a table that stays in its file, or reads it.
     pub(crate) fn table(&self, name: &str) -> Result<Embedding> {
         let stored = self.stored(name)?;
         match self.tables.as_ref().and_then(|tables| tables(stored)) {
@@ -120,17 +125,18 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// Reads a weight of which something else is made.
-    pub(crate) fn take(&self, name: &str) -> Result<Tensor> {
-        if let Some(tensor) = self.kept.borrow().get(name) {
+    /// Reads a weight that is converted to another form.
+    pub(crate) fn read(&self, name: &str) -> Result<Tensor> {
+        if let Some(tensor) = self.shared.borrow().get(name) {
             return Ok(tensor.clone());
         }
         (self.read)(self.stored(name)?)
     }
 }
 
-/// Copies the rows of some ranges, one after another, into memory of their own, so that the rest of `x` can go.
-pub(crate) fn own_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
+/// Copies the rows of some ranges, one after another, into memory of their own, so that the rest of `x` can
+/// go.
+pub(crate) fn copy_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
     let parts = ranges.iter().map(|range| x.narrow(0, range.start, range.len()));
     match parts.collect::<Result<Vec<_>>>()?.as_slice() {
         // A contiguous view counts as contiguous, and `copy` would clone all that it is a view of.
@@ -139,8 +145,8 @@ pub(crate) fn own_rows(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
     }
 }
 
-/// Lists the experts with the rows of each, of `count` rows whose first `split` belong to the first: as [`by_expert`] does, but
-/// for rows that are numbered.
+/// Lists the experts with the rows of each, of `count` rows whose first `split` belong to the first: as
+/// [`by_expert`] does, but for rows that are numbered.
 pub(crate) fn of_experts<T>(
     experts: &[T],
     count: usize,
@@ -185,7 +191,7 @@ mod tests {
         let whole: Vec<Vec<f32>> = x.to_vec2().unwrap();
         for (view, from) in [(x.clone(), 0), (x.narrow(1, 2, 4).unwrap(), 2)] {
             for ranges in [vec![3..5], vec![1..2, 7..10]] {
-                let own = own_rows(&view, &ranges).unwrap();
+                let own = copy_rows(&view, &ranges).unwrap();
                 let width = view.dim(1).unwrap();
                 let rows = ranges.iter().flat_map(Clone::clone);
                 let expected: Vec<Vec<f32>> =

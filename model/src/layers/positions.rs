@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Result, Tensor};
 
 /// Resizes a square grid of positions `[g * g, D]` to `[G * G, D]` by bicubic interpolation.
 ///
-/// Source: `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`, which BEiT-3's loader uses; the cubic
-/// kernel is Keys 1981 with a = -0.75.
+/// Source: `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`, which BEiT-3's loader
+/// uses; the cubic kernel is Keys 1981 with a = -0.75.
 pub(crate) fn resize_grid(table: &Tensor, from: usize, to: usize) -> Result<Tensor> {
     let (_, width) = table.dims2()?;
     let rows = table

@@ -2,7 +2,7 @@
 
 use super::Machine;
 use crate::config::StackConfig;
-use crate::kernels::rows::Layout;
+use crate::kernels::rows::KvLayout;
 use crate::kernels::{CacheType, WeightType};
 
 /// What a call of a kernel must do at least.
@@ -20,7 +20,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Returns the least time that a machine needs: to move the bytes, or to do the operations, whichever takes longer.
+    /// Returns the least time that a machine needs: to move the bytes, or to do the operations, whichever
+    /// takes longer.
     #[must_use]
     pub fn seconds(&self, machine: &Machine) -> f64 {
         let moving = self.memory_bytes / machine.memory_bytes + self.cache_bytes / machine.cache_bytes;
@@ -51,7 +52,8 @@ impl Cost {
         }
     }
 
-    /// Weighs the activation between the two halves of a feed-forward network: `inputs` numbers of a row give `hidden`.
+    /// Weighs the activation between the two halves of a feed-forward network: `inputs` numbers of a row give
+    /// `hidden`.
     pub(super) fn activation(rows: usize, inputs: usize, hidden: usize) -> Self {
         Self {
             cache_bytes: bytes(rows * (inputs + hidden)),
@@ -68,8 +70,9 @@ impl Cost {
         }
     }
 
-    /// Weighs attention of one row of each of `batch` texts to `length` rows of keys and values that it has in memory.
-    pub(super) fn kept_attention(batch: usize, length: f64, layout: Layout) -> Self {
+    /// Weighs attention of one row of each of `batch` texts to `length` rows of keys and values that it has
+    /// in memory.
+    pub(super) fn kept_attention(batch: usize, length: f64, layout: KvLayout) -> Self {
         let rows = length * batch as f64;
         Self {
             // Of keys and of values two for each number.
@@ -82,9 +85,9 @@ impl Cost {
 }
 
 /// Says how a layer's keys and values lie in memory.
-pub(super) fn layout(layer: &StackConfig, kept: CacheType) -> Layout {
-    Layout {
-        kept,
+pub(super) fn layout(layer: &StackConfig, cache_type: CacheType) -> KvLayout {
+    KvLayout {
+        cache_type,
         heads: layer.heads,
         head_size: layer.head_size,
     }

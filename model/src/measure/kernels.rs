@@ -1,24 +1,26 @@
 //! Each kernel alone, at the shapes of a model.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor};
+
 use super::cost::layout;
 use super::{Cost, Machine, median, seconds};
 use crate::attention::self_attention;
 use crate::config::{Activation, ModelConfig, StackConfig};
 use crate::decoder::host::{PromptQueries, attend_to_prompts};
-use crate::kernels::bias::Scoring;
+use crate::kernels::bias::ScoreRule;
 use crate::kernels::gated::GatedGelu;
 use crate::kernels::norm::RmsNorm;
 use crate::kernels::plan::AttentionPlan;
-use crate::kernels::rows::Rows;
+use crate::kernels::rows::KvRows;
 use crate::kernels::{CacheType, PackedLinear, WeightType};
 use crate::memory::{KvLayers, PromptMemory};
 use crate::step::DecoderRow;
-use candle_core::{Device, Result, Tensor};
-use std::cell::RefCell;
-use std::sync::Arc;
 
-/// How much memory the weights of a kernel take in all, in bytes: more than caches hold, so that they come from memory as
-/// they do in a model.
+/// How much memory the weights of a kernel take in all, in bytes: more than caches hold, so that they come
+/// from memory as they do in a model.
 const ROTATED_BYTES: f64 = (256u32 << 20) as f64;
 
 /// The most copies of what comes from memory: below, calls cost more than reading does.
@@ -69,7 +71,8 @@ impl KernelTiming {
     }
 }
 
-/// Times the kernels of a model's encoder and, where it has one, its decoder, on the threads of the installed [`Pool`](crate::kernels::Pool).
+/// Times the kernels of a model's encoder and, where it has one, its decoder, on the threads of the installed
+/// [`Pool`](crate::kernels::Pool).
 ///
 /// # Errors
 /// Where a kernel refuses its shape, or there is no memory.
@@ -194,7 +197,7 @@ impl Stage {
         let layers = copies(&cost);
         let kv = vec![0.01; source * 2 * inner]; // [S, 2D]
         let memories = (0..batch).map(|_| {
-            let layers = (0..layers).map(|_| Rows::from_values(layout, &kv));
+            let layers = (0..layers).map(|_| KvRows::from_values(layout, &kv));
             let layers = KvLayers::Host(layers.collect::<Result<_>>()?);
             Ok(PromptMemory::new(layers, source))
         });
@@ -220,15 +223,16 @@ impl Stage {
         })
     }
 
-    fn scoring(&self) -> Scoring {
-        Scoring::scaled(self.layer.heads, self.layer.head_size)
+    fn scoring(&self) -> ScoreRule {
+        ScoreRule::scaled(self.layer.heads, self.layer.head_size)
     }
 
     fn activations(&self, width: usize) -> Result<Tensor> {
         Tensor::full(0.5f32, (self.rows, width), &Device::Cpu)?.force_contiguous()
     }
 
-    /// Calls `call` with each of `copies` in turn, once to warm up and then `repeats` times, and takes the median.
+    /// Calls `call` with each of `copies` in turn, once to warm up and then `repeats` times, and takes the
+    /// median.
     fn time<R>(
         &self,
         kernel: &'static str,

@@ -1,10 +1,12 @@
 //! The ceilings of a machine.
 
+use std::hint::black_box;
+
+use rayon::prelude::*;
+
 use super::peaks::{self, Peak};
 use super::seconds;
 use crate::kernels::simd::multiversion;
-use rayon::prelude::*;
-use std::hint::black_box;
 
 /// A set that no cache holds, in bytes for all threads together.
 const MEMORY_BYTES: usize = 512 << 20;

@@ -1,13 +1,14 @@
 //! What this machine can do, and how near to it the kernels come.
 //!
-//! [`Machine::measure`] finds the ceilings: how fast memory and caches are read, and how many operations the threads do in
-//! registers. [`kernels`] times each kernel alone, at the shapes of a model; [`KernelTiming::share`] puts one beside the
-//! ceilings. [`Prediction`] adds the kernels of a whole step, or of an encoding, up: the least time that it could take.
+//! [`Machine::measure`] finds the ceilings: how fast memory and caches are read, and how many operations the
+//! threads do in registers. [`kernels`] times each kernel alone, at the shapes of a model;
+//! [`KernelTiming::share`] puts one beside the ceilings. [`Prediction`] adds the kernels of a whole step, or
+//! of an encoding, up: the least time that it could take.
 //!
 //! Both work on the threads of the current rayon pool, as the kernels do.
 //!
-//! Source: the roofline of Williams, Waterman and Patterson, "Roofline: An Insightful Visual Performance Model for Multicore
-//! Architectures" (CACM 52(4), 2009).
+//! Source: the roofline of Williams, Waterman and Patterson, "Roofline: An Insightful Visual Performance
+//! Model for Multicore Architectures" (CACM 52(4), 2009).
 
 mod cost;
 mod kernels;
@@ -15,12 +16,12 @@ mod machine;
 mod peaks;
 mod prediction;
 
+use std::time::Instant;
+
 pub use cost::Cost;
 pub use kernels::{KernelTiming, Workload, kernels};
 pub use machine::Machine;
 pub use prediction::{Prediction, StepWork};
-
-use std::time::Instant;
 
 /// Returns the middle of some numbers, of an even count the lower of the two; zero of none.
 #[must_use]

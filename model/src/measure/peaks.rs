@@ -1,4 +1,5 @@
-//! Operations in registers: independent chains of multiply-and-add, with nothing to wait for but the units that do them.
+//! Operations in registers: independent chains of multiply-and-add, with nothing to wait for but the units
+//! that do them.
 
 #![expect(
     unsafe_code,
@@ -6,10 +7,12 @@
 )]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::kernels::amx;
 use std::hint::black_box;
 
-/// How many chains run side by side: they hide five cycles of latency on two units, and fit into 16 registers.
+use crate::kernels::amx;
+
+/// How many chains run side by side: they hide five cycles of latency on two units, and fit into 16
+/// registers.
 const CHAINS: usize = 10;
 
 /// How many numbers a chain of the portable form is wide.
@@ -34,7 +37,8 @@ impl Peak {
 
     /// Does `rounds` rounds on the calling thread.
     pub(super) fn run(&self, rounds: u32) {
-        // SAFETY: the functions below, which alone make a `Peak`, have detected the instruction set of its chains.
+        // SAFETY: the functions below, which alone make a `Peak`, have detected the instruction set of its
+        // chains.
         unsafe { (self.chains)(rounds) }
     }
 }

@@ -13,13 +13,15 @@ use crate::kernels::{CacheType, WeightType};
 /// sum of calls * max(memory bytes / memory bandwidth + cache bytes / cache bandwidth, operations / peak)
 /// ```
 ///
-/// - Memory bytes are those of weights, read once for all rows of a call; of a step also each row's keys and values, which the
-///   rows do not share: those of its prompt in each layer, and of what it has written, at their mean length.
+/// - Memory bytes are those of weights, read once for all rows of a call; of a step also each row's keys and
+///   values, which the rows do not share: those of its prompt in each layer, and of what it has written, at
+///   their mean length.
 /// - Cache bytes are those of activations, which go into each kernel and out of it.
 /// - The peak is that of `f32`, but for linear layers with weights in 8 bits that of `int8`.
 ///
-/// It is a floor and not an estimate: that threads wait for each other, that a row is made 8-bit, the exponentials of a softmax
-/// and all else are left out. Only where caches keep weights after all, as of small models, can less time be taken.
+/// It is a floor and not an estimate: that threads wait for each other, that a row is made 8-bit, the
+/// exponentials of a softmax and all else are left out. Only where caches keep weights after all, as of small
+/// models, can less time be taken.
 ///
 /// Prompts are taken to be text alone.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,11 +1,11 @@
-//! The account of a pool's blocks: who holds which, and which are free.
+//! The blocks of a pool: reference counts, and the free list.
 
 use std::ops::Range;
 
 /// How many tokens a block holds.
 pub(super) const BLOCK: usize = 16;
 
-/// Counts the holders of each block, and lists the blocks that have none.
+/// The reference count of each block, and the free blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
     holders: Vec<usize>,
@@ -16,7 +16,8 @@ impl Blocks {
     pub(super) fn new(count: usize) -> Self {
         Self {
             holders: vec![0; count],
-            // The lowest is taken first, so that a slot's blocks lie side by side where nothing was given back.
+            // The lowest is allocated first, so that a slot's blocks are contiguous where nothing was
+            // released.
             free: (0..count).rev().collect(),
         }
     }
@@ -29,12 +30,12 @@ impl Blocks {
         self.free.len()
     }
 
-    /// Counts the blocks that giving these back would free.
+    /// Counts the blocks that releasing these would free.
     pub(super) fn freed_by(&self, blocks: &[usize]) -> usize {
         blocks.iter().filter(|block| self.holders[**block] == 1).count()
     }
 
-    pub(super) fn take(&mut self) -> Option<usize> {
+    pub(super) fn allocate(&mut self) -> Option<usize> {
         let block = self.free.pop()?;
         self.holders[block] = 1;
         Some(block)
@@ -44,7 +45,7 @@ impl Blocks {
         blocks.iter().for_each(|block| self.holders[*block] += 1);
     }
 
-    pub(super) fn give(&mut self, blocks: &[usize]) {
+    pub(super) fn release(&mut self, blocks: &[usize]) {
         for &block in blocks {
             self.holders[block] -= 1;
             if self.holders[block] == 0 {
@@ -54,11 +55,11 @@ impl Blocks {
     }
 }
 
-/// Where one sequence lies in the pool.
+/// The blocks of one sequence.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     pub(super) blocks: Vec<usize>,
-    /// Tokens that were written; while a step runs, the blocks may have room for one more.
+    /// Number of tokens; while a step runs, the blocks may have room for one more.
     pub(super) length: usize,
 }
 

@@ -5,10 +5,10 @@ use std::ops::Range;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::blocks::{BLOCK, Blocks, Slot};
-use super::scratch::Scratch;
+use super::scratch::StepScratch;
 use super::storage::KvLayers;
 use crate::error::ForwardError;
-use crate::kernels::rows::{Layout, Rows};
+use crate::kernels::rows::{KvLayout, KvRows};
 
 /// What a model needs a cache to hold.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct CacheShape {
 /// The form of a row of keys and values.
 #[derive(Clone, Debug)]
 pub(crate) enum RowForm {
-    Host(Layout),
+    Host(KvLayout),
     Graph {
         /// Width of keys, and of values.
         width: usize,
@@ -47,7 +47,7 @@ impl CacheShape {
         let layers = 0..self.layers;
         Ok(match &self.form {
             RowForm::Host(layout) => {
-                KvLayers::Host(layers.map(|_| Rows::zeros(*layout, BLOCK, blocks)).collect())
+                KvLayers::Host(layers.map(|_| KvRows::zeros(*layout, BLOCK, blocks)).collect())
             }
             RowForm::Graph { width, dtype, device } => {
                 let shape = (blocks * BLOCK, 2 * width);
@@ -60,9 +60,10 @@ impl CacheShape {
 
 /// Keys and values of the tokens decoded so far, in slots, one per running sequence.
 ///
-/// A slot holds blocks of a common pool and takes another when a step writes the first token into it, so it occupies what
-/// it has written and not what it could. Slots that continue from the same tokens share their full blocks: only the last
-/// block of a slot is written, and no other slot holds it unless it is full.
+/// A slot holds blocks of a common pool and allocates another when a step writes its first token, so that its
+/// size is that of its tokens and not that of the longest sequence. Slots that continue from the same tokens
+/// share their full blocks: only the last block of a slot is written, and no other slot holds it unless it is
+/// full.
 ///
 /// Source: the paging of Kwon et al. 2023 (arXiv 2309.06180), section 4.
 #[derive(Debug)]
@@ -75,15 +76,16 @@ pub struct KvCache {
     blocks: Blocks,
     max_length: usize,
     token_bytes: usize,
-    /// What a step on slices works in, so that later ones need not ask for memory.
-    scratch: Scratch,
+    /// The scratch buffers of steps on the host, so that warm ones need no allocation.
+    scratch: StepScratch,
 }
 
 impl KvCache {
     /// How many tokens a block holds.
     pub const BLOCK: usize = BLOCK;
 
-    /// Makes room for `slots` sequences of at most `max_length` tokens, all of which may be that long at once.
+    /// Makes room for `slots` sequences of at most `max_length` tokens, all of which may be that long at
+    /// once.
     pub(crate) fn new(
         shape: &CacheShape,
         slots: usize,
@@ -115,7 +117,7 @@ impl KvCache {
             blocks: Blocks::new(blocks),
             max_length: shape.max_length,
             token_bytes: shape.token_bytes(),
-            scratch: Scratch::default(),
+            scratch: StepScratch::default(),
         })
     }
 
@@ -157,21 +159,22 @@ impl KvCache {
         self.blocks.free() * BLOCK
     }
 
-    /// Forgets what a slot holds and gives back its blocks.
+    /// Clears a slot and releases its blocks.
     pub fn clear(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
-            self.blocks.give(&slot.blocks);
+            self.blocks.release(&slot.blocks);
             // Its memory stays for the next sequence.
             slot.blocks.clear();
             slot.length = 0;
         }
     }
 
-    /// Makes slot `to` continue from what slot `from` holds: they share the full blocks, and the last one is copied.
+    /// Makes slot `to` continue from what slot `from` holds: they share the full blocks, and the last one is
+    /// copied.
     ///
     /// # Errors
-    /// Where a slot does not exist, or no block is free even without what `to` held. The cache is unchanged then; where
-    /// the device itself fails in the middle, `to` is empty.
+    /// Where a slot does not exist, or no block is free even without what `to` held. The cache is unchanged
+    /// then; where the device itself fails in the middle, `to` is empty.
     pub fn copy(&mut self, from: usize, to: usize) -> std::result::Result<(), ForwardError> {
         let source = self.slot(from)?;
         let target = self.slot(to)?;
@@ -187,7 +190,7 @@ impl KvCache {
         let mut blocks = source.blocks[..full].to_vec();
         self.blocks.share(&blocks);
         self.clear(to);
-        let own = tail.and_then(|_| self.blocks.take());
+        let own = tail.and_then(|_| self.blocks.allocate());
         blocks.extend(own);
         self.slots[to] = Slot { blocks, length: 0 };
         if let (Some(tail), Some(own)) = (tail, own) {
@@ -209,8 +212,8 @@ impl KvCache {
         }
     }
 
-    /// Checks that each slot can take one more token, then gives a block to those that need one, and returns the tokens'
-    /// positions. Where an error is returned, nothing was given.
+    /// Checks that each slot has room for one more token, then allocates a block for those that need one, and
+    /// returns the tokens' positions. Where an error is returned, nothing was allocated.
     pub(crate) fn reserve(&mut self, slots: &[usize]) -> std::result::Result<Vec<u32>, ForwardError> {
         let mut positions = Vec::with_capacity(slots.len());
         self.reserve_into(slots.iter().copied(), &mut positions)?;
@@ -240,7 +243,7 @@ impl KvCache {
         }
         for slot in slots {
             if wants(&self.slots[slot]) {
-                let block = self.blocks.take();
+                let block = self.blocks.allocate();
                 self.slots[slot].blocks.extend(block);
             }
         }
@@ -271,7 +274,7 @@ impl KvCache {
         }
     }
 
-    /// Gives back the blocks that were reserved for a step's tokens, after the step failed.
+    /// Releases the blocks that were reserved for a step's tokens, after the step failed.
     pub(crate) fn retract(&mut self, slots: impl Iterator<Item = usize>) {
         slots.for_each(|slot| self.retract_slot(slot));
     }
@@ -279,26 +282,27 @@ impl KvCache {
     fn retract_slot(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
             let held = slot.length.div_ceil(BLOCK).min(slot.blocks.len());
-            self.blocks.give(&slot.blocks.split_off(held));
+            self.blocks.release(&slot.blocks.split_off(held));
         }
     }
 
-    /// Lends what steps on slices work in; it is to be given back by [`KvCache::return_scratch`].
-    pub(crate) fn take_scratch(&mut self) -> Scratch {
+    /// Takes the scratch buffers for a step, until [`KvCache::return_scratch`].
+    pub(crate) fn take_scratch(&mut self) -> StepScratch {
         std::mem::take(&mut self.scratch)
     }
 
-    pub(crate) fn return_scratch(&mut self, scratch: Scratch) {
+    pub(crate) fn return_scratch(&mut self, scratch: StepScratch) {
         self.scratch = scratch;
     }
 
-    /// Lists the rows of each slot's tokens, one more than it holds included, and where each one's lie in the list.
+    /// Lists the rows of each slot's tokens, one more than it holds included, in the scratch of a step.
     pub(crate) fn list_rows(
         &self,
         slots: impl Iterator<Item = usize>,
-        (rows, ends): (&mut Vec<Range<usize>>, &mut Vec<usize>),
+        scratch: &mut StepScratch,
     ) -> Result<()> {
-        rows.clear();
+        let StepScratch { ranges, ends, .. } = scratch;
+        ranges.clear();
         ends.clear();
         for slot in slots {
             match self
@@ -306,16 +310,16 @@ impl KvCache {
                 .get(slot)
                 .filter(|held| held.row(held.length).is_some())
             {
-                Some(held) => held.list_rows(held.length + 1, rows),
+                Some(held) => held.list_rows(held.length + 1, ranges),
                 None => bail!("cache slot {slot} has no block for its next token"),
             }
-            ends.push(rows.len());
+            ends.push(ranges.len());
         }
         Ok(())
     }
 
     /// Returns each layer's rows of plain memory.
-    pub(crate) fn host(&mut self) -> std::result::Result<&mut [Rows], ForwardError> {
+    pub(crate) fn host(&mut self) -> std::result::Result<&mut [KvRows], ForwardError> {
         self.layers.host_mut("cache")
     }
 
@@ -324,8 +328,8 @@ impl KvCache {
         self.layers.graph("cache", layer)
     }
 
-    /// Stores keys and values `[1, 2D]` of a slot's next token in a layer's tensor, and returns the rows of all its tokens, that
-    /// one included.
+    /// Stores keys and values `[1, 2D]` of a slot's next token in a layer's tensor, and returns the rows of
+    /// all its tokens, that one included.
     pub(crate) fn store(&self, cache: &Tensor, kv: &Tensor, slot: usize) -> Result<Vec<Range<usize>>> {
         let held = self.slots.get(slot);
         match held.and_then(|held| Some((held.row(held.length)?, held.rows(held.length + 1)))) {

@@ -1,4 +1,4 @@
-//! What encoding a prompt leaves behind for decoding.
+//! The keys and values of an encoded prompt.
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use candle_core::Tensor;
 
 use super::storage::KvLayers;
 use crate::error::ForwardError;
-use crate::kernels::rows::Rows;
+use crate::kernels::rows::KvRows;
 
-/// What encoding one prompt leaves behind for decoding; cheap to clone and shared by beams and samples.
+/// The keys and values of one encoded prompt, which decoding attends to; cheap to clone and shared by beams
+/// and samples.
 #[derive(Clone, Debug)]
 pub struct PromptMemory {
     layers: Arc<KvLayers>,
@@ -42,7 +43,7 @@ impl PromptMemory {
     }
 
     /// Returns a layer's keys and values as rows of plain memory.
-    pub(crate) fn host(&self, layer: usize) -> Result<&Rows, ForwardError> {
+    pub(crate) fn host(&self, layer: usize) -> Result<&KvRows, ForwardError> {
         self.layers.host("prompt memory", layer)
     }
 

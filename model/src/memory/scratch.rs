@@ -1,20 +1,17 @@
-//! The memory that decoding steps work in.
+//! The scratch buffers of a decoding step.
 
 use std::ops::Range;
 
-/// Buffers that keep their size from step to step, so that a step asks for no memory once one as large has been made.
+use crate::layers::scratch::LayerScratch;
+
+/// Buffers that keep their size from step to step: a step as large as one before needs no allocation.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    /// The rows between the layers, `[B, D]`.
+pub(crate) struct StepScratch {
+    /// The residual stream, `[B, D]`.
     pub(crate) x: Vec<f32>,
-    /// Normed rows, `[B, D]`.
-    pub(crate) normed: Vec<f32>,
-    /// Queries, keys and values, `[B, 3D]`; queries alone, `[B, D]`; gate and up, `[B, 2F]`.
-    pub(crate) wide: Vec<f32>,
-    /// What attention gathers, `[B, H Dh]`, or the rows between the projections of a feed-forward network, `[B, F]`.
-    pub(crate) hidden: Vec<f32>,
-    /// What a block adds to the rows, `[B, D]`.
-    pub(crate) added: Vec<f32>,
+    pub(crate) layer: LayerScratch,
+    /// Attended rows of tokens and masks, where the encoder writes, `[2B, H Dh]`.
+    pub(crate) attended: Vec<f32>,
     /// Scores of keys.
     pub(crate) scores: Vec<f32>,
     /// The positions of the rows.
@@ -23,4 +20,11 @@ pub(crate) struct Scratch {
     pub(crate) ranges: Vec<Range<usize>>,
     /// Where each query's rows end in the list.
     pub(crate) ends: Vec<usize>,
+}
+
+/// Returns the `index`-th of lists that lie one after another and end at `ends`.
+pub(crate) fn slot_rows<'a>(ranges: &'a [Range<usize>], ends: &[usize], index: usize) -> &'a [Range<usize>] {
+    let start = index.checked_sub(1).and_then(|before| ends.get(before)).copied();
+    let end = ends.get(index).copied().unwrap_or_default();
+    ranges.get(start.unwrap_or(0)..end).unwrap_or_default()
 }

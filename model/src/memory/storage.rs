@@ -4,20 +4,24 @@ use candle_core::{Result, Tensor};
 
 use super::blocks::BLOCK;
 use crate::error::ForwardError;
-use crate::kernels::rows::Rows;
+use crate::kernels::rows::KvRows;
 
 /// Keys and values of each layer, in the form in which the model that made them reads them.
 #[derive(Clone, Debug)]
 pub(crate) enum KvLayers {
     /// Rows of plain memory.
-    Host(Vec<Rows>),
+    Host(Vec<KvRows>),
     /// Tensors on any device, `[rows, 2D]`: keys, then values.
     Graph(Vec<Tensor>),
 }
 
 impl KvLayers {
     /// Returns the rows of a layer; `owner` names what they belong to.
-    pub(super) fn host(&self, owner: &'static str, layer: usize) -> std::result::Result<&Rows, ForwardError> {
+    pub(super) fn host(
+        &self,
+        owner: &'static str,
+        layer: usize,
+    ) -> std::result::Result<&KvRows, ForwardError> {
         match self {
             Self::Host(layers) => layers.get(layer).ok_or_else(|| self.no_layer(owner, layer)),
             Self::Graph(_) => Err(ForwardError::OtherExecution(owner)),
@@ -25,7 +29,10 @@ impl KvLayers {
     }
 
     /// Returns the rows of all layers to write to; `owner` names what they belong to.
-    pub(super) fn host_mut(&mut self, owner: &'static str) -> std::result::Result<&mut [Rows], ForwardError> {
+    pub(super) fn host_mut(
+        &mut self,
+        owner: &'static str,
+    ) -> std::result::Result<&mut [KvRows], ForwardError> {
         match self {
             Self::Host(layers) => Ok(layers),
             Self::Graph(_) => Err(ForwardError::OtherExecution(owner)),
@@ -44,22 +51,6 @@ impl KvLayers {
         }
     }
 
-    /// Appends a layer of rows.
-    pub(crate) fn push_rows(&mut self, rows: Rows) {
-        match self {
-            Self::Host(layers) => layers.push(rows),
-            Self::Graph(_) => *self = Self::Host(vec![rows]),
-        }
-    }
-
-    /// Appends a layer's tensor.
-    pub(crate) fn push_tensor(&mut self, kv: Tensor) {
-        match self {
-            Self::Graph(layers) => layers.push(kv),
-            Self::Host(_) => *self = Self::Graph(vec![kv]),
-        }
-    }
-
     fn no_layer(&self, owner: &str, layer: usize) -> ForwardError {
         let count = match self {
             Self::Host(layers) => layers.len(),
@@ -72,7 +63,7 @@ impl KvLayers {
     /// Counts the bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Host(layers) => layers.iter().map(Rows::bytes).sum(),
+            Self::Host(layers) => layers.iter().map(KvRows::bytes).sum(),
             Self::Graph(layers) => layers
                 .iter()
                 .map(|kv| kv.elem_count() * kv.dtype().size_in_bytes())

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use multiway_model::{
     AttentionPattern, DType, DecoderBatch, DecoderRow, EncoderBatch, EncoderBatchBuilder, EncoderOutput,
-    EncoderSample, Encoding, ForwardError, KvCache, Model, ModelConfig, Patch, PatchedImage, PromptMemory,
-    SampleSegments, Tensor, Wanted,
+    EncoderSample, EncodingPass, EncodingTargets, ForwardError, KvCache, Model, ModelConfig, Patch,
+    PatchedImage, PromptMemory, SampleSegments, Tensor,
 };
 
 use super::digest::Digest;
@@ -67,7 +67,7 @@ struct EncodingBatch {
     /// The pictures that are to be cached, in the order of the wanted prefixes.
     fresh: Vec<Digest>,
     /// None where all is known.
-    encoding: Option<Encoding>,
+    encoding: Option<EncodingPass>,
 }
 
 /// A prompt in the encoder.
@@ -112,7 +112,7 @@ impl ModelForward {
         let model = Arc::clone(&self.model);
         let config = model.config();
         let mut batch = EncoderBatch::builder(config);
-        let mut wanted = Wanted::default();
+        let mut wanted = EncodingTargets::default();
         let mut samples = 0;
         for (index, mut prompt) in prompts {
             let start = samples;

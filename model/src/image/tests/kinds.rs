@@ -1,4 +1,5 @@
-//! Rare kinds of the formats that are read, to the pixel as Pillow reads them, and what is said of those that are not.
+//! Rare kinds of the formats that are read, to the pixel as Pillow reads them, and what is said of those that
+//! are not.
 
 use insta::assert_snapshot;
 

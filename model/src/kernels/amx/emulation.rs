@@ -1,10 +1,11 @@
-//! The unit's instructions in software: tests run what is written in them on machines that have AVX-512 alone.
+//! The unit's instructions in software: tests run what is written in them on machines that have AVX-512
+//! alone.
 //!
-//! An instruction that a processor does not know raises a signal. The handler does what the instruction would have done, and the
-//! program goes on behind it; what is not of this unit ends the process, as ever.
+//! An instruction that a processor does not know raises a signal. The handler does what the instruction would
+//! have done, and the program goes on behind it; what is not of this unit ends the process, as ever.
 //!
-//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, section 2.3 for the encoding, and the pages of the five
-//! instructions for what they do.
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, section 2.3 for the
+//! encoding, and the pages of the five instructions for what they do.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
@@ -57,8 +58,8 @@ thread_local! {
 /// Emulates the unit for this process from now on, and tells whether it can.
 pub(super) fn install() -> bool {
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
-    // SAFETY: of zeros, an action is one without flags; the handler touches nothing but its own thread's registers, and what the
-    // instruction would have touched.
+    // SAFETY: of zeros, an action is one without flags; the handler touches nothing but its own thread's
+    // registers, and what the instruction would have touched.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as usize;
@@ -161,7 +162,8 @@ impl Instruction {
 }
 
 impl Unit {
-    /// Does the instruction that a thread stands before, and returns its length; none where it is not of this unit.
+    /// Does the instruction that a thread stands before, and returns its length; none where it is not of this
+    /// unit.
     fn step(&mut self, words: &Words) -> Option<libc::greg_t> {
         let instruction = Instruction::decode(words)?;
         let register = usize::from(instruction.reg);
@@ -209,7 +211,8 @@ impl Unit {
     }
 }
 
-/// Adds to sums in 32 bits the products of unsigned bytes, four of a row at a time, by the signed ones of a row of `w`.
+/// Adds to sums in 32 bits the products of unsigned bytes, four of a row at a time, by the signed ones of a
+/// row of `w`.
 fn summed(sums: &Register, x: &Register, w: &Register) -> Register {
     let mut result = *sums;
     for (sums, x) in result.iter_mut().zip(x) {

@@ -1,11 +1,13 @@
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
 use super::*;
 use crate::attention::reference;
 use crate::kernels::CacheType;
 use crate::kernels::bias::RelativeBias;
 use crate::kernels::plan::AttentionPlan;
 use crate::testing::{assert_close, random};
-use candle_core::Tensor;
-use std::sync::Arc;
 
 fn values(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
@@ -17,25 +19,25 @@ fn ranges() -> [Vec<Range<usize>>; 3] {
 }
 
 /// Keeps rows in blocks of five.
-fn rows(kept: CacheType, kv: &[f32], heads: usize, head_size: usize) -> Rows {
+fn rows(kept: CacheType, kv: &[f32], heads: usize, head_size: usize) -> KvRows {
     blocks(5, kept, kv, heads, head_size)
 }
 
-fn blocks(block: usize, kept: CacheType, kv: &[f32], heads: usize, head_size: usize) -> Rows {
-    let layout = Layout {
-        kept,
+fn blocks(block: usize, kept: CacheType, kv: &[f32], heads: usize, head_size: usize) -> KvRows {
+    let layout = KvLayout {
+        cache_type: kept,
         heads,
         head_size,
     };
     let count = kv.len() / layout.width();
-    let mut rows = Rows::zeros(layout, block, count / block);
+    let mut rows = KvRows::zeros(layout, block, count / block);
     for (row, kv) in kv.chunks(layout.width()).take(rows.count()).enumerate() {
         rows.write(row, kv).unwrap();
     }
     rows
 }
 
-fn attend(q: &[f32], kv: &Rows, scoring: &Scoring, dh: usize) -> Result<Vec<f32>> {
+fn attend(q: &[f32], kv: &KvRows, scoring: &ScoreRule, dh: usize) -> Result<Vec<f32>> {
     let ranges = ranges();
     let d = scoring.heads * dh;
     let queries = Queries::new(q, 3 * d, d, scoring);
@@ -49,8 +51,8 @@ fn attend(q: &[f32], kv: &Rows, scoring: &Scoring, dh: usize) -> Result<Vec<f32>
     });
     let bias = bias.as_ref().map(|bias| bias as &Bias);
     let mut out = vec![f32::NAN; 3 * scoring.heads * dh];
-    let seen = |row: usize, see: &mut dyn FnMut(Seen) -> Result<()>| {
-        see(Seen {
+    let seen = |row: usize, see: &mut dyn FnMut(VisibleKeys) -> Result<()>| {
+        see(VisibleKeys {
             rows: kv,
             ranges: &ranges[row],
         })
@@ -91,9 +93,9 @@ fn single_queries_gather_what_the_reference_says() {
         let (qkv, kv) = (random(&[3, 3 * d], 1), random(&[90, 2 * d], 2));
         let bias = Arc::new(RelativeBias::new(&random(&[8, heads], 3), 9, false).unwrap());
         for bias in [None, Some(bias)] {
-            let scoring = Scoring {
+            let scoring = ScoreRule {
                 bias,
-                ..Scoring::scaled(heads, dh)
+                ..ScoreRule::scaled(heads, dh)
             };
             let kept = rows(CacheType::F32, &values(&kv), heads, dh);
             let found = attend(&values(&qkv), &kept, &scoring, dh).unwrap();
@@ -115,7 +117,7 @@ fn narrow_rows_are_attended_to_as_what_they_were_narrowed_to() {
     for (heads, dh) in SHAPES {
         let d = heads * dh;
         let (q, kv) = (values(&random(&[3, 3 * d], 4)), values(&random(&[90, 2 * d], 5)));
-        let scoring = Scoring::scaled(heads, dh);
+        let scoring = ScoreRule::scaled(heads, dh);
         for kept in CacheType::ALL {
             let rows = rows(kept, &kv, heads, dh);
             let found = attend(&q, &rows, &scoring, dh).unwrap();
@@ -155,13 +157,13 @@ fn every_instruction_set_gathers_the_same_bits() {
         let rows = rows(kept, &kv, 1, 64);
         let head = Head {
             q: &q,
-            seen: Seen {
+            keys: VisibleKeys {
                 rows: &rows,
                 ranges: &ranges[0],
             },
             index: 0,
             scale: 0.125,
-            goes_on: false,
+            has_next: false,
         };
         let run = |chosen: bool| {
             let (mut scores, mut out) = (vec![0.0; 67], vec![0.0; 64]);
@@ -189,7 +191,7 @@ fn blocks_change_no_bit() {
         values(&random(&[3, 3 * heads * dh], 8)),
         values(&random(&[90, 2 * heads * dh], 9)),
     );
-    let scoring = Scoring::scaled(heads, dh);
+    let scoring = ScoreRule::scaled(heads, dh);
     for kept in CacheType::ALL {
         let with = |block| attend(&q, &blocks(block, kept, &kv, heads, dh), &scoring, dh).unwrap();
         let one = with(1);
@@ -203,7 +205,7 @@ fn threads_change_no_bit() {
         values(&random(&[3, 3 * 512], 1)),
         values(&random(&[90, 2 * 512], 2)),
     );
-    let scoring = Scoring::scaled(8, 64);
+    let scoring = ScoreRule::scaled(8, 64);
     for kept in CacheType::ALL {
         let rows = rows(kept, &kv, 8, 64);
         let with = |threads| {
@@ -217,8 +219,8 @@ fn threads_change_no_bit() {
 
 #[test]
 fn keys_that_do_not_exist_are_an_error() {
-    let scoring = Scoring::scaled(2, 4);
-    let told = |kv: &Rows| attend(&[0.0; 72], kv, &scoring, 4).unwrap_err().to_string();
+    let scoring = ScoreRule::scaled(2, 4);
+    let told = |kv: &KvRows| attend(&[0.0; 72], kv, &scoring, 4).unwrap_err().to_string();
     let short = told(&rows(CacheType::F32, &[0.0; 16 * 69], 2, 4));
     assert!(short.starts_with("attention: rows 40..90 of 65"), "{short}");
     let other = told(&rows(CacheType::Int8, &[0.0; 16 * 90], 1, 8));

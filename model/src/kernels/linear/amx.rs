@@ -1,8 +1,10 @@
-//! Weights in 8 bits on the matrix unit of AMX: sixteen rows by sixteen outputs in a register, sixty-four inputs at a time.
+//! Weights in 8 bits on the matrix unit of AMX: sixteen rows by sixteen outputs in a register, sixty-four
+//! inputs at a time.
 //!
-//! Sixteen lines of a panel are such a register of weights as they are, and so are sixteen rows of activations. The sums are exact,
-//! hence those of every other kernel. A tile is two by two registers of sums. Where it has fewer than 32 rows its halves overlap, and
-//! where it has one panel they are the same: what is computed twice is the same twice.
+//! Sixteen lines of a panel are such a register of weights as they are, and so are sixteen rows of
+//! activations. The sums are exact, hence those of every other kernel. A tile is two by two registers of
+//! sums. Where it has fewer than 32 rows its halves overlap, and where it has one panel they are the same:
+//! what is computed twice is the same twice.
 //!
 //! A thread uses the unit, whose registers the system has to save, no longer than it writes a block.
 //!
@@ -15,7 +17,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::int8::{FORMAT, avx512vnni};
-use super::kernel::{Kernel, Line, PANEL, Setup, Tile};
+use super::kernel::{Fallback, Kernel, Line, PANEL, Setup, Tile};
 use crate::kernels::amx::{REGISTER_ROWS as ROWS, enter, is_granted, leave};
 
 /// Registers of sums in a tile, two rows of them by two panels.
@@ -27,14 +29,17 @@ pub(super) static KERNEL: Kernel = Kernel {
     widths: &[2; 2 * ROWS],
     detected: || (avx512vnni::KERNEL.detected)() && is_granted(),
     write,
-    // Registers that are mostly empty.
-    few: Some((ROWS, &avx512vnni::KERNEL)),
+    // Below, registers would be mostly empty.
+    fallback: Some(Fallback {
+        below: ROWS,
+        kernel: &avx512vnni::KERNEL,
+    }),
     setup: Some(Setup { enter, leave }),
 };
 
 /// The last inputs of a tile, fewer than a register has, and zeros behind them.
 #[repr(C)]
-struct Rest {
+struct Remainder {
     x: [[Line; ROWS]; 2],
     w: [[Line; ROWS]; 2],
 }
@@ -50,9 +55,9 @@ unsafe fn write(tile: Tile, rows: usize, panels: usize) {
     let (second, other) = (rows - ROWS, tile.lines * (panels - 1));
     let (x, w) = ([row(0), row(second)], [tile.w, tile.w.wrapping_add(other)]);
     let (steps, rest) = (tile.depth / ROWS, tile.depth % ROWS);
-    let mut last = MaybeUninit::<Rest>::uninit();
+    let mut last = MaybeUninit::<Remainder>::uninit();
     if rest > 0 {
-        let last = last.write(Rest {
+        let last = last.write(Remainder {
             x: [[Line([0; PANEL]); ROWS]; 2],
             w: [[Line([0; PANEL]); ROWS]; 2],
         });
@@ -69,8 +74,9 @@ unsafe fn write(tile: Tile, rows: usize, panels: usize) {
         }
     }
     let mut sums = MaybeUninit::<[[Line; ROWS]; SUMS]>::uninit();
-    // SAFETY: the unit is set up for registers of 16 lines. Of `x` it reads whole lines of 16 rows, of the panels the line that sums
-    // start from and 16 lines at a time, both up to `steps`; of `last`, where it is written, and of `sums`, what is theirs.
+    // SAFETY: the unit is set up for registers of 16 lines. Of `x` it reads whole lines of 16 rows, of the
+    // panels the line that sums start from and 16 lines at a time, both up to `steps`; of `last`, where it is
+    // written, and of `sums`, what is theirs.
     unsafe {
         asm!(
             // Each row of sums starts from the same line of its panel: no bytes from row to row.
@@ -147,7 +153,8 @@ unsafe fn write(tile: Tile, rows: usize, panels: usize) {
             let sum = unsafe { _mm512_loadu_si512(sums[2 * half + panel][place].0.as_ptr().cast()) };
             let y = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), scales);
             let mask = u16::MAX >> (PANEL - (tile.width - panel * PANEL).min(PANEL));
-            // SAFETY: a row of `y` has `width` values from this tile's first output; the mask leaves out what is behind them.
+            // SAFETY: a row of `y` has `width` values from this tile's first output; the mask leaves out what
+            // is behind them.
             unsafe { _mm512_mask_storeu_ps(tile.y.add(index * tile.stride + panel * PANEL), mask, y) };
         }
     }

@@ -1,8 +1,8 @@
 //! Weights in `bf16`: a line is two steps of a panel, one after another.
 //!
-//! A `bf16` is the upper half of an `f32`, so that widening is a shift and exact, and the sums are those of the `f32`
-//! kernel on rounded weights, to the bit. `vdpbf16ps` is left alone: it adds two products at once, in an order and with
-//! a treatment of tiny numbers of its own.
+//! A `bf16` is the upper half of an `f32`, so that widening is a shift and exact, and the sums are those of
+//! the `f32` kernel on rounded weights, to the bit. `vdpbf16ps` is left alone: it adds two products at once,
+//! in an order and with a treatment of tiny numbers of its own.
 
 #![expect(unsafe_code, reason = "vector loads and stores inside a tile")]
 
@@ -19,7 +19,8 @@ pub(super) static KERNELS: &[&Kernel] = &[
     &portable::KERNEL,
 ];
 
-/// Rounds a row of weights to the nearest, ties to even, and turns it into words of two, the first in the low half.
+/// Rounds a row of weights to the nearest, ties to even, and turns it into words of two, the first in the low
+/// half.
 pub(super) fn encode(row: &[f32]) -> Vec<u32> {
     let bits = |weight: Option<&f32>| weight.map_or(0, |w| u32::from(bf16::from_f32(*w).to_bits()));
     let pair = |pair: &[f32]| bits(pair.first()) | bits(pair.get(1)) << 16;

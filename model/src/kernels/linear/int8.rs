@@ -7,9 +7,9 @@
 //! y[row, output] = (sum over k of q_x[row, k] * q_w[output, k]) * scale_x[row] * scale_w[output]
 //! ```
 //!
-//! The sum is exact in `i32`, so that its order is free; it becomes `f32` with one rounding and is multiplied from left
-//! to right. A row whose largest value is below 127 times the smallest normal number counts as zeros. A row with a NaN
-//! or an infinity has the scale NaN and therefore gives nothing but NaN.
+//! The sum is exact in `i32`, so that its order is free; it becomes `f32` with one rounding and is multiplied
+//! from left to right. A row whose largest value is below 127 times the smallest normal number counts as
+//! zeros. A row with a NaN or an infinity has the scale NaN and therefore gives nothing but NaN.
 //!
 //! Each scaled value is at most half a scale away from what it stands for, hence
 //!
@@ -19,12 +19,13 @@
 //!
 //! but for the roundings in `f32`.
 //!
-//! `vpdpbusd` multiplies unsigned by signed bytes. Rows of `x` therefore hold `q + 128`, and its sums start from
-//! `-128 * sum of q_w`, which each panel brings along. AVX2 has only `vpmaddubsw`, which saturates at 32767: it is given
-//! `|q_w|` and `q_x` with the sign of `q_w`, whose pairs sum to 2 * 127 * 127 = 32258 at most.
+//! `vpdpbusd` multiplies unsigned by signed bytes. Rows of `x` therefore hold `q + 128`, and its sums start
+//! from `-128 * sum of q_w`, which each panel brings along. AVX2 has only `vpmaddubsw`, which saturates at
+//! 32767: it is given `|q_w|` and `q_x` with the sign of `q_w`, whose pairs sum to 2 * 127 * 127 = 32258 at
+//! most.
 //!
-//! Sources: symmetric quantisation and exact sums, Jacob et al. 2018 (arXiv 1712.05877), section 2; a scale for each row
-//! and for each output, Dettmers et al. 2022 (arXiv 2208.07339), section 2.1.
+//! Sources: symmetric quantization and exact sums, Jacob et al. 2018 (arXiv 1712.05877), section 2; a scale
+//! for each row and for each output, Dettmers et al. 2022 (arXiv 2208.07339), section 2.1.
 
 #![expect(unsafe_code, reason = "vector loads and stores inside a tile")]
 
@@ -43,25 +44,26 @@ const LARGEST: f32 = 127.0;
 /// A row of zeros in words, each byte `0 + 128`; also the signs that tell `q + 128` from `q`.
 const ZEROS: u32 = 0x8080_8080;
 
-/// A row begins with its scale, behind which the rest of a line is free, so that no line of values touches two of memory; a panel
-/// with its scales, and with what sums of `q + 128` start from.
+/// A row begins with its scale, behind which the rest of a line is free, so that no line of values touches
+/// two of memory; a panel with its scales, and with what sums of `q + 128` start from.
 pub(super) const FORMAT: Format = Format {
     row_head: PANEL,
     head: 2,
     step: PANEL,
 };
 
-/// Counts the words from one row of `inputs` to the next: whole lines, and an odd number of them where that takes one more, as every
-/// other line of a cache is not enough for the rows of a tile.
+/// Counts the words from one row of `inputs` to the next: whole lines, and an odd number of them where that
+/// takes one more, as every other line of a cache is not enough for the rows of a tile.
 pub(super) fn row_words(inputs: usize) -> usize {
     let lines = FORMAT.row_head / PANEL + inputs.div_ceil(4).div_ceil(PANEL);
     (lines | 1) * PANEL
 }
 
-/// Quantises rows `[rows, inputs]` of activations, on several threads when that pays, and calls `f` with their words.
-pub(super) fn with_quantised<T>(x: &[f32], rows: usize, inputs: usize, f: impl FnOnce(&[u32]) -> T) -> T {
+/// Quantizes rows `[rows, inputs]` of activations, on several threads when that pays, and calls `f` with
+/// their words.
+pub(super) fn with_quantized<T>(x: &[f32], rows: usize, inputs: usize, f: impl FnOnce(&[u32]) -> T) -> T {
     thread_local! {
-        /// Words that are memory only, so that a step asks for none once it is warm.
+        /// A scratch buffer, so that a warm step needs no allocation.
         static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     }
     let width = row_words(inputs);
@@ -78,7 +80,7 @@ pub(super) fn with_quantised<T>(x: &[f32], rows: usize, inputs: usize, f: impl F
             if let Some((head, values)) = words.split_at_mut_checked(FORMAT.row_head) {
                 head.iter_mut()
                     .take(1)
-                    .for_each(|scale| *scale = quantise(x, values).to_bits());
+                    .for_each(|scale| *scale = quantize(x, values).to_bits());
             }
         }
     });
@@ -87,8 +89,8 @@ pub(super) fn with_quantised<T>(x: &[f32], rows: usize, inputs: usize, f: impl F
     result
 }
 
-/// Quantises a row of activations into words of four bytes `q + 128`, and returns its scale.
-pub(super) fn quantise(x: &[f32], values: &mut [u32]) -> f32 {
+/// Quantizes a row of activations into words of four bytes `q + 128`, and returns its scale.
+pub(super) fn quantize(x: &[f32], values: &mut [u32]) -> f32 {
     let largest = f32::from_bits(largest(x));
     values.fill(ZEROS);
     if largest < LARGEST * f32::MIN_POSITIVE {
@@ -102,7 +104,8 @@ pub(super) fn quantise(x: &[f32], values: &mut [u32]) -> f32 {
 }
 
 multiversion! {
-    /// Finds the bits of the largest magnitude. As whole numbers, those of infinities and NaN are the largest.
+    /// Finds the bits of the largest magnitude. As whole numbers, those of infinities and NaN are the
+    /// largest.
     fn largest(x: &[f32]) -> u32 {
         x.iter().fold(0, |largest: u32, x| largest.max(x.abs().to_bits()))
     }
@@ -122,7 +125,7 @@ multiversion! {
 /// Turns a row of weights into words: its scale, what sums start from, then `q` in bytes.
 pub(super) fn encode(row: &[f32]) -> Vec<u32> {
     let mut values = vec![0; row.len().div_ceil(4)];
-    let scale = quantise(row, &mut values);
+    let scale = quantize(row, &mut values);
     let mut start = 0;
     for word in &mut values {
         *word ^= ZEROS;
@@ -142,9 +145,9 @@ fn bytes(word: u32) -> [i8; 4] {
 pub(super) fn specified(x: &[f32], weight: &[f32], rows: usize, outputs: usize, inputs: usize) -> Vec<f32> {
     let mut y = Vec::with_capacity(rows * outputs);
     for row in 0..rows {
-        let (scale_x, x) = quantised(&x[row * inputs..][..inputs]);
+        let (scale_x, x) = quantized(&x[row * inputs..][..inputs]);
         for output in 0..outputs {
-            let (scale_w, weight) = quantised(&weight[output * inputs..][..inputs]);
+            let (scale_w, weight) = quantized(&weight[output * inputs..][..inputs]);
             let sum: i32 = x.iter().zip(weight).map(|(x, w)| x * w).sum();
             y.push(sum as f32 * scale_x * scale_w);
         }
@@ -152,10 +155,10 @@ pub(super) fn specified(x: &[f32], weight: &[f32], rows: usize, outputs: usize, 
     y
 }
 
-/// Quantises a row as the definition says: its scale and its whole numbers.
+/// Quantizes a row as the definition says: its scale and its whole numbers.
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "-127 to 127")]
-pub(super) fn quantised(row: &[f32]) -> (f32, Vec<i32>) {
+pub(super) fn quantized(row: &[f32]) -> (f32, Vec<i32>) {
     let largest = row.iter().fold(0.0_f32, |largest, v| largest.max(v.abs()));
     if row.iter().any(|v| !v.is_finite()) {
         (f32::NAN, vec![0; row.len()])

@@ -1,7 +1,7 @@
 //! Register tiles: a few rows by a few panels, summed over the inputs in order.
 //!
-//! A kernel is one kind of weights on one instruction set. They differ in how a line of weights becomes vectors and
-//! in one multiplying instruction; the loops around are written once, by the macro [`kernel`].
+//! A kernel is one kind of weights on one instruction set. They differ in how a line of weights becomes
+//! vectors and in one multiplying instruction; the loops around are written once, by the macro [`kernel`].
 
 #![expect(
     unsafe_code,
@@ -11,7 +11,8 @@
 /// Outputs in a panel of packed weights: one AVX-512 register of 32-bit words.
 pub(crate) const PANEL: usize = 16;
 
-/// A cache line of a panel: for each of its outputs as many weights as 32 bits hold. No load of a vector touches two.
+/// A cache line of a panel: for each of its outputs as many weights as 32 bits hold. No load of a vector
+/// touches two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; PANEL]);
@@ -39,7 +40,8 @@ impl Format {
 pub(super) struct Tile {
     pub(super) x: *const u32, // rows of `row_words`, of which `depth` behind the head are values
     pub(super) w: *const Line, // panels of `lines`
-    /// Panels that are read next, of which the tile asks for the first `ahead` while it sums: at most as many as it has.
+    /// The next panels, of which the tile prefetches the first `ahead` while it sums: at most as many as it
+    /// has.
     pub(super) next: *const Line,
     pub(super) ahead: usize,
     pub(super) y: *mut f32, // rows `stride` apart, of which `width` are written
@@ -54,14 +56,22 @@ pub(super) struct Tile {
 pub(super) struct Kernel {
     pub(super) name: &'static str,
     pub(super) format: Format,
-    /// Panels of a tile of one row, of two rows, and so on to the most that fit into registers. From half of the most rows on
-    /// it is one number: tiles of a block, cut evenly, have as many panels.
+    /// Panels of a tile of one row, of two rows, and so on to the most that fit into registers. From half of
+    /// the most rows on it is one number: tiles of a block, cut evenly, have as many panels.
     pub(super) widths: &'static [usize],
     pub(super) detected: fn() -> bool,
     pub(super) write: unsafe fn(Tile, usize, usize),
-    /// Another kernel of the same format, for blocks of fewer rows than so many.
-    pub(super) few: Option<(usize, &'static Kernel)>,
+    /// The fallback kernel for blocks of few rows, of the same format.
+    pub(super) fallback: Option<Fallback>,
     pub(super) setup: Option<Setup>,
+}
+
+/// Another kernel, for blocks of few rows.
+#[derive(Clone, Copy)]
+pub(super) struct Fallback {
+    /// It computes blocks of fewer rows than this.
+    pub(super) below: usize,
+    pub(super) kernel: &'static Kernel,
 }
 
 /// What a thread does before it writes tiles, and afterwards.
@@ -101,10 +111,11 @@ impl Kernel {
         self.widths.get(tile_rows - 1).copied().unwrap_or(1)
     }
 
-    /// Returns the kernel for a block of so many rows: this one, or one that runs wherever this one does.
+    /// Returns the kernel for a block of `rows` rows: this one, or its fallback, which runs wherever this one
+    /// does.
     pub(super) fn for_rows(&'static self, rows: usize) -> &'static Self {
-        match self.few {
-            Some((enough, few)) if rows < enough => few,
+        match self.fallback {
+            Some(Fallback { below, kernel }) if rows < below => kernel,
             _ => self,
         }
     }
@@ -124,8 +135,9 @@ impl Kernel {
     /// Computes a tile of `rows` by `panels`.
     ///
     /// # Safety
-    /// The kernel was handed out on this machine and is ready on this thread, `rows` is what `tile_rows` gives, `panels` is one or
-    /// what `tile_panels` gives, and the tile's pointers reach as far as its sizes say.
+    /// The kernel was handed out on this machine and is ready on this thread, `rows` is what `tile_rows`
+    /// gives, `panels` is one or what `tile_panels` gives, and the tile's pointers reach as far as its sizes
+    /// say.
     pub(super) unsafe fn write(&self, tile: Tile, rows: usize, panels: usize) {
         // SAFETY: the caller's promise.
         unsafe { (self.write)(tile, rows, panels) }
@@ -137,9 +149,9 @@ impl Kernel {
 /// A macro, not a generic function over a trait of vectors, because a `#[target_feature]` function is how the
 /// compiler is told to keep the whole loop in that instruction set's registers.
 ///
-/// `tiles` lists rows and the panels that go with them, from one row upwards. `start` makes a sum, given the panel and
-/// the first lane; `finish` makes `f32` of it, given the row as well; both may read the heads. `fetch` asks for a line of the
-/// panels that are read next, so that they come from memory while this tile is summed.
+/// `tiles` lists rows and the panels that go with them, from one row upwards. `start` makes a sum, given the
+/// panel and the first lane; `finish` makes `f32` of it, given the row as well; both may read the heads.
+/// `fetch` prefetches a line of the next panels while this tile is summed.
 macro_rules! kernel {
     (
         $isa:ident, detected: $detected:expr, $(features: $features:literal,)? vector: $lanes:literal,
@@ -162,7 +174,7 @@ macro_rules! kernel {
                 widths: &[$($panels),*],
                 detected: $detected,
                 write,
-                few: None,
+                fallback: None,
                 setup: None,
             };
 
@@ -193,7 +205,8 @@ macro_rules! kernel {
                 let starts: [[_; VECTORS]; P] =
                     std::array::from_fn(|p| std::array::from_fn(|v| $start(panel(p), v * $lanes)));
                 let mut acc = [starts; R];
-                // Panels that it is not to ask for are its own: those are at hand, so that asking costs nothing.
+                // In place of panels that it must not prefetch stand its own, which are in the cache: no
+                // branch in the loop.
                 let next: [_; P] = std::array::from_fn(|p| {
                     if p < tile.ahead { tile.next.wrapping_add(p * tile.lines).cast() } else { panel(p) }
                 });

@@ -12,7 +12,7 @@ use super::product::Operands;
 use super::weight_type::WeightType;
 use crate::kernels::access::with_slice;
 
-/// From how many values on packing is worth several threads.
+/// Values from which packing is distributed over threads.
 const PARALLEL_PACK: usize = 1 << 18;
 
 /// Multiplies rows by a fixed weight on the CPU, each row giving the same bits alone or in any batch.
@@ -54,7 +54,8 @@ impl PackedLinear {
     /// Packs a weight of shape `[outputs, inputs]`, row-major as checkpoints store it.
     ///
     /// # Errors
-    /// When `weight` does not hold `outputs * inputs` values; of 8-bit weights, when there are more than 65536 inputs.
+    /// When `weight` does not hold `outputs * inputs` values; of 8-bit weights, when there are more than
+    /// 65536 inputs.
     pub fn new(weight: &[f32], outputs: usize, inputs: usize, weights: WeightType) -> Result<Self> {
         if outputs.checked_mul(inputs) != Some(weight.len()) {
             bail!(
@@ -70,7 +71,8 @@ impl PackedLinear {
     /// Packs a weight tensor of shape `[outputs, inputs]`, read as `f32` on the CPU.
     ///
     /// # Errors
-    /// When the tensor has another rank or cannot be read; of 8-bit weights, when there are more than 65536 inputs.
+    /// When the tensor has another rank or cannot be read; of 8-bit weights, when there are more than 65536
+    /// inputs.
     pub fn from_tensor(weight: &Tensor, weights: WeightType) -> Result<Self> {
         Self::stacked(std::slice::from_ref(weight), weights)
     }
@@ -78,8 +80,8 @@ impl PackedLinear {
     /// Packs weight tensors of the same `inputs`, `[outputs, inputs]` each, one below the other.
     ///
     /// # Errors
-    /// When a tensor has another rank or width, or cannot be read; of 8-bit weights, when there are more than 65536
-    /// inputs.
+    /// When a tensor has another rank or width, or cannot be read; of 8-bit weights, when there are more than
+    /// 65536 inputs.
     pub fn stacked(tensors: &[Tensor], weights: WeightType) -> Result<Self> {
         let shapes = tensors.iter().map(Tensor::dims2).collect::<Result<Vec<_>>>()?;
         let inputs = shapes.first().map_or(0, |(_, inputs)| *inputs);
@@ -204,7 +206,7 @@ impl PackedLinear {
         };
         match self.weights {
             WeightType::F32 | WeightType::Bf16 => multiply(bytemuck::cast_slice(x)),
-            WeightType::Int8 => int8::with_quantised(x, rows, inputs, multiply),
+            WeightType::Int8 => int8::with_quantized(x, rows, inputs, multiply),
         }
         Ok(())
     }
@@ -234,7 +236,8 @@ impl PackedLinear {
 }
 
 impl PackedLinear {
-    /// Takes a weight `[outputs, inputs]` that is packed already, as [`PackedLinear::panels`] gives it, where it is.
+    /// Takes a weight `[outputs, inputs]` that is packed already, as [`PackedLinear::panels`] gives it, where
+    /// it is.
     pub(crate) fn from_panels(
         bytes: SharedBytes,
         outputs: usize,
@@ -260,8 +263,8 @@ impl PackedLinear {
         })
     }
 
-    /// Puts packed weights of the same `inputs` one below the other: where they already lie so and fill whole panels, as
-    /// they are, and else in a copy.
+    /// Puts packed weights of the same `inputs` one below the other: where they already lie so and fill whole
+    /// panels, as they are, and else in a copy.
     pub(crate) fn joined(parts: &[Self]) -> Result<Self> {
         let Some((first, rest)) = parts.split_first() else {
             bail!("no weights to join")

@@ -1,4 +1,4 @@
-//! The memory that packed weights are in: a layer's own, or a part of a file that is mapped.
+//! The memory that packed weights are in: a layer's own, or a range of a mapped file.
 
 #![expect(unsafe_code, reason = "lines are plain numbers")]
 
@@ -13,10 +13,10 @@ unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: lines are sixteen numbers without a gap, 64 bytes aligned to 64, and any bits are numbers.
 unsafe impl bytemuck::Pod for Line {}
 
-/// Bytes that live, and stay as they are, for as long as somebody has them.
+/// Immutable bytes behind a reference count.
 type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A part of bytes that are shared.
+/// A range of shared bytes.
 #[derive(Clone)]
 pub(crate) struct SharedBytes {
     owner: Owner,
@@ -32,7 +32,7 @@ impl fmt::Debug for SharedBytes {
 }
 
 impl SharedBytes {
-    /// Takes a part of somebody's bytes; none where they do not reach so far.
+    /// Borrows a range of shared bytes; none where it is out of bounds.
     pub(crate) fn new(owner: Owner, range: Range<usize>) -> Option<Self> {
         (*owner).as_ref().get(range.clone())?;
         Some(Self { owner, range })
@@ -52,7 +52,7 @@ impl SharedBytes {
     }
 }
 
-/// The lines of a weight; as a slice, whoever has them.
+/// The lines of a weight, owned or shared; read as a slice.
 #[derive(Clone)]
 pub(super) enum Panels {
     Own(Vec<Line>),

@@ -10,22 +10,24 @@ use std::ops::Range;
 use super::kernel::{Kernel, Line, PANEL, Tile};
 use crate::kernels::pool;
 
-/// Bytes of the rows of a block, the unit of work of a thread: they stay in the second-level cache while the panels go by.
+/// Bytes of the rows of a block, the unit of work of a thread: they stay in the second-level cache while the
+/// panels go by.
 const BLOCK_BYTES: usize = 320 << 10;
 
-/// Rows of a block are a multiple of this or of the height of a kernel's tallest tile, which divides it or is more.
+/// Rows of a block are a multiple of this or of the height of a kernel's tallest tile, which divides it or is
+/// more.
 const TALLEST: usize = 12;
 
-/// Rows that a block has at most: rows in too few blocks cannot be shared out evenly.
+/// The most rows of a block: rows in too few blocks cannot be distributed evenly.
 const MOST_ROWS: usize = 192;
 
-/// Rows that are no more do little but wait for memory in any case: the panels after theirs are not asked for ahead.
+/// Up to this many rows a product is bound by memory bandwidth anyway: the next panels are not prefetched.
 const FEW_ROWS: usize = 4;
 
-/// Panels are shared out in multiples of this, the width of the widest tile.
+/// Panels are distributed in multiples of this, the width of the widest tile.
 const BLOCK_PANELS: usize = 8;
 
-/// Steps, a word of one row and a line of one panel, from which a product is shared out over threads.
+/// Steps, a word of one row and a line of one panel, from which a product is distributed over threads.
 const PARALLEL_STEPS: usize = 6_000;
 
 /// Steps that a block has, about.
@@ -156,8 +158,8 @@ impl Operands<'_> {
     /// Computes one block of the output.
     ///
     /// # Safety
-    /// `x`, `panels` and `output` hold what their shapes say, `rows` and `panels` are inside them, and no other
-    /// thread touches this part of the output.
+    /// `x`, `panels` and `output` hold what their shapes say, `rows` and `panels` are inside them, and no
+    /// other thread touches this part of the output.
     unsafe fn write_block(&self, rows: Range<usize>, panels: Range<usize>, output: Output) {
         let kernel = self.kernel.for_rows(rows.len());
         let tile_rows = kernel.tile_rows(rows.len());
@@ -183,8 +185,8 @@ impl Operands<'_> {
                 let count = kernel.tile_rows(rows.end - row);
                 let share = |tile: usize| next.start + next.len() * tile / tiles;
                 let ahead = share(tile)..share(tile + 1);
-                // The tiles of these panels ask for a part of the next ones each, so that memory is as busy all the time.
-                // SAFETY: the caller's promise, for a part of its block.
+                // Each tile of these panels prefetches a part of the next ones, so that the load on memory is
+                // even. SAFETY: the caller's promise, for a part of its block.
                 unsafe { self.write_tile(kernel, row..row + count, panel..panel + width, ahead, output) };
                 row += count;
                 tile += 1;
@@ -194,11 +196,11 @@ impl Operands<'_> {
         drop(ready);
     }
 
-    /// Computes a tile of the output, and asks for the panels `next` meanwhile.
+    /// Computes a tile of the output, and prefetches the panels `next` meanwhile.
     ///
     /// # Safety
-    /// As for `write_block`; `kernel` is ready on this thread; `panels` is one panel or `tile_panels` of them, and `rows` what
-    /// `tile_rows` gives; `next` are panels, as many as `panels` at most.
+    /// As for `write_block`; `kernel` is ready on this thread; `panels` is one panel or `tile_panels` of
+    /// them, and `rows` what `tile_rows` gives; `next` are panels, as many as `panels` at most.
     unsafe fn write_tile(
         &self,
         kernel: &Kernel,

@@ -6,7 +6,7 @@ use super::weight_type::WeightType;
 
 /// Rows of `f32` numbers that do not touch each other.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub(crate) struct RowView<'a> {
     pub(crate) values: &'a [f32],
     /// How far apart rows begin.
     pub(crate) stride: usize,
@@ -15,12 +15,13 @@ pub(crate) struct Rows<'a> {
     pub(crate) width: usize,
 }
 
-/// Multiplies rows with panels of `f32`, `[ceil(out / PANEL), width]`, on this thread, as a [`PackedLinear`](super::PackedLinear) does: the numbers of
-/// a row depend on that row alone. Writes rows of `outputs` numbers that are `stride` apart.
+/// Multiplies rows with panels of `f32`, `[ceil(out / PANEL), width]`, on this thread, as a
+/// [`PackedLinear`](super::PackedLinear) does: the numbers of a row depend on that row alone. Writes rows of
+/// `outputs` numbers that are `stride` apart.
 ///
 /// # Panics
 /// When a slice is shorter than its shape says.
-pub(crate) fn multiply_rows(x: Rows, panels: &[Line], y: &mut [f32], outputs: usize, stride: usize) {
+pub(crate) fn multiply_rows(x: RowView, panels: &[Line], y: &mut [f32], outputs: usize, stride: usize) {
     Operands {
         kernel: WeightType::F32.kernel(),
         x: bytemuck::cast_slice(x.values),

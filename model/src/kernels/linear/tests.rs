@@ -76,7 +76,8 @@ fn forward(linear: &mut PackedLinear, x: &[f32], rows: usize) -> Vec<f32> {
     first
 }
 
-/// What the tests below run on: the matrix unit is emulated where a machine has all that the kernel needs but the unit.
+/// What the tests below run on: the matrix unit is emulated where a machine has all that the kernel needs but
+/// the unit.
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 #[test]
 fn the_matrix_unit_is_tested_wherever_there_is_avx512() {
@@ -313,7 +314,7 @@ fn every_result_of_8_bits_is_within_the_stated_bound() {
     let y = forward(&mut linear, &x, rows);
     let scales = |all: &[f32]| -> Vec<f64> {
         all.chunks(inputs)
-            .map(|row| f64::from(int8::quantised(row).0))
+            .map(|row| f64::from(int8::quantized(row).0))
             .collect()
     };
     let (scales_x, scales_w) = (scales(&x), scales(&weight));
@@ -347,8 +348,9 @@ fn relative_error(weights: WeightType) -> f64 {
     (error / square(&mut exact.iter().copied())).sqrt()
 }
 
-/// A rounding to `bf16` is uniform within 1/256 of its number, at most: 0.0017 on average over an octave. A rounding to
-/// `q` is uniform within half a scale: of normal numbers whose largest is 3.3 deviations away 0.0075, twice over.
+/// A rounding to `bf16` is uniform within 1/256 of its number, at most: 0.0017 on average over an octave. A
+/// rounding to `q` is uniform within half a scale: of normal numbers whose largest is 3.3 deviations away
+/// 0.0075, twice over.
 #[test]
 fn a_layer_of_normal_numbers_loses_a_fifth_of_a_per_cent_in_bf16_and_one_per_cent_in_int8() {
     assert!(relative_error(WeightType::F32) == 0.0);
@@ -364,18 +366,18 @@ proptest! {
     }
 
     #[test]
-    fn any_bits_are_quantised_as_defined(row in proptest::collection::vec(proptest::num::f32::ANY, 0..40)) {
+    fn any_bits_are_quantized_as_defined(row in proptest::collection::vec(proptest::num::f32::ANY, 0..40)) {
         let mut words = vec![0; row.len().div_ceil(4)];
-        let found = int8::quantise(&row, &mut words);
-        let (scale, values) = int8::quantised(&row);
+        let found = int8::quantize(&row, &mut words);
+        let (scale, values) = int8::quantized(&row);
         prop_assert!(found.to_bits() == scale.to_bits() || found.is_nan() && scale.is_nan());
         let found = words.iter().flat_map(|word| word.to_ne_bytes()).map(|byte| i32::from(byte) - 128);
         prop_assert_eq!(found.take(row.len()).collect::<Vec<_>>(), values);
     }
 }
 
-/// Panels are kept in files: whoever changes how they are laid out must give the layout another number, and this test
-/// other hashes.
+/// Panels are kept in files: whoever changes how they are laid out must give the layout another number, and
+/// this test other hashes.
 #[test]
 fn panels_of_this_layout_are_these_bytes() {
     use sha2::{Digest, Sha256};

@@ -9,10 +9,11 @@ use super::amx;
 use super::kernel::{Kernel, Line, PANEL};
 use super::{bfloat, int8, single};
 
-/// The version of how panels are laid out, for those that are kept in files: another layout needs another number.
+/// The version of the layout of panels in files: another layout needs another number.
 pub(crate) const LAYOUT: u32 = 1;
 
-/// The kernels of 8-bit weights, the fastest first. They stand here and not in `int8`, whose parts that of AMX uses.
+/// The kernels of 8-bit weights, the fastest first. They stand here and not in `int8`, whose parts that of
+/// AMX uses.
 static INT8_KERNELS: &[&Kernel] = &[
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     &amx::KERNEL,
@@ -32,11 +33,11 @@ static INT8_KERNELS: &[&Kernel] = &[
 ///
 /// # Accuracy
 ///
-/// Errors are shares of the root mean square of what other people's code gives for the small random models of `tests/parity`, the
-/// worst of all cases. A layer of T5 that reads what theirs reads is off by at most 1.6 % in `bf16` and 7.9 % in 8 bits, three
-/// layers of BEiT-3 one after the other by 1.4 % and 6.9 %. Their attention was made sharp, which magnifies errors:
-/// beside `f32`, the six encoder layers of the embedded model are off by at most 1.3 % in 8 bits, its decoder by 2.4 %, and its
-/// logits by 2.7 %.
+/// Errors are shares of the root mean square of what other people's code gives for the small random models of
+/// `tests/parity`, the worst of all cases. A layer of T5 that reads what theirs reads is off by at most 1.6 %
+/// in `bf16` and 7.9 % in 8 bits, three layers of BEiT-3 one after the other by 1.4 % and 6.9 %. Their
+/// attention was made sharp, which magnifies errors: beside `f32`, the six encoder layers of the embedded
+/// model are off by at most 1.3 % in 8 bits, its decoder by 2.4 %, and its logits by 2.7 %.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WeightType {
@@ -123,7 +124,7 @@ impl WeightType {
         [outputs.div_ceil(PANEL), lines, size_of::<Line>()]
     }
 
-    /// Finds the fastest kernel for layers of so many inputs.
+    /// Finds the fastest kernel for layers of `inputs` inputs.
     pub(super) fn kernel_for(self, inputs: usize) -> Result<&'static Kernel> {
         if self == Self::Int8 && inputs > int8::MAX_INPUTS {
             bail!(

@@ -1,7 +1,9 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::Execution;
 use crate::kernels::CacheType;
 use crate::testing::{random_inference_model, random_model, tiny_config};
-use proptest::prelude::*;
 
 const SLOTS: usize = 5;
 const TOKENS: usize = 8 * KvCache::BLOCK;
@@ -111,7 +113,7 @@ proptest! {
             Some(kind) => random_inference_model(&config, 1).unwrap().with_cache(kind).unwrap(),
             None => random_model(&config, 1).unwrap(),
         };
-        prop_assert_eq!(model.steps_on_slices(), kind.is_some());
+        prop_assert_eq!(matches!(model.execution(), Execution::Host { .. }), kind.is_some());
         let kind = kind.unwrap_or_default();
         let mut cache = model.new_cache_with_capacity(SLOTS, TOKENS).unwrap();
         let mut held = vec![Vec::new(); SLOTS];
@@ -210,7 +212,7 @@ fn a_row_of_a_memory_and_a_token_of_a_cache_take_what_the_model_says() {
         let KvLayers::Host(layers) = &cache.layers else {
             panic!("a cache for steps on slices")
         };
-        let bytes: usize = layers.iter().map(Rows::bytes).sum();
+        let bytes: usize = layers.iter().map(KvRows::bytes).sum();
         assert_eq!(bytes, TOKENS * model.cache_token_bytes());
         assert_eq!(cache.token_bytes(), model.cache_token_bytes());
         model.cache_token_bytes()
