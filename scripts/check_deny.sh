@@ -17,11 +17,12 @@ if ! command -v cargo-deny >/dev/null; then
         say "NOT CHECKED: cargo-deny cannot be installed on this machine"
         exit 0
     fi
+    rm -rf "$tools/build"
 fi
 
-cargo deny check bans licenses sources
+cargo deny check --hide-inclusion-graph bans licenses sources
 if cargo deny fetch db >/dev/null 2>&1; then
-    cargo deny check --disable-fetch advisories
+    cargo deny check --hide-inclusion-graph advisories
 else
     say "NOT CHECKED: advisories, since their database cannot be fetched from this machine"
 fi
