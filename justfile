@@ -3,11 +3,27 @@
 default:
     @just --list
 
-# Everything a change must pass before it lands
+# What a change must pass before it lands, without the tests
 check:
     cargo fmt --all -- --check
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Everything that CI runs
+ci:
+    .ci/run
+
+# Licences, sources and advisories of all dependencies
+check-deny:
+    scripts/check_deny.sh
+
+# The workspace with the oldest compiler that it promises
+check-msrv:
+    scripts/check_msrv.sh
+
+# The thread pool under Miri
+check-miri:
+    scripts/check_miri.sh
 
 # Type-checks the CUDA features on a machine without CUDA
 check-cuda:

@@ -285,9 +285,15 @@ fn spell(token: &ScoredToken) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Command;
+    use clap::{Command, Parser};
 
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        decoding: DecodingArgs,
+    }
 
     #[test]
     fn every_sampling_parameter_has_a_flag_and_the_seed_is_one_of_all_verbs() {
@@ -301,6 +307,29 @@ mod tests {
             assert_eq!(flags.contains(&flag.as_str()), parameter != "seed", "{flag}");
         }
         assert_eq!(flags.len(), SamplingOptions::NAMES.len() - 1);
+    }
+
+    #[test]
+    fn every_flag_arrives_in_the_layer() {
+        let line = "run --max-new-tokens 9 --temperature 0.5 --top-k 4 --top-p 0.5 --min-p 0.5 --typical-p 0.5 --beams 2 \
+                    --length-penalty -1 --early-stopping never --repetition-penalty 2 --presence-penalty -1 \
+                    --frequency-penalty -1 --logit-bias 3=-1 --no-repeat-ngram-size 3 --min-new-tokens 2 --stop x \
+                    --sequence-bias 3,4=-1 --suppress-tokens 3,4 --begin-suppress-tokens 3 --forced-bos-token-id 3 \
+                    --forced-eos-token-id 3,4 --exponential-decay-length-penalty 3,1.5 --samples 2 --best-of 3 \
+                    --top-log-probabilities 2 --show-special";
+        let options = Line::parse_from(line.split_whitespace())
+            .decoding
+            .options(Some(7))
+            .unwrap();
+        let written = serde_json::to_value(&options).unwrap();
+        let names: Vec<&String> = written.as_object().unwrap().keys().collect();
+        // The tokens of words are known once a tokenizer is.
+        let expected = SamplingOptions::NAMES
+            .into_iter()
+            .filter(|name| *name != "bad_words_ids");
+        assert_eq!(names, expected.collect::<Vec<_>>());
+        assert_eq!(options.suppress_tokens, [3, 4]);
+        assert_eq!(options.sequence_bias, [(vec![3, 4], -1.0)]);
     }
 
     #[test]
