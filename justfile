@@ -6,8 +6,8 @@ default:
 # What a change must pass before it lands, without the tests
 check:
     cargo fmt --all -- --check
-    cargo clippy --workspace --all-targets -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+    cargo clippy --workspace --all-targets --features train -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --features train
 
 # Everything that CI runs
 ci:
@@ -27,11 +27,11 @@ check-miri:
 
 # Type-checks the CUDA features on a machine without CUDA
 check-cuda:
-    scripts/check_cuda.sh -p multiway-model
+    scripts/check_cuda.sh -p multiway-cli
 
 # All tests, as CI runs them
 test:
-    cargo test --release --workspace
+    cargo test --release --workspace --features train
 
 # All benches
 bench:
@@ -41,17 +41,17 @@ fmt:
     cargo fmt --all
 
 docs:
-    cargo doc --workspace --no-deps --open
+    cargo doc --workspace --no-deps --features train --open
 
 # Trains the embedded model from nothing: data, tokenizer, pre-training, fine-tuning. Each worker is one thread, and glibc
 # keeps the memory of a step for the next one: page faults took a fifth of the time.
 train *ARGS:
     RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456 \
-    cargo run --release -- train {{ARGS}}
+    cargo run --release --features train -- train {{ARGS}}
 
 # Scores the embedded model on the held-out tests and prints the counts
 evaluate *ARGS:
-    cargo run --release -- train evaluate {{ARGS}}
+    cargo run --release --features train -- train evaluate {{ARGS}}
 
 # Start-to-first-word time and peak memory of the released binary alone, in an empty folder
 bench-start RUNS="9":
