@@ -15,8 +15,8 @@ if ! "$python" -c 'import tokenizers' 2>/dev/null; then
   "$work/venv/bin/pip" install --quiet --disable-pip-version-check 'tokenizers==0.22.2'
 fi
 cd "$root"
-cargo build --quiet --release -p multiway-runtime --bench tokenizer
-bench=$(cargo build --release -p multiway-runtime --bench tokenizer --message-format json 2>/dev/null |
+cargo build --quiet --release -p multiway-runtime --features onig --bench tokenizer
+bench=$(cargo build --release -p multiway-runtime --features onig --bench tokenizer --message-format json 2>/dev/null |
   "$python" -c 'import json, sys
 print([line["executable"] for line in map(json.loads, sys.stdin) if line.get("executable")][-1])')
 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false "$python" - "$bench" "$folder" "$work/texts.jsonl" "${2:-7}" <<'PYTHON'
