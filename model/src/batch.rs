@@ -1,4 +1,4 @@
-//! What the encoder is given: samples packed into rows, vision first.
+//! The encoder's input: samples packed into rows, vision first.
 
 mod builder;
 mod segments;
@@ -20,7 +20,7 @@ pub struct EncoderSample<'a> {
     pub tokens: &'a [u32],
 }
 
-/// A patch that the encoder is to see.
+/// A patch that is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patch {
     /// Its place in the picture, row by row from the top left.
@@ -34,7 +34,7 @@ pub struct Patch {
 pub struct PatchedImage<'a> {
     /// Normalised pixels, `[3, S, S]`.
     pub pixels: &'a [f32],
-    /// The patches to encode; patches not listed are not seen at all.
+    /// The patches to encode; those not listed are left out.
     pub patches: &'a [Patch],
 }
 
@@ -55,7 +55,7 @@ pub struct EncoderBatch {
     /// The position of each text row.
     pub(crate) token_positions: Vec<u32>,
     pub(crate) segments: Segments,
-    /// What is known of pictures already, in the order in which their rows stand behind the packed ones.
+    /// Image prefixes, in the order in which their rows stand behind the packed ones.
     pub(crate) prefixes: Vec<ImagePrefix>,
 }
 

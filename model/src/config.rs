@@ -1,18 +1,18 @@
-//! What a model looks like, whatever family it belongs to; read from `config.json` and checked before use.
+//! The configuration of a model, whatever its family: plain data, read from `config.json` and checked.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Says which rows of one sample may attend to which.
+/// Which rows of a sample attend to which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionPattern {
-    /// Every row sees every row, as in BEiT-3.
+    /// Every row attends to every row, as in BEiT-3.
     Joint,
-    /// Image rows see image rows only; text rows see everything. What the encoder makes of a picture then
-    /// does not depend on the text beside it.
+    /// Image rows attend to image rows only; text rows to all. The encoder's state of a picture then does not
+    /// depend on the text beside it, and can be reused.
     ImagePrefix,
-    /// Image rows see image rows only; a text row sees the image and the text up to itself.
+    /// Image rows attend to image rows only; a text row to the image and causally to the text.
     Causal,
 }
 
@@ -26,40 +26,40 @@ pub enum ConfigError {
     /// The file belongs to another kind of model.
     #[error("architecture '{found}' is not known; expected {expected}")]
     Architecture {
-        /// What the file says.
+        /// The value in the file.
         found: String,
         /// The names that are known.
         expected: String,
     },
-    /// A value is outside what the model can be built with.
+    /// A value that no model can be built with.
     #[error("'{key}' is {found}, expected {expected}")]
     Value {
         /// The key in the file.
         key: &'static str,
-        /// What the file says.
+        /// The value in the file.
         found: String,
-        /// What would be right.
+        /// The values that are allowed.
         expected: String,
     },
 }
 
-/// How a feed-forward network bends its hidden values.
+/// The activation of a feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// Two projections, one of which gates the other through the tanh form of GELU.
+    /// GEGLU: two projections, one of which gates the other through the tanh form of GELU.
     GatedGelu,
-    /// One projection, cut off at zero.
+    /// ReLU of one projection.
     Relu,
-    /// One projection through GELU itself, by the error function.
+    /// GELU of one projection, by the error function.
     Gelu,
 }
 
-/// How the rows of a stack know where they stand.
+/// A positional encoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Positions {
-    /// A learned vector for each place is added to the embedding.
+    /// A learned vector for each position is added to the embedding.
     Learned,
-    /// Queries and keys are turned by an angle that grows with the place.
+    /// RoPE: queries and keys are rotated by an angle proportional to the position.
     Rotary {
         /// Base of the angles.
         theta: f64,
@@ -68,14 +68,14 @@ pub enum Positions {
     Relative {
         /// Number of buckets.
         buckets: usize,
-        /// Distance from which on everything falls into the last bucket.
+        /// Distances from this one on fall into the last bucket.
         max_distance: usize,
         /// Whether each layer has biases of its own rather than those of the first.
         every_layer: bool,
     },
 }
 
-/// What the layers of the encoder or of the decoder are assembled from.
+/// The layers of the encoder or of the decoder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StackConfig {
     /// Number of layers.
@@ -207,7 +207,7 @@ pub enum TokenizerKind {
     XlmRoberta,
 }
 
-/// A weight: what layers call it, what the file calls it, and its shape.
+/// A weight: its name in the layers, its name in the file, and its shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WeightSpec {
     pub(crate) name: String,
@@ -453,7 +453,7 @@ pub(crate) fn check_ids(ids: &[(&'static str, u32)], vocab_size: usize) -> Resul
     }
 }
 
-/// Checks what is added under the root of a norm.
+/// Checks the epsilon of a norm.
 pub(crate) fn check_eps(key: &'static str, eps: f64) -> Result<(), ConfigError> {
     if eps > 0.0 && eps < 1.0 {
         return Ok(());

@@ -22,13 +22,13 @@ use crate::model::Model;
 /// The text of a sample on which the two are compared, in tokens.
 const SAMPLE_TOKENS: usize = 12;
 
-/// What a conversion did.
+/// The report of a conversion.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Conversion {
     /// How many tensors were written.
     pub tensors: usize,
-    /// The type of their numbers, where one was asked for; else each has its own.
+    /// The requested element type; without one each tensor keeps its own.
     pub dtype: Option<DType>,
     /// The form in which linear layers are packed, where they are.
     pub packed: Option<WeightType>,
@@ -198,7 +198,7 @@ impl Checkpoint {
         let companions = names.iter().copied().zip(contents.iter().map(AsRef::as_ref));
         let files: Vec<(&str, &[u8])> = companions.chain(notes.iter().copied()).collect();
         write(&files)?;
-        // A tokenizer or labels of another checkpoint would be believed before the new ones.
+        // A tokenizer or labels of another checkpoint would take precedence over the new ones.
         for stale in COMPANIONS.iter().filter(|name| !names.contains(name)) {
             let path = folder.join(stale);
             match fs::remove_file(&path) {

@@ -1,4 +1,4 @@
-//! The text decoder: causal self-attention, cross-attention to what the encoder made.
+//! The text decoder: causal self-attention, and cross-attention to the encoder's rows.
 //!
 //! Source: an encoder-decoder that writes every answer as text, Chen et al. 2022, PaLI (arXiv 2209.06794).
 
@@ -61,7 +61,7 @@ struct DecoderLayer<F: Form> {
     cross_scoring: ScoreRule,
 }
 
-/// What a decoder does in its form.
+/// The operations of a decoder that differ between forms.
 pub(crate) trait DecoderForm: Form {
     /// Advances each row by one token, and writes the logits of the next into `logits`, `[B * V]`.
     fn step(
@@ -179,8 +179,8 @@ impl<F: Form> Decoder<F> {
         self.output.forward(&(hidden * self.output_scale)?)
     }
 
-    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of each layer, `[R,
-    /// 2D]`.
+    /// Projects final rows `[R, D]` of the encoder to the cross-attention keys and values of each layer,
+    /// `[R, 2D]`.
     pub(crate) fn cross_keys_values(&self, hidden: &Tensor) -> Result<Vec<Tensor>> {
         let layers = self.layers.iter();
         layers.map(|layer| layer.cross.kv.forward(hidden)).collect()

@@ -41,7 +41,7 @@ pub(crate) struct Encoder<F: Form> {
     device: Device,
 }
 
-/// What makes rows of pictures.
+/// The embedding of pictures.
 #[derive(Debug)]
 struct VisionEmbedding<F: Form> {
     patch: F::Linear,
@@ -62,7 +62,7 @@ struct EncoderLayer<F: Form> {
     scoring: ScoreRule,
 }
 
-/// What an encoder does in its form.
+/// The operations of an encoder that differ between forms.
 pub(crate) trait EncoderForm: Form {
     /// Packed rows on their way through the layers.
     type Pass: Debug;
@@ -315,7 +315,7 @@ fn positions(config: &VisionConfig, weights: &Weights) -> Result<Tensor> {
     Tensor::cat(&[table.narrow(0, 0, 1)?, patches], 0)
 }
 
-/// Loads a table of positions without what may stand before the first.
+/// Loads a table of positions without padding rows before the first.
 fn last_rows(weights: &Weights, prefix: &str, rows: usize) -> Result<Tensor> {
     let table = weights.get(&format!("{prefix}.position.weight"))?; // [rows or more, D]
     match table.dim(0)?.checked_sub(rows) {

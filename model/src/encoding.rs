@@ -63,7 +63,7 @@ impl<F: CrossForm> Parts<F> {
         }
     }
 
-    /// Computes what decoding needs of each encoded sample.
+    /// Computes the prompt memory of each encoded sample.
     pub(crate) fn prompt_memory(&self, encoded: &EncoderOutput) -> Result<Vec<PromptMemory>, ForwardError> {
         if self.writes_through_encoder() {
             return self.encoder.prompt_memory(encoded);

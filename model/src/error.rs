@@ -2,7 +2,7 @@
 
 use crate::config::AttentionPattern;
 
-/// What can go wrong between a batch and its numbers.
+/// Errors of running a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
@@ -38,7 +38,7 @@ pub enum ForwardError {
         /// How many were expected.
         expected: usize,
     },
-    /// A sample was asked for that the batch does not have.
+    /// The batch does not have the sample.
     #[error("sample {sample} does not exist: the batch has {samples}")]
     NoSample {
         /// The sample, from 0.
@@ -77,7 +77,7 @@ pub enum ForwardError {
         /// How many tokens it has room for.
         tokens: usize,
     },
-    /// A sample does not have what the model's head reads.
+    /// A sample lacks the rows that the model's head reads.
     #[error("sample {sample} does not fit the model's head, which expects {expected}")]
     Head {
         /// Which sample of the batch.
@@ -106,7 +106,7 @@ pub enum ForwardError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// What is known of a sample's pictures was made by a model of another shape.
+    /// The image prefix of a sample was made by a model of another shape.
     #[error("the image prefix of sample {sample} has {found}; the model has {expected}")]
     ForeignPrefix {
         /// Which sample of the batch.
@@ -122,7 +122,7 @@ pub enum ForwardError {
     /// A prompt memory or a cache was made by a model whose execution is another.
     #[error("the {0} was made by a model of another execution: use those of this model")]
     OtherExecution(&'static str),
-    /// A batch is empty where numbers were asked for.
+    /// A batch is empty.
     #[error("the batch is empty")]
     EmptyBatch,
     /// A tensor operation failed.

@@ -1,4 +1,4 @@
-//! What is read off the encoder's rows: embeddings, visual codes, classes.
+//! Heads on the encoder's rows: embeddings, visual codes, words, classes.
 
 use candle_core::{Result, Tensor};
 

@@ -25,9 +25,9 @@
 //! |---|---|
 //! | [`checkpoint`] | a model folder: checked before use, read by memory map |
 //! | `hub` (feature `hub`) | checkpoints fetched by name |
-//! | [`image`] | pictures as the encoder takes them |
-//! | [`kernels`] | what makes it fast on a CPU |
-//! | [`measure`] | what a machine can do, and how near to it the kernels come |
+//! | [`image`] | preprocessing of pictures |
+//! | [`kernels`] | kernels for the CPU |
+//! | [`measure`] | the peaks of a machine, and the share of them that the kernels reach |
 //! | [`testing`] | small random models |
 
 mod attention;

@@ -109,7 +109,7 @@ impl Model {
     /// those of f32, and are batch-invariant all the same.
     ///
     /// # Errors
-    /// [`LoadError::Cache`] where a type other than f32 is asked for and the model has no text decoder, or
+    /// [`LoadError::Cache`] where the type is not f32 and the model has no text decoder, or
     /// was not loaded onto the CPU in f32.
     ///
     /// # Examples
@@ -228,8 +228,8 @@ impl Model {
     /// Encodes a packed batch.
     ///
     /// # Shapes
-    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first; where the batch has image prefixes `[N + R,
-    /// D]`, theirs last.
+    /// `EncoderOutput::hidden` is `[N, D]`, vision rows first; where the batch has image prefixes
+    /// `[N + R, D]`, theirs last.
     ///
     /// # Errors
     /// [`ForwardError`] where the batch is empty or a tensor operation fails.
@@ -452,7 +452,7 @@ impl Model {
         KvCache::with_capacity(&self.cache_shape()?, slots, tokens)
     }
 
-    /// Tells what a cache of this model holds.
+    /// Returns the shape of a cache of this model.
     fn cache_shape(&self) -> Result<CacheShape, ForwardError> {
         let (layers, width) = with_parts!(&self.parts, parts => parts.cache_layers())?;
         let form = match &self.parts {

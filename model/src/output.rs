@@ -1,4 +1,4 @@
-//! What the encoder makes of a batch.
+//! The encoder's output.
 
 use candle_core::{Result, Tensor};
 
@@ -7,7 +7,7 @@ use crate::error::ForwardError;
 use crate::layers::copy_rows;
 use crate::prefix::ImagePrefix;
 
-/// What the encoder makes of a batch.
+/// The encoder's output for a batch.
 #[derive(Clone, Debug)]
 pub struct EncoderOutput {
     /// The rows, `[N, D]`, vision first; behind them those of the batch's image prefixes, `[N + R, D]`
@@ -18,7 +18,7 @@ pub struct EncoderOutput {
     /// Keys and values of each layer, `[N, 2D]`, where the encoder itself writes behind them or they were to
     /// be kept; else none.
     pub(crate) keys_values: Vec<Tensor>,
-    /// What was known of pictures, in the order of its rows.
+    /// The batch's image prefixes, in the order of their rows.
     pub(crate) prefixes: Vec<ImagePrefix>,
 }
 

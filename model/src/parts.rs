@@ -17,7 +17,7 @@ use crate::output::EncoderOutput;
 use crate::prefix::ImagePrefix;
 use crate::step::DecoderBatch;
 
-/// What writes text.
+/// The part that writes text.
 #[derive(Debug)]
 pub(crate) enum Writer<F: Form> {
     /// A decoder that attends to the encoder's rows.
@@ -26,7 +26,7 @@ pub(crate) enum Writer<F: Form> {
     Encoder(u32),
 }
 
-/// An encoder, what writes text, and heads.
+/// An encoder, a writer and heads.
 #[derive(Debug)]
 pub(crate) struct Parts<F: Form> {
     pub(crate) encoder: Encoder<F>,

@@ -273,7 +273,7 @@ fn index(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// Checks that what the encoder makes of pictures does not depend on the text beside them.
+/// Checks that the encoder's state of pictures does not depend on the text beside them.
 pub(crate) fn check_shareable(config: &ModelConfig, sample: usize) -> Result<(), ForwardError> {
     match config.attention_pattern {
         AttentionPattern::ImagePrefix => Ok(()),
@@ -281,7 +281,7 @@ pub(crate) fn check_shareable(config: &ModelConfig, sample: usize) -> Result<(),
     }
 }
 
-/// Checks what holds of every sample, wherever the rows of its pictures come from.
+/// Checks the limits of a sample.
 fn check(config: &ModelConfig, sample: usize, images: usize, tokens: &[u32]) -> Result<(), ForwardError> {
     if images == 0 && tokens.is_empty() {
         return Err(ForwardError::EmptySample { sample });

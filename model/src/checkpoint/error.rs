@@ -154,7 +154,7 @@ pub enum LoadError {
         /// The requested element type.
         dtype: DType,
     },
-    /// Weights are packed in another form than was asked for.
+    /// Weights are packed in another type than the requested one.
     #[error(
         "'{file}' is packed as {found}, not {expected}: ask for {found} or for nothing, or convert the original checkpoint to {expected}"
     )]
@@ -166,7 +166,8 @@ pub enum LoadError {
         /// The form in the file.
         found: WeightType,
     },
-    /// Weights are packed, and something else than the CPU in `f32` was asked for.
+    /// Weights are packed, but the model was to be loaded onto another device than the CPU or in another
+    /// element type than `f32`.
     #[error(
         "'{file}' is packed as {weights}, for the CPU and f32 for the rest, found {device} and {dtype:?}: use the original checkpoint"
     )]
@@ -180,7 +181,7 @@ pub enum LoadError {
         /// The requested element type.
         dtype: DType,
     },
-    /// A weight was asked for as numbers, to convert it or to train it, but it is packed.
+    /// A weight is to be converted or trained, but it is packed.
     #[error(
         "'{file}': tensor '{tensor}' is packed as {weights}, for inference alone: use the original checkpoint"
     )]
@@ -244,7 +245,7 @@ pub enum LoadError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// A file was asked for by a name that could lead out of the folder.
+    /// A file name that could lead out of the folder.
     #[error("'{name}' is not a file of a checkpoint: expected a plain file name, without folders")]
     FileName {
         /// The requested name.

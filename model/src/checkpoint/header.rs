@@ -34,7 +34,7 @@ pub(super) struct Header {
     pub(super) packing: Option<Packing>,
 }
 
-/// A tensor as the JSON describes it, not to be believed yet.
+/// A tensor as the JSON describes it, not checked yet.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawTensor {

@@ -1,4 +1,4 @@
-//! Packing the linear layers of a checkpoint, and reading them where they lie.
+//! Packing the linear layers of a checkpoint, and borrowing packed ones from the mapped file.
 
 use candle_core::{DType, Device};
 use serde_json::{Map, Value, json};

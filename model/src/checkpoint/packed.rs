@@ -31,7 +31,7 @@ use crate::kernels::{LAYOUT, WeightType};
 /// What the names of packed weights end in.
 pub(super) const SUFFIX: &str = ".packed";
 
-/// What the metadata of a file says about it, not to be believed yet.
+/// The metadata of a file, not checked yet.
 #[derive(Default, Deserialize)]
 pub(super) struct Metadata {
     #[serde(rename = "multiway.layout")]
@@ -51,7 +51,7 @@ pub(super) struct Packing {
 }
 
 impl Metadata {
-    /// Tells how a file of so many tensors is packed; none where it is not.
+    /// Checks how a file of `tensors` tensors is packed; none where it is not.
     pub(super) fn packing(&self, tensors: usize) -> Result<Option<Packing>, HeaderError> {
         let Some(layout) = &self.layout else {
             return Ok(None);

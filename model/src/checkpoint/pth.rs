@@ -100,7 +100,7 @@ fn description(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<(String, Vec<u
     Err(PthError::NoPickle)
 }
 
-/// The archive's storages, found as they are asked for.
+/// The archive's storages, found on demand.
 struct Storages<'a> {
     archive: ZipArchive<Cursor<&'a [u8]>>,
     folder: String,

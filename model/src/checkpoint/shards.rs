@@ -139,7 +139,7 @@ fn joined(
             return Err(LoadError::PackedShard { file: stored.file });
         }
         for tensor in stored.tensors {
-            // Tensors that the index places elsewhere, or not at all, are not to be believed.
+            // Tensors that the index places elsewhere, or not at all, are refused.
             if index.is_some_and(|index| index.weight_map.get(&tensor.name) != Some(part)) {
                 return Err(LoadError::Misplaced {
                     file,

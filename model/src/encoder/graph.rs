@@ -24,7 +24,7 @@ use crate::step::DecoderRow;
 #[derive(Debug)]
 pub(crate) struct GraphPass {
     plan: Arc<AttentionPlan>,
-    /// What the present layer reads, `[N, D]`.
+    /// The input of the present layer, `[N, D]`.
     x: Tensor,
     layer: usize,
     keep: bool,
@@ -121,7 +121,7 @@ impl EncoderLayer<Graph> {
         self.projections.qkv(&h, split) // [N, 3D]
     }
 
-    /// Does what comes behind attention, which gave `[N, H Dh]` for the rows `x`.
+    /// Takes rows `x` through the rest of the layer, given their attended rows `[N, H Dh]`.
     fn finish(&self, x: &Tensor, attended: &Tensor, split: usize) -> Result<Tensor> {
         let h = match &self.inner_norm {
             Some(norm) => norm.forward(attended, split)?, // [N, H Dh]

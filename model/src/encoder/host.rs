@@ -230,8 +230,8 @@ impl Encoder<Host> {
     }
 }
 
-/// What a token sees that is written through the encoder: its prompt, and the tokens of its slot, its own the
-/// last.
+/// The visible keys of a token that is written through the encoder: its prompt, and the tokens of its slot,
+/// its own the last.
 struct Written<'a> {
     prompt: &'a KvRows,
     pool: &'a mut KvRows,

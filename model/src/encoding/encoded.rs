@@ -1,10 +1,10 @@
-//! What encoding a batch makes, besides the rows.
+//! The results of encoding a batch.
 
 use crate::memory::PromptMemory;
 use crate::output::EncoderOutput;
 use crate::prefix::ImagePrefix;
 
-/// What to make of an encoded batch, besides its rows; samples by their places in the batch.
+/// What to compute of an encoded batch besides its rows, by the numbers of samples in the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodingTargets {
     /// Samples to decode from: their [`PromptMemory`].

@@ -40,7 +40,7 @@ pub enum HubError {
     /// The hub does not answer as asked.
     #[error("cannot fetch {what} of '{name}': {reason}")]
     Fetch {
-        /// What was asked for.
+        /// The requested file or list.
         what: String,
         /// The repository.
         name: String,
@@ -50,7 +50,7 @@ pub enum HubError {
     /// The hub does not have it, or does not give it to this caller.
     #[error("the hub has no {what} of '{name}', or does not let you have it: {reason}")]
     NotFound {
-        /// What was asked for.
+        /// The requested file or list.
         what: String,
         /// The repository.
         name: String,

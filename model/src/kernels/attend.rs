@@ -1,5 +1,5 @@
-//! Attention of single queries: one row of a decoding step against the keys and values of one sequence, where
-//! they lie.
+//! Attention of single queries: one row of a decoding step against the keys and values of one sequence, in
+//! place.
 //!
 //! Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, for one query; a bias on the scores as in
 //! Raffel et al. 2020 (arXiv 1910.10683), section 2.1.

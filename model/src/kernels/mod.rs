@@ -1,4 +1,4 @@
-//! Kernels for the CPU: what candle's general operations leave on the table.
+//! Kernels for the CPU, faster than candle's general operations.
 //!
 //! Each kernel is reached through a layer that also has a form composed of candle's own operations, and is
 //! tested against it. Kernels that training needs have a backward pass.

@@ -74,7 +74,7 @@ fn tiles(index: usize, block: &Block) -> Vec<QueryTile> {
     (0..block.query_rows()).step_by(TILE_ROWS).map(tile).collect()
 }
 
-/// Returns what of ranges lies in `wanted` when they are laid end to end.
+/// Returns the parts of ranges that lie in `wanted` when the ranges are laid end to end.
 pub(crate) fn part(ranges: &[Range<usize>], wanted: Range<usize>) -> Vec<Range<usize>> {
     let mut before = 0;
     let mut parts = Vec::with_capacity(1);

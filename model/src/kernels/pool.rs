@@ -162,8 +162,8 @@ impl Pool {
         // this job, and `run` does not return before that task is done.
         let task: *const Task =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Task>(task) };
-        // SAFETY: the caller has the turn, and the job before is done: nobody has a task, and nobody can take
-        // one until the state below is published.
+        // SAFETY: the caller has the turn, and the previous job is finished: no task is claimed, and none can
+        // be until the state below is published.
         unsafe { *self.shared.job.0.get() = Some(task) };
         self.shared.done.store(0, Ordering::Relaxed);
         let number = (self.shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
@@ -179,7 +179,7 @@ impl Pool {
         }
     }
 
-    /// Calls `f`, in which the kernels share out their work over this pool.
+    /// Calls `f`, in which the kernels distribute their work over this pool.
     pub fn install<R>(self: &Arc<Self>, f: impl FnOnce() -> R) -> R {
         /// Puts back what was installed before, also where `f` panics.
         struct Restore(Option<Arc<Pool>>);
@@ -355,19 +355,20 @@ impl Failure {
 /// A slice that tasks write disjoint parts of.
 struct Shares<T>(*mut T, usize);
 
-// SAFETY: `Shares::part` is asked for each part by one task.
+// SAFETY: each part of `Shares::part` is borrowed by one task.
 unsafe impl<T: Send> Sync for Shares<T> {}
 
 impl<T> Shares<T> {
     /// Returns part `index` of `size` numbers; the last may be shorter.
     ///
     /// # Safety
-    /// No part is asked for twice while the first one lives.
+    /// No part is borrowed twice at the same time.
     #[expect(clippy::mut_from_ref, reason = "the caller's promise: parts are disjoint")]
     unsafe fn part(&self, index: usize, size: usize) -> &mut [T] {
         let start = index.saturating_mul(size).min(self.1);
         let end = start.saturating_add(size).min(self.1);
-        // SAFETY: start and end lie inside the slice, and the caller promises that nobody else has this part.
+        // SAFETY: start and end lie inside the slice, and the caller promises that this part is not borrowed
+        // elsewhere.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), end - start) }
     }
 }
@@ -418,7 +419,7 @@ fn share(length: usize, width: usize) -> usize {
 }
 
 /// Calls `task` with parts of the rows of `out`, `width` numbers each, and the number of each part's first
-/// row: one part where the slice is too short to be shared out.
+/// row: one part where the slice is too short to be distributed.
 pub(crate) fn for_each_rows(out: &mut [f32], width: usize, task: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     let width = width.max(1);
     let rows = share(out.len(), width);
@@ -428,7 +429,7 @@ pub(crate) fn for_each_rows(out: &mut [f32], width: usize, task: &(dyn Fn(usize,
 }
 
 /// Calls `task` with parts of the rows of `x` and of `y` beside them, `width` numbers each, and the number of
-/// each part's first row: one part where the slices are too short to be shared out.
+/// each part's first row: one part where the slices are too short to be distributed.
 pub(crate) fn for_each_rows_of_two(x: &mut [f32], y: &mut [f32], width: usize, task: &ChunkTask) {
     let rows = share(x.len(), width.max(1));
     let size = rows * width.max(1);

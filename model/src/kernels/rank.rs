@@ -16,7 +16,7 @@ const MOST_LISTED: usize = 256;
 /// The top k of a row's logits, and the log-sum-exp that turns them into log-probabilities.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ranking {
-    /// Ids and logits, the highest first, of equal ones that of the lower id. What is not a number counts as
+    /// Ids and logits, the highest first, of equal ones that of the lower id. NaN counts as
     /// the lowest.
     pub highest: Vec<(u32, f32)>,
     /// The logarithm of the sum of the exponentials of all logits; nothing where none is finite or one is not
@@ -157,7 +157,7 @@ fn order(logits: &[f32], count: usize, highest: &mut Vec<(u32, f32)>) {
     highest.sort_unstable_by(higher_first);
 }
 
-/// Makes what is not a number the lowest of all; both zeros are one.
+/// Orders NaN lowest of all, and both zeros as one.
 fn number(logit: f32) -> f32 {
     if logit.is_nan() {
         f32::NEG_INFINITY

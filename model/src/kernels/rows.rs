@@ -12,8 +12,8 @@
 //! scale = max |v| / 127;  q[i] = round(v[i] * (127 / max |v|)), ties to even, -127 to 127;  |v[i] - scale q[i]| <= scale / 2
 //! ```
 //!
-//! but for the roundings in `f32`. A score of a query `x` is therefore off by at most `sum |x[i]| * scale /
-//! 2` of its key's scale, and what is gathered of values whose weights are right by at most half of the
+//! but for the roundings in `f32`. A score of a query `x` is therefore off by at most
+//! `sum |x[i]| * scale / 2` of its key's scale, and what is gathered of values whose weights are right by at most half of the
 //! largest of their scales. Numbers whose largest is below 127 times the smallest normal number count as
 //! zeros; a NaN or an infinity makes the scale NaN, so that it is not lost.
 //!
@@ -325,7 +325,7 @@ impl Iterator for Runs<'_> {
 
 multiversion! {
     /// Writes the pieces of a row in 8 bits, `size` numbers and a scale each, to where the row's first piece
-    /// and its scale lie in a block of so many rows.
+    /// and its scale lie in a block of `block` rows.
     fn quantize(row: &[f32], size: usize, block: usize, numbers: &mut [i8], scales: &mut [f32]) {
         // Between numbers of this size there are whole steps, so that adding rounds, ties to even.
         const WHOLE: f32 = 12_582_912.0;

@@ -138,7 +138,7 @@ impl Attention<'_> {
         self.width / self.scoring.heads.max(1)
     }
 
-    /// Checks that all rows are there, and that no row is asked for twice: each is written by one thread.
+    /// Checks that all rows exist, and that no query row stands in two tiles: each is written by one thread.
     fn check(&self, plan: &AttentionPlan, tiles: &[QueryTile], out: usize) -> Result<()> {
         let (width, heads) = (self.width, self.scoring.heads);
         if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
@@ -272,7 +272,7 @@ impl Attention<'_> {
     }
 }
 
-/// What one thread needs for a tile of one head.
+/// The scratch buffers of one thread, for a tile of one head.
 #[derive(Default)]
 struct TileScratch {
     /// Keys in panels of rows, `[Lk / PANEL, Dh]`.
@@ -283,7 +283,7 @@ struct TileScratch {
     scores: Vec<f32>,
     /// Weighted sums of values, `[Lq, Dh]`, rows padded to whole panels.
     sums: Vec<f32>,
-    /// What a block of keys adds, as `sums`.
+    /// The weighted sums of one block of keys, as `sums`.
     added: Vec<f32>,
     /// The bias by distance.
     bias: Vec<f32>,
@@ -302,7 +302,7 @@ struct SoftmaxState {
     largest: f32,
     /// The sum of the weights so far.
     sum: f32,
-    /// By what the last block multiplied what was before.
+    /// The factor by which the last block rescaled the sums before it.
     factor: f32,
 }
 
@@ -320,7 +320,7 @@ impl TileScratch {
         self.sums.resize(rows * size.next_multiple_of(PANEL), 0.0); // [Lq, Dh]
     }
 
-    /// Writes what was gathered to the tile's rows, from column `first` on.
+    /// Writes the normalised sums to the tile's rows, from column `first` on.
     fn write(&self, tile: &QueryTile, first: usize, size: usize, output: &Output) {
         let sums = self.sums.chunks_exact(size.next_multiple_of(PANEL));
         let rows = tile.queries.iter().flat_map(Clone::clone);

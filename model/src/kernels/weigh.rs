@@ -1,4 +1,4 @@
-//! What the logits of a row weigh, and a draw by their weights, without a list of them.
+//! Sampling from a row of logits at a temperature, without a copy of the row.
 
 use super::simd::{exp, multiversion};
 

@@ -47,7 +47,7 @@ impl fmt::Debug for StoredTable {
 }
 
 impl StoredTable {
-    /// Takes what lies in a file from `start` on as `[count, width]`.
+    /// Views a file from `start` on as `[count, width]`.
     pub(crate) fn new(file: Arc<dyn ReadAt>, start: u64, count: usize, width: usize) -> Self {
         Self {
             file,

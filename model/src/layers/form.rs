@@ -5,7 +5,7 @@
 //! | [`Host`](super::host::Host) | packed for the kernels | slices of a CPU's memory, in f32 | inference |
 //! | [`Graph`](super::graph::Graph) | tensors, which may be variables | any device and element type | training, GPUs |
 //!
-//! What is assembled from layers is generic over the form, so that names of weights are listed once and a
+//! Stacks of layers are generic over the form, so that names of weights are listed once and a
 //! layer of one form cannot meet one of the other.
 
 use std::fmt::Debug;

@@ -29,9 +29,9 @@ type ReadPacked<'a> = dyn Fn(&str) -> Result<PackedLinear> + 'a;
 /// read whole.
 type FindTable<'a> = dyn Fn(&str) -> Option<StoredTable> + 'a;
 
-/// The weights by name, read as layers ask for them.
+/// The weights by name, read on demand.
 pub(crate) struct Weights<'a> {
-    /// What the file calls each.
+    /// The name of each in the file.
     names: HashMap<String, String>,
     read: Box<Read<'a>>,
     /// Those that were read and stay as they are: several layers may share one.
@@ -86,7 +86,7 @@ impl<'a> Weights<'a> {
         PackedLinear::joined(&parts.collect::<Result<Vec<_>>>()?).map(Some)
     }
 
-    /// Returns what the file calls a weight.
+    /// Returns the name of a weight in the file.
     fn stored(&self, name: &str) -> Result<&str> {
         match self.names.get(name) {
             Some(stored) => Ok(stored),

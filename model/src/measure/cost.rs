@@ -1,11 +1,11 @@
-//! What kernels must do at least, by their shapes.
+//! The operations and bytes of kernels, by their shapes: the roofline model.
 
 use super::Machine;
 use crate::config::StackConfig;
 use crate::kernels::rows::KvLayout;
 use crate::kernels::{CacheType, WeightType};
 
-/// What a call of a kernel must do at least.
+/// The least operations and memory traffic of a call of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Cost {
@@ -15,7 +15,7 @@ pub struct Cost {
     pub is_int8: bool,
     /// The bytes that come from memory: weights, keys and values.
     pub memory_bytes: f64,
-    /// The bytes of activations that go in and out.
+    /// The bytes of activations that are read and written.
     pub cache_bytes: f64,
 }
 
@@ -32,7 +32,7 @@ impl Cost {
         moving.max(self.operations / peak)
     }
 
-    /// Weighs a linear layer, whose weight is read once for all rows.
+    /// Returns the cost of a linear layer, whose weight is read once for all rows.
     pub(super) fn linear(rows: usize, inputs: usize, outputs: usize, weights: WeightType) -> Self {
         let panels: usize = weights.panel_shape(outputs, inputs).iter().product();
         Self {
@@ -43,7 +43,7 @@ impl Cost {
         }
     }
 
-    /// Weighs a norm of rows.
+    /// Returns the cost of a norm of rows.
     pub(super) fn norm(rows: usize, width: usize) -> Self {
         Self {
             operations: 4.0 * (rows * width) as f64,
@@ -52,8 +52,8 @@ impl Cost {
         }
     }
 
-    /// Weighs the activation between the two halves of a feed-forward network: `inputs` numbers of a row give
-    /// `hidden`.
+    /// Returns the cost of the activation between the two halves of a feed-forward network: `inputs` numbers
+    /// of a row give `hidden`.
     pub(super) fn activation(rows: usize, inputs: usize, hidden: usize) -> Self {
         Self {
             cache_bytes: bytes(rows * (inputs + hidden)),
@@ -61,7 +61,7 @@ impl Cost {
         }
     }
 
-    /// Weighs attention of `batch` prompts of `source` rows to themselves.
+    /// Returns the cost of attention of `batch` prompts of `source` rows to themselves.
     pub(super) fn self_attention(batch: usize, source: usize, inner: usize) -> Self {
         Self {
             operations: 4.0 * (batch * source * source * inner) as f64,
@@ -70,8 +70,8 @@ impl Cost {
         }
     }
 
-    /// Weighs attention of one row of each of `batch` texts to `length` rows of keys and values that it has
-    /// in memory.
+    /// Returns the cost of attention of one row of each of `batch` sequences to `length` rows of its KV
+    /// cache.
     pub(super) fn kept_attention(batch: usize, length: f64, layout: KvLayout) -> Self {
         let rows = length * batch as f64;
         Self {
@@ -84,7 +84,7 @@ impl Cost {
     }
 }
 
-/// Says how a layer's keys and values lie in memory.
+/// Returns the layout of a layer's keys and values.
 pub(super) fn layout(layer: &StackConfig, cache_type: CacheType) -> KvLayout {
     KvLayout {
         cache_type,
@@ -93,7 +93,7 @@ pub(super) fn layout(layer: &StackConfig, cache_type: CacheType) -> KvLayout {
     }
 }
 
-/// Counts the bytes of so many activations.
+/// Counts the bytes of activations.
 fn bytes(numbers: usize) -> f64 {
     (numbers * size_of::<f32>()) as f64
 }

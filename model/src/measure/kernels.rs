@@ -39,15 +39,15 @@ pub struct Workload {
     pub batch: usize,
     /// How many rows a prompt has, patches of pictures included.
     pub source: usize,
-    /// What the weights of linear layers are kept in.
+    /// The type of the weights of linear layers.
     pub weights: WeightType,
-    /// What keys and values are kept in between steps.
+    /// The element type of the KV cache.
     pub cache: CacheType,
     /// How often each kernel is timed; the median counts.
     pub repeats: usize,
 }
 
-/// How long a kernel takes, and what it must do at least.
+/// The latency of a kernel, and its cost.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct KernelTiming {
@@ -57,7 +57,7 @@ pub struct KernelTiming {
     pub kernel: &'static str,
     /// The sizes that matter, rows first.
     pub shape: Vec<usize>,
-    /// The seconds that a call takes.
+    /// The latency of a call, in seconds.
     pub seconds: f64,
     /// What it must do at least.
     pub cost: Cost,
@@ -122,7 +122,7 @@ impl Stage {
         self.layer.heads * self.layer.head_size
     }
 
-    /// Times what every layer has.
+    /// Times the kernels that every layer has.
     fn layer(&self) -> Result<Vec<KernelTiming>> {
         let (width, inner, hidden) = (self.width, self.inner(), self.hidden);
         let gated = self.layer.activation == Activation::GatedGelu;

@@ -1,4 +1,4 @@
-//! How long a step of decoding, or encoding, takes at least.
+//! A lower bound on the latency of a decoding step, or of encoding.
 
 use super::cost::layout;
 use super::{Cost, Machine};
@@ -36,9 +36,9 @@ pub struct StepWork {
     pub source: usize,
     /// How many tokens are written in all: the step stands for the mean of as many.
     pub new_tokens: usize,
-    /// What the weights of linear layers are kept in.
+    /// The type of the weights of linear layers.
     pub weights: WeightType,
-    /// What keys and values are kept in between steps.
+    /// The element type of the KV cache.
     pub cache: CacheType,
 }
 
@@ -74,7 +74,8 @@ impl Prediction {
         Self(calls)
     }
 
-    /// Lists the kernels of encoding `batch` prompts of `source` rows, with what a decoder needs of them.
+    /// Lists the kernels of encoding `batch` prompts of `source` rows, with the projection to
+    /// cross-attention.
     #[must_use]
     pub fn encoding(config: &ModelConfig, weights: WeightType, batch: usize, source: usize) -> Self {
         let stack = Stack {
@@ -95,7 +96,7 @@ impl Prediction {
         Self(calls)
     }
 
-    /// Returns the seconds that a machine takes at least.
+    /// Returns the lower bound for a machine, in seconds.
     #[must_use]
     pub fn seconds(&self, machine: &Machine) -> f64 {
         let kernels = self.0.iter();

@@ -10,7 +10,7 @@ use super::storage::KvLayers;
 use crate::error::ForwardError;
 use crate::kernels::rows::{KvLayout, KvRows};
 
-/// What a model needs a cache to hold.
+/// The shape of a model's cache.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheShape {
     /// How many layers have keys and values.

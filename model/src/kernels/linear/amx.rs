@@ -4,7 +4,7 @@
 //! Sixteen lines of a panel are such a register of weights as they are, and so are sixteen rows of
 //! activations. The sums are exact, hence those of every other kernel. A tile is two by two registers of
 //! sums. Where it has fewer than 32 rows its halves overlap, and where it has one panel they are the same:
-//! what is computed twice is the same twice.
+//! the products that are computed twice are equal.
 //!
 //! A thread uses the unit, whose registers the system has to save, no longer than it writes a block.
 //!

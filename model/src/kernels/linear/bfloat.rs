@@ -10,7 +10,7 @@ use half::bf16;
 
 use super::kernel::{Kernel, Line, PANEL, kernel};
 
-/// What can be run on some machine, the fastest first.
+/// The kernels of all machines, the fastest first.
 pub(super) static KERNELS: &[&Kernel] = &[
     #[cfg(target_arch = "x86_64")]
     &avx512::KERNEL,

@@ -74,7 +74,7 @@ pub(super) struct Fallback {
     pub(super) kernel: &'static Kernel,
 }
 
-/// What a thread does before it writes tiles, and afterwards.
+/// Calls of a thread before and after it writes tiles.
 #[derive(Clone, Copy)]
 pub(super) struct Setup {
     pub(super) enter: unsafe fn(),

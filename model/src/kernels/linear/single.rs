@@ -4,7 +4,7 @@
 
 use super::kernel::{Kernel, kernel};
 
-/// What can be run on some machine, the fastest first.
+/// The kernels of all machines, the fastest first.
 pub(super) static KERNELS: &[&Kernel] = &[
     #[cfg(target_arch = "x86_64")]
     &avx512::KERNEL,
