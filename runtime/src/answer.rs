@@ -16,7 +16,7 @@ use crate::tokenizer::TokenId;
 /// let answered = Answered::new("a cat", Usage::default(), Timings::default());
 /// assert_eq!(answered.map(str::len).value, 5);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Answered<T> {
     /// The answer.

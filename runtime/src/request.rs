@@ -25,8 +25,8 @@ pub struct Request {
     /// many others overtook is admitted before them.
     pub priority: i32,
     /// The deadline of the whole answer, measured from the call, time in the queue included; a request that
-    /// exceeds it ends with [`RequestError::DeadlineExceeded`] before the engine's next step, or as soon as
-    /// it leaves the queue. `None` for no deadline.
+    /// exceeds it ends with [`RequestError::DeadlineExceeded`](crate::RequestError::DeadlineExceeded) before
+    /// the engine's next step, or as soon as it leaves the queue. `None` for no deadline.
     pub timeout: Option<Duration>,
 }
 

@@ -4,9 +4,9 @@
 //! its shortest text depends on the expression alone. That is what constrained answers need besides a mask:
 //! to be complete before the tokens run out.
 //!
-//! An expression may refer to a definition that it is itself part of, so that the language nests and is no
-//! longer regular. Its derivatives are found in the same way; what is left of the innermost value then stands
-//! in front of what is left of those around it ([`Node::Within`]), as on a stack.
+//! An expression may refer to a definition that it is part of, so that the language nests and is not regular.
+//! Its derivatives are found in the same way; the rest of the innermost value is then followed by the rests
+//! of those around it ([`Node::Within`]), as on a stack.
 //!
 //! Source: Owens, Reppy and Turon 2009, "Regular-expression derivatives re-examined", section 3.
 
@@ -69,7 +69,7 @@ enum Node {
     Concat(Expression, Expression),
     /// Sorted, without repetitions, at least two.
     Or(Box<[Expression]>),
-    /// At least so many times, at most so many; without a bound above where there is none.
+    /// From the first to the second number of times; unbounded without a second.
     Repeat(Expression, u32, Option<u32>),
     /// What a definition matches, by its number.
     Reference(usize),
@@ -134,7 +134,7 @@ impl Nodes {
 
 /// Expressions that share their parts.
 ///
-/// A clone shares what was there when [`share`](Self::share) was called, and adds its own.
+/// A clone shares the expressions of the last call of [`share`](Self::share), and adds its own.
 #[derive(Clone, Debug)]
 pub(super) struct Language {
     common: Arc<Nodes>,
@@ -176,7 +176,7 @@ impl Language {
     /// Drops what was added since, except for the parts of an expression, and returns that expression's new
     /// id.
     ///
-    /// Which of several shortest completions is found stays the same: names keep their order.
+    /// Ids keep their order, so ties between shortest completions are broken as before.
     pub(super) fn keep_only(&mut self, expression: Expression) -> Expression {
         let old = std::mem::take(&mut self.own);
         let added = |part: Expression| {
@@ -196,7 +196,7 @@ impl Language {
             .filter_map(|part| Some((part, added(part)?.node.clone())))
             .collect();
         let mut names = HashMap::new();
-        // Parts have lower names than what is made of them.
+        // Parts have lower ids than the expressions that contain them.
         for (part, node) in nodes {
             let node = node.renamed(|old| names.get(&old).copied().unwrap_or(old));
             names.insert(part, self.intern(node));
@@ -341,7 +341,7 @@ impl Language {
         }
     }
 
-    /// Matches what is left of a definition's text, then what follows it.
+    /// Matches the rest of a definition's text, then another expression.
     fn within(&mut self, inner: Expression, rest: Expression) -> Expression {
         match (inner, rest) {
             (Expression::NEVER, _) | (_, Expression::NEVER) => Expression::NEVER,

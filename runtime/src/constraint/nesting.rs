@@ -22,7 +22,7 @@ enum Within {
 }
 
 impl Nesting {
-    /// Goes on by some bytes.
+    /// Advances by some bytes.
     pub(super) fn after(self, bytes: &[u8]) -> Self {
         bytes.iter().fold(self, |place, byte| place.next(*byte))
     }
@@ -42,7 +42,7 @@ impl Nesting {
         self
     }
 
-    /// Tells whether it was too deep anywhere so far.
+    /// Returns whether it was too deep anywhere so far.
     pub(super) fn is_too_deep(self) -> bool {
         self.deepest > MAX_NESTING
     }

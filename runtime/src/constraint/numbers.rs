@@ -1,8 +1,7 @@
 //! Regular expressions for the numbers between two bounds.
 //!
-//! A bound may be any number that JSON can write; what is written between two of them has at most
-//! [`MAX_DIGITS`] digits. So bounds are clamped inwards to what can be written: a minimum is rounded up, a
-//! maximum down.
+//! A bound may be any JSON number; the generated numbers have at most [`MAX_DIGITS`] digits. So bounds are
+//! clamped inwards to those: a minimum is rounded up, a maximum down.
 
 /// The most digits of a number: as many as survive in 64-bit floating point.
 pub(super) const MAX_DIGITS: usize = 15;
@@ -135,7 +134,7 @@ pub(super) fn number(bounds: &Bounds) -> Option<String> {
     scales.find_map(|scale| between(bounds, scale))
 }
 
-/// Makes an expression for the whole numbers between bounds that end in so many zeros at least.
+/// Makes an expression for the whole numbers between bounds that end in at least `zeros` zeros.
 pub(super) fn multiple(bounds: &Bounds, zeros: i32) -> Option<String> {
     let mut scales = (-MAX_ZEROS..=-zeros).rev();
     scales.find_map(|scale| between(bounds, scale))

@@ -1,17 +1,16 @@
-//! What becomes of schemas that refer to themselves and each other.
+//! Recursive schemas: which definitions have finite answers, and circles of bare references.
 //!
-//! An answer is of finite length, so what an endless value would be part of is left out. A schema that allows
-//! nothing else is refused.
+//! An answer is finite, so parts without a finite value are dropped. A schema without a finite answer is
+//! refused.
 
 use std::collections::BTreeSet;
 
 use super::definitions::{Definition, Property, Reference, Schema};
 
-/// Leaves out what no finite answer has, and what definitions say only by referring to each other in a
-/// circle.
+/// Drops parts without a finite value, and merges definitions that refer to each other in a circle.
 ///
 /// # Errors
-/// Where the first definition has no finite answer: the reference on account of which none ends.
+/// If the first definition has no finite answer: the reference that makes it infinite.
 pub(super) fn resolve(definitions: Vec<Definition>) -> Result<Vec<Definition>, String> {
     let ending = Ending::of(&definitions);
     if let Some(problem) = ending.problem(&definitions) {
@@ -30,7 +29,7 @@ pub(super) fn resolve(definitions: Vec<Definition>) -> Result<Vec<Definition>, S
 struct Ending(Vec<bool>);
 
 impl Ending {
-    /// Looks until nothing new is found: an answer of a definition is finite if those that it is made of are.
+    /// A fixpoint: a definition has a finite answer if the definitions that it requires have one.
     fn of(definitions: &[Definition]) -> Self {
         let mut ending = Self(vec![false; definitions.len()]);
         loop {
@@ -58,7 +57,7 @@ impl Ending {
         }
     }
 
-    /// Tells why the first definition has no finite answer, if it has none.
+    /// Returns why the first definition has no finite answer, if so.
     fn problem(&self, definitions: &[Definition]) -> Option<String> {
         if self.0.first() != Some(&false) {
             return None;
@@ -89,7 +88,7 @@ impl Ending {
         }
     }
 
-    /// Lists references on account of which a schema has no finite answer: of each way to answer, the first.
+    /// Lists the references that make a schema infinite: the first of each alternative.
     fn endless<'a>(&self, schema: &'a Schema, found: &mut Vec<&'a Reference>) {
         match schema {
             Schema::Literals(_) | Schema::Regex(_) => {}
@@ -105,7 +104,7 @@ impl Ending {
         }
     }
 
-    /// Keeps what finite answers may be made of; nothing where there are none.
+    /// Keeps the parts with finite values; `None` if there is no finite answer.
     fn prune(&self, schema: Schema) -> Option<Schema> {
         match schema {
             Schema::Literals(_) | Schema::Regex(_) => Some(schema),
@@ -139,8 +138,7 @@ impl Ending {
     }
 }
 
-/// Makes one of definitions that refer to each other in a circle with nothing around: each means the same,
-/// what all of them say together.
+/// Merges definitions that refer to each other in a circle of bare references: each is the union of all.
 fn without_circles(mut definitions: Vec<Definition>) -> Vec<Definition> {
     let reached = reached(&definitions);
     let reaches = |from: usize, to: usize| reached.get(from).is_some_and(|reached| reached.contains(&to));
@@ -148,7 +146,7 @@ fn without_circles(mut definitions: Vec<Definition>) -> Vec<Definition> {
         let circle: Vec<usize> = (first..definitions.len())
             .filter(|other| reaches(first, *other) && reaches(*other, first))
             .collect();
-        // Of a circle, the first definition says it all.
+        // The first definition of a circle holds the union.
         let is_first = circle.first() == Some(&first);
         if !is_first || (0..first).any(|other| reaches(first, other) && reaches(other, first)) {
             continue;

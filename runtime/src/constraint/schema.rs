@@ -27,7 +27,7 @@ const MAX_PROPERTIES: usize = 256;
 /// The most bytes of a value that is written literally.
 const MAX_LITERAL_BYTES: usize = 1024;
 
-/// Keywords that say nothing about what is valid.
+/// Keywords that do not constrain values: annotations.
 const ANNOTATIONS: [&str; 14] = [
     "$schema",
     "$id",
@@ -87,7 +87,7 @@ impl Schema {
 /// itself except from within an object or array, and each has finite answers.
 ///
 /// # Errors
-/// A message that names the place in the schema, what was found there, and what is known.
+/// A message with the location in the schema, what was found there, and what is supported.
 pub(super) fn parse(schema: &Value) -> Result<Vec<Definition>, String> {
     let mut reader = Reader {
         root: schema,
@@ -115,7 +115,7 @@ pub(super) fn parse(schema: &Value) -> Result<Vec<Definition>, String> {
     references::resolve(definitions)
 }
 
-/// Where in a schema something stands.
+/// A location in a schema.
 #[derive(Clone, Debug)]
 struct SchemaLocation {
     path: String,
@@ -436,7 +436,7 @@ fn numeric(schema: &Map<String, Value>, integer: bool, place: &SchemaLocation) -
     }
 }
 
-/// Tells whether a value is of one of the types that `type` names.
+/// Returns whether a value has one of the types of `type`.
 fn is_of(value: &Value, types: &Value) -> bool {
     let is = |name: &Value| match name.as_str() {
         Some("integer") => value.as_f64().is_some_and(|number| number.fract() == 0.0),
@@ -605,7 +605,7 @@ impl Beginning {
     }
 }
 
-/// Tells whether no answer fits two of the options, as far as their first characters tell.
+/// Returns whether the options are disjoint by their first characters.
 fn are_disjoint(options: &[Beginning], definitions: &[Definition]) -> bool {
     let mut seen = BTreeSet::new();
     options.iter().all(|option| {

@@ -55,24 +55,23 @@ pub enum Constraint {
     Regex(String),
     /// JSON that fits a schema, without white space.
     ///
-    /// Known are `type`, `enum`, `const`, `anyOf`, `oneOf` of unlike types, `properties`, `required`,
+    /// Supported are `type`, `enum`, `const`, `anyOf`, `oneOf` of different types, `properties`, `required`,
     /// `items`, `minItems`, `maxItems`, `minLength`, `maxLength`, `pattern` (alone), `minimum`, `maximum`,
-    /// `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf` (a power of ten from 1 to 100000), and `$ref` to
-    /// a place in the schema. Another keyword that would matter is an error. Properties come in the order of
-    /// the schema, and no others are written, whatever `additionalProperties` says. A value of which the
-    /// schema says nothing is a text, a number, a boolean or null.
+    /// `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf` (a power of ten from 1 to 100000), and `$ref`
+    /// within the schema. Any other keyword that constrains values is an error. Properties come in the order
+    /// of the schema, and no others are generated, whatever `additionalProperties` says. A value without a
+    /// schema is a string, a number, a boolean or null.
     ///
-    /// Bounds may be any numbers, such as those of 64-bit integers. They are clamped inwards to what is
-    /// written, so that an answer always fits the schema as it stands: numbers have at most 15 digits, which
-    /// survive in 64-bit floating point, and up to 5 zeros behind them only where all smaller numbers are out
-    /// of bounds. Numbers with a point have at most 6 digits behind it, unless bounds are narrower than that.
-    /// A `maxLength` or `maxItems` above 65535 is read as 65535.
+    /// Bounds may be any numbers, such as those of 64-bit integers. They are clamped inwards to the numbers
+    /// that are generated, so that an answer always fits the schema: numbers have at most 15 digits, which
+    /// are exact in 64-bit floating point, and up to 5 more zeros only if all smaller numbers are out of
+    /// bounds. Fractions have at most 6 digits, unless the bounds are closer together than that. A
+    /// `maxLength` or `maxItems` above 65535 counts as 65535.
     ///
-    /// A schema may refer to itself, as those of lists and trees do. An answer has at most 100 arrays and
-    /// objects around a value. What no finite answer has is never written: an optional property, say, whose
-    /// value would need another of its kind without end. A schema none of whose answers ends is refused.
-    /// Where very many ways to read what was written are open at once, tokens that would add to them may be
-    /// left out, as where there is no room.
+    /// A schema may be recursive, as those of lists and trees are. An answer nests at most 100 arrays and
+    /// objects. Parts without a finite value are never generated, such as an optional property that requires
+    /// itself; a schema without any finite answer is refused. Where an answer is so ambiguous that the
+    /// language grows too large, tokens that would add to it may be excluded.
     JsonSchema(Value),
     /// A grammar with the rule `start`, in the Lark dialect of the crate `llguidance`. If the tokenizer drops
     /// leading spaces, a space that the grammar begins with is not shown.

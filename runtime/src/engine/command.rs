@@ -1,4 +1,4 @@
-//! What the handles of an engine tell its thread.
+//! Commands of the handles to the engine's thread.
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -8,8 +8,8 @@ use super::telemetry::Clock;
 use crate::answer::Usage;
 use crate::scheduler::Demand;
 
-/// What the engine's handles tell its thread. Requests are bounded by their places, so commands need no bound
-/// and none waits behind a full queue.
+/// A command to the engine's thread. Submissions are bounded by the places in the queue, so the channel needs
+/// no bound, and a shutdown never waits behind a full queue.
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit(Box<Submission>),

@@ -1,4 +1,4 @@
-//! What the engine needs of a model: prompts to what is read out of them, rows to logits.
+//! The engine's interface to a model: prompts to readouts, rows to logits.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -25,8 +25,8 @@ pub(crate) trait Forward {
     /// Begins to encode prompts in one packed batch, in place of any that was begun before.
     fn begin_encoding(&mut self, prompts: Vec<PromptToEncode>) -> Result<(), ForwardError>;
 
-    /// Encodes a slice of about `rows` rows; the last slice gives each prompt what its readout asks for, in
-    /// their order.
+    /// Encodes a slice of about `rows` rows; after the last slice, returns the readouts of all prompts, in
+    /// order.
     fn advance_encoding(&mut self, rows: usize) -> Result<Option<Vec<EncodedPrompt>>, ForwardError>;
 
     /// Drops the batch that was begun.
@@ -48,7 +48,7 @@ pub(crate) trait Forward {
 /// The model itself.
 pub(crate) struct ModelForward {
     model: Arc<Model>,
-    /// None where the model writes no text.
+    /// None if the model decodes no text.
     pub(super) cache: Option<KvCache>,
     reuse_cache: ReuseCache<ReuseKey, ReuseValue>,
     reuse: ReuseCounts,
@@ -58,15 +58,15 @@ pub(crate) struct ModelForward {
 /// The prompts that are encoded together.
 #[derive(Default)]
 struct EncodingBatch {
-    /// The key of each prompt in the reuse cache, where what is read out of it may be cached.
+    /// The key of each prompt in the reuse cache, if its readout may be cached.
     keys: Vec<Option<ReuseKey>>,
-    /// What the cache had, and later what was encoded.
+    /// Cached prompts, and later the encoded ones.
     known: HashMap<ReuseKey, EncodedPrompt>,
-    /// Those that are encoded; of equal ones one is.
+    /// The prompts that are encoded, without duplicates.
     packed: Vec<PackedPrompt>,
-    /// The pictures that are to be cached, in the order of the wanted prefixes.
+    /// Hashes of the pictures that will be cached, in the order of the wanted prefixes.
     fresh: Vec<Digest>,
-    /// None where all is known.
+    /// None if all prompts were cached.
     encoding: Option<EncodingPass>,
 }
 
@@ -80,7 +80,7 @@ struct PackedPrompt {
 }
 
 impl ModelForward {
-    /// Makes room for what a scheduler gives out, and for `reuse_bytes` of what may be needed again.
+    /// Allocates the KV cache for a scheduler's capacity, and a reuse cache of `reuse_bytes`.
     pub(crate) fn new(
         model: Arc<Model>,
         capacity: &Resources,
@@ -102,8 +102,8 @@ impl ModelForward {
 
     /// Packs prompts, and begins to encode them.
     ///
-    /// Pictures that are cached, or that an earlier prompt shows too, are not encoded again where what is
-    /// made of them does not depend on the text.
+    /// Pictures that are cached, or in an earlier prompt of the batch, are not encoded again if their
+    /// encoding does not depend on the text.
     fn pack(
         &mut self,
         prompts: Vec<(usize, PromptToEncode)>,
@@ -159,7 +159,7 @@ impl ModelForward {
         Ok(())
     }
 
-    /// Returns the digest of a prompt's pictures where what the encoder makes of them can be shared.
+    /// Returns the hash of a prompt's pictures if their encoding can be shared.
     fn shareable(&self, prompt: &PromptToEncode) -> Option<Digest> {
         let config = self.model.config();
         let whole = !matches!(prompt.readout, Readout::Codes { .. } | Readout::Classes);
@@ -169,7 +169,7 @@ impl ModelForward {
             .filter(|_| self.reuse_cache.is_on() && whole && apart && !prompt.images.is_empty())
     }
 
-    /// Reads out of each prompt what it asks for.
+    /// Reads out what each prompt asks for.
     fn read_out(
         &self,
         packed: &[PackedPrompt],
@@ -226,7 +226,7 @@ impl Forward for ModelForward {
     fn begin_encoding(&mut self, prompts: Vec<PromptToEncode>) -> Result<(), ForwardError> {
         self.batch = None;
         let mut batch = EncodingBatch::default();
-        // Each prompt that is new is encoded once; equal ones are given what is read out of it.
+        // Duplicates in the batch are encoded once.
         let mut seen: HashSet<ReuseKey> = HashSet::new();
         let mut unknown = Vec::new();
         let count = prompts.len();

@@ -70,7 +70,7 @@ impl Job {
         }
     }
 
-    /// Answers with what was read out of the encoder's output.
+    /// Answers with the value of the readout.
     pub(super) fn answer(&mut self, value: ReadoutValue) {
         let (usage, timings) = (self.usage, self.clock.stop());
         if let Work::Read(_, reply) = &mut self.work {

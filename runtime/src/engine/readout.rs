@@ -1,4 +1,4 @@
-//! What is read out of an encoded prompt.
+//! Readouts: what a request needs of its encoded prompt.
 
 use multiway_model::{ProcessedImage, PromptMemory};
 
@@ -7,17 +7,17 @@ use crate::error::RequestError;
 use crate::tokenizer::TokenId;
 use crate::top_k::TopK;
 
-/// A prompt to encode, and what is to be read out of it.
+/// A prompt to encode, and its readout.
 #[derive(Debug)]
 pub(crate) struct PromptToEncode {
     pub(crate) images: Vec<ProcessedImage>,
-    /// The digest of the pictures, where what is made of them may be cached.
+    /// The hash of the pictures, if their encoding may be cached.
     pub(crate) pictures: Option<Digest>,
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) readout: Readout,
 }
 
-/// What is to be read out of an encoded prompt.
+/// What to read out of an encoded prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Readout {
     /// What decoding attends to: an [`EncodedPrompt::Memory`].
@@ -36,7 +36,7 @@ pub(crate) enum Readout {
     Codes { hidden: Vec<usize>, count: usize },
 }
 
-/// What encoding made of a prompt, as its [`Readout`] asked.
+/// The value of a prompt's [`Readout`].
 #[derive(Clone, Debug)]
 pub(crate) enum EncodedPrompt {
     Memory(PromptMemory),
@@ -45,12 +45,12 @@ pub(crate) enum EncodedPrompt {
     NotFinite,
 }
 
-/// An answer that was read out.
+/// A readout that is the answer itself.
 #[derive(Clone, Debug)]
 pub(crate) enum ReadoutValue {
     /// An embedding, or the logits of classes.
     Vector(Vec<f32>),
-    /// The top k words or codes of each masked place.
+    /// The top-k words or codes at each mask.
     TopK(Vec<TopK>),
 }
 
@@ -77,7 +77,7 @@ impl ReadoutValue {
     }
 }
 
-/// A model may be of anybody's making.
+/// [`Forward`](super::forward::Forward) has broken its contract.
 fn mismatch() -> RequestError {
     let cause = "the model gave something else than what was asked for".to_owned();
     RequestError::Failed { cause }

@@ -1,4 +1,4 @@
-//! Answering a caller that waits for a whole answer.
+//! Replies to callers that wait for a whole answer.
 
 use tokio::sync::oneshot::{Receiver, Sender, channel};
 
@@ -7,7 +7,7 @@ use crate::error::RequestError;
 
 type Answer<T> = Result<Answered<T>, RequestError>;
 
-/// Sends one answer to the caller that waits for it.
+/// The sender of one answer.
 #[derive(Debug)]
 pub(crate) struct Reply<T>(Option<Sender<Answer<T>>>);
 
@@ -17,15 +17,15 @@ impl<T> Reply<T> {
         (Self(Some(sender)), answer)
     }
 
-    /// Tells whether nobody waits any more, or the answer was sent.
+    /// Returns whether the caller has gone, or the answer was sent.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.as_ref().is_none_or(Sender::is_closed)
     }
 
-    /// Sends the answer; only the first counts.
+    /// Sends the answer; no-op after the first.
     pub(crate) fn send(&mut self, answer: Answer<T>) {
         if let Some(sender) = self.0.take() {
-            // A caller that has gone wants no answer.
+            // The caller may have gone.
             drop(sender.send(answer));
         }
     }

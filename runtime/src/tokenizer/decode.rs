@@ -277,24 +277,24 @@ impl Tokenizer {
         piece.is_some_and(|piece| piece.kind == PieceKind::Byte)
     }
 
-    /// Tells whether white space at the end of a text is not shown, as the slow classes of `transformers` do.
+    /// Returns whether trailing white space is dropped, as the slow classes of `transformers` do.
     #[cfg(feature = "sentencepiece")]
     fn strips_end(&self) -> bool {
         matches!(&self.inner.backend, super::Backend::SentencePiece(slow) if slow.strips_end())
     }
 
-    /// Tells whether white space at the end of a text is not shown.
+    /// Returns whether trailing white space is dropped.
     #[cfg(not(feature = "sentencepiece"))]
     fn strips_end(&self) -> bool {
         false
     }
 
-    /// Tells whether tokens spell their text byte for byte, whatever stands beside them.
+    /// Returns whether each token spells its bytes independently of its neighbours.
     pub(crate) fn spells_bytes(&self) -> bool {
         self.spelling() != Spelling::Library
     }
 
-    /// Tells whether a space that an answer begins with is not shown.
+    /// Returns whether a leading space is dropped.
     pub(crate) fn drops_leading_space(&self) -> bool {
         self.leading_space() != LeadingSpace::Kept
     }

@@ -1,11 +1,10 @@
 //! `tokenizer.json`, run by the library that defines it: `tokenizers`, normalizers, pre-tokenizers, added
 //! tokens and post-processing included.
 //!
-//! What is ours is that the text of a caller never becomes a special token. Inside of the library every
-//! special token has a spelling that is made up when the process starts and that nobody can guess, in place
-//! of its name. A template's special tokens are put into the text by that spelling, so the library finds them
-//! as it would by their names, and strips spaces around them as the file says; a name in a caller's text is
-//! text.
+//! On top of it, a caller's text never becomes a special token. Inside of the library every special token has
+//! a random spelling in place of its name, drawn when the process starts. A template's special tokens are put
+//! into the text by that spelling, so the library finds them as it would by their names, and strips spaces
+//! around them as the file says; a name in a caller's text is text.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -30,7 +29,7 @@ use super::vocabulary::{MAX_TOKENS, Piece, PieceKind, Vocabulary, byte_of, place
 
 const FILE: &str = "tokenizer.json";
 
-/// How many letters of a special token's spelling are made up.
+/// The random letters of a special token's spelling.
 const SECRET_LETTERS: u32 = 24;
 
 /// The file, its model still to be read.
@@ -166,7 +165,7 @@ pub(super) struct Parsed {
 /// Reads a file.
 ///
 /// # Errors
-/// [`TokenizerError::Malformed`] where the library would refuse it, or where it would trust what is damaged.
+/// [`TokenizerError::Malformed`] if the library would refuse it, or would not notice that it is damaged.
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, TokenizerError> {
     let mut raw: RawFile =
         serde_json::from_slice(bytes).map_err(|e| malformed(FILE, "the file", e, "a tokenizer"))?;
@@ -215,7 +214,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, TokenizerError> {
 }
 
 impl LibraryTokenizer {
-    /// Turns plain text into ids, without what the post-processor adds.
+    /// Tokenizes plain text, without the post-processor.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] where the library fails.
@@ -223,13 +222,13 @@ impl LibraryTokenizer {
         self.encode(text, false)
     }
 
-    /// Turns a text with [`secret`](Self::secret) spellings of special tokens into ids; with `closed`, the
-    /// post-processor adds the tokens that open and close it.
+    /// Tokenizes a text with [`secret`](Self::secret) spellings of special tokens; with `closed`, the
+    /// post-processor adds BOS and EOS.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] where the library fails.
     pub(super) fn encode(&self, text: &str, closed: bool) -> Result<Vec<TokenId>, TokenizerError> {
-        // The library is other people's code on hostile text; where it panics, that is this text's error.
+        // The library may panic on hostile text; that is an error of this text.
         let encoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.tokenizer.encode_fast(text, closed)
         }));
@@ -249,7 +248,7 @@ impl LibraryTokenizer {
         self.secrets.get(&id).map(String::as_str)
     }
 
-    /// Tells whether the file says how texts are opened and closed.
+    /// Returns whether the file has a post-processor that adds BOS or EOS.
     pub(super) fn closes_texts(&self) -> bool {
         self.tokenizer.get_post_processor().is_some()
     }
@@ -258,7 +257,7 @@ impl LibraryTokenizer {
         self.unknown
     }
 
-    /// Joins tokens to text as the file's decoder does.
+    /// Detokenizes with the file's decoder.
     pub(super) fn join(&self, tokens: Vec<String>) -> String {
         use tokenizers::Decoder as _;
         let plain = tokens.join(" ");
@@ -389,14 +388,14 @@ fn unknown_id(model: &RawModel) -> Option<TokenId> {
     }
 }
 
-/// Letters that nobody outside of this process knows.
+/// Random letters, unknown outside of this process.
 static SECRET: LazyLock<String> = LazyLock::new(|| {
     let random = RandomState::new();
     let bits = u128::from(random.hash_one(1_u8)) << 64 | u128::from(random.hash_one(2_u8));
     letters(bits, SECRET_LETTERS)
 });
 
-/// Writes a number as so many small letters.
+/// Spells a number in lower-case letters.
 fn letters(mut number: u128, count: u32) -> String {
     let mut text = String::new();
     for _ in 0..count {
@@ -407,7 +406,7 @@ fn letters(mut number: u128, count: u32) -> String {
     text
 }
 
-/// Makes up a spelling for each special token. It begins and ends as the name does, with a letter or a sign,
+/// Draws a random spelling for each special token. It begins and ends like the name, with a letter or a sign,
 /// since added tokens of whole words look at their neighbours.
 fn secrets(vocabulary: &Vocabulary) -> HashMap<TokenId, String> {
     let edge = |c: Option<char>, sign| {

@@ -201,7 +201,7 @@ impl SlowTokenizer {
         Ok((tokenizer, vocabulary, space))
     }
 
-    /// Turns plain text into ids.
+    /// Tokenizes plain text.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] where the library fails.
@@ -211,7 +211,7 @@ impl SlowTokenizer {
         self.encode(segments)
     }
 
-    /// Turns texts with special tokens between them into ids.
+    /// Tokenizes texts with special tokens between them.
     ///
     /// # Errors
     /// [`TokenizerError::Encode`] where the library fails.
@@ -231,7 +231,7 @@ impl SlowTokenizer {
         self.encode(segments)
     }
 
-    /// Tells whether decoded text is stripped at its end.
+    /// Returns whether trailing white space of decoded text is stripped.
     pub(super) fn strips_end(&self) -> bool {
         self.rules != Rules::SentencePiece
     }
@@ -412,7 +412,7 @@ fn text_of(segment: &mut Segment) -> Option<&mut String> {
     }
 }
 
-/// Tells whether Python's `str.strip` takes a character away.
+/// Returns whether Python's `str.strip` strips a character.
 fn is_python_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }

@@ -16,22 +16,22 @@ pub(crate) const META_SPACE: char = '\u{2581}';
 pub(crate) enum PieceKind {
     /// A piece of ordinary text.
     Normal,
-    /// What text becomes that no other token covers.
+    /// The token of text that no other token covers.
     Unknown,
     /// A special token: only a template reaches it.
     Control,
     /// A token that was added beside the model's own and is matched verbatim in text.
     Added,
-    /// The same beside a SentencePiece model, which `transformers` shows with spaces around it.
+    /// The same for a SentencePiece model, where `transformers` shows it with spaces around it.
     Word,
-    /// An id that means nothing.
+    /// An unused id.
     Unused,
     /// One byte, `<0x00>` to `<0xFF>`.
     Byte,
 }
 
 impl PieceKind {
-    /// Tells whether plain text can never become this token by its spelling, nor be shown as it.
+    /// Returns whether the token is special: plain text neither becomes it nor shows it.
     pub(crate) fn is_special(self) -> bool {
         matches!(self, Self::Control | Self::Unknown)
     }
