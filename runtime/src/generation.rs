@@ -3,14 +3,16 @@
 //!
 //! Source: `transformers` 4.57, `generation/configuration_utils.py`, for the keys, their meaning and their defaults.
 
-use crate::error::EngineError;
-use crate::request::SamplingParams;
-use crate::tokenizer::TokenId;
+use std::sync::Arc;
+
 use multiway_model::{Checkpoint, ModelConfig};
 use multiway_prompts::{EarlyStopping, SamplingOptions, text_of_file};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::sync::Arc;
+
+use crate::error::EngineError;
+use crate::request::SamplingParams;
+use crate::tokenizer::TokenId;
 
 const FILE: &str = "generation_config.json";
 const MODEL_FILE: &str = "config.json";
