@@ -119,7 +119,7 @@ pub mod task {
     pub use multiway_tasks::{
         Answer, Choice, ExampleReport, PatchAnswer, PreparedTask, RequestTerms, ScoredToken, Task, TaskError,
         TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken,
-        metrics,
+        answer_metrics,
     };
 }
 

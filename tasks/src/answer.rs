@@ -1,4 +1,4 @@
-//! What a task answers.
+//! Typed answers.
 
 use multiway_runtime::{FinishReason, Timings, TokenId, Usage};
 use serde::Serialize;
@@ -9,41 +9,41 @@ use serde::Serialize;
 pub enum Answer {
     /// Text.
     Text {
-        /// The text; where the task fills gaps, the whole text with its gaps filled.
+        /// The generated text; for a task that fills gaps, the whole text with its gaps filled.
         text: String,
-        /// What was put into the gaps, in order; empty where the task fills none.
+        /// The text of each gap, in order; empty for a task without gaps.
         spans: Vec<String>,
     },
     /// One of a closed set of answers.
     Choice {
-        /// All answers, the most probable first. Their probabilities sum to 1.
+        /// All candidates, the most probable first. Their probabilities sum to 1.
         choices: Vec<Choice>,
     },
-    /// A vector of unit length.
+    /// An embedding of unit length.
     Embedding(Vec<f32>),
     /// JSON that fits the task's schema.
     Json {
         /// The value.
         value: serde_json::Value,
-        /// The same as it was written, on one line.
+        /// The generated text that it was parsed from, on one line.
         text: String,
     },
-    /// What hidden patches of a picture show, row by row from the top left.
+    /// Predictions for the hidden patches of a picture, row by row from the top left.
     Patches(Vec<PatchAnswer>),
 }
 
-/// Says what a hidden patch shows.
+/// Holds the predicted visual codes of a hidden patch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PatchAnswer {
     /// Its row, counted from 0 at the top.
     pub row: usize,
     /// Its column, counted from 0 at the left.
     pub column: usize,
-    /// The likeliest visual codes, the likeliest first.
+    /// The top-k visual codes, the most probable first.
     pub codes: Vec<VisualCode>,
 }
 
-/// A code of the model's visual vocabulary, and how probable it is for a patch.
+/// Holds a code of the model's visual vocabulary and its probability for a patch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct VisualCode {
     /// The code.
@@ -52,7 +52,7 @@ pub struct VisualCode {
     pub probability: f64,
 }
 
-/// Holds an answer to choose, and how probable it is among all that could be chosen.
+/// Holds a candidate answer and its probability among all candidates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Choice {
     /// The answer.
@@ -62,7 +62,18 @@ pub struct Choice {
 }
 
 impl Answer {
-    /// Returns the text of the answer: what was written, JSON included, or the most probable choice. Embeddings and patches have none.
+    /// Returns the text of the answer: generated text, JSON included, or the most probable choice. Embeddings and
+    /// patches have none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::{Answer, Choice};
+    ///
+    /// let choice = |text: &str, probability| Choice { text: text.to_owned(), probability };
+    /// let answer = Answer::Choice { choices: vec![choice("cat", 0.9), choice("dog", 0.1)] };
+    /// assert_eq!(answer.text(), Some("cat"));
+    /// ```
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text { text, .. } => Some(text),
@@ -72,7 +83,17 @@ impl Answer {
         }
     }
 
-    /// Returns the choices, the most probable first; none where the task gives another kind of answer.
+    /// Returns the choices, the most probable first; empty for other kinds of answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::{Answer, Choice};
+    ///
+    /// let choices = vec![Choice { text: "cat".to_owned(), probability: 1.0 }];
+    /// assert_eq!(Answer::Choice { choices }.choices().len(), 1);
+    /// assert!(Answer::Embedding(vec![1.0]).choices().is_empty());
+    /// ```
     pub fn choices(&self) -> &[Choice] {
         match self {
             Self::Choice { choices } => choices,
@@ -80,7 +101,15 @@ impl Answer {
         }
     }
 
-    /// Returns the vector, where the answer is one.
+    /// Returns the embedding; `None` for other kinds of answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::Answer;
+    ///
+    /// assert_eq!(Answer::Embedding(vec![0.6, 0.8]).embedding(), Some([0.6, 0.8].as_slice()));
+    /// ```
     pub fn embedding(&self) -> Option<&[f32]> {
         match self {
             Self::Embedding(vector) => Some(vector),
@@ -88,7 +117,16 @@ impl Answer {
         }
     }
 
-    /// Returns the value, where the answer is JSON.
+    /// Returns the JSON value; `None` for other kinds of answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::Answer;
+    ///
+    /// let answer = Answer::Json { value: true.into(), text: "true".to_owned() };
+    /// assert_eq!(answer.json().and_then(|value| value.as_bool()), Some(true));
+    /// ```
     pub fn json(&self) -> Option<&serde_json::Value> {
         match self {
             Self::Json { value, .. } => Some(value),
@@ -96,7 +134,16 @@ impl Answer {
         }
     }
 
-    /// Returns what the hidden patches show; none where the task gives another kind of answer.
+    /// Returns the predictions for hidden patches; empty for other kinds of answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::{Answer, PatchAnswer};
+    ///
+    /// let patch = PatchAnswer { row: 3, column: 2, codes: Vec::new() };
+    /// assert_eq!(Answer::Patches(vec![patch]).patches()[0].row, 3);
+    /// ```
     pub fn patches(&self) -> &[PatchAnswer] {
         match self {
             Self::Patches(patches) => patches,
@@ -105,64 +152,64 @@ impl Answer {
     }
 }
 
-/// Holds an answer, and what it took.
+/// Holds an answer with its usage and timings.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TaskOutcome {
     /// The answer.
     pub answer: Answer,
-    /// Why the text ended. A choice always ends as the model would end it; what is read off the prompt has no end.
+    /// Why generation ended; always [`FinishReason::Stop`] for a choice, `None` for embeddings and patches.
     pub finish_reason: Option<FinishReason>,
-    /// How much the model read and wrote. For a choice, the tokens of the most probable one; for several answers, those
-    /// of all that are returned.
+    /// The tokens and patches of the prompt, and the generated tokens: for a choice those of the most probable
+    /// candidate, for several samples those of all returned ones.
     pub usage: Usage,
-    /// How long it took. For all but text, only the total is known.
+    /// The latencies of the request. For answers that are not generated, only the total is known.
     pub timings: Timings,
-    /// The tokens of the answer, each with the likeliest in its place; none unless they were asked for, and none where
-    /// the answer is not written freely.
+    /// The generated tokens, each with its top-k alternatives; empty unless requested, and for answers that are not
+    /// free text.
     pub tokens: Vec<WrittenToken>,
-    /// The answers that are returned where several were drawn, the task's own first; none where one was written.
+    /// The returned samples, the task's own answer first; empty unless several were drawn.
     pub samples: Vec<TaskSample>,
 }
 
-/// Holds one of several answers that were drawn.
+/// Holds one of several sampled answers.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TaskSample {
     /// The answer.
     pub answer: Answer,
-    /// Why it ended.
+    /// Why its generation ended.
     pub finish_reason: FinishReason,
-    /// The mean of its tokens' log-probabilities, by which the best of many are found.
+    /// The mean of its tokens' log-probabilities, which ranks samples.
     pub mean_log_probability: f64,
-    /// Its tokens, where their alternatives were asked for.
+    /// Its tokens with their alternatives; empty unless requested.
     pub tokens: Vec<WrittenToken>,
 }
 
-/// Holds a token that was written, and what could have been in its place.
+/// Holds a generated token and its alternatives.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WrittenToken {
     /// The token.
     #[serde(flatten)]
     pub token: ScoredToken,
-    /// The likeliest tokens in its place, the likeliest first.
+    /// The top-k tokens at its position, the most probable first.
     pub alternatives: Vec<ScoredToken>,
 }
 
-/// Holds a token, and how likely it was.
+/// Holds a token and its log-probability.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ScoredToken {
     /// Its id.
     pub id: TokenId,
-    /// How the vocabulary spells it.
+    /// Its piece in the vocabulary.
     pub piece: String,
     /// Its log-probability, after penalties and bans, before temperature and truncation.
     pub log_probability: f32,
 }
 
-/// Turns log-likelihoods into choices, the most probable first; the earlier one where two are the same.
+/// Turns log-likelihoods into choices, the most probable first; ties keep their order.
 ///
 /// The probabilities are the softmax of the log-likelihoods in f64: each candidate's likelihood over the sum of all.
 pub(crate) fn rank(candidates: Vec<String>, log_probabilities: &[f32]) -> Vec<Choice> {
@@ -170,7 +217,7 @@ pub(crate) fn rank(candidates: Vec<String>, log_probabilities: &[f32]) -> Vec<Ch
         .iter()
         .copied()
         .fold(f32::NEG_INFINITY, f32::max);
-    // Where nothing is possible at all, everything is as probable as anything.
+    // All candidates are impossible: their probabilities are uniform.
     let weight = |value: f32| {
         if most == f32::NEG_INFINITY {
             1.0

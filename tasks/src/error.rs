@@ -1,4 +1,4 @@
-//! What can go wrong with a task.
+//! Errors of tasks.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use multiway_prompts::PromptError;
 use multiway_runtime::RequestError;
 use thiserror::Error;
 
-/// Says why a task could not be found, loaded or run.
+/// Reports why a task could not be found, loaded or run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -16,7 +16,7 @@ pub enum TaskError {
     UnknownTask {
         /// The name that was given.
         name: String,
-        /// What was probably meant.
+        /// The nearest known name, if one is near enough.
         suggestion: Option<String>,
         /// The tasks that exist.
         known: Vec<String>,
@@ -54,17 +54,17 @@ pub enum TaskError {
     /// A task file, or the inputs for it, are wrong.
     #[error(transparent)]
     Prompt(#[from] PromptError),
-    /// More pictures are given than the task takes.
+    /// More pictures are given than the task has inputs for.
     #[error("the task '{task}' takes {takes}, found {found}: leave out the others")]
     SparePictures {
         /// The task.
         task: String,
-        /// What it takes: `no picture`, `1 picture`, `up to 4 pictures`.
+        /// The number of pictures that it takes, in words: `no picture`, `1 picture`, `4 pictures`.
         takes: String,
-        /// How many are given.
+        /// The number of pictures given.
         found: usize,
     },
-    /// An input names a picture that is not there.
+    /// An input refers to a picture index that does not exist.
     #[error(
         "the task '{task}': the input '{input}' names picture {index}, and there are {count}, counted from 0"
     )]
@@ -73,9 +73,9 @@ pub enum TaskError {
         task: String,
         /// The input.
         input: String,
-        /// The picture that it names.
+        /// The index that it refers to.
         index: usize,
-        /// How many pictures there are.
+        /// The number of pictures.
         count: usize,
     },
     /// The prompt has neither text nor a picture.
@@ -83,37 +83,37 @@ pub enum TaskError {
     NothingGiven {
         /// The task.
         task: String,
-        /// What it works on.
+        /// The names of its inputs.
         wanted: String,
     },
-    /// A task that turns one thing into a vector was given several.
+    /// A task that embeds one input was given several.
     #[error("the task '{task}' makes a vector of one thing, found several: give one of {wanted}")]
     TooMuchGiven {
         /// The task.
         task: String,
-        /// What it works on.
+        /// The names of its inputs.
         wanted: String,
     },
-    /// A patch is to be hidden that the model's pictures do not have.
+    /// A patch to hide lies outside of the model's grid of patches.
     #[error(
         "the task '{task}': cannot hide {found:?}: the model sees a picture as {grid} rows and {grid} columns of patches, counted from 0"
     )]
     NoSuchPatch {
         /// The task.
         task: String,
-        /// The patches that were named.
+        /// The requested patches.
         found: String,
-        /// How many rows and columns a picture has.
+        /// The number of rows, and of columns, of the grid.
         grid: usize,
     },
-    /// The model's likelihoods are not numbers, so that nothing can be chosen.
+    /// A likelihood is NaN, so that candidates cannot be ranked.
     #[error("the task '{task}': the model's likelihood of {choice:?} is {value}; the checkpoint is broken")]
     NotANumber {
         /// The task.
         task: String,
-        /// The answer whose likelihood is no number.
+        /// The candidate.
         choice: String,
-        /// What was found.
+        /// Its likelihood.
         value: f32,
     },
     /// A picture of a worked example cannot be used.
@@ -129,7 +129,7 @@ pub enum TaskError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The caller wants an answer of a form that the task's kind of answer cannot have.
+    /// A constraint is given for a task whose output cannot be constrained.
     #[error(
         "the task '{task}' answers with {kind}: a regular expression, choices or a JSON schema go with tasks that write text"
     )]
@@ -139,7 +139,7 @@ pub enum TaskError {
         /// The kind of its answer.
         kind: &'static str,
     },
-    /// The caller wants several answers, or the likeliest tokens, of a task that writes no tokens.
+    /// Samples or top-k alternatives are requested from a task that does not generate text.
     #[error(
         "the task '{task}' answers with {kind}: samples and the likeliest tokens go with tasks that write text"
     )]
@@ -149,14 +149,14 @@ pub enum TaskError {
         /// The kind of its answer.
         kind: &'static str,
     },
-    /// What was written as JSON is none.
+    /// The generated text is not valid JSON.
     #[error("the task '{task}': the answer is no JSON: {found:?}")]
     NoJson {
         /// The task.
         task: String,
-        /// What was written.
+        /// The generated text.
         found: String,
-        /// Why it is none.
+        /// The error of the parser.
         #[source]
         source: serde_json::Error,
     },
@@ -172,7 +172,14 @@ fn did_you_mean(suggestion: Option<&str>) -> String {
 }
 
 impl TaskError {
-    /// Tells whether the caller's input is at fault: another name, file or input would work.
+    /// Returns whether the caller's input is at fault: another name, file or input would work.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = multiway_tasks::TaskLibrary::new().get("caption").unwrap_err();
+    /// assert!(error.is_input());
+    /// ```
     pub fn is_input(&self) -> bool {
         match self {
             Self::Request(error) => error.is_caller_fault(),

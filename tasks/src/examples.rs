@@ -1,4 +1,4 @@
-//! Worked examples: what a task file says its task answers, and what it does answer.
+//! Worked examples: compares the expected answers of a task file with those of the engine.
 
 use std::path::Path;
 
@@ -6,26 +6,26 @@ use multiway_model::ProcessedImage;
 use multiway_prompts::{Example, ExampleInput, InputValue};
 use multiway_runtime::Engine;
 
+use crate::answer_metrics::exact_match;
 use crate::error::TaskError;
 use crate::inputs::{RequestTerms, TaskInputs};
-use crate::metrics::exact_match;
 use crate::task::Task;
 
-/// Says how one worked example went.
+/// Reports the result of one worked example.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ExampleReport {
-    /// The place of the example in the task file, counted from 1.
+    /// The number of the example in the task file, counted from 1.
     pub number: usize,
-    /// The answer that the file promises; none for a vector, which only has to come.
+    /// The expected answer; `None` for an embedding, which only has to be computed.
     pub expected: Option<String>,
-    /// The answer that came; none for a vector.
+    /// The actual answer; `None` for an embedding.
     pub found: Option<String>,
 }
 
 impl ExampleReport {
-    /// Tells whether the answer is the promised one, but for case and white space, and for the order of properties where it
-    /// is JSON.
+    /// Returns whether the answer equals the expected one, ignoring case and white space, and the order of properties
+    /// in JSON.
     pub fn passed(&self) -> bool {
         match (&self.expected, &self.found) {
             (Some(expected), Some(found)) => exact_match(found, &[expected]) || same_json(found, expected),
@@ -40,18 +40,36 @@ fn same_json(found: &str, expected: &str) -> bool {
     read(found).is_some_and(|found| read(expected) == Some(found))
 }
 
-/// What a worked example gets instead of a picture.
+/// Why the picture of a worked example cannot be used.
 type PictureError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Task {
     /// Runs the worked examples of the task file, one after the other.
     ///
-    /// Each request waits on the same `terms`. `open` reads a picture and prepares it for the engine's model; the pictures of
-    /// a task file lie beside it.
+    /// `terms` apply to each request. `open` reads a picture and preprocesses it for the engine's model; paths in a
+    /// task file are relative to its folder.
     ///
     /// # Errors
     ///
-    /// When a picture cannot be read, or the task fails. A wrong answer is no error: it is in the report.
+    /// When a picture cannot be read, or the task fails. A wrong answer is reported, not an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_model::ImageProcessor;
+    /// use multiway_runtime::{Engine, block_on};
+    /// use multiway_tasks::{RequestTerms, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    ///
+    /// let engine = Engine::builder(&checkpoint).build()?;
+    /// let processor = ImageProcessor::new(checkpoint.config());
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    ///
+    /// let open = |path: &std::path::Path| Ok(processor.open(path)?);
+    /// let reports = library.get("infill")?.check_examples(&engine, RequestTerms::default(), open);
+    /// assert!(block_on(reports)?.iter().all(|report| report.passed()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn check_examples(
         &self,
         engine: &Engine,
@@ -71,7 +89,7 @@ impl Task {
         Ok(reports)
     }
 
-    /// Reads the pictures of an example and makes inputs of it.
+    /// Builds the inputs of an example, and reads its pictures.
     fn example_inputs(
         &self,
         number: usize,

@@ -1,29 +1,29 @@
-//! Answers that fill gaps: `<extra_id_0> span <extra_id_1> span`, cut into spans.
+//! Infilling: splits an answer `<extra_id_0> span <extra_id_1> span` into the spans of a text's gaps.
 
 use multiway_prompts::{count_gaps, fill_gaps};
 use multiway_runtime::{TokenId, Tokenizer};
 
 use crate::answer::Answer;
 
-/// What a gap that got no answer keeps.
+/// The text of a gap that the answer leaves open.
 const UNFILLED: &str = "___";
 
 /// Holds a text whose gaps an answer fills.
 #[derive(Debug, Clone)]
 pub(crate) struct Gaps {
     original: String,
-    /// The gap that the answer starts in.
+    /// The gap that the first generated token belongs to.
     first: Option<usize>,
 }
 
 impl Gaps {
-    /// Takes the text, and what every answer starts with.
+    /// Creates the gaps of a text, for answers that start with the forced tokens of `prefix`.
     pub(crate) fn new(original: String, prefix: &[String]) -> Self {
         let first = prefix.last().and_then(|token| gap_of(token));
         Self { original, first }
     }
 
-    /// Puts what the decoder wrote into the gaps. The first span of a gap counts; a gap that got none stays a gap.
+    /// Fills the gaps with the decoder's tokens. The first span of a gap counts; a gap without a span stays open.
     pub(crate) fn fill(&self, tokenizer: &Tokenizer, tokens: &[TokenId]) -> Answer {
         let cut = cut_spans(self.first, tokens, |token| gap_of(tokenizer.piece(token)?));
         let spans = (0..count_gaps(&self.original))
@@ -39,12 +39,12 @@ impl Gaps {
     }
 }
 
-/// Reads the number of `<extra_id_N>`.
+/// Parses the number of `<extra_id_N>`.
 fn gap_of(token: &str) -> Option<usize> {
     token.strip_prefix("<extra_id_")?.strip_suffix('>')?.parse().ok()
 }
 
-/// Cuts tokens at the masks that open the gaps. What stands before the first mask belongs to no gap.
+/// Splits tokens at the sentinels that open gaps, and drops the tokens before the first one.
 fn cut_spans(
     first: Option<usize>,
     tokens: &[TokenId],
@@ -65,7 +65,7 @@ fn cut_spans(
 mod tests {
     use super::*;
 
-    /// Masks are 90 and up: 90 opens gap 0.
+    /// Sentinels are 90 and up: 90 opens gap 0.
     fn cut(first: Option<usize>, tokens: &[TokenId]) -> Vec<(usize, Vec<TokenId>)> {
         cut_spans(first, tokens, |token| {
             usize::try_from(token).ok()?.checked_sub(90)
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_cut_at_its_masks() {
+    fn an_answer_is_split_at_its_sentinels() {
         assert_eq!(cut(Some(0), &[5, 6, 91, 7]), [(0, vec![5, 6]), (1, vec![7])]);
         assert_eq!(cut(None, &[4, 90, 5]), [(0, vec![5])]);
         assert_eq!(cut(None, &[]), []);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_masks_open_gaps() {
+    fn only_sentinels_open_gaps() {
         assert_eq!(gap_of("<extra_id_12>"), Some(12));
         assert_eq!(gap_of("</s>"), None);
         assert_eq!(gap_of("<extra_id_x>"), None);

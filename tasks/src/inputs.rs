@@ -1,4 +1,4 @@
-//! What a caller gives to a task: values by name, and pictures.
+//! The inputs of a task: values by name, pictures, and options of the request.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use multiway_runtime::Constraint;
 
 use crate::error::TaskError;
 
-/// Holds what a caller gives to a task.
+/// Holds the inputs of a task.
 ///
-/// Pictures that no value names go to the picture inputs in the order of the task file: each `image` input takes one,
-/// an `images` input takes all that are left.
+/// Pictures that no value refers to go to the picture inputs in the order of the task file: each `image` input takes
+/// one, an `images` input takes all remaining ones.
 ///
 /// ```
 /// use multiway_tasks::TaskInputs;
@@ -23,32 +23,41 @@ use crate::error::TaskError;
 pub struct TaskInputs {
     /// The values, by the names of the task's inputs.
     pub values: Inputs,
-    /// The pictures; values name them by their index.
+    /// The pictures; values refer to them by index.
     pub images: Vec<ProcessedImage>,
-    /// The caller's layer of sampling parameters, on top of the task file's.
+    /// The caller's sampling parameters, which override those of the task file.
     pub sampling: SamplingOptions,
-    /// The form that the text of the answer must have, instead of what the task file says.
+    /// The constraint on the text of the answer, which overrides that of the task file.
     pub constraint: Option<Constraint>,
-    /// On which terms the request waits.
+    /// The priority and the timeout of the request.
     pub terms: RequestTerms,
 }
 
-/// Says on which terms a request waits for its answer.
+/// Holds the priority and the timeout of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestTerms {
-    /// Requests of a higher priority are admitted first; 0 is usual.
+    /// The priority; requests of a higher priority are admitted first, 0 is the default.
     pub priority: i32,
-    /// How long the answer may take; `None` for ever.
+    /// The timeout of the answer; `None` waits without limit.
     pub timeout: Option<Duration>,
 }
 
 impl TaskInputs {
-    /// Starts without values and pictures.
+    /// Creates inputs without values and pictures.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::TaskInputs;
+    ///
+    /// let inputs = TaskInputs::new().with("language", "French").with("question", "is it red?");
+    /// assert!(inputs.values.contains_key("language"));
+    /// ```
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<InputValue>) -> Self {
         self.values.insert(name.into(), value.into());
@@ -56,27 +65,70 @@ impl TaskInputs {
     }
 
     /// Adds a picture.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_model::{Checkpoint, ImageProcessor};
+    /// use multiway_tasks::TaskInputs;
+    ///
+    /// let checkpoint = Checkpoint::open("../checkpoints/default")?;
+    /// let image = ImageProcessor::new(checkpoint.config()).open("../examples/pictures/cat.png")?;
+    /// assert_eq!(TaskInputs::new().with_image(image).images.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn with_image(mut self, image: ProcessedImage) -> Self {
         self.images.push(image);
         self
     }
 
-    /// Sets the caller's layer of sampling parameters.
+    /// Sets the caller's sampling parameters.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::SamplingOptions;
+    /// use multiway_tasks::TaskInputs;
+    ///
+    /// let sampling = SamplingOptions { temperature: Some(0.8), seed: Some(7), ..SamplingOptions::default() };
+    /// assert_eq!(TaskInputs::new().with_sampling(sampling).sampling.seed, Some(7));
+    /// ```
     #[must_use]
     pub fn with_sampling(mut self, sampling: SamplingOptions) -> Self {
         self.sampling = sampling;
         self
     }
 
-    /// Sets the terms on which the request waits.
+    /// Sets the priority and the timeout of the request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use multiway_tasks::{RequestTerms, TaskInputs};
+    ///
+    /// let terms = RequestTerms { priority: 1, timeout: Some(Duration::from_secs(30)) };
+    /// assert_eq!(TaskInputs::new().with_terms(terms).terms, terms);
+    /// ```
     #[must_use]
     pub fn with_terms(mut self, terms: RequestTerms) -> Self {
         self.terms = terms;
         self
     }
 
-    /// Sets the form that the text of the answer must have.
+    /// Sets the constraint on the text of the answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::Constraint;
+    /// use multiway_tasks::TaskInputs;
+    ///
+    /// let digits = Constraint::Regex("[0-9]{1,2}".to_owned());
+    /// assert!(TaskInputs::new().with_constraint(digits).constraint.is_some());
+    /// ```
     #[must_use]
     pub fn with_constraint(mut self, constraint: Constraint) -> Self {
         self.constraint = Some(constraint);
@@ -84,7 +136,7 @@ impl TaskInputs {
     }
 }
 
-/// Gives the pictures to the picture inputs, and returns all values.
+/// Assigns the pictures to the picture inputs, and returns all values.
 pub(crate) fn bind_pictures(file: &TaskFile, inputs: &TaskInputs) -> Result<Inputs, TaskError> {
     let mut values = inputs.values.clone();
     let named = values.values().any(|value| value.kind().is_picture());
@@ -135,7 +187,7 @@ fn check_indices(file: &TaskFile, values: &Inputs, count: usize) -> Result<(), T
     Ok(())
 }
 
-/// Says how many pictures a task takes, for messages. A task with an `images` input takes any number.
+/// Describes the number of pictures that a task takes, for messages. With an `images` input it takes any number.
 fn pictures_taken(file: &TaskFile) -> String {
     match file.inputs.values().filter(|spec| is_image(spec)).count() {
         0 => "no picture".to_owned(),

@@ -1,42 +1,42 @@
-//! Tasks: the library of task files, typed answers, metrics and evaluation.
+//! Tasks: the library of task files, typed answers, and metrics over answers.
 //!
-//! A task is one file: what it takes, how it asks, what it answers. This crate checks what a caller gives against the
-//! file, asks the engine, and turns what comes back into a typed answer: text as it is written, a choice with
-//! probabilities, or a vector. It never sees a tensor.
+//! A task file declares a task's inputs, its prompt and its output. This crate checks a caller's inputs against the file,
+//! sends the request to the engine, and turns the result into a typed answer: streamed text, a choice with
+//! probabilities, JSON, or an embedding. It never sees a tensor.
 //!
 //! ```no_run
 //! use multiway_runtime::Engine;
 //! use multiway_tasks::{TaskEvent, TaskInputs, TaskLibrary};
 //!
-//! fn tell(engine: &Engine, inputs: &TaskInputs) -> Result<String, multiway_tasks::TaskError> {
+//! fn caption(engine: &Engine, inputs: &TaskInputs) -> Result<String, multiway_tasks::TaskError> {
 //!     let library = TaskLibrary::builtin()?;
 //!     let mut run = library.get("caption")?.run(engine, inputs)?;
-//!     let mut told = String::new();
+//!     let mut text = String::new();
 //!     while let Some(event) = run.next_blocking() {
 //!         if let TaskEvent::Text(piece) = event? {
-//!             told.push_str(&piece);
+//!             text.push_str(&piece);
 //!         }
 //!     }
-//!     Ok(told)
+//!     Ok(text)
 //! }
 //! ```
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | `library` | the built-in task files, and those of the caller |
-//! | `task`, `inputs` | a task, and what it is given |
-//! | `run`, `answer`, `infill`, `samples` | a task at work, its typed answer, and several of them |
+//! | `task`, `inputs`, `prepared` | a task, its inputs, and a task whose prompt is rendered |
+//! | `run`, `answer`, `infill`, `samples` | a running task, its typed answer, filled gaps, several samples |
 //! | `examples` | the worked examples of task files, which are tests |
-//! | [`metrics`] | how often answers are right |
-//! | `picture_index` | a folder of pictures as vectors, in one file |
+//! | [`answer_metrics`] | accuracy, ranks and recall of answers |
+//! | `picture_index` | the embeddings of a folder of pictures, in one file |
 
 mod answer;
+pub mod answer_metrics;
 mod error;
 mod examples;
 mod infill;
 mod inputs;
 mod library;
-pub mod metrics;
 mod picture_index;
 mod prepared;
 mod run;

@@ -1,4 +1,4 @@
-//! The tasks that there are: built in, and from folders of the caller's.
+//! The library of tasks: the built-in ones, and those from the caller's folders.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use multiway_prompts::TaskFile;
 use crate::error::TaskError;
 use crate::task::Task;
 
-/// The most bytes that are read of a task file; the parser's own limit lies below.
+/// The maximum number of bytes read from a task file; the parser's own limit is lower.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 macro_rules! builtin {
@@ -33,7 +33,8 @@ const NATIVE: Files = builtin![
     "patches.task"
 ];
 
-/// Those of T5: the prompts that T5 and Flan-T5 were trained on. T5 v1.1 and mT5 know `infill` alone until they are tuned.
+/// The built-in task files of T5: the prompts that T5 and Flan-T5 were trained on. T5 v1.1 and mT5 are trained on `infill`
+/// only, until they are fine-tuned.
 const T5: Files = builtin![
     "t5/translate.task",
     "t5/summarize.task",
@@ -43,7 +44,7 @@ const T5: Files = builtin![
     "t5/infill.task"
 ];
 
-/// Those of ByT5, whose gaps have no tokens of their own.
+/// The built-in task files of ByT5, whose vocabulary has no sentinel tokens for gaps.
 const BYT5: Files = builtin![
     "t5/translate.task",
     "t5/summarize.task",
@@ -52,7 +53,7 @@ const BYT5: Files = builtin![
     "t5/text2text.task"
 ];
 
-/// Finds the files of the tasks that a model was made for.
+/// Returns the task files for a model's family and head.
 fn builtin_files(config: &ModelConfig) -> Files {
     match config.task_group {
         TaskGroup::Native => NATIVE,
@@ -68,7 +69,9 @@ fn builtin_files(config: &ModelConfig) -> Files {
     }
 }
 
-/// Holds tasks by their names.
+/// Holds tasks by name.
+///
+/// # Examples
 ///
 /// ```
 /// use multiway_tasks::TaskLibrary;
@@ -86,25 +89,51 @@ pub struct TaskLibrary {
 }
 
 impl TaskLibrary {
-    /// Makes a library without tasks.
+    /// Creates an empty library.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(multiway_tasks::TaskLibrary::new().iter().count(), 0);
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes a library of the built-in tasks of the native model.
+    /// Creates a library of the built-in tasks of the native model.
     ///
     /// # Errors
     ///
     /// When a built-in file is wrong, which a test excludes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let library = multiway_tasks::TaskLibrary::builtin()?;
+    /// let names: Vec<&str> = library.iter().map(|task| task.name()).collect();
+    /// assert_eq!(names, ["caption", "vqa", "classify", "retrieve", "infill", "patches"]);
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
     pub fn builtin() -> Result<Self, TaskError> {
         Self::of_files(NATIVE)
     }
 
-    /// Makes a library of the built-in tasks that a model was made for: what its family, and its head, can answer.
+    /// Creates a library of the built-in tasks that a model's family and head can answer.
     ///
     /// # Errors
     ///
     /// When a built-in file is wrong, which a test excludes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_model::Checkpoint;
+    /// use multiway_tasks::TaskLibrary;
+    ///
+    /// let checkpoint = Checkpoint::open("../checkpoints/default")?;
+    /// assert!(TaskLibrary::for_model(checkpoint.config())?.get("caption").is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn for_model(config: &ModelConfig) -> Result<Self, TaskError> {
         Self::of_files(builtin_files(config))
     }
@@ -118,14 +147,23 @@ impl TaskLibrary {
         Ok(library)
     }
 
-    /// Adds the `*.task` files of a folder, in the order of their names, and returns the names of their tasks.
+    /// Loads the `*.task` files of a folder in the order of their names, and returns the names of their tasks.
     ///
-    /// A file overrides a built-in task of the same name. The library is left as it was when any file is wrong.
+    /// A file overrides a built-in task of the same name. If any file is wrong, the library is left unchanged.
     ///
     /// # Errors
     ///
-    /// When the folder or a file cannot be read, when a file is no task file, and when two files of the caller's define
-    /// the same task.
+    /// When the folder or a file cannot be read, when a file is not a task file, and when two loaded files define the
+    /// same task.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut library = multiway_tasks::TaskLibrary::new();
+    /// let names = library.load_dir("library/beit3")?;
+    /// assert!(names.contains(&"reason".to_owned()));
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
     pub fn load_dir(&mut self, folder: impl AsRef<Path>) -> Result<Vec<String>, TaskError> {
         let folder = folder.as_ref();
         let files = task_files(folder).map_err(|source| TaskError::Folder {
@@ -141,20 +179,38 @@ impl TaskLibrary {
         Ok(names)
     }
 
-    /// Adds one task file, and returns the name of its task. It overrides a built-in task of the same name.
+    /// Loads one task file, and returns the name of its task. It overrides a built-in task of the same name.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is no task file, or defines a task that another file of the caller's defines.
+    /// When the file cannot be read, is not a task file, or defines the same task as another loaded file.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut library = multiway_tasks::TaskLibrary::builtin()?;
+    /// assert_eq!(library.load_file("library/caption.task")?, "caption");
+    /// assert_eq!(library.get("caption")?.origin(), "library/caption.task");
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
     pub fn load_file(&mut self, path: impl AsRef<Path>) -> Result<String, TaskError> {
         self.add_file(path.as_ref())
     }
 
-    /// Finds a task by its name.
+    /// Returns the task of a name.
     ///
     /// # Errors
     ///
-    /// When there is none, with the nearest name and the list of all.
+    /// When there is none; the error suggests the nearest name and lists all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let library = multiway_tasks::TaskLibrary::builtin()?;
+    /// assert!(library.get("vqa").is_ok());
+    /// assert!(library.get("chess").is_err());
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
     pub fn get(&self, name: &str) -> Result<&Task, TaskError> {
         self.tasks.get(name).ok_or_else(|| TaskError::UnknownTask {
             name: name.to_owned(),
@@ -163,7 +219,7 @@ impl TaskLibrary {
         })
     }
 
-    /// Lists the tasks: the built-in ones first, then those of the caller.
+    /// Iterates over the tasks: the built-in ones first, then the loaded ones.
     pub fn iter(&self) -> impl Iterator<Item = &Task> {
         self.tasks.values()
     }
@@ -210,7 +266,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Finds the known name that `name` was probably meant to be.
+/// Finds the known name nearest to `name`, if one is near enough to suggest.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
     let name = name.to_lowercase();
     known

@@ -1,4 +1,4 @@
-//! A task that is ready to be run: its inputs were checked, and its prompt rendered.
+//! A prepared task: its inputs are checked, and its prompt is rendered.
 
 use multiway_model::ProcessedImage;
 use multiway_prompts::{Prompt, SamplingOptions};
@@ -8,20 +8,20 @@ use crate::error::TaskError;
 use crate::inputs::RequestTerms;
 use crate::run::{Shape, TaskRun};
 
-/// Holds a task whose inputs were checked and whose prompt was rendered; [`Task::prepare`](crate::Task::prepare) makes it.
+/// Holds a task with checked inputs and a rendered prompt; [`Task::prepare`](crate::Task::prepare) returns it.
 #[derive(Debug, Clone)]
 pub struct PreparedTask {
     pub(crate) name: String,
-    /// The kind of answer, for messages.
+    /// The output kind, for messages.
     pub(crate) kind: &'static str,
     pub(crate) prompt: Prompt,
     pub(crate) images: Vec<ProcessedImage>,
     pub(crate) shape: Shape,
-    /// What the decoder starts with.
+    /// The forced first tokens of the decoder.
     pub(crate) prefix: Vec<String>,
-    /// The task file's layer of sampling parameters.
+    /// The sampling parameters of the task file.
     pub(crate) task_sampling: SamplingOptions,
-    /// The caller's layer, on top of it.
+    /// The sampling parameters of the caller, which override them.
     pub(crate) caller_sampling: SamplingOptions,
     pub(crate) constraint: Option<Constraint>,
     pub(crate) terms: RequestTerms,
@@ -33,11 +33,12 @@ impl PreparedTask {
         &self.prompt
     }
 
-    /// Starts the task on an engine; the request is sent when the run is first polled.
+    /// Starts the task on an engine; the request is sent at the first poll of the run.
     ///
     /// # Errors
     ///
-    /// When several answers are asked for where there is one. What the engine says of the request comes out of the run.
+    /// When several answers are requested from a task that does not generate text. Errors of the engine are returned by
+    /// the run.
     ///
     /// # Examples
     ///
@@ -82,21 +83,21 @@ impl PreparedTask {
     fn sampling(&self, engine: &Engine) -> SamplingParams {
         let layers = self.task_sampling.clone().overlay(self.caller_sampling.clone());
         let mut params = engine.default_sampling().clone().overlay(layers);
-        // Several beams ask for the most likely answer, whatever the layers below say about sampling one.
+        // Beam search is deterministic: it overrides a temperature of the layers below.
         if params.beams > 1 && self.caller_sampling.temperature.is_none() {
             params.temperature = 0.0;
         }
-        // A constrained answer has one beam; a checkpoint that prefers several cannot have them here.
+        // Constrained decoding has no beam search: it overrides the checkpoint's default.
         if self.constraint.is_some() && self.task_sampling.beams.or(self.caller_sampling.beams).is_none() {
             params.beams = 1;
         }
         params.prefix.clone_from(&self.prefix);
         params.constraint.clone_from(&self.constraint);
         if self.caller_sampling.max_new_tokens.is_none() {
-            // The task file's maximum is the most that is useful; what the model can generate may be less.
+            // The model's maximum length may be lower than the task file's.
             let limit = engine.config().max_target_length;
             let room = limit.saturating_sub(params.prefix.len()).max(1);
-            // The length of JSON is not known in advance, and it ends by itself.
+            // JSON is as long as its schema requires, and its constraint ends it.
             let is_open = matches!(self.shape, Shape::Json) && self.task_sampling.max_new_tokens.is_none();
             params.max_new_tokens = if is_open {
                 room
@@ -105,14 +106,14 @@ impl PreparedTask {
             };
         }
         if self.caller_sampling.min_new_tokens.is_none() {
-            // Nor is the file's minimum a reason to refuse what the caller or the model wants shorter.
+            // A lower maximum of the caller or the model overrides the task file's minimum.
             params.min_new_tokens = params.min_new_tokens.min(params.max_new_tokens);
         }
         params
     }
 }
 
-/// Tells whether more is asked for than one answer.
+/// Returns whether more than one answer, or alternatives to its tokens, are requested.
 fn asks_for_several(sampling: &SamplingParams) -> bool {
     sampling.samples > 1 || sampling.drawn() > 1 || sampling.top_log_probabilities > 0
 }

@@ -1,4 +1,4 @@
-//! Several drawn answers, and what each is made of.
+//! Several sampled answers and their tokens.
 
 use crate::answer::{Answer, ScoredToken, TaskOutcome, TaskSample, WrittenToken};
 use crate::error::TaskError;
@@ -16,7 +16,7 @@ impl ScoredToken {
 }
 
 impl WrittenToken {
-    /// Spells a token and its alternatives.
+    /// Looks up the pieces of a token and its alternatives.
     pub(crate) fn new(
         tokenizer: &Tokenizer,
         id: TokenId,
@@ -31,7 +31,7 @@ impl WrittenToken {
     }
 }
 
-/// Draws the answers that a request asks for; the first of them, or the best, is the answer of the task.
+/// Samples the requested answers; the first, or the best of them, is the answer of the task.
 pub(crate) async fn draw(
     engine: Engine,
     request: Request,
@@ -40,7 +40,7 @@ pub(crate) async fn draw(
     let drawn = engine.samples(request).await?;
     let sample = |generation| sample(engine.tokenizer(), gaps.as_ref(), generation);
     let samples: Vec<TaskSample> = drawn.value.into_iter().map(sample).collect();
-    // An engine that gives no answers has stopped.
+    // Only an engine that has shut down returns no answer.
     let first = samples.first().cloned().ok_or(RequestError::ShutDown)?;
     Ok(TaskOutcome {
         answer: first.answer,

@@ -1,4 +1,4 @@
-//! A task: a task file that can be run.
+//! A task: a parsed task file that can be run.
 
 use std::path::{Path, PathBuf};
 
@@ -20,12 +20,24 @@ pub struct Task {
 }
 
 impl Task {
-    /// Makes a task of a parsed task file.
+    /// Creates a task from a parsed task file.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_prompts::TaskFile;
+    /// use multiway_tasks::Task;
+    ///
+    /// let file = "---\nname: echo\ndescription: Repeats.\ninputs: {text: {type: text}}\noutput: {kind: text}\n---\n{{ text }}";
+    /// let task = Task::new(TaskFile::parse("echo.task", file.as_bytes())?);
+    /// assert_eq!(task.name(), "echo");
+    /// # Ok::<(), multiway_prompts::PromptError>(())
+    /// ```
     pub fn new(file: TaskFile) -> Self {
         Self { file, folder: None }
     }
 
-    /// Makes a task of a task file that lies at `path`, beside the pictures of its examples.
+    /// Creates a task from the task file at `path`, whose examples name pictures relative to its folder.
     pub(crate) fn from_file(file: TaskFile, path: &Path) -> Self {
         Self {
             file,
@@ -38,12 +50,28 @@ impl Task {
         &self.file.name
     }
 
-    /// Says in a sentence what the task does.
+    /// Returns the description, one sentence.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let library = multiway_tasks::TaskLibrary::builtin()?;
+    /// assert!(!library.get("caption")?.description().is_empty());
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
     pub fn description(&self) -> &str {
         &self.file.description
     }
 
-    /// Says where the task file comes from: a path, or `builtin:` and a name.
+    /// Returns where the task file comes from: a path, or `builtin:` and a name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let library = multiway_tasks::TaskLibrary::builtin()?;
+    /// assert_eq!(library.get("caption")?.origin(), "builtin:caption.task");
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
     pub fn origin(&self) -> &str {
         self.file.origin()
     }
@@ -53,8 +81,8 @@ impl Task {
         &self.file
     }
 
-    /// Returns the folder of the task file, to which the pictures of its examples are relative. A task that is built in,
-    /// or was made from bytes, has none.
+    /// Returns the folder of the task file, to which the pictures of its examples are relative. Built-in tasks and tasks
+    /// made from bytes have none.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
@@ -63,12 +91,13 @@ impl Task {
         self.origin().starts_with("builtin:")
     }
 
-    /// Checks the inputs and renders the prompt for a tokenizer, whose special tokens the template may spell: once, so that
-    /// what is wrong with the inputs is known before weights are loaded.
+    /// Checks the inputs and renders the prompt for a tokenizer, whose special tokens the template may use.
+    ///
+    /// It needs no engine, so that wrong inputs are found before weights are loaded.
     ///
     /// # Errors
     ///
-    /// When the inputs are not what the task file declares, the template fails, or the tokenizer lacks a token of the task's
+    /// When the inputs do not match the task file, the template fails, or the tokenizer lacks a token of the task's
     /// prefix.
     ///
     /// # Examples
@@ -109,12 +138,12 @@ impl Task {
         })
     }
 
-    /// Starts the task on an engine. The inputs are checked at once; the request is sent when the run is first polled.
+    /// Starts the task on an engine. The inputs are checked at once; the request is sent at the first poll of the run.
     ///
     /// # Errors
     ///
-    /// As [`prepare`](Self::prepare), and when several answers are asked for where there is one. What the engine says of the
-    /// request comes out of the run.
+    /// As [`prepare`](Self::prepare), and when several answers are requested from a task that does not generate text.
+    /// Errors of the engine are returned by the run.
     ///
     /// # Examples
     ///
@@ -134,7 +163,7 @@ impl Task {
         self.prepare(engine.tokenizer(), inputs)?.run(engine)
     }
 
-    /// Finds the form of the answer: the one that the caller wants, else the one of the task file.
+    /// Returns the constraint on the answer: the caller's, else the task file's.
     fn constraint(&self, inputs: &TaskInputs) -> Result<Option<Constraint>, TaskError> {
         if inputs.constraint.is_some() && self.file.output != (OutputSpec::Text { fill: None }) {
             return Err(TaskError::FormNotTaken {
@@ -171,9 +200,7 @@ impl Task {
         }
     }
 
-    /// Checks that a task that makes a vector of whichever input it is given is given exactly one.
-    ///
-    /// Such a task is one whose inputs may all be left out.
+    /// Checks that an embedding task whose inputs are all optional is given exactly one of them.
     fn check_one_thing(&self, values: &Inputs) -> Result<(), TaskError> {
         let inputs = &self.file.inputs;
         if self.file.output != OutputSpec::Embedding
@@ -204,7 +231,7 @@ fn is_empty(value: &InputValue) -> bool {
     }
 }
 
-/// Lists names: `image or text`.
+/// Joins names with "or": `image or text`.
 fn one_of<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(" or ")
 }

@@ -1,33 +1,53 @@
-//! Metrics: how often answers are right.
+//! Metrics over answers: accuracy, ranks and recall.
 //!
-//! Each metric keeps its counts, so that a report can say of how many cases it speaks.
+//! Each metric keeps its counts, so that a report can state the number of cases.
 
 use std::fmt;
 
 /// Counts right answers among all answers.
 ///
+/// # Examples
+///
 /// ```
-/// use multiway_tasks::metrics::Tally;
+/// use multiway_tasks::answer_metrics::Tally;
 ///
 /// let tally: Tally = [true, false, true, true].into_iter().collect();
 /// assert_eq!(tally.to_string(), "0.750 (3 of 4)");
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How many answers are right.
+    /// The number of right answers.
     pub right: usize,
-    /// How many answers there are.
+    /// The number of all answers.
     pub total: usize,
 }
 
 impl Tally {
     /// Counts one more answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::answer_metrics::Tally;
+    ///
+    /// let mut tally = Tally::default();
+    /// tally.add(true);
+    /// assert_eq!(tally, Tally { right: 1, total: 1 });
+    /// ```
     pub fn add(&mut self, right: bool) {
         self.right += usize::from(right);
         self.total += 1;
     }
 
-    /// Returns the share of right answers, 0 where there are no answers.
+    /// Returns the share of right answers from 0 to 1; 0 without answers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::answer_metrics::Tally;
+    ///
+    /// assert_eq!(Tally { right: 3, total: 4 }.rate(), 0.75);
+    /// ```
     #[expect(clippy::cast_precision_loss, reason = "counts of answers stay far below 2^53")]
     pub fn rate(&self) -> f64 {
         if self.total == 0 {
@@ -52,11 +72,15 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Tells whether an answer equals one of the references, but for case and white space.
+/// Returns whether an answer equals one of the references, ignoring case and white space.
+///
+/// # Examples
 ///
 /// ```
-/// assert!(multiway_tasks::metrics::exact_match(" Red  apple", &["fruit", "red apple"]));
-/// assert!(!multiway_tasks::metrics::exact_match("apple", &["red apple"]));
+/// use multiway_tasks::answer_metrics::exact_match;
+///
+/// assert!(exact_match(" Red  apple", &["fruit", "red apple"]));
+/// assert!(!exact_match("apple", &["red apple"]));
 /// ```
 pub fn exact_match<S: AsRef<str>>(answer: &str, references: &[S]) -> bool {
     let answer = normalise(answer);
@@ -65,7 +89,15 @@ pub fn exact_match<S: AsRef<str>>(answer: &str, references: &[S]) -> bool {
         .any(|reference| normalise(reference.as_ref()) == answer)
 }
 
-/// Counts the answers that [match exactly](exact_match) the reference beside them.
+/// Counts the answers that [match](exact_match) their reference.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_tasks::answer_metrics::accuracy;
+///
+/// assert_eq!(accuracy([("Cat", "cat"), ("dog", "cat")]).right, 1);
+/// ```
 pub fn accuracy<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tally {
     pairs
         .into_iter()
@@ -73,11 +105,13 @@ pub fn accuracy<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tall
         .collect()
 }
 
-/// Finds the rank of the candidate `target` by its score, counted from 1; candidates that score the same as it count as
-/// better. `None` where `target` is no candidate, or its score is not a number.
+/// Returns the rank of the candidate `target` by score, counted from 1; ties rank before it. `None` if `target` is out of
+/// bounds, or its score is NaN.
+///
+/// # Examples
 ///
 /// ```
-/// use multiway_tasks::metrics::rank_of;
+/// use multiway_tasks::answer_metrics::rank_of;
 ///
 /// assert_eq!(rank_of(0, &[0.5, 0.9, 0.1]), Some(2));
 /// assert_eq!(rank_of(0, &[0.5, 0.5]), Some(2));
@@ -90,7 +124,15 @@ pub fn rank_of(target: usize, scores: &[f32]) -> Option<usize> {
     Some(scores.iter().filter(|score| **score >= own).count())
 }
 
-/// Counts the ranks that are `k` or better, as [`rank_of`] gives them; a missing rank is a miss.
+/// Counts the ranks of [`rank_of`] that are at most `k`; a missing rank is a miss.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_tasks::answer_metrics::recall_at_k;
+///
+/// assert_eq!(recall_at_k(&[Some(1), Some(5), None], 3).right, 1);
+/// ```
 pub fn recall_at_k(ranks: &[Option<usize>], k: usize) -> Tally {
     ranks
         .iter()
@@ -98,7 +140,7 @@ pub fn recall_at_k(ranks: &[Option<usize>], k: usize) -> Tally {
         .collect()
 }
 
-/// Lowers the case and makes all white space single blanks.
+/// Lowercases a text and collapses white space.
 fn normalise(text: &str) -> String {
     text.split_whitespace()
         .map(str::to_lowercase)
@@ -118,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_never_flatter_a_model_that_says_the_same_of_everything() {
+    fn a_model_that_scores_all_candidates_equally_gets_the_lowest_rank() {
         let scores = [0.0; 10];
         let ranks: Vec<_> = (0..10).map(|target| rank_of(target, &scores)).collect();
         assert_eq!(recall_at_k(&ranks, 1).right, 0);
