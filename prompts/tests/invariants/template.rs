@@ -42,9 +42,9 @@ pub(crate) fn check(bytes: &[u8]) {
         Some((front_matter, body)) if front_matter.starts_with("---\n") => body,
         _ => body,
     };
+    let file = format!("{FRONT_MATTER}{USES}{body}");
     // Task files may have the line endings of Windows.
     let source = format!("{USES}{body}").replace("\r\n", "\n");
-    let file = format!("{FRONT_MATTER}{source}");
     let task = match TaskFile::parse(ORIGIN, file.as_bytes()) {
         Ok(task) => task,
         Err(error) => return assert_error(&error, file.as_bytes()),
