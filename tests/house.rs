@@ -41,7 +41,15 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Lists all Rust files of the repository.
 fn all_files() -> Vec<PathBuf> {
-    let beside = ["tests", "examples", "cli/tests", "model/tests", "prompts/tests", "runtime/tests", "tasks/tests"];
+    let beside = [
+        "tests",
+        "examples",
+        "cli/tests",
+        "model/tests",
+        "prompts/tests",
+        "runtime/tests",
+        "tasks/tests",
+    ];
     let folders = CRATES.iter().chain(&beside);
     folders
         .flat_map(|folder| rust_files(&Path::new(ROOT).join(folder)))
@@ -82,7 +90,9 @@ fn imports_stand_in_groups_std_first_and_our_own_last() {
         let mut lines = text
             .lines()
             .skip_while(|line| !line.starts_with("use "))
-            .take_while(|line| !line.starts_with(|c: char| c.is_ascii_lowercase()) || line.starts_with("use "));
+            .take_while(|line| {
+                !line.starts_with(|c: char| c.is_ascii_lowercase()) || line.starts_with("use ")
+            });
         let (mut last, mut opens_group) = (0, true);
         let is_wrong = lines.any(|line| {
             let Some(import) = line.strip_prefix("use ") else {
@@ -90,7 +100,11 @@ fn imports_stand_in_groups_std_first_and_our_own_last() {
                 return false;
             };
             let origin = origin(import);
-            let fits = if std::mem::take(&mut opens_group) { origin >= last } else { origin == last };
+            let fits = if std::mem::take(&mut opens_group) {
+                origin >= last
+            } else {
+                origin == last
+            };
             last = origin;
             !fits
         });
@@ -98,7 +112,10 @@ fn imports_stand_in_groups_std_first_and_our_own_last() {
             wrong.push(path.display().to_string());
         }
     }
-    assert_eq!(wrong, [""; 0], "imports: std, other crates, our own, with an empty line between");
+    assert_eq!(
+        wrong, [""; 0],
+        "imports: std, other crates, our own, with an empty line between"
+    );
 }
 
 /// The path of a module in its crate.
@@ -129,7 +146,10 @@ impl Source {
                 self.import(&part.tree, &[path, &[part.ident.to_string()]].concat(), is_public);
             }
             syn::UseTree::Group(group) => {
-                group.items.iter().for_each(|tree| self.import(tree, path, is_public));
+                group
+                    .items
+                    .iter()
+                    .for_each(|tree| self.import(tree, path, is_public));
             }
             syn::UseTree::Name(name) => add(&name.ident, &name.ident),
             syn::UseTree::Rename(rename) => add(&rename.rename, &rename.ident),
@@ -141,7 +161,9 @@ impl Source {
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
-            && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+            && attribute
+                .parse_args::<syn::Path>()
+                .is_ok_and(|path| path.is_ident("test"))
     })
 }
 
@@ -174,7 +196,12 @@ impl<'ast> Visit<'ast> for Source {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if path.segments.len() > 1 {
-            self.used.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
+            self.used.push(
+                path.segments
+                    .iter()
+                    .map(|segment| segment.ident.to_string())
+                    .collect(),
+            );
         }
         visit::visit_path(self, path);
     }
@@ -188,7 +215,10 @@ impl Crate {
         let mut files = BTreeMap::new();
         for path in rust_files(folder) {
             let name = path.strip_prefix(folder).unwrap().with_extension("");
-            let mut module: Module = name.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+            let mut module: Module = name
+                .iter()
+                .map(|part| part.to_str().unwrap().to_owned())
+                .collect();
             if module.iter().any(|part| part.ends_with("tests")) {
                 continue;
             }
@@ -209,7 +239,10 @@ impl Crate {
             "crate" => Vec::new(),
             "self" => from.clone(),
             "super" => from.split_last()?.1.to_vec(),
-            name if self.0.contains_key(&[from.as_slice(), &[name.to_owned()]].concat()) => {
+            name if self
+                .0
+                .contains_key(&[from.as_slice(), &[name.to_owned()]].concat()) =>
+            {
                 rest = path;
                 from.clone()
             }
@@ -234,7 +267,9 @@ impl Crate {
         match rest.first() {
             Some(name) if !self.0.get(&module)?.defined.contains(name) => {
                 let again = self.0.get(&module)?.imported.contains_key(name) && depth < 8;
-                again.then(|| self.resolve(&module, rest, depth + 1))?.or(Some(module))
+                again
+                    .then(|| self.resolve(&module, rest, depth + 1))?
+                    .or(Some(module))
             }
             _ => Some(module),
         }
@@ -243,10 +278,16 @@ impl Crate {
     /// Lists what each file depends on.
     fn dependencies(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
         let of_file = |(module, source): (&_, &Source)| -> BTreeSet<Module> {
-            let found = source.used.iter().filter_map(|path| self.resolve(module, path, 0));
+            let found = source
+                .used
+                .iter()
+                .filter_map(|path| self.resolve(module, path, 0));
             found.filter(|found| found != module).collect()
         };
-        self.0.iter().map(|(module, source)| (module, of_file((module, source)))).collect()
+        self.0
+            .iter()
+            .map(|(module, source)| (module, of_file((module, source))))
+            .collect()
     }
 
     /// Lists the files from which a chain of imports leads back to themselves.
@@ -277,6 +318,10 @@ fn files_do_not_import_each_other_in_a_circle() {
         let files = Crate::read(&Path::new(ROOT).join(folder));
         let edges: usize = files.dependencies().values().map(BTreeSet::len).sum();
         assert!(edges >= files.0.len() / 2, "{folder}: {edges} imports were found");
-        assert_eq!(files.in_circles(), [""; 0], "{folder}: these files import each other in a circle");
+        assert_eq!(
+            files.in_circles(),
+            [""; 0],
+            "{folder}: these files import each other in a circle"
+        );
     }
 }

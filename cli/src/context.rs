@@ -12,10 +12,10 @@ use multiway::hub::{Hub, HubError, HubName};
 use multiway::tokenizer::Tokenizer;
 use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
 
-use super::GlobalArgs;
 use super::device::DeviceChoice;
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome};
+use super::global::GlobalArgs;
 use super::output::note;
 
 /// Holds the options that every verb takes, and opens what they name.
