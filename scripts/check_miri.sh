@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of our unsafe Rust under Miri: the thread pool, whose threads work on parts of one buffer, and packed panels.
+# Runs tests of our unsafe Rust under Miri: the thread pool, whose threads work on parts of one buffer.
 #
 # Kernels of vector instructions, memory maps and the C libraries are beyond Miri; what needs them is left out. Miri comes with
 # nightly toolchains alone: MIRI_TOOLCHAIN names one (`nightly` without it).

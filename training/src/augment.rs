@@ -16,6 +16,7 @@
 
 mod background;
 mod colour;
+mod pixel;
 mod place;
 mod style;
 
@@ -23,10 +24,8 @@ use rand_chacha::rand_core::Rng;
 
 pub use place::Placement;
 
+use self::pixel::Pixel;
 use crate::random::{below, between, chance};
-
-/// Red, green, blue and alpha, the colours multiplied by alpha.
-type Pixel = [f32; 4];
 
 /// What can go wrong in augmenting a picture.
 #[derive(Debug, thiserror::Error)]

@@ -11,11 +11,11 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::augment::Augmentation;
 use crate::data::{ConceptRecord, LANGUAGES, PreparedData, QuestionRecord, Split};
+use crate::error::TrainError;
 use crate::masking::{corrupt_spans, mask_patches};
 use crate::objective::{Example, ExamplePicture};
 use crate::random::{below, chance, fork};
 use crate::teacher::Codes;
-use crate::trainer::TrainError;
 
 /// English names of [`LANGUAGES`], as the caption task takes them.
 const LANGUAGE_NAMES: [&str; 9] = [

@@ -14,6 +14,7 @@
 
 pub mod augment;
 pub mod data;
+mod error;
 pub mod evaluate;
 pub mod examples;
 pub mod log;

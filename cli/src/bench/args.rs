@@ -2,11 +2,9 @@
 
 use clap::Args;
 use multiway::Checkpoint;
-use multiway::checkpoint::WeightType;
-use multiway::checkpoint::{CacheType, ModelConfig};
+use multiway::checkpoint::{CacheType, ModelConfig, WeightType};
 use multiway::measure::Case;
 
-use super::pictures;
 use crate::engine::{cache_type, weight_type};
 
 /// The largest value of a number that memory grows with.
@@ -151,4 +149,9 @@ pub(super) fn length(text: &str) -> Result<usize, String> {
             "expected a whole number from 0 to {MAX_COUNT}, found '{text}'"
         )),
     }
+}
+
+/// Returns the number of pictures of a prompt; default: one, if the model takes any.
+pub(super) fn pictures(config: &ModelConfig, asked: Option<usize>) -> usize {
+    asked.unwrap_or(config.max_images().min(1))
 }

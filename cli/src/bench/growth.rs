@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{CommonArgs, count};
 use super::report::{Report, milliseconds, rounded};
 use super::roofline::{MACHINE_COLUMNS, told};
-use super::{ENGINE, Subject, on_threads, progress_bar, refused};
+use super::subject::{ENGINE, Subject, on_threads, progress_bar, refused};
 use crate::context::Context;
 use crate::failure::Outcome;
 use crate::output::print_line;

@@ -4,28 +4,22 @@ mod args;
 mod growth;
 mod report;
 mod roofline;
+mod subject;
 
-use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use multiway::Checkpoint;
-use multiway::checkpoint::WeightType;
-use multiway::checkpoint::{CacheType, LoadOptions, ModelConfig};
-use multiway::measure::{self, Case, ForwardError, MeasureError, Model, Pool};
+use multiway::measure;
 use serde_json::{Value, json};
 
-use self::args::{CaseArgs, CommonArgs, LoadArgs, WritingArgs};
+use self::args::{CaseArgs, LoadArgs, WritingArgs};
 use self::growth::GrowthArgs;
-use self::report::{Report, milliseconds, peak_memory_mb, rounded};
+use self::report::{Report, peak_memory_mb, rounded};
 use self::roofline::{KernelsArgs, RooflineArgs};
+use self::subject::{ENGINE, Subject, on_threads, progress_bar, refused};
 use super::context::Context;
-use super::failure::{Failure, Outcome};
-
-/// What the lines of this binary call it, beside those of other engines.
-const ENGINE: &str = "multiway";
+use super::failure::Outcome;
 
 /// The columns of cases, in `encode` and `decode` alike.
 const CASE_COLUMNS: &[&str] = &[
@@ -165,13 +159,6 @@ pub(crate) fn run(context: &Context, args: BenchArgs) -> Outcome {
     }
 }
 
-/// Does `work` with so many threads for kernels.
-fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    let kernels = Arc::new(Pool::new(threads));
-    pool.map_err(Failure::runtime)?.install(|| kernels.install(work))
-}
-
 fn encode(context: &Context, args: &CaseArgs) -> Outcome {
     let subject = Subject::load(context, &args.common)?;
     let cases = args.cases(subject.model.config(), context.seed(), &[1], 0);
@@ -244,81 +231,4 @@ fn load(context: &Context, args: &LoadArgs) -> Outcome {
         "first_token_s": rounded(answered.as_secs_f64()),
         "rss_mb": peak_memory_mb(),
     }))
-}
-
-/// The model that is measured.
-struct Subject {
-    model: Model,
-    name: String,
-    weights: WeightType,
-    cache: CacheType,
-}
-
-impl Subject {
-    fn load(context: &Context, common: &CommonArgs) -> Outcome<Self> {
-        let checkpoint = context.checkpoint()?;
-        let options = LoadOptions {
-            weights: common.dtype,
-            cache: common.cache_dtype,
-            ..LoadOptions::default()
-        };
-        let model = Model::load_with(&checkpoint, &context.device()?, &options).map_err(Failure::input)?;
-        let name = name(&checkpoint);
-        let weights = common.weights(&checkpoint);
-        let cache = common.cache_dtype;
-        Ok(Self {
-            model,
-            name,
-            weights,
-            cache,
-        })
-    }
-
-    /// Writes down a case and how long its prompts took.
-    fn case(&self, case: &Case, encode_seconds: f64) -> Value {
-        json!({
-            "engine": ENGINE,
-            "dtype": self.weights.name(),
-            "cache": self.cache.name(),
-            "model": self.name,
-            "threads": rayon::current_num_threads(),
-            "batch": case.batch,
-            "src": case.source_length,
-            "pictures": case.pictures,
-            "beam": case.beams,
-            "new_tokens": case.new_tokens,
-            "encode_ms": milliseconds(encode_seconds),
-            "decode_tokens_per_s": null,
-            "rss_mb": peak_memory_mb(),
-        })
-    }
-}
-
-fn name(checkpoint: &Checkpoint) -> String {
-    checkpoint.name().to_owned()
-}
-
-/// Tells how many pictures a prompt has where nobody says: one, if the model sees any.
-fn pictures(config: &ModelConfig, asked: Option<usize>) -> usize {
-    asked.unwrap_or(config.max_images().min(1))
-}
-
-/// Sorts what went wrong into what another command line would avoid, and what not.
-fn refused(error: MeasureError) -> Failure {
-    match error {
-        MeasureError::Forward(ForwardError::Tensor(_)) | MeasureError::NotFinite => Failure::runtime(error),
-        _ => Failure::input(error),
-    }
-}
-
-/// Shows on a terminal how many cases are done.
-fn progress_bar(context: &Context, cases: usize) -> ProgressBar {
-    let target = if context.quiet() {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr()
-    };
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} cases {elapsed}");
-    let bar = ProgressBar::with_draw_target(Some(cases as u64), target);
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

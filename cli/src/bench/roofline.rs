@@ -5,9 +5,9 @@ use multiway::checkpoint::ModelConfig;
 use multiway::measure::{KernelTiming, Machine, Workload, kernels as time_kernels};
 use serde_json::{Value, json};
 
-use super::args::{CommonArgs, count, length};
+use super::args::{CommonArgs, count, length, pictures};
 use super::report::{Report, rounded};
-use super::{ENGINE, name, pictures};
+use super::subject::ENGINE;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::print_line;
@@ -142,7 +142,7 @@ fn each_kernel(
                     "engine": ENGINE,
                     "dtype": weights.name(),
                     "cache": args.common.cache_dtype.name(),
-                    "model": name(&checkpoint),
+                    "model": checkpoint.name(),
                     "threads": rayon::current_num_threads(),
                     "batch": batch,
                     "src": source_length,

@@ -2,7 +2,7 @@
 
 use rand_chacha::rand_core::Rng;
 
-use super::Pixel;
+use super::pixel::Pixel;
 use crate::random::{below, between, unit};
 
 /// Cells along each side of a background of soft spots.

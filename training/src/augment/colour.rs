@@ -2,7 +2,7 @@
 
 use rand_chacha::rand_core::Rng;
 
-use super::Pixel;
+use super::pixel::Pixel;
 use crate::random::{between, chance};
 
 /// How much red, green and blue give to luminance (Rec. 709).

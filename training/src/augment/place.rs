@@ -1,6 +1,6 @@
 //! Where a picture stands in the result, and drawing it there without aliasing.
 
-use super::Pixel;
+use super::pixel::Pixel;
 
 /// Samples along each side of a pixel.
 const SAMPLES: usize = 2;

@@ -2,8 +2,8 @@
 
 use rand_chacha::rand_core::Rng;
 
-use super::Pixel;
 use super::colour::LUMINANCE;
+use super::pixel::Pixel;
 use crate::random::{below, between, chance, unit};
 
 /// Draws a dark line along the border of the shape and along strong edges inside it, as another artist would.
