@@ -118,7 +118,8 @@ pub(crate) fn report(outcome: Outcome, json: bool) -> ExitCode {
     ExitCode::from(failure.exit_code())
 }
 
-/// Reports why a command line cannot be read, or shows the help or version that it asks for, and gives the exit code.
+/// Reports why a command line cannot be read, or shows the help or version that it asks for, and gives the
+/// exit code.
 pub(crate) fn report_usage(wrong: &WrongUsage) -> ExitCode {
     let is_error = wrong.error.use_stderr();
     if is_error && wrong.json {

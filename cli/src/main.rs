@@ -1,7 +1,7 @@
 //! The `multiway` command line: what it takes, and which verb does what.
 //!
-//! One file per verb. Results go to standard output, everything else to standard error; the exit codes are those of
-//! [`failure::Failure`].
+//! One file per verb. Results go to standard output, everything else to standard error; the exit codes are
+//! those of [`failure::Failure`].
 
 mod bench;
 mod context;
@@ -67,9 +67,9 @@ struct Cli {
 /// Holds the options that every verb takes.
 #[derive(Debug, Args)]
 struct GlobalArgs {
-    /// Checkpoint to use: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which is downloaded into the
-    /// shared hub cache. The prefix `hf:` selects the hub even if a folder has that name [default: the embedded
-    /// checkpoint]
+    /// Checkpoint to use: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which is downloaded
+    /// into the shared hub cache. The prefix `hf:` selects the hub even if a folder has that name [default:
+    /// the embedded checkpoint]
     #[arg(long, global = true, value_name = "PLACE", help_heading = "Global options")]
     checkpoint: Option<PathBuf>,
 
@@ -86,8 +86,8 @@ struct GlobalArgs {
     )]
     task_dirs: Vec<PathBuf>,
 
-    /// Device that runs the model: `cpu`, `cuda:N` (GPU number N), or `auto` (the first GPU if the binary was built
-    /// with CUDA and one is available, else the CPU) [default: auto]
+    /// Device that runs the model: `cpu`, `cuda:N` (GPU number N), or `auto` (the first GPU if the binary was
+    /// built with CUDA and one is available, else the CPU) [default: auto]
     #[arg(
         long,
         global = true,

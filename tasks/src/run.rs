@@ -63,8 +63,8 @@ impl Shape {
 
 /// Gives the events of a running task. Dropping it cancels the request.
 ///
-/// It is a [`Stream`] for asynchronous programs, and [`next_blocking`](Self::next_blocking) serves all others.
-/// Nothing is sent to the engine before it is first polled.
+/// It is a [`Stream`] for asynchronous programs, and [`next_blocking`](Self::next_blocking) serves all
+/// others. Nothing is sent to the engine before it is first polled.
 #[must_use = "a run does nothing until it is polled, and dropping it cancels the request"]
 pub struct TaskRun {
     events: BoxStream<'static, Result<TaskEvent, TaskError>>,
@@ -145,8 +145,8 @@ impl fmt::Debug for TaskRun {
 
 type Events = Vec<Result<TaskEvent, TaskError>>;
 
-/// Sends a request and turns its tokens into text. Text that fills gaps comes whole, since a gap is known only when the
-/// next one starts, and so does one of several texts that are drawn.
+/// Sends a request and turns its tokens into text. Text that fills gaps comes whole, since a gap is known
+/// only when the next one starts, and so does one of several texts that are drawn.
 fn text_events(
     engine: Engine,
     request: Request,
