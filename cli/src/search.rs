@@ -363,7 +363,7 @@ fn known_index(out: &Path, root: &str, fingerprint: &str) -> Outcome<Option<Pict
     Ok(usable.then_some(index))
 }
 
-/// What turns pictures into vectors.
+/// Holds what is needed to embed the pictures of a folder.
 struct Indexing<'a> {
     task: &'a Task,
     engine: &'a Engine,

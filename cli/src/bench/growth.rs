@@ -59,7 +59,7 @@ const COLUMNS: &[&str] = &[
     "predicted_tokens_per_s",
 ];
 
-/// How long prompts are where nobody says, as far as the model takes them.
+/// The default prompt lengths, up to the model's maximum.
 const SOURCE_LENGTHS: [usize; 4] = [64, 256, 1024, 4096];
 
 /// At which lengths the cost of a token is measured, as far as the model takes them; ragged texts are between

@@ -25,7 +25,7 @@ use self::roofline::{KernelsArgs, RooflineArgs};
 use super::context::Context;
 use super::failure::{Failure, Outcome};
 
-/// What the lines of this binary call it, beside those of other engines.
+/// The name of this engine in the results.
 const ENGINE: &str = "multiway";
 
 /// The columns of cases, in `encode` and `decode` alike.
@@ -166,7 +166,7 @@ pub(crate) fn run(context: &Context, args: BenchArgs) -> Outcome {
     }
 }
 
-/// Does `work` with so many threads for kernels.
+/// Runs `work` with `threads` threads for kernels.
 fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let kernels = Arc::new(Pool::new(threads));
@@ -299,7 +299,7 @@ fn name(checkpoint: &Checkpoint) -> String {
     checkpoint.name().to_owned()
 }
 
-/// Tells how many pictures a prompt has where nobody says: one, if the model sees any.
+/// Returns the number of pictures in a prompt; by default one for models with image input, else none.
 fn pictures(config: &ModelConfig, asked: Option<usize>) -> usize {
     asked.unwrap_or(config.max_images().min(1))
 }
