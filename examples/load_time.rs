@@ -1,4 +1,5 @@
-//! Loads a checkpoint, runs it once, and prints how long loading took and how much memory is in use after the run:
+//! Loads a checkpoint, runs it once, and prints how long loading took and how much memory is in use after the
+//! run:
 //!
 //! ```text
 //! cargo run --release --example load_time -- CHECKPOINT

@@ -1,4 +1,5 @@
-//! Sends 64 requests of several tasks to one engine at once, then the same ones one at a time: the texts are the same.
+//! Sends 64 requests of several tasks to one engine at once, then the same ones one at a time: the texts are
+//! the same.
 //!
 //! ```sh
 //! cargo run --release --example many_requests
@@ -75,7 +76,8 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the request of that number: captions in several languages, questions, choices, gaps, and sampled captions.
+/// Makes the request of that number: captions in several languages, questions, choices, gaps, and sampled
+/// captions.
 fn request(number: u64, images: &[ProcessedImage]) -> (&'static str, TaskInputs) {
     let pick = |from: usize| usize::try_from(number / 5).unwrap_or_default() % from;
     let with_image = TaskInputs::new().with_image(images[pick(images.len())].clone());

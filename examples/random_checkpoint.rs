@@ -1,4 +1,5 @@
-//! Writes a checkpoint of a real shape with random weights, to measure loading and speed where no weights can be had:
+//! Writes a checkpoint of a real shape with random weights, to measure loading and speed where no weights can
+//! be had:
 //!
 //! ```text
 //! cargo run --release --example random_checkpoint -- t5-v1_1-base OUT

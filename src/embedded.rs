@@ -23,12 +23,13 @@ static FILES: &[(&str, &[u8])] = {
 #[cfg(not(default_weights))]
 static FILES: &[(&str, &[u8])] = &[];
 
-/// Opens the checkpoint that the program carries. Its card, `README.md`, says what it was trained on and what it cannot do.
+/// Opens the checkpoint that the program carries. Its card, `README.md`, says what it was trained on and what
+/// it cannot do.
 ///
 /// # Errors
 ///
-/// When the program was built from a package of the registry, which has no room for the weights: build from a checkout of the
-/// repository, or use [`Checkpoint::open`].
+/// When the program was built from a package of the registry, which has no room for the weights: build from a
+/// checkout of the repository, or use [`Checkpoint::open`].
 ///
 /// # Examples
 ///

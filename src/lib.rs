@@ -1,7 +1,7 @@
 //! One model, one runtime, any image-and-text task written as a prompt.
 //!
-//! This crate is the way in: it re-exports what an application needs of the member crates. Open a checkpoint, build an
-//! [`Engine`], take a [`Task`] from the [`TaskLibrary`], run it:
+//! This crate is the way in: it re-exports what an application needs of the member crates. Open a checkpoint,
+//! build an [`Engine`], take a [`Task`] from the [`TaskLibrary`], run it:
 //!
 //! ```
 //! use multiway::{Checkpoint, Engine, ImageProcessor, TaskEvent, TaskInputs, TaskLibrary};
@@ -23,8 +23,8 @@
 //! # }
 //! ```
 //!
-//! A [`TaskRun`](task::TaskRun) is also a `Stream`. An engine is cheap to clone, answers many requests at a time, and gives
-//! each the answer that it would give it alone.
+//! A [`TaskRun`](task::TaskRun) is also a `Stream`. An engine is cheap to clone, answers many requests at a
+//! time, and gives each the answer that it would give it alone.
 //!
 //! The names that most programs need are at the root; the rest is by subject:
 //!
@@ -47,8 +47,8 @@
 //! - `embedded-checkpoint`: carries the default checkpoint in the program, as `embedded_checkpoint`.
 //! - `jpeg`: reads JPEG pictures, with the pixels of libjpeg; builds C.
 //! - `sentencepiece`: reads SentencePiece models; builds C++ with cmake.
-//! - `onig`: runs the regular expressions of tokenizer files on Oniguruma, as `tokenizers` does in Python, rather than on
-//!   `fancy-regex`; builds C.
+//! - `onig`: runs the regular expressions of tokenizer files on Oniguruma, as `tokenizers` does in Python,
+//!   rather than on `fancy-regex`; builds C.
 //! - `cuda`, `flash-attn`: run on an NVIDIA GPU.
 //! - `measure`: what `multiway bench` measures with.
 

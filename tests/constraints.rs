@@ -1,4 +1,5 @@
-//! Answers of the embedded model that must have a form: every one has it, and probabilities are what they are said to be.
+//! Answers of the embedded model that must have a form: every one has it, and probabilities are what they are
+//! said to be.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use futures_util::future::join_all;
@@ -100,7 +101,8 @@ async fn write(
     let sampling = SamplingParams {
         max_new_tokens,
         temperature: 1.0,
-        // One answer in eight is drawn from all tokens; sorting them takes most of the time without optimisation.
+        // One answer in eight is drawn from all tokens; sorting them takes most of the time without
+        // optimisation.
         top_k: (!number.is_multiple_of(8)).then_some(40),
         seed: Some(number),
         constraint: Some(Constraint::JsonSchema(schema)),
@@ -273,8 +275,8 @@ fn choice_probabilities_are_exact() {
     }
 }
 
-/// Decodes choices, and compares each step's probability with the model's share of the token among those that lead to a
-/// choice.
+/// Decodes choices, and compares each step's probability with the model's share of the token among those that
+/// lead to a choice.
 fn decoded_within_the_trie(
     engine: &Engine,
     plain: &Plain,

@@ -1,5 +1,5 @@
-//! Random generation settings against `transformers`: those that `scripts/generation_reference.py` recorded in
-//! `tests/fixtures/generation`, or in the folder that `MULTIWAY_GENERATION_REFERENCE` names.
+//! Random generation settings against `transformers`: those that `scripts/generation_reference.py` recorded
+//! in `tests/fixtures/generation`, or in the folder that `MULTIWAY_GENERATION_REFERENCE` names.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 use multiway::prompt::Prompt;

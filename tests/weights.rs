@@ -142,8 +142,8 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f32 {
     (square(&(found - expected).unwrap()) / square(expected)).sqrt()
 }
 
-/// How far the worst of a stack's places may be, half as much again as was measured. Words are looked up, so that the
-/// decoder's embedding is as it was.
+/// How far the worst of a stack's places may be, half as much again as was measured. Words are looked up, so
+/// that the decoder's embedding is as it was.
 const BOUNDS: [(&str, f32); 4] = [
     ("decoder, Embedded", 0.0),
     ("encoder", 0.019),

@@ -187,7 +187,8 @@ impl Context {
 #[cfg(feature = "hub")]
 const HUB_PREFIX: &str = "hf:";
 
-/// Says whether a place is meant to be on this machine: it is there, it is called like a file, or its folder is there.
+/// Says whether a place is meant to be on this machine: it is there, it is called like a file, or its folder
+/// is there.
 #[cfg(feature = "hub")]
 fn is_local(place: &Path) -> bool {
     let is_file = place.extension().is_some_and(|ending| {
@@ -237,7 +238,8 @@ fn embedded() -> Outcome<Checkpoint> {
     Err(no_checkpoint())
 }
 
-/// Says what to do where the binary carries no weights: it was built without them, or from a package of the registry.
+/// Says what to do where the binary carries no weights: it was built without them, or from a package of the
+/// registry.
 fn no_checkpoint() -> Failure {
     Failure::Input(anyhow::anyhow!(
         "this binary carries no checkpoint: name one with --checkpoint, a folder or OWNER/NAME on the hub"

@@ -58,7 +58,8 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_enum)]
     dtype: Option<StorageType>,
 
-    /// Pack linear layers for the CPU as --dtype f32, bf16 or int8 [default: f32]; other tensors keep their type
+    /// Pack linear layers for the CPU as --dtype f32, bf16 or int8 [default: f32]; other tensors keep their
+    /// type
     #[arg(long)]
     packed: bool,
 

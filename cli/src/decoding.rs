@@ -14,8 +14,8 @@ use super::failure::{Failure, Outcome};
 use super::output::{note, print_line};
 use super::usage::whole_number;
 
-/// Holds the command line's layer of sampling parameters; what is not given is as the task file says, or else the
-/// checkpoint.
+/// Holds the command line's layer of sampling parameters; what is not given is as the task file says, or else
+/// the checkpoint.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Decoding options")]
 pub(crate) struct DecodingArgs {
@@ -67,7 +67,8 @@ pub(crate) struct DecodingArgs {
     #[arg(long, value_name = "ID=BIAS", value_parser = bias)]
     logit_bias: Vec<(TokenId, f32)>,
 
-    /// Add a bias to the logit of the last of these token ids when it would complete the sequence (repeatable)
+    /// Add a bias to the logit of the last of these token ids when it would complete the sequence
+    /// (repeatable)
     #[arg(long, value_name = "ID,..=BIAS", value_parser = sequence_bias)]
     sequence_bias: Vec<(Vec<TokenId>, f32)>,
 
@@ -115,7 +116,8 @@ pub(crate) struct DecodingArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     samples: Option<usize>,
 
-    /// Number of answers to sample, of which the best by mean log-probability, or the best --samples, are printed
+    /// Number of answers to sample, of which the best by mean log-probability, or the best --samples, are
+    /// printed
     #[arg(long, value_name = "M", value_parser = at_least_one)]
     best_of: Option<usize>,
 
@@ -266,8 +268,8 @@ pub(crate) fn print_samples(outcome: &TaskOutcome) -> Outcome {
     texts.try_for_each(print_line)
 }
 
-/// Lists the tokens of the answer and the likeliest in their places, on standard error: they are for people, scripts have
-/// `--json`.
+/// Lists the tokens of the answer and the likeliest in their places, on standard error: they are for people,
+/// scripts have `--json`.
 pub(crate) fn note_tokens(outcome: &TaskOutcome) {
     for written in &outcome.tokens {
         let others: Vec<String> = written.alternatives.iter().map(spell).collect();

@@ -37,7 +37,8 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device. `auto` falls back to the CPU where a binary that can use a GPU finds none, and says so on standard error.
+    /// Opens the device. `auto` falls back to the CPU where a binary that can use a GPU finds none, and says
+    /// so on standard error.
     pub(crate) fn open(self, quiet: bool) -> Outcome<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),

@@ -15,7 +15,7 @@ use super::interrupt::until_interrupted;
 use super::output::{TimingsMs, print_json};
 use super::pictures;
 
-/// The task that makes vectors; a task folder may override it.
+/// The task that computes embeddings; a task folder may override it.
 const RETRIEVE: &str = "retrieve";
 
 const AFTER_HELP: &str = "\
@@ -64,7 +64,7 @@ impl SourceArgs {
     }
 }
 
-/// Finds the task that makes vectors.
+/// Finds the task that computes embeddings.
 pub(crate) fn retrieve_task(library: &TaskLibrary) -> Outcome<&Task> {
     library.get(RETRIEVE).map_err(|_| {
         Failure::Input(anyhow::anyhow!(
@@ -73,13 +73,13 @@ pub(crate) fn retrieve_task(library: &TaskLibrary) -> Outcome<&Task> {
     })
 }
 
-/// Makes a vector.
+/// Computes an embedding.
 pub(crate) async fn embed(task: PreparedTask, engine: &Engine) -> Outcome<multiway::task::TaskOutcome> {
     let run = task.run(engine).map_err(task_failure)?;
     run.wait().await.map_err(task_failure)
 }
 
-/// Takes the vector out of an answer.
+/// Returns the embedding of an answer.
 pub(crate) fn vector<'a>(task: &Task, outcome: &'a multiway::task::TaskOutcome) -> Outcome<&'a [f32]> {
     outcome.answer.embedding().ok_or_else(|| {
         let name = task.origin();

@@ -13,34 +13,36 @@ use multiway::task::RequestTerms;
 
 use super::failure::{Failure, Outcome};
 
-/// Holds how much an engine may use, and on which terms its requests wait; what is not given is as the library has it.
+/// Holds the budgets, element types and request terms of an engine; omitted options keep the library's defaults.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Engine options")]
 pub(crate) struct EngineArgs {
-    /// Memory budget of running requests, such as 512MiB or 2GB: encoded prompts, KV cache and compiled constraints,
-    /// without the weights. Requests beyond it wait; one that can never fit is refused [default: 1GiB]
+    /// Memory budget of running requests, such as 512MiB or 2GB: encoded prompts, KV cache and compiled
+    /// constraints, without the weights. Requests beyond it wait; one that can never fit is refused [default:
+    /// 1GiB]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     memory_budget: Option<usize>,
 
-    /// Memory budget of the cache of encoded prompts and images, which saves encoding the same input again; 0 turns
-    /// it off [default: 256MiB]
+    /// Memory budget of the cache of encoded prompts and images, which saves encoding the same input again; 0
+    /// turns it off [default: 256MiB]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     reuse_budget: Option<usize>,
 
-    /// Number of engine replicas that share one set of weights; the threads and both budgets are divided among them. One
-    /// usually gives the highest throughput, several isolate requests from each other [default: 1]
+    /// Number of engine replicas that share one set of weights; the threads and both budgets are divided
+    /// among them. One usually gives the highest throughput, several isolate requests from each other
+    /// [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     replicas: Option<u8>,
 
-    /// Element type of the linear layers' weights on the CPU. Compared with f32, bf16 takes half the memory and int8
-    /// (quantized) a quarter, and decoding small batches speeds up accordingly; answers may differ slightly [default:
-    /// f32, or the type of a packed checkpoint]
+    /// Element type of the linear layers' weights on the CPU. Compared with f32, bf16 takes half the memory
+    /// and int8 (quantized) a quarter, and decoding small batches speeds up accordingly; answers may differ
+    /// slightly [default: f32, or the type of a packed checkpoint]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     dtype: Option<WeightType>,
 
-    /// Element type of the KV cache on the CPU, for self- and cross-attention. Compared with f32, bf16 takes half the
-    /// memory and int8 (quantized) about a quarter, so that more requests fit into --memory-budget and many long
-    /// prompts decode faster; answers may differ slightly [default: f32]
+    /// Element type of the KV cache on the CPU, for self- and cross-attention. Compared with f32, bf16 takes
+    /// half the memory and int8 (quantized) about a quarter, so that more requests fit into --memory-budget
+    /// and many long prompts decode faster; answers may differ slightly [default: f32]
     #[arg(long, value_name = "TYPE", value_parser = cache_type())]
     cache_dtype: Option<CacheType>,
 
@@ -48,14 +50,14 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
     priority: Option<i32>,
 
-    /// Timeout of each request, such as 500ms, 30s or 2m; a request that exceeds it fails with exit code 1 [default:
-    /// none]
+    /// Timeout of each request, such as 500ms, 30s or 2m; a request that exceeds it fails with exit code 1
+    /// [default: none]
     #[arg(long, value_name = "DURATION", allow_negative_numbers = true, value_parser = duration)]
     timeout: Option<Duration>,
 }
 
 impl EngineArgs {
-    /// Says on which terms requests wait.
+    /// Returns the priority and the timeout of requests.
     pub(crate) fn terms(&self) -> RequestTerms {
         RequestTerms {
             priority: self.priority.unwrap_or_default(),
@@ -63,7 +65,7 @@ impl EngineArgs {
         }
     }
 
-    /// Builds an engine with these options, and so many threads in all.
+    /// Builds an engine with these options; `threads` is the total over all replicas.
     pub(crate) fn build(&self, mut builder: EngineBuilder, threads: Option<u16>) -> Outcome<Engine> {
         let replicas = usize::from(self.replicas.unwrap_or(1));
         builder = builder.replicas(replicas);

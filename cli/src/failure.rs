@@ -18,15 +18,15 @@ pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 /// Says why a verb did not finish.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The caller gave something wrong: another command line or file would work.
+    /// The input is wrong: another command line or file would work.
     Input(anyhow::Error),
     /// The input was fine, but the work failed.
     Runtime(anyhow::Error),
-    /// What was asked for does not hold, and the output says so already.
+    /// A check failed, and the output reports it already.
     Reported,
     /// Ctrl-C.
     Interrupted,
-    /// Whoever read our output has left, which is theirs to decide.
+    /// The reader closed standard output, which is not an error.
     ClosedPipe,
 }
 
@@ -118,13 +118,14 @@ pub(crate) fn report(outcome: Outcome, json: bool) -> ExitCode {
     ExitCode::from(failure.exit_code())
 }
 
-/// Reports why a command line cannot be read, or shows the help or version that it asks for, and gives the exit code.
+/// Reports why a command line cannot be read, or shows the help or version that it asks for, and gives the
+/// exit code.
 pub(crate) fn report_usage(wrong: &WrongUsage) -> ExitCode {
     let is_error = wrong.error.use_stderr();
     if is_error && wrong.json {
         print_json_error("input", &wrong.message(), EXIT_INPUT);
     }
-    // A closed pipe under `--help` is all that can fail here, and nobody is left to tell.
+    // Only a closed pipe can make this fail, and then there is no reader for an error.
     let _ = wrong.error.print();
     ExitCode::from(if is_error { EXIT_INPUT } else { 0 })
 }

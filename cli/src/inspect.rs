@@ -29,7 +29,8 @@ weights, or null.";
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct InspectArgs {
-    /// Checkpoint to inspect, in any form that --checkpoint accepts [default: --checkpoint, or the embedded one]
+    /// Checkpoint to inspect, in any form that --checkpoint accepts [default: --checkpoint, or the embedded
+    /// one]
     #[arg(value_name = "CHECKPOINT")]
     folder: Option<PathBuf>,
 
@@ -124,7 +125,8 @@ fn parts(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> IndexMap<St
     parts
 }
 
-/// Names the part of the model that a tensor belongs to: `encoder.vision` for `encoder.layers.3.vision.ffn.down.weight`.
+/// Names the part of the model that a tensor belongs to: `encoder.vision` for
+/// `encoder.layers.3.vision.ffn.down.weight`.
 fn part(name: &str) -> String {
     let mut names = name
         .split('.')

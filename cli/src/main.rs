@@ -1,7 +1,7 @@
 //! The `multiway` command line: what it takes, and which verb does what.
 //!
-//! One file per verb. Results go to standard output, everything else to standard error; the exit codes are those of
-//! [`failure::Failure`].
+//! One file per verb. Results go to standard output, everything else to standard error; the exit codes are
+//! those of [`failure::Failure`].
 
 mod bench;
 mod context;

@@ -30,7 +30,7 @@ pub(crate) fn print_piece(piece: &str) -> Outcome {
         .map_err(Failure::output)
 }
 
-/// Writes a line to standard error. Where nobody reads it, nothing is lost that matters.
+/// Writes a line to standard error; a closed standard error is ignored.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -58,7 +58,7 @@ impl TimingsMs {
     }
 }
 
-/// Rounds to microseconds, so that nobody reads noise.
+/// Converts to milliseconds, rounded to microseconds.
 pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -22,8 +22,8 @@ pub(crate) fn open_all(processor: &ImageProcessor, paths: &[PathBuf]) -> Outcome
         .collect()
 }
 
-/// The names of standard input. Opened as a file, it would be refused where it is a socket, and read anew where it is a
-/// regular file.
+/// The names of standard input. Opened as a file, it would be refused where it is a socket, and read anew
+/// where it is a regular file.
 const STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
 /// Tells whether a path stands for standard input.

@@ -19,7 +19,7 @@ pub(crate) struct Profile {
     answer: Duration,
 }
 
-/// Something that the command line does.
+/// A stage of the command line's work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
     /// Opening the checkpoint and the task files.
@@ -104,7 +104,7 @@ impl Profile {
     }
 }
 
-/// Divides a time among so many; nothing where there are none.
+/// Returns the mean time per item in milliseconds; `None` without items.
 fn each(time: Duration, count: usize) -> Option<f64> {
     (count > 0).then(|| round(milliseconds(time) / count as f64))
 }

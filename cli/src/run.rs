@@ -87,7 +87,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     decoding: DecodingArgs,
 
-    /// Constrain the answer to this regular expression, which must match all of it; for tasks with text output
+    /// Constrain the answer to this regular expression, which must match all of it; for tasks with text
+    /// output
     #[arg(long, value_name = "PATTERN", group = "form")]
     regex: Option<String>,
 
@@ -95,8 +96,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", group = "form")]
     json_schema: Option<PathBuf>,
 
-    /// Constrain the answer to one of these texts (repeatable); for tasks with text output. For probabilities, use a
-    /// task of output kind `choice`
+    /// Constrain the answer to one of these texts (repeatable); for tasks with text output. For
+    /// probabilities, use a task of output kind `choice`
     #[arg(long = "choice", value_name = "TEXT", group = "form")]
     choices: Vec<String>,
 }

@@ -248,7 +248,8 @@ struct Found {
     skipped: Vec<Skipped>,
 }
 
-/// Lists the pictures of a folder and of the folders in it, in the order of their paths. Links to folders are not followed.
+/// Lists the pictures of a folder and of the folders in it, in the order of their paths. Links to folders are
+/// not followed.
 fn find_pictures(folder: &Path) -> anyhow::Result<Found> {
     find_pictures_by(folder, |folder| fs::read_dir(folder)?.collect())
 }
@@ -362,7 +363,7 @@ fn known_index(out: &Path, root: &str, fingerprint: &str) -> Outcome<Option<Pict
     Ok(usable.then_some(index))
 }
 
-/// What turns pictures into vectors.
+/// Holds what is needed to embed the pictures of a folder.
 struct Indexing<'a> {
     task: &'a Task,
     engine: &'a Engine,
@@ -445,8 +446,8 @@ fn progress_bar(context: &Context, pictures: usize) -> ProgressBar {
 
 /// Names a model by its contents: vectors of two models cannot be compared.
 ///
-/// Hashes the configuration, the table of tensors, and the small tensors. Training moves every norm of a model, so that
-/// the large tensors need not be read.
+/// Hashes the configuration, the table of tensors, and the small tensors. Training moves every norm of a
+/// model, so that the large tensors need not be read.
 fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
     let mut hash = Sha256::new();
     hash.update(checkpoint.config().to_json());

@@ -205,8 +205,8 @@ struct EvaluateArgs {
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     questions: Option<usize>,
 
-    /// Element type of the linear layers' weights on the CPU, to measure the accuracy of bf16 and int8 [default: f32,
-    /// or the type of a packed checkpoint]
+    /// Element type of the linear layers' weights on the CPU, to measure the accuracy of bf16 and int8
+    /// [default: f32, or the type of a packed checkpoint]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     dtype: Option<WeightType>,
 

@@ -52,7 +52,8 @@ pub(crate) fn parse<C: Parser>(arguments: Vec<OsString>) -> Result<C, WrongUsage
     })
 }
 
-/// Lets a negative number be the value of an option, whose parser says what is expected instead; no option is a number.
+/// Lets a negative number be the value of an option, whose parser says what is expected instead; no option is
+/// a number.
 fn taking_negative_numbers(command: Command) -> Command {
     let command = command.mut_args(|option| {
         let takes = option.get_action().takes_values() && !option.is_positional();
@@ -65,8 +66,8 @@ fn taking_negative_numbers(command: Command) -> Command {
     command.mut_subcommands(taking_negative_numbers)
 }
 
-/// Tells whether a command line that cannot be read asks for JSON: it has `--json`, not as the value of an option and not
-/// behind `--`, or its verb always prints JSON.
+/// Tells whether a command line that cannot be read asks for JSON: it has `--json`, not as the value of an
+/// option and not behind `--`, or its verb always prints JSON.
 fn asks_for_json(mut command: &Command, mut arguments: impl Iterator<Item = String>) -> bool {
     while let Some(argument) = arguments.next() {
         if argument == "--" {

@@ -1,4 +1,5 @@
-//! A broken or hostile checkpoint ends with exit code 2 and a message that names file, tensor and expectation.
+//! A broken or hostile checkpoint ends with exit code 2 and a message that names file, tensor and
+//! expectation.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +9,7 @@
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 use insta::assert_snapshot;
 use multiway_model::testing::tiny_config;
 use serde_json::{Map, Value, json};
@@ -51,14 +52,14 @@ impl Weights {
     }
 }
 
-fn place(config: &str, weights: &[u8]) -> Place {
-    let place = Place::new();
+fn place(config: &str, weights: &[u8]) -> TestFolder {
+    let place = TestFolder::new();
     place.write("model/config.json", config);
     place.write("model/model.safetensors", weights);
     place
 }
 
-fn refusal(place: &Place) -> String {
+fn refusal(place: &TestFolder) -> String {
     let ended = place.run(&["inspect", "model"]);
     assert_eq!(ended.code, Some(2), "{}", ended.told());
     assert_eq!(ended.stdout, "");
@@ -86,11 +87,11 @@ fn a_right_checkpoint_is_not_refused() {
 
 #[test]
 fn a_missing_folder_or_file_is_told() {
-    assert_snapshot!("missing_folder", refusal(&Place::new()));
-    let place = Place::new();
+    assert_snapshot!("missing_folder", refusal(&TestFolder::new()));
+    let place = TestFolder::new();
     place.write("model/config.json", tiny_config().to_json());
     assert_snapshot!("missing_weights", refusal(&place));
-    let place = Place::new();
+    let place = TestFolder::new();
     place.write("model/model.safetensors", Weights::right().to_bytes());
     assert_snapshot!("missing_config", refusal(&place));
 }

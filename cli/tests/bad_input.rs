@@ -1,4 +1,5 @@
-//! Every wrong input ends with exit code 2 and a message that says what was expected, what was found, and where.
+//! Every wrong input ends with exit code 2 and a message that says what was expected, what was found, and
+//! where.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -7,24 +8,24 @@
 
 mod common;
 
-use common::{Ended, Place, picture, png_that_claims};
+use common::{Ended, TestFolder, picture, png_that_claims};
 use insta::assert_snapshot;
 
 /// Runs `args` and checks that they are refused as wrong input.
-fn refusal(place: &Place, args: &[&str]) -> String {
+fn refusal(place: &TestFolder, args: &[&str]) -> String {
     let ended = place.run(args);
     assert_eq!(ended.code, Some(2), "{}", ended.told());
     assert_eq!(ended.stdout, "", "nothing is printed beside the error");
     ended.stderr
 }
 
-fn caption(place: &Place, image: &str) -> String {
+fn caption(place: &TestFolder, image: &str) -> String {
     refusal(place, &["run", "caption", "--image", image])
 }
 
 /// Writes a task file into a folder of its own and runs it.
 fn run_task_file(body: impl AsRef<[u8]>) -> String {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.write("tasks/mine.task", body);
     refusal(
         &place,
@@ -38,7 +39,7 @@ fn greeting(template: &str) -> String {
 
 #[test]
 fn a_picture_that_is_no_picture_is_told_by_its_path() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.write("folder/inner.txt", "");
     place.write("text.png", "this is no picture\n");
     place.write("empty.png", "");
@@ -54,7 +55,7 @@ fn a_picture_that_is_no_picture_is_told_by_its_path() {
 
 #[test]
 fn standard_input_that_is_no_picture_is_told() {
-    let place = Place::new();
+    let place = TestFolder::new();
     assert_snapshot!("empty_stdin", caption(&place, "-"));
     assert_snapshot!(
         "stdin_twice",
@@ -64,12 +65,12 @@ fn standard_input_that_is_no_picture_is_told() {
 
 #[test]
 fn an_unknown_task_gets_a_suggestion() {
-    assert_snapshot!("unknown_task", refusal(&Place::new(), &["run", "captoin"]));
+    assert_snapshot!("unknown_task", refusal(&TestFolder::new(), &["run", "captoin"]));
 }
 
 #[test]
 fn inputs_that_the_task_does_not_take_are_told_by_their_names() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let run = |rest: &[&str]| refusal(&place, &[&["run"], rest].concat());
     assert_snapshot!("missing_input", run(&["vqa", "--image", "cat.png"]));
@@ -120,7 +121,7 @@ fn inputs_that_the_task_does_not_take_are_told_by_their_names() {
 
 #[test]
 fn mistyped_inputs_say_what_was_expected_and_found() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let task = "---\ndescription: Counts.\ninputs:\n  most: {type: integer, min: 1, max: 9}\n  loud: {type: boolean, default: false}\n---\n{% if loud %}COUNT{% else %}count{% endif %} to {{ most }}";
     place.write("tasks/count.task", task);
     let run = |values: &[&str]| {
@@ -135,7 +136,7 @@ fn mistyped_inputs_say_what_was_expected_and_found() {
 
 #[test]
 fn decoding_options_out_of_bounds_say_what_was_expected_and_found() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let told = |options: &[&str]| {
         refusal(
@@ -197,7 +198,7 @@ fn a_broken_task_file_is_told_with_its_line() {
 
 #[test]
 fn a_task_folder_that_cannot_be_used_is_told() {
-    let place = Place::new();
+    let place = TestFolder::new();
     assert_snapshot!(
         "missing_task_folder",
         refusal(&place, &["tasks", "--task-dir", "nowhere"])
@@ -213,7 +214,7 @@ fn a_task_folder_that_cannot_be_used_is_told() {
 #[test]
 fn a_prompt_over_the_models_length_is_refused_with_both_numbers() {
     let text = format!("text=___ {}", "many words ".repeat(2000));
-    let message = refusal(&Place::new(), &["run", "infill", "--set", &text]);
+    let message = refusal(&TestFolder::new(), &["run", "infill", "--set", &text]);
     let pattern = numberless(&message);
     assert_eq!(
         pattern,
@@ -223,7 +224,7 @@ fn a_prompt_over_the_models_length_is_refused_with_both_numbers() {
 
 #[test]
 fn more_pictures_than_the_model_takes_are_refused_with_both_numbers() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let task = "---\ndescription: Tells of many.\ninputs:\n  images: {type: images}\n---\n{% for image in images %}{{ image }}{% endfor %}";
     place.write("tasks/many.task", task);
@@ -250,7 +251,7 @@ fn numberless(text: &str) -> String {
 
 #[test]
 fn nothing_and_too_much_to_embed_are_refused() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let embedding = |args: &[&str]| error_of(&place.run(&[&["embed"], args].concat()));
     assert_snapshot!("empty_text_to_embed", embedding(&["--text", ""]));
@@ -268,7 +269,7 @@ fn error_of(ended: &Ended) -> String {
 
 #[test]
 fn with_json_an_error_is_one_line_on_standard_output_too() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let ended = place.run(&["run", "captoin", "--json"]);
     assert_snapshot!("error_as_json", ended.told());
     assert_eq!(ended.json()["error"]["kind"], "input");
@@ -276,7 +277,7 @@ fn with_json_an_error_is_one_line_on_standard_output_too() {
 
 #[test]
 fn with_json_a_command_line_that_cannot_be_read_is_one_line_too() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let told = [
         &["run", "caption", "--json", "--bogus"][..],
         &["run", "caption", "--json", "--set", "x"],
@@ -314,7 +315,7 @@ fn with_json_a_command_line_that_cannot_be_read_is_one_line_too() {
 
 #[test]
 fn json_that_is_a_value_or_a_plain_argument_asks_for_nothing() {
-    let place = Place::new();
+    let place = TestFolder::new();
     for args in [
         &["run", "caption", "--set", "--json"][..],
         &["run", "caption", "--", "--json"],
@@ -336,7 +337,7 @@ fn json_that_is_a_value_or_a_plain_argument_asks_for_nothing() {
 
 #[test]
 fn a_number_that_cannot_be_is_told_with_what_was_expected() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let told = [
         ["--seed", "-1"],
         ["--seed", "18446744073709551616"],
@@ -357,7 +358,7 @@ fn a_number_that_cannot_be_is_told_with_what_was_expected() {
 
 #[test]
 fn an_index_that_is_none_is_refused_and_never_overwritten() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     place.write("notes.txt", "my notes");
     place.write("empty/readme.txt", "");
@@ -387,7 +388,7 @@ fn an_index_that_is_none_is_refused_and_never_overwritten() {
 
 #[test]
 fn a_wrong_command_line_ends_with_code_2() {
-    let place = Place::new();
+    let place = TestFolder::new();
     for args in [
         &["run"][..],
         &["run", "caption", "--set", "language"],
@@ -410,7 +411,7 @@ fn a_wrong_command_line_ends_with_code_2() {
 
 #[test]
 fn a_form_that_cannot_be_used_is_told() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     place.write(
         "schema.json",

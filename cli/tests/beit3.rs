@@ -1,10 +1,11 @@
-//! The released BEiT-3 checkpoints' heads, from the command line: the same commands as for the embedded model.
+//! The released BEiT-3 checkpoints' heads, from the command line: the same commands as for the embedded
+//! model.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod common;
 
 use candle_core::safetensors;
-use common::Place;
+use common::TestFolder;
 use multiway::checkpoint::{DType, Device};
 use multiway::{Checkpoint, ImageProcessor};
 use multiway_model::{EncoderBatch, EncoderSample, Model, Tensor};
@@ -18,7 +19,7 @@ fn fixture(case: &str, file: &str) -> PathBuf {
 }
 
 /// Puts a small model with a head into a folder, with a tokenizer of BEiT-3's kind.
-fn small(place: &Place, case: &str) {
+fn small(place: &TestFolder, case: &str) {
     // The cases have a mask of their own, the last id; here it is the tokenizer's.
     let mut config: serde_json::Value =
         serde_json::from_slice(&fs::read(fixture(case, "config.json")).unwrap()).unwrap();
@@ -50,7 +51,7 @@ fn choices(report: &serde_json::Value) -> HashMap<String, f64> {
 }
 
 /// Scores classes without engine, tasks and command line, as softmax.
-fn expected(place: &Place, pictures: &[&str], tokens: &[u32]) -> Vec<f64> {
+fn expected(place: &TestFolder, pictures: &[&str], tokens: &[u32]) -> Vec<f64> {
     let checkpoint = Checkpoint::open(place.path("model")).unwrap();
     let processor = ImageProcessor::new(checkpoint.config());
     let model = Model::load(&checkpoint, &Device::Cpu, DType::F32).unwrap();
@@ -82,7 +83,7 @@ fn expected(place: &Place, pictures: &[&str], tokens: &[u32]) -> Vec<f64> {
 
 #[test]
 fn a_question_is_answered_with_one_of_the_answers_in_the_side_file() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small(&place, "beit3_vqa");
     let ask = [
         "--checkpoint",
@@ -128,7 +129,7 @@ fn a_question_is_answered_with_one_of_the_answers_in_the_side_file() {
 
 #[test]
 fn two_pictures_are_compared_with_a_sentence() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small(&place, "beit3_nlvr2");
     let run = |pictures: [&str; 2]| {
         let arguments = [
@@ -157,7 +158,7 @@ fn two_pictures_are_compared_with_a_sentence() {
 
 #[test]
 fn a_picture_is_classified_alone() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small(&place, "beit3_imageclassification");
     place.write("model/labels.txt", labels(11));
     let run = [
@@ -180,7 +181,7 @@ fn a_picture_is_classified_alone() {
 
 #[test]
 fn a_caption_is_searched_for_with_beams_and_takes_no_text() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small(&place, "beit3_captioning");
     let run = [
         "--checkpoint",
@@ -218,7 +219,7 @@ fn a_caption_is_searched_for_with_beams_and_takes_no_text() {
 
 #[test]
 fn pictures_and_texts_are_embedded_by_two_towers() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small(&place, "beit3_retrieval");
     let picture = place
         .run(&["--checkpoint", "model", "embed", "--image", "cat.png"])
@@ -243,7 +244,7 @@ fn spread(shape: (usize, usize), scale: f32) -> Tensor {
 }
 
 /// Puts a small model with both heads of masked modelling into a folder, and returns its configuration.
-fn pretrained(place: &Place) -> serde_json::Value {
+fn pretrained(place: &TestFolder) -> serde_json::Value {
     small(place, "beit3_encoder");
     let mut tensors = safetensors::load(fixture("beit3_encoder", "model.safetensors"), &Device::Cpu).unwrap();
     let (vocabulary, width) = (128, 32);
@@ -267,7 +268,7 @@ fn pretrained(place: &Place) -> serde_json::Value {
 
 #[test]
 fn masked_words_are_filled_in() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let mut config = pretrained(&place);
     let run = [
         "--checkpoint",
@@ -322,7 +323,7 @@ fn masked_words_are_filled_in() {
 #[test]
 fn hidden_patches_are_named_by_visual_codes() {
     use multiway_model::{Patch, PatchedImage};
-    let place = Place::new();
+    let place = TestFolder::new();
     let mut config = pretrained(&place);
     config["mask_token_id"] = 85.into();
     place.write("model/config.json", config.to_string());
@@ -407,7 +408,7 @@ fn classes_are_the_same_alone_and_in_company_and_what_does_not_fit_disturbs_nobo
     use multiway::prompt::{Prompt, PromptPart};
     use multiway::{Engine, Request};
     for (case, pictures) in [("beit3_vqa", 1), ("beit3_nlvr2", 2)] {
-        let place = Place::new();
+        let place = TestFolder::new();
         small(&place, case);
         if case == "beit3_vqa" {
             place.write("model/labels.txt", labels(37));
@@ -468,7 +469,7 @@ fn classes_are_the_same_alone_and_in_company_and_what_does_not_fit_disturbs_nobo
 
 #[test]
 fn a_checkpoint_is_converted_with_its_provenance_and_runs_the_same() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small(&place, "beit3_vqa");
     place.write("model/labels.txt", labels(37));
     let report = place.run(&["convert", "model", "out", "--json"]).json();
@@ -510,7 +511,7 @@ fn a_checkpoint_is_converted_with_its_provenance_and_runs_the_same() {
 
 #[test]
 fn a_checkpoint_that_was_fetched_before_runs_by_its_name_without_a_network() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small(&place, "beit3_captioning");
     let snapshot = "cache/models--owner--captions/snapshots/0123abcd";
     for file in ["config.json", "model.safetensors", "beit3.spm"] {

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Ended, Place};
+use common::{Ended, TestFolder};
 use insta::assert_snapshot;
 use multiway_model::{Checkpoint, Device, ModelConfig, initialise};
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ const MACHINE_FIELDS: [&str; 7] = [
 ];
 
 /// Writes a small checkpoint with random weights into `place`, without a tokenizer.
-fn checkpoint(place: &Place, name: &str, config: &Value) {
+fn checkpoint(place: &TestFolder, name: &str, config: &Value) {
     let config = ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
     let tensors = initialise(&config, 1, &Device::Cpu)
         .unwrap()
@@ -69,7 +69,7 @@ fn checkpoint(place: &Place, name: &str, config: &Value) {
     Checkpoint::save(place.path(name), &config, &tensors, &[]).unwrap();
 }
 
-fn t5(place: &Place) {
+fn t5(place: &TestFolder) {
     let config = json!({
         "model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 4,
         "vocab_size": 96, "tie_word_embeddings": false, "feed_forward_proj": "gated-gelu",
@@ -77,7 +77,7 @@ fn t5(place: &Place) {
     checkpoint(place, "t5", &config);
 }
 
-fn beit3(place: &Place) {
+fn beit3(place: &TestFolder) {
     let config = json!({
         "model_type": "beit3", "task": "vqa", "num_classes": 7, "encoder_embed_dim": 32, "encoder_attention_heads": 4,
         "encoder_ffn_embed_dim": 48, "encoder_layers": 1, "normalize_output": false, "max_source_positions": 64,
@@ -87,14 +87,14 @@ fn beit3(place: &Place) {
 }
 
 /// Runs `multiway bench` and reads its lines.
-fn lines(place: &Place, args: &str) -> Vec<Value> {
+fn lines(place: &TestFolder, args: &str) -> Vec<Value> {
     let ended = run(place, args);
     assert_eq!(ended.code, Some(0), "{}", ended.told());
     let lines = ended.stdout.lines();
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn run(place: &Place, args: &str) -> Ended {
+fn run(place: &TestFolder, args: &str) -> Ended {
     let args: Vec<&str> = ["bench"].into_iter().chain(args.split_whitespace()).collect();
     place.run(&args)
 }
@@ -109,7 +109,7 @@ fn is_positive(value: &Value) -> bool {
 
 #[test]
 fn decoding_prints_the_fixed_fields_of_a_case() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let args = "decode --checkpoint t5 --dtype f32 --threads 2 --batch 8 --source-length 5 --new-tokens 6 --beams 1 \
                 --repeats 3 --json";
@@ -152,7 +152,7 @@ fn decoding_prints_the_fixed_fields_of_a_case() {
 
 #[test]
 fn lists_make_a_case_of_each_value_with_each_other() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let args = "decode --checkpoint t5 --batch 1,2 --source-length 4,6 --beams 1,3 --new-tokens 2 --repeats 1 --json";
     let cases = lines(&place, args);
@@ -175,7 +175,7 @@ fn lists_make_a_case_of_each_value_with_each_other() {
 
 #[test]
 fn the_same_seed_writes_the_same_tokens_on_any_number_of_threads() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let tokens = |options: &str| {
         let args = format!(
@@ -197,7 +197,7 @@ fn the_same_seed_writes_the_same_tokens_on_any_number_of_threads() {
 
 #[test]
 fn keys_and_values_are_kept_as_the_case_says() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let bytes = |cache: &str| {
         let args = format!(
@@ -229,7 +229,7 @@ fn keys_and_values_are_kept_as_the_case_says() {
 
 #[test]
 fn encoding_takes_pictures_where_the_model_sees_them() {
-    let place = Place::new();
+    let place = TestFolder::new();
     beit3(&place);
     let [both] = lines(
         &place,
@@ -263,7 +263,7 @@ fn encoding_takes_pictures_where_the_model_sees_them() {
 
 #[test]
 fn loading_is_timed_up_to_the_first_token() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     beit3(&place);
     for model in ["t5", "beit3"] {
@@ -292,7 +292,7 @@ fn loading_is_timed_up_to_the_first_token() {
 
 #[test]
 fn each_kernel_has_a_line_and_with_the_roofline_a_share() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let kernels = lines(
         &place,
@@ -331,7 +331,7 @@ fn each_kernel_has_a_line_and_with_the_roofline_a_share() {
 
 #[test]
 fn growth_measures_steps_and_encodings_on_one_thread_and_on_all_beside_a_prediction() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let args = "growth --checkpoint t5 --dtype int8 --cache-dtype bf16 --threads 2 --batch 1,3,5 --source-length 4,40,90 \
                 --new-tokens 2 --texts 3 --repeats 1 --json";
@@ -385,7 +385,7 @@ fn table(ended: &Ended) -> Vec<Vec<&str>> {
 
 #[test]
 fn growth_goes_as_far_as_the_model_takes_texts_and_has_no_steps_without_a_decoder() {
-    let place = Place::new();
+    let place = TestFolder::new();
     beit3(&place);
     let cases = lines(
         &place,
@@ -404,7 +404,7 @@ fn growth_goes_as_far_as_the_model_takes_texts_and_has_no_steps_without_a_decode
 
 #[test]
 fn the_table_of_growth_has_a_head_for_the_machine_and_one_for_the_cases() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let ended = run(
         &place,
@@ -422,7 +422,7 @@ fn the_table_of_growth_has_a_head_for_the_machine_and_one_for_the_cases() {
 
 #[test]
 fn a_table_has_a_row_for_each_case_under_the_names_of_its_columns() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     let ended = run(
         &place,
@@ -436,7 +436,7 @@ fn a_table_has_a_row_for_each_case_under_the_names_of_its_columns() {
 
 #[test]
 fn what_cannot_be_measured_is_refused_and_told() {
-    let place = Place::new();
+    let place = TestFolder::new();
     t5(&place);
     beit3(&place);
     let refusal = |args: &str| {

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Place, picture};
+use common::{TestFolder, picture};
 use serde_json::Value;
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -16,7 +16,7 @@ fn keys(value: &Value) -> Vec<&str> {
 
 #[test]
 fn a_caption_is_streamed_as_one_line() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let ended = place.run(&["run", "caption", "--image", "cat.png"]);
     assert_eq!(
@@ -38,7 +38,7 @@ fn a_caption_is_streamed_as_one_line() {
 
 #[test]
 fn the_json_of_a_text_has_its_fields_and_no_others() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let json = place
         .run(&[
@@ -70,7 +70,7 @@ fn the_json_of_a_text_has_its_fields_and_no_others() {
 
 #[test]
 fn the_json_of_a_choice_has_probabilities_that_sum_to_one() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let args = [
         "run",
@@ -102,7 +102,7 @@ fn the_json_of_a_choice_has_probabilities_that_sum_to_one() {
 
 #[test]
 fn a_picture_on_standard_input_gives_what_the_file_gives() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("green-triangle.jpg");
     let file = place.run(&["run", "caption", "--image", "green-triangle.jpg"]);
     let stdin = place.run_with(
@@ -115,7 +115,7 @@ fn a_picture_on_standard_input_gives_what_the_file_gives() {
 #[cfg(unix)]
 #[test]
 fn a_picture_from_a_pipe_gives_what_the_file_gives() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("green-triangle.jpg");
     let vector = |ended: common::Ended| {
         assert_eq!(ended.code, Some(0), "{}", ended.told());
@@ -138,7 +138,7 @@ fn a_picture_from_a_pipe_gives_what_the_file_gives() {
 
 #[test]
 fn the_same_seed_samples_the_same_text() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let run = |seed: &str| {
         place
@@ -163,7 +163,7 @@ fn the_same_seed_samples_the_same_text() {
 
 #[test]
 fn gaps_are_filled_and_the_rest_of_the_text_stays() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let ended = place.run(&["run", "infill", "--set", "text=Ein ___ und noch ein ___."]);
     assert_eq!(ended.code, Some(0), "{}", ended.told());
     assert!(
@@ -175,7 +175,7 @@ fn gaps_are_filled_and_the_rest_of_the_text_stays() {
 
 #[test]
 fn text_with_special_tokens_and_any_script_is_plain_text() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let plain = [
         "run",
@@ -211,7 +211,7 @@ fn text_with_special_tokens_and_any_script_is_plain_text() {
 
 #[test]
 fn pictures_and_texts_become_vectors_of_one_length() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let vectors = [&["--image", "cat.png"], &["--text", "a cat"]].map(|source| {
         let json = place.run(&[&["embed"], source.as_slice()].concat()).json();
@@ -231,7 +231,7 @@ fn pictures_and_texts_become_vectors_of_one_length() {
 
 #[test]
 fn a_picture_is_the_nearest_to_itself_in_an_index() {
-    let place = Place::new();
+    let place = TestFolder::new();
     for name in ["cat.png", "dog.png", "rocket.png"] {
         place.write(&format!("pictures/{name}"), picture(name));
     }
@@ -277,7 +277,7 @@ fn a_picture_is_the_nearest_to_itself_in_an_index() {
 
 #[test]
 fn pictures_are_found_by_every_extension_of_their_formats() {
-    let place = Place::new();
+    let place = TestFolder::new();
     for name in ["a.JFIF", "b.jpe", "in/c.Jpeg", "in/d.pjpeg"] {
         place.write(&format!("pictures/{name}"), picture("green-triangle.jpg"));
     }
@@ -293,7 +293,7 @@ fn pictures_are_found_by_every_extension_of_their_formats() {
 
 #[test]
 fn tasks_are_listed_and_shown() {
-    let place = Place::new();
+    let place = TestFolder::new();
     insta::assert_snapshot!("tasks", place.run(&["tasks"]).told());
     insta::assert_snapshot!("tasks_show", place.run(&["tasks", "show", "caption"]).told());
     let json = place.run(&["tasks", "--json"]).json();
@@ -311,7 +311,7 @@ fn tasks_are_listed_and_shown() {
 
 #[test]
 fn worked_examples_that_do_not_hold_end_with_code_1() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.write("tasks/say.task", "---\ndescription: Repeats.\ninputs:\n  text: {type: text}\noutput: {kind: choice, choices: [one, two]}\nexamples:\n- inputs: {text: hello}\n  output: one\n- inputs: {text: hello}\n  output: two\n---\n{{ text }}");
     let ended = place.run(&["--task-dir", "tasks", "tasks", "check", "say", "--json"]);
     assert_eq!(
@@ -336,7 +336,7 @@ fn worked_examples_that_do_not_hold_end_with_code_1() {
 
 #[test]
 fn a_checkpoint_is_inspected() {
-    let json = Place::new().run(&["inspect", "--json"]).json();
+    let json = TestFolder::new().run(&["inspect", "--json"]).json();
     let total = json["parameters"]["total"].as_u64().unwrap();
     let parts = json["parameters"]["parts"].as_object().unwrap();
     assert_eq!(
@@ -353,7 +353,7 @@ fn a_checkpoint_is_inspected() {
             .product::<u64>()
     };
     assert_eq!(tensors.iter().map(counted).sum::<u64>(), total);
-    let human = Place::new().run(&["inspect"]);
+    let human = TestFolder::new().run(&["inspect"]);
     assert_eq!(human.code, Some(0));
     assert!(
         human
@@ -380,7 +380,7 @@ fn a_reader_that_leaves_early_is_no_error() {
 
 #[test]
 fn help_and_version_are_results() {
-    let place = Place::new();
+    let place = TestFolder::new();
     for args in [
         &["--help"][..],
         &["run", "--help"],
@@ -393,8 +393,9 @@ fn help_and_version_are_results() {
     }
 }
 
-/// Puts a small T5 of `transformers` into a folder, with a tokenizer of letters and the special tokens of `infill`.
-fn small_t5(place: &Place) {
+/// Puts a small T5 of `transformers` into a folder, with a tokenizer of letters and the special tokens of
+/// `infill`.
+fn small_t5(place: &TestFolder) {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/parity/flan");
     for file in ["config.json", "model.safetensors"] {
         place.write(
@@ -434,7 +435,7 @@ fn small_t5(place: &Place) {
 
 #[test]
 fn a_t5_of_transformers_runs_like_the_embedded_model() {
-    let place = Place::new();
+    let place = TestFolder::new();
     small_t5(&place);
     let infill = [
         "--checkpoint",
@@ -482,7 +483,7 @@ fn a_t5_of_transformers_runs_like_the_embedded_model() {
 
 #[test]
 fn samples_are_one_line_each_and_have_their_log_probabilities_in_json() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let sampled = |more: &[&str]| {
         let sampling = ["--seed", "3", "run", "caption", "--image", "cat.png"];
@@ -514,7 +515,7 @@ fn samples_are_one_line_each_and_have_their_log_probabilities_in_json() {
 
 #[test]
 fn the_likeliest_tokens_are_noted_beside_the_text_and_listed_in_json() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let caption = [
         "run",
@@ -544,7 +545,7 @@ fn the_likeliest_tokens_are_noted_beside_the_text_and_listed_in_json() {
 
 #[test]
 fn a_bias_bans_what_would_be_written() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let first = |more: &[&str]| {
         let caption = ["run", "caption", "--image", "cat.png", "--json"];
@@ -557,7 +558,7 @@ fn a_bias_bans_what_would_be_written() {
 
 #[test]
 fn an_answer_has_the_form_that_was_asked_for() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     place.write(
         "schema.json",
@@ -591,7 +592,7 @@ const SCHEMAS: [(&str, &str); 6] = [
 
 #[test]
 fn schemas_of_other_tools_are_taken_and_answers_fit_them() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/schemas");
     for (name, most) in SCHEMAS {
@@ -621,7 +622,7 @@ fn schemas_of_other_tools_are_taken_and_answers_fit_them() {
 
 #[test]
 fn a_task_that_answers_with_json_prints_it_on_one_line() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let file = "---\ndescription: Counts.\noutput: {kind: json, schema: {type: array, items: {type: integer}, minItems: 2, maxItems: 3}}\n---\nCount";
     place.write("tasks/count.task", file);
     let ended = place.run(&["--task-dir", "tasks", "run", "count"]);

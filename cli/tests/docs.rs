@@ -1,4 +1,5 @@
-//! The commands that the README and the guides show: each is one that the binary knows, and prints what they say it prints.
+//! The commands that the README and the guides show: each is one that the binary knows, and prints what they
+//! say it prints.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 use std::fs;
@@ -36,8 +37,8 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// Runs a line of shell in the root of the repository. `multiway` is the binary, with `more` after its arguments; `cargo run
-/// ... --` is the same; set-up and the network are left out.
+/// Runs a line of shell in the root of the repository. `multiway` is the binary, with `more` after its
+/// arguments; `cargo run ... --` is the same; set-up and the network are left out.
 fn shell(line: &str, more: &str) -> (bool, String, String) {
     let script = format!(
         r#"set -o pipefail

@@ -7,18 +7,18 @@
 
 mod common;
 
-use common::{Ended, Place};
+use common::{Ended, TestFolder};
 use insta::assert_snapshot;
 
 const CAPTION: [&str; 4] = ["run", "caption", "--image", "cat.png"];
 
-fn place() -> Place {
-    let place = Place::new();
+fn place() -> TestFolder {
+    let place = TestFolder::new();
     place.picture("cat.png");
     place
 }
 
-fn caption(place: &Place, options: &[&str]) -> Ended {
+fn caption(place: &TestFolder, options: &[&str]) -> Ended {
     place.run(&[&CAPTION, options].concat())
 }
 
@@ -141,7 +141,9 @@ fn the_help_teaches_the_engines_options() {
         &["tasks", "check"],
     ];
     let told = verbs.map(|verb| {
-        let help = Place::new().run_in(&[verb, &["--help"]].concat(), &wide).stdout;
+        let help = TestFolder::new()
+            .run_in(&[verb, &["--help"]].concat(), &wide)
+            .stdout;
         let section = help.split_once("Engine options:\n").unwrap().1;
         let section = section.split_once(" options:\n").unwrap().0;
         // What is left of the next heading goes too.

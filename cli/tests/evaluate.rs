@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 use insta::assert_snapshot;
 use serde_json::json;
 use std::fs;
@@ -12,7 +12,7 @@ use std::fs;
 const SIDE: usize = 96;
 
 /// Writes prepared data: a red square with a question about it, and three drawings with their names.
-fn prepare(place: &Place) {
+fn prepare(place: &TestFolder) {
     let lines = |records: &[serde_json::Value]| {
         records
             .iter()
@@ -42,7 +42,7 @@ fn prepare(place: &Place) {
 
 #[test]
 fn a_model_is_scored_with_weights_and_caches_of_every_type() {
-    let place = Place::new();
+    let place = TestFolder::new();
     prepare(&place);
     let plain = ["train", "evaluate", "--pictures", "3", "--json"];
     let types: [&[&str]; 4] = [
@@ -71,7 +71,7 @@ fn a_model_is_scored_with_weights_and_caches_of_every_type() {
 
 #[test]
 fn a_model_that_writes_without_a_decoder_is_not_scored_with_narrow_caches() {
-    let place = Place::new();
+    let place = TestFolder::new();
     prepare(&place);
     let fixture = |file: &str| fs::read(format!("../tests/fixtures/parity/beit3_vqa/{file}")).unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -96,7 +96,7 @@ fn a_model_that_writes_without_a_decoder_is_not_scored_with_narrow_caches() {
 
 #[test]
 fn a_weight_type_that_is_none_is_refused_with_those_that_are() {
-    let ended = Place::new().run(&["train", "evaluate", "--dtype", "int4"]);
+    let ended = TestFolder::new().run(&["train", "evaluate", "--dtype", "int4"]);
     assert_snapshot!(ended.told(), @"
     exit code 2
     --- stderr
@@ -111,7 +111,7 @@ fn a_weight_type_that_is_none_is_refused_with_those_that_are() {
 
 #[test]
 fn the_help_says_what_the_weight_types_are_for() {
-    let ended = Place::new().run(&["train", "evaluate", "--help"]);
+    let ended = TestFolder::new().run(&["train", "evaluate", "--help"]);
     let help = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     let (_, option) = help.split_once("--dtype <TYPE> ").unwrap();
     let (option, _) = option.split_once(" --cache-dtype").unwrap();

@@ -1,11 +1,12 @@
-//! The real binary on checkpoints as they come from elsewhere. `tests/fixtures/cases/checkpoints/plain` is a random T5 of one layer in
-//! the layout of `transformers`; right is what `transformers` 4.57.6 writes from it.
+//! The real binary on checkpoints as they come from elsewhere. `tests/fixtures/cases/checkpoints/plain` is a
+//! random T5 of one layer in the layout of `transformers`; right is what `transformers` 4.57.6 writes from
+//! it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod common;
 
 use candle_core::safetensors;
-use common::{Ended, Place};
+use common::{Ended, TestFolder};
 use multiway::checkpoint::Device;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -27,8 +28,8 @@ fn fixture(file: &str) -> PathBuf {
 }
 
 /// Puts the model into a folder, with a task that says what it makes of a text.
-fn plain() -> Place {
-    let place = Place::new();
+fn plain() -> TestFolder {
+    let place = TestFolder::new();
     for file in FILES {
         place.write(&format!("model/{file}"), fs::read(fixture(file)).unwrap());
     }
@@ -38,7 +39,7 @@ fn plain() -> Place {
 }
 
 /// Gives the model's configuration other keys.
-fn set(place: &Place, keys: &Value) {
+fn set(place: &TestFolder, keys: &Value) {
     let mut config: Value = serde_json::from_slice(&fs::read(fixture("config.json")).unwrap()).unwrap();
     for (key, value) in keys.as_object().unwrap() {
         config[key] = value.clone();
@@ -47,7 +48,7 @@ fn set(place: &Place, keys: &Value) {
 }
 
 /// Gives the model's weights other names, or none where there is no name.
-fn rename(place: &Place, name: impl Fn(&str) -> Vec<String>) {
+fn rename(place: &TestFolder, name: impl Fn(&str) -> Vec<String>) {
     let stored = safetensors::load(fixture("model.safetensors"), &Device::Cpu).unwrap();
     let renamed: HashMap<_, _> = stored
         .iter()
@@ -56,7 +57,7 @@ fn rename(place: &Place, name: impl Fn(&str) -> Vec<String>) {
     safetensors::save(&renamed, place.path("model/model.safetensors")).unwrap();
 }
 
-fn run(place: &Place, checkpoint: &str) -> Ended {
+fn run(place: &TestFolder, checkpoint: &str) -> Ended {
     place.run(&[
         "--checkpoint",
         checkpoint,
@@ -75,7 +76,7 @@ fn run(place: &Place, checkpoint: &str) -> Ended {
 }
 
 /// The ids that a model writes.
-fn written(place: &Place, checkpoint: &str) -> Vec<u64> {
+fn written(place: &TestFolder, checkpoint: &str) -> Vec<u64> {
     let ended = run(place, checkpoint);
     assert_eq!(ended.code, Some(0), "{}", ended.told());
     let report = ended.json();
@@ -183,7 +184,7 @@ fn a_pointer_of_git_lfs_is_told_by_its_name_whichever_file_it_stands_for() {
 }
 
 /// Puts the model where `huggingface_hub` keeps what it fetched, in a cache.
-fn cached(place: &Place, cache: &str) -> String {
+fn cached(place: &TestFolder, cache: &str) -> String {
     let repository = format!("{cache}/models--owner--plain");
     for (number, file) in FILES.iter().enumerate() {
         let blob = format!("{repository}/blobs/{number:04}");
@@ -202,7 +203,7 @@ fn cached(place: &Place, cache: &str) -> String {
 #[cfg(feature = "hub")]
 #[test]
 fn a_cache_is_found_where_huggingface_hub_keeps_it() {
-    let place = Place::new();
+    let place = TestFolder::new();
     cached(&place, "x/huggingface/hub");
     cached(&place, "home/.cache/huggingface/hub");
     cached(&place, "h/hub");
@@ -249,7 +250,7 @@ fn a_cache_is_found_where_huggingface_hub_keeps_it() {
 #[test]
 fn a_link_in_the_cache_that_leads_nowhere_is_named() {
     for (number, file) in FILES.iter().enumerate() {
-        let place = Place::new();
+        let place = TestFolder::new();
         let repository = cached(&place, "cache");
         fs::remove_file(place.path(&format!("{repository}/blobs/{number:04}"))).unwrap();
         let arguments = ["--offline", "--checkpoint", "owner/plain", "tasks"];

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Ended, Place};
+use common::{Ended, TestFolder};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 const ORIGINAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../checkpoints/default");
 
 /// Makes a place with a picture and the default checkpoint packed; gives what `convert` reports.
-fn packed(options: &[&str]) -> (Place, Value) {
-    let place = Place::new();
+fn packed(options: &[&str]) -> (TestFolder, Value) {
+    let place = TestFolder::new();
     place.picture("cat.png");
     let report = place.run(&[&["convert", ORIGINAL, "packed", "--json"], options].concat());
     assert_eq!(report.code, Some(0), "{}", report.told());
     (place, report.json())
 }
 
-fn on(place: &Place, checkpoint: &str, arguments: &str) -> Ended {
+fn on(place: &TestFolder, checkpoint: &str, arguments: &str) -> Ended {
     let arguments = arguments.split_whitespace();
     let arguments: Vec<&str> = ["--checkpoint", checkpoint]
         .into_iter()

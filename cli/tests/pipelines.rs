@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 use std::fs;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn fixtures() -> &'static Path {
 }
 
 /// Puts a small BEiT-3 with a head into a folder, with a tokenizer of its kind and names for its answers.
-fn beit3(place: &Place, case: &str) {
+fn beit3(place: &TestFolder, case: &str) {
     let folder = fixtures().join("parity").join(case);
     let mut config: serde_json::Value =
         serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
@@ -46,7 +46,7 @@ fn arguments(line: &str) -> Vec<String> {
 
 #[test]
 fn the_commands_for_pipelines_that_are_gone_run() {
-    let place = Place::new();
+    let place = TestFolder::new();
     let plain = fixtures().join("cases/checkpoints/plain");
     for file in [
         "config.json",

@@ -1,13 +1,13 @@
-//! Whatever the verb and the kind of task: inputs are checked once, the template is rendered once, the prompt is tokenized
-//! once. The log says each time that it happens.
+//! Whatever the verb and the kind of task: inputs are checked once, the template is rendered once, the prompt
+//! is tokenized once. The log says each time that it happens.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 
 /// Runs a command, and counts what the log says was done.
-fn counts(place: &Place, args: &[&str]) -> [usize; 3] {
+fn counts(place: &TestFolder, args: &[&str]) -> [usize; 3] {
     let log = ["--log", "multiway_prompts=debug,multiway_runtime=debug"];
     let ended = place.run(&[&log, args].concat());
     assert_eq!(ended.code, Some(0), "{args:?}: {}", ended.stderr);
@@ -17,7 +17,7 @@ fn counts(place: &Place, args: &[&str]) -> [usize; 3] {
 
 #[test]
 fn a_request_is_prepared_once_whatever_the_task_and_the_verb() {
-    let place = Place::new();
+    let place = TestFolder::new();
     place.picture("cat.png");
     place.write("pictures/cat.png", common::picture("cat.png"));
     place.write(

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 use serde_json::Value;
 
 const PARTS: [&str; 11] = [
@@ -11,13 +11,13 @@ const PARTS: [&str; 11] = [
     "other",
 ];
 
-fn place() -> Place {
-    let place = Place::new();
+fn place() -> TestFolder {
+    let place = TestFolder::new();
     place.picture("cat.png");
     place
 }
 
-fn profile(place: &Place, args: &[&str]) -> Value {
+fn profile(place: &TestFolder, args: &[&str]) -> Value {
     let json = place
         .run(&[&["run"], args, &["--profile", "--json"]].concat())
         .json();

@@ -1,14 +1,15 @@
-//! Requests of every kind get the answers that they got when they were recorded: the same tokens, and the same bits of
-//! every log-probability, score and vector.
+//! Requests of every kind get the answers that they got when they were recorded: the same tokens, and the
+//! same bits of every log-probability, score and vector.
 //!
-//! `tests/fixtures/recorded/requests.json` lists them: requests to engines, as the product of prompts, engine options and
-//! questions, and command lines. What they answered is in `answers.json` beside it. A change that is to change answers
-//! records them anew, with `MULTIWAY_UPDATE=1 cargo test --release --test recorded`, and says why.
+//! `tests/fixtures/recorded/requests.json` lists them: requests to engines, as the product of prompts, engine
+//! options and questions, and command lines. What they answered is in `answers.json` beside it. A change that
+//! is to change answers records them anew, with `MULTIWAY_UPDATE=1 cargo test --release --test recorded`, and
+//! says why.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 use multiway::checkpoint::{CacheType, WeightType};
 use multiway::engine::Generation;
 use multiway::image::ProcessedImage;
@@ -175,7 +176,7 @@ fn ask(engine: &Engine, mut request: Request, question: &Question) -> Value {
 }
 
 /// Puts the small models into a folder, each with a tokenizer, and pictures beside them.
-fn prepare(place: &Place, models: &[String]) {
+fn prepare(place: &TestFolder, models: &[String]) {
     PICTURES.iter().for_each(|name| place.picture(name));
     place.picture("green-triangle.jpg");
     for model in models.iter().filter(|model| *model != "embedded") {
@@ -204,7 +205,7 @@ fn prepare(place: &Place, models: &[String]) {
     }
 }
 
-fn request(processor: &ImageProcessor, place: &Place, parts: &[Part]) -> Request {
+fn request(processor: &ImageProcessor, place: &TestFolder, parts: &[Part]) -> Request {
     let mut images: Vec<ProcessedImage> = Vec::new();
     let mut prompt = Prompt::default();
     for part in parts {
@@ -241,7 +242,7 @@ fn engine(checkpoint: &Checkpoint, options: &Options) -> Engine {
     builder.build().unwrap()
 }
 
-fn ask_engines(groups: &[Group], place: &Place, answers: &mut Map<String, Value>) {
+fn ask_engines(groups: &[Group], place: &TestFolder, answers: &mut Map<String, Value>) {
     for group in groups {
         let checkpoint = match group.model.as_str() {
             "embedded" => embedded_checkpoint(),
@@ -272,7 +273,7 @@ fn without_times(report: &mut Value) {
     }
 }
 
-fn run_commands(commands: &[Vec<String>], place: &Place, answers: &mut Map<String, Value>) {
+fn run_commands(commands: &[Vec<String>], place: &TestFolder, answers: &mut Map<String, Value>) {
     for command in commands {
         let args: Vec<&str> = command.iter().map(String::as_str).collect();
         let ended = place.run(&args);
@@ -294,7 +295,7 @@ fn every_recorded_request_gets_the_same_bits_again() {
     let mut models: Vec<_> = requests.engine.iter().map(|group| group.model.clone()).collect();
     models.sort();
     models.dedup();
-    let place = Place::new();
+    let place = TestFolder::new();
     prepare(&place, &models);
     let mut answers = Map::new();
     ask_engines(&requests.engine, &place, &mut answers);

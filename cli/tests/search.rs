@@ -4,13 +4,13 @@
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 use serde_json::Value;
 use std::fs;
 
 /// Puts two pictures in folders, and an index of them beside.
-fn indexed() -> Place {
-    let place = Place::new();
+fn indexed() -> TestFolder {
+    let place = TestFolder::new();
     for (folder, name) in [("a", "cat.png"), ("b", "dog.png")] {
         place.write(&format!("album/pictures/{folder}/{name}"), common::picture(name));
     }
@@ -19,14 +19,14 @@ fn indexed() -> Place {
     place
 }
 
-fn index(place: &Place, folder: &str, out: &str) -> Value {
+fn index(place: &TestFolder, folder: &str, out: &str) -> Value {
     place
         .run(&["search", "index", folder, "--out", out, "--json"])
         .json()
 }
 
 /// Where the picture is that is nearest to itself, how near, and what was noted.
-fn nearest(place: &Place, index: &str, picture: &str) -> (String, f64, String) {
+fn nearest(place: &TestFolder, index: &str, picture: &str) -> (String, f64, String) {
     let ended = place.run(&["search", "query", index, "--image", picture, "--json"]);
     assert_eq!(ended.code, Some(0), "{}", ended.told());
     let first = ended.json()["results"][0].clone();

@@ -1,12 +1,13 @@
-//! Checkpoints as people have them: each was read by `transformers`, and is to be answered with the same tokens here.
+//! Checkpoints as people have them: each was read by `transformers`, and is to be answered with the same
+//! tokens here.
 //!
-//! `tests/fixtures/cases/checkpoints/expected.json` has for each case the ids of the prompt and of the answer, and says which
-//! files make the checkpoint, since most of them are shared.
+//! `tests/fixtures/cases/checkpoints/expected.json` has for each case the ids of the prompt and of the
+//! answer, and says which files make the checkpoint, since most of them are shared.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 mod common;
 
-use common::Place;
+use common::TestFolder;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,7 +62,7 @@ fn checkpoints_from_the_wild_are_answered_as_transformers_answers_them() {
     assert!(cases.len() >= 15);
     let mut wrong = Vec::new();
     for case in &cases {
-        let place = Place::new();
+        let place = TestFolder::new();
         for (name, file) in &case.files {
             let bytes = std::fs::read(Path::new(CASES).join("checkpoints").join(file)).unwrap();
             place.write(&format!("{}/{name}", case.case), bytes);
@@ -117,7 +118,7 @@ fn what_config_json_says_of_generating_and_the_added_tokens_go_with_a_converted_
             .unwrap();
     for name in ["generation-in-config-alone", "added-beside-spiece"] {
         let case = cases.iter().find(|case| case.case == name).unwrap();
-        let place = Place::new();
+        let place = TestFolder::new();
         for (name, file) in &case.files {
             let bytes = std::fs::read(Path::new(CASES).join("checkpoints").join(file)).unwrap();
             place.write(&format!("{}/{name}", case.case), bytes);

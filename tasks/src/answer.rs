@@ -62,8 +62,8 @@ pub struct Choice {
 }
 
 impl Answer {
-    /// Returns the text of the answer: generated text, JSON included, or the most probable choice. Embeddings and
-    /// patches have none.
+    /// Returns the text of the answer: generated text, JSON included, or the most probable choice. Embeddings
+    /// and patches have none.
     ///
     /// # Examples
     ///
@@ -160,13 +160,13 @@ pub struct TaskOutcome {
     pub answer: Answer,
     /// Why generation ended; always [`FinishReason::Stop`] for a choice, `None` for embeddings and patches.
     pub finish_reason: Option<FinishReason>,
-    /// The tokens and patches of the prompt, and the generated tokens: for a choice those of the most probable
-    /// candidate, for several samples those of all returned ones.
+    /// The tokens and patches of the prompt, and the generated tokens: for a choice those of the most
+    /// probable candidate, for several samples those of all returned ones.
     pub usage: Usage,
     /// The latencies of the request. For answers that are not generated, only the total is known.
     pub timings: Timings,
-    /// The generated tokens, each with its top-k alternatives; empty unless requested, and for answers that are not
-    /// free text.
+    /// The generated tokens, each with its top-k alternatives; empty unless requested, and for answers that
+    /// are not free text.
     pub tokens: Vec<WrittenToken>,
     /// The returned samples, the task's own answer first; empty unless several were drawn.
     pub samples: Vec<TaskSample>,
@@ -211,7 +211,8 @@ pub struct ScoredToken {
 
 /// Turns log-likelihoods into choices, the most probable first; ties keep their order.
 ///
-/// The probabilities are the softmax of the log-likelihoods in f64: each candidate's likelihood over the sum of all.
+/// The probabilities are the softmax of the log-likelihoods in f64: each candidate's likelihood over the sum
+/// of all.
 pub(crate) fn rank(candidates: Vec<String>, log_probabilities: &[f32]) -> Vec<Choice> {
     let most = log_probabilities
         .iter()

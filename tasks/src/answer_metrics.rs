@@ -105,8 +105,8 @@ pub fn accuracy<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tall
         .collect()
 }
 
-/// Returns the rank of the candidate `target` by score, counted from 1; ties rank before it. `None` if `target` is out of
-/// bounds, or its score is NaN.
+/// Returns the rank of the candidate `target` by score, counted from 1; ties rank before it. `None` if
+/// `target` is out of bounds, or its score is NaN.
 ///
 /// # Examples
 ///

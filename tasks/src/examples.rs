@@ -24,8 +24,8 @@ pub struct ExampleReport {
 }
 
 impl ExampleReport {
-    /// Returns whether the answer equals the expected one, ignoring case and white space, and the order of properties
-    /// in JSON.
+    /// Returns whether the answer equals the expected one, ignoring case and white space, and the order of
+    /// properties in JSON.
     pub fn passed(&self) -> bool {
         match (&self.expected, &self.found) {
             (Some(expected), Some(found)) => exact_match(found, &[expected]) || same_json(found, expected),
@@ -46,8 +46,8 @@ type PictureError = Box<dyn std::error::Error + Send + Sync>;
 impl Task {
     /// Runs the worked examples of the task file, one after the other.
     ///
-    /// `terms` apply to each request. `open` reads a picture and preprocesses it for the engine's model; paths in a
-    /// task file are relative to its folder.
+    /// `terms` apply to each request. `open` reads a picture and preprocesses it for the engine's model;
+    /// paths in a task file are relative to its folder.
     ///
     /// # Errors
     ///

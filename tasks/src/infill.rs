@@ -23,7 +23,8 @@ impl Gaps {
         Self { original, first }
     }
 
-    /// Fills the gaps with the decoder's tokens. The first span of a gap counts; a gap without a span stays open.
+    /// Fills the gaps with the decoder's tokens. The first span of a gap counts; a gap without a span stays
+    /// open.
     pub(crate) fn fill(&self, tokenizer: &Tokenizer, tokens: &[TokenId]) -> Answer {
         let cut = cut_spans(self.first, tokens, |token| gap_of(tokenizer.piece(token)?));
         let spans = (0..count_gaps(&self.original))

@@ -10,8 +10,8 @@ use crate::error::TaskError;
 
 /// Holds the inputs of a task.
 ///
-/// Pictures that no value refers to go to the picture inputs in the order of the task file: each `image` input takes
-/// one, an `images` input takes all remaining ones.
+/// Pictures that no value refers to go to the picture inputs in the order of the task file: each `image`
+/// input takes one, an `images` input takes all remaining ones.
 ///
 /// ```
 /// use multiway_tasks::TaskInputs;
@@ -187,7 +187,8 @@ fn check_indices(file: &TaskFile, values: &Inputs, count: usize) -> Result<(), T
     Ok(())
 }
 
-/// Describes the number of pictures that a task takes, for messages. With an `images` input it takes any number.
+/// Describes the number of pictures that a task takes, for messages. With an `images` input it takes any
+/// number.
 fn pictures_taken(file: &TaskFile) -> String {
     match file.inputs.values().filter(|spec| is_image(spec)).count() {
         0 => "no picture".to_owned(),

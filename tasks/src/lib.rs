@@ -1,8 +1,8 @@
 //! Tasks: the library of task files, typed answers, and metrics over answers.
 //!
-//! A task file declares a task's inputs, its prompt and its output. This crate checks a caller's inputs against the file,
-//! sends the request to the engine, and turns the result into a typed answer: streamed text, a choice with
-//! probabilities, JSON, or an embedding. It never sees a tensor.
+//! A task file declares a task's inputs, its prompt and its output. This crate checks a caller's inputs
+//! against the file, sends the request to the engine, and turns the result into a typed answer: streamed
+//! text, a choice with probabilities, JSON, or an embedding. It never sees a tensor.
 //!
 //! ```no_run
 //! use multiway_runtime::Engine;

@@ -33,8 +33,8 @@ const NATIVE: Files = builtin![
     "patches.task"
 ];
 
-/// The built-in task files of T5: the prompts that T5 and Flan-T5 were trained on. T5 v1.1 and mT5 are trained on `infill`
-/// only, until they are fine-tuned.
+/// The built-in task files of T5: the prompts that T5 and Flan-T5 were trained on. T5 v1.1 and mT5 are
+/// trained on `infill` only, until they are fine-tuned.
 const T5: Files = builtin![
     "t5/translate.task",
     "t5/summarize.task",
@@ -147,14 +147,16 @@ impl TaskLibrary {
         Ok(library)
     }
 
-    /// Loads the `*.task` files of a folder in the order of their names, and returns the names of their tasks.
+    /// Loads the `*.task` files of a folder in the order of their names, and returns the names of their
+    /// tasks.
     ///
-    /// A file overrides a built-in task of the same name. If any file is wrong, the library is left unchanged.
+    /// A file overrides a built-in task of the same name. If any file is wrong, the library is left
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// When the folder or a file cannot be read, when a file is not a task file, and when two loaded files define the
-    /// same task.
+    /// When the folder or a file cannot be read, when a file is not a task file, and when two loaded files
+    /// define the same task.
     ///
     /// # Examples
     ///

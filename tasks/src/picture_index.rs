@@ -13,8 +13,8 @@
 //! | 4 P E | the vectors, f32, one after the other |
 //! | 32 | SHA-256 |
 //!
-//! The folder of the pictures, `root`, is absolute; `from_index` is the way to it from the folder of the index, so that
-//! an index and its pictures can be moved together.
+//! The folder of the pictures, `root`, is absolute; `from_index` is the way to it from the folder of the
+//! index, so that an index and its pictures can be moved together.
 
 use std::fs;
 use std::io::{self, Read};
@@ -143,8 +143,8 @@ pub struct PictureIndex {
 }
 
 impl PictureIndex {
-    /// Starts an empty index of the folder `root`, with vectors of `dimensions` numbers made by the model of that
-    /// fingerprint.
+    /// Starts an empty index of the folder `root`, with vectors of `dimensions` numbers made by the model of
+    /// that fingerprint.
     pub fn new(root: impl Into<String>, fingerprint: impl Into<String>, dimensions: usize) -> Self {
         Self {
             fingerprint: fingerprint.into(),
@@ -167,8 +167,8 @@ impl PictureIndex {
         Ok(())
     }
 
-    /// Returns the folder that was indexed; of an index that was opened, where that folder is now, if it was moved together
-    /// with the index.
+    /// Returns the folder that was indexed; of an index that was opened, where that folder is now, if it was
+    /// moved together with the index.
     pub fn root(&self) -> &str {
         &self.root
     }
@@ -277,7 +277,8 @@ impl PictureIndex {
         })
     }
 
-    /// Writes the index to a file. The file is there whole or not at all: it is written beside its place, then moved.
+    /// Writes the index to a file. The file is there whole or not at all: it is written beside its place,
+    /// then moved.
     ///
     /// # Errors
     ///
@@ -344,7 +345,8 @@ fn folder_of(path: &Path) -> Option<PathBuf> {
     fs::canonicalize(folder).ok()
 }
 
-/// Finds the way from the folder of an index to an absolute folder; none where there is none, as between drives.
+/// Finds the way from the folder of an index to an absolute folder; none where there is none, as between
+/// drives.
 fn way(index: &Path, root: &Path) -> Option<String> {
     if !root.is_absolute() {
         return None;

@@ -8,7 +8,8 @@ use crate::error::TaskError;
 use crate::inputs::RequestTerms;
 use crate::run::{Shape, TaskRun};
 
-/// Holds a task with checked inputs and a rendered prompt; [`Task::prepare`](crate::Task::prepare) returns it.
+/// Holds a task with checked inputs and a rendered prompt; [`Task::prepare`](crate::Task::prepare) returns
+/// it.
 #[derive(Debug, Clone)]
 pub struct PreparedTask {
     pub(crate) name: String,
@@ -37,8 +38,8 @@ impl PreparedTask {
     ///
     /// # Errors
     ///
-    /// When several answers are requested from a task that does not generate text. Errors of the engine are returned by
-    /// the run.
+    /// When several answers are requested from a task that does not generate text. Errors of the engine are
+    /// returned by the run.
     ///
     /// # Examples
     ///

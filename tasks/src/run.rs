@@ -1,4 +1,4 @@
-//! A task at work: its answer, as it comes.
+//! A running task: streams its answer.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::error::TaskError;
 use crate::infill::Gaps;
 use crate::samples::draw;
 
-/// Names one thing that happens while a task runs.
+/// Reports progress of a running task.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[expect(
@@ -33,10 +33,10 @@ pub enum TaskEvent {
     Finished(TaskOutcome),
 }
 
-/// How many visual codes are listed for each hidden patch.
+/// The number of top-k visual codes of each hidden patch.
 const CODES_PER_PATCH: usize = 5;
 
-/// How an answer is made of what the engine says.
+/// How an answer is built from the engine's result.
 #[derive(Debug, Clone)]
 pub(crate) enum Shape {
     Text,
@@ -63,8 +63,8 @@ impl Shape {
 
 /// Gives the events of a running task. Dropping it cancels the request.
 ///
-/// It is a [`Stream`] for asynchronous programs, and [`next_blocking`](Self::next_blocking) serves all others.
-/// Nothing is sent to the engine before it is first polled.
+/// It is a [`Stream`] for asynchronous programs, and [`next_blocking`](Self::next_blocking) serves all
+/// others. Nothing is sent to the engine before it is first polled.
 #[must_use = "a run does nothing until it is polled, and dropping it cancels the request"]
 pub struct TaskRun {
     events: BoxStream<'static, Result<TaskEvent, TaskError>>,
@@ -145,8 +145,8 @@ impl fmt::Debug for TaskRun {
 
 type Events = Vec<Result<TaskEvent, TaskError>>;
 
-/// Sends a request and turns its tokens into text. Text that fills gaps comes whole, since a gap is known only when the
-/// next one starts, and so does one of several texts that are drawn.
+/// Sends a request and turns its tokens into text. Text that fills gaps comes whole, since a gap is known
+/// only when the next one starts, and so does one of several texts that are drawn.
 fn text_events(
     engine: Engine,
     request: Request,
@@ -179,7 +179,7 @@ fn token_events(
     }
 }
 
-/// What was written so far.
+/// The state of a streamed generation.
 struct Writing {
     engine: Engine,
     gaps: Option<Gaps>,
@@ -350,7 +350,7 @@ async fn classify(engine: Engine, task: String, request: Request) -> Result<Task
     Ok(without_stream(answered.map(choice), Some(FinishReason::Stop)))
 }
 
-/// Fills each gap with the likeliest word.
+/// Fills each gap with the most probable word.
 async fn unmask(engine: Engine, request: Request, original: String) -> Result<TaskOutcome, TaskError> {
     let answered = engine.unmask(request, 1).await?;
     let tokenizer = engine.tokenizer();
@@ -377,7 +377,7 @@ fn without_stream(answered: Answered<Answer>, finish_reason: Option<FinishReason
     }
 }
 
-/// Finds the likeliest candidate; the earlier one where two are the same.
+/// Finds the most probable candidate; the earlier one of a tie.
 fn best(scores: &[Score]) -> Option<&Score> {
     scores
         .iter()

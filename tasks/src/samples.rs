@@ -1,9 +1,10 @@
 //! Several sampled answers and their tokens.
 
+use multiway_runtime::{Alternative, Engine, Generation, Request, RequestError, TokenId, Tokenizer};
+
 use crate::answer::{Answer, ScoredToken, TaskOutcome, TaskSample, WrittenToken};
 use crate::error::TaskError;
 use crate::infill::Gaps;
-use multiway_runtime::{Alternative, Engine, Generation, Request, RequestError, TokenId, Tokenizer};
 
 impl ScoredToken {
     fn new(tokenizer: &Tokenizer, id: TokenId, log_probability: f32) -> Self {

@@ -81,8 +81,8 @@ impl Task {
         &self.file
     }
 
-    /// Returns the folder of the task file, to which the pictures of its examples are relative. Built-in tasks and tasks
-    /// made from bytes have none.
+    /// Returns the folder of the task file, to which the pictures of its examples are relative. Built-in
+    /// tasks and tasks made from bytes have none.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
@@ -97,8 +97,8 @@ impl Task {
     ///
     /// # Errors
     ///
-    /// When the inputs do not match the task file, the template fails, or the tokenizer lacks a token of the task's
-    /// prefix.
+    /// When the inputs do not match the task file, the template fails, or the tokenizer lacks a token of the
+    /// task's prefix.
     ///
     /// # Examples
     ///
@@ -138,12 +138,13 @@ impl Task {
         })
     }
 
-    /// Starts the task on an engine. The inputs are checked at once; the request is sent at the first poll of the run.
+    /// Starts the task on an engine. The inputs are checked at once; the request is sent at the first poll of
+    /// the run.
     ///
     /// # Errors
     ///
-    /// As [`prepare`](Self::prepare), and when several answers are requested from a task that does not generate text.
-    /// Errors of the engine are returned by the run.
+    /// As [`prepare`](Self::prepare), and when several answers are requested from a task that does not
+    /// generate text. Errors of the engine are returned by the run.
     ///
     /// # Examples
     ///

@@ -1,4 +1,5 @@
-//! A sample of BEiT-3 gives the same bits alone as beside longer and shorter ones, from every row to every head.
+//! A sample of BEiT-3 gives the same bits alone as beside longer and shorter ones, from every row to every
+//! head.
 
 use super::beit3::{Samples, word_logits};
 use super::case::Case;
@@ -31,7 +32,8 @@ pub(crate) fn rows_alone(case: &Case) {
     }
 }
 
-/// Compares what all samples give in one batch with what each gives alone; those of two pictures come in pairs.
+/// Compares what all samples give in one batch with what each gives alone; those of two pictures come in
+/// pairs.
 fn check(case: &Case, task: TaskGroup, what: &str, samples: &Samples) {
     let count = samples.texts.len().max(samples.pixels.len());
     let groups: Vec<Vec<usize>> = if task == TaskGroup::Nlvr2 {

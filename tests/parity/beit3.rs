@@ -72,7 +72,8 @@ impl Samples {
     }
 }
 
-/// Picks each sample's rows out of packed ones and compares them with the valid rows of a recorded `[B, L, D]`.
+/// Picks each sample's rows out of packed ones and compares them with the valid rows of a recorded `[B, L,
+/// D]`.
 ///
 /// `order` says which recorded row each sample is.
 fn compare(case: &Case, name: &str, packed: &Tensor, batch: &EncoderBatch, order: &[usize]) {

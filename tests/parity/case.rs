@@ -90,13 +90,14 @@ impl Case {
         serde_json::from_value(self.inputs[key].clone()).unwrap()
     }
 
-    /// Lists how far narrow weights moved each tensor that was compared: the root of the mean square of the differences,
-    /// relative to that of what was recorded.
+    /// Lists how far narrow weights moved each tensor that was compared: the root of the mean square of the
+    /// differences, relative to that of what was recorded.
     pub(crate) fn errors(&self) -> Vec<(String, f64)> {
         self.errors.take()
     }
 
-    /// Compares rows with what was recorded: within 1e-4 of the largest value, or four times the reference's own noise.
+    /// Compares rows with what was recorded: within 1e-4 of the largest value, or four times the reference's
+    /// own noise.
     pub(crate) fn compare(&self, name: &str, found: &Tensor, expected: &Tensor) {
         assert_eq!(found.dims(), expected.dims(), "{}: shape of '{name}'", self.name);
         self.compared.borrow_mut().insert(name.to_owned());

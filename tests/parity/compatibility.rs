@@ -1,5 +1,5 @@
-//! `COMPATIBILITY.md`: what runs, and how that was checked. It is made of the recorded cases and of tests that exist;
-//! `MULTIWAY_UPDATE=1` writes it anew.
+//! `COMPATIBILITY.md`: what runs, and how that was checked. It is made of the recorded cases and of tests
+//! that exist; `MULTIWAY_UPDATE=1` writes it anew.
 
 use serde_json::Value;
 use std::collections::HashMap;

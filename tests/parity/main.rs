@@ -1,8 +1,9 @@
 //! Checkpoints of other people's models give other people's numbers.
 //!
-//! Each case is a folder with `config.json`, `model.safetensors`, `inputs.json` and `activations.safetensors`, made by
-//! the reference implementation. Every recorded tensor is compared in the order in which it is computed; the first
-//! that differs is reported with its place. `MULTIWAY_PARITY_DIR` names another folder of cases.
+//! Each case is a folder with `config.json`, `model.safetensors`, `inputs.json` and
+//! `activations.safetensors`, made by the reference implementation. Every recorded tensor is compared in the
+//! order in which it is computed; the first that differs is reported with its place. `MULTIWAY_PARITY_DIR`
+//! names another folder of cases.
 
 #![expect(
     clippy::unwrap_used,

@@ -7,10 +7,12 @@ use multiway_model::{Checkpoint, HookPoint, Model, TargetBatch, Tensor, Tokenize
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
-/// How far the worst case may be off in `bf16` and in 8 bits, as a share of the root mean square of what was recorded: half as
-/// much again as was measured. Less than half of a bound would mean that the bound says nothing.
+/// How far the worst case may be off in `bf16` and in 8 bits, as a share of the root mean square of what was
+/// recorded: half as much again as was measured. Less than half of a bound would mean that the bound says
+/// nothing.
 ///
-/// Layers of T5 read what the reference's layers read, so that each is weighed alone; those of BEiT-3 read each other.
+/// Layers of T5 read what the reference's layers read, so that each is weighed alone; those of BEiT-3 read
+/// each other.
 const BOUNDS: [(&str, [f64; 2]); 9] = [
     (WORDS, [1e-6, 1e-6]),
     (PATCHES, [0.0024, 0.0139]),
@@ -53,8 +55,8 @@ fn of_t5(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Makes a model of one encoder and one decoder layer of a case, the last where there are fewer, whose vocabulary is the
-/// rows `[N, D]` that a layer is to read.
+/// Makes a model of one encoder and one decoder layer of a case, the last where there are fewer, whose
+/// vocabulary is the rows `[N, D]` that a layer is to read.
 fn one_layer(case: &Case, layer: usize, rows: &Tensor) -> Model {
     let stored = safetensors::load(case.folder.join("model.safetensors"), rows.device()).unwrap();
     let mut tensors = HashMap::new();
@@ -70,7 +72,8 @@ fn one_layer(case: &Case, layer: usize, rows: &Tensor) -> Model {
         };
         tensors.insert(name.clone(), tensor.clone());
     }
-    // Where it is the embedding too, the decoder's rows are scaled; the model made here has one of its own either way.
+    // Where it is the embedding too, the decoder's rows are scaled; the model made here has one of its own
+    // either way.
     let scaled = !stored.contains_key("lm_head.weight");
     let output = &stored[if scaled { "shared.weight" } else { "lm_head.weight" }]; // [V, D]
     let vocabulary = rows.dim(0).unwrap().max(output.dim(0).unwrap());

@@ -1,7 +1,9 @@
-//! Draws a picture again, a little different each time: placed, coloured and styled otherwise, on another background.
+//! Draws a picture again, a little different each time: placed, coloured and styled otherwise, on another
+//! background.
 //!
-//! [`Augmentation::training`] aims at one thing: a model that saw a concept drawn by some artists must know it when another
-//! artist draws it, with flat colours and black outlines say. [`Augmentation::plain`] is the picture as inference sees it.
+//! [`Augmentation::training`] aims at one thing: a model that saw a concept drawn by some artists must know
+//! it when another artist draws it, with flat colours and black outlines say. [`Augmentation::plain`] is the
+//! picture as inference sees it.
 //!
 //! # Examples
 //!
@@ -85,8 +87,8 @@ pub struct Augmented {
 }
 
 impl Augmented {
-    /// Finds the cell of the source that a patch of the result shows at its centre, both divided into `grid` x `grid`;
-    /// none where the patch shows nothing of the source.
+    /// Finds the cell of the source that a patch of the result shows at its centre, both divided into `grid`
+    /// x `grid`; none where the patch shows nothing of the source.
     #[must_use]
     pub fn source_cell(&self, patch_x: usize, patch_y: usize, grid: usize) -> Option<(usize, usize)> {
         self.placement.source_cell(patch_x, patch_y, grid)
@@ -114,7 +116,8 @@ impl Augmentation {
         }
     }
 
-    /// Changes pictures as much as leaves true what is said about their colours and where things stand in them.
+    /// Changes pictures as much as leaves true what is said about their colours and where things stand in
+    /// them.
     #[must_use]
     pub fn faithful(size: usize) -> Self {
         Self {
@@ -147,7 +150,8 @@ impl Augmentation {
         }
     }
 
-    /// Augments a square picture of RGBA bytes with straight alpha. The same generator state gives the same bits.
+    /// Augments a square picture of RGBA bytes with straight alpha. The same generator state gives the same
+    /// bits.
     ///
     /// # Errors
     ///

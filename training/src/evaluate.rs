@@ -92,7 +92,8 @@ impl Count {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EvaluationReport {
-    /// OpenMoji drawings of concepts known from other artists: the right English name ranks first of all drawn ones.
+    /// OpenMoji drawings of concepts known from other artists: the right English name ranks first of all
+    /// drawn ones.
     pub openmoji_rank_1: Count,
     /// The same drawings: of all drawn names, the right one's vector is nearest to the picture's.
     pub openmoji_nearest: Count,

@@ -77,7 +77,8 @@ pub struct ExampleSource {
     config: ModelConfig,
     tasks: TaskLibrary,
     concepts: Vec<(String, Vec<usize>)>,
-    /// Questions whose answer is yes or no, and all others; where there is no question of one kind, both are all.
+    /// Questions whose answer is yes or no, and all others; where there is no question of one kind, both are
+    /// all.
     questions: [Vec<usize>; 2],
     question_share: usize,
     seed: u64,
@@ -450,7 +451,8 @@ impl ExampleSource {
     }
 }
 
-/// Parts questions into those to be answered with yes or no and the others; where one part is empty, both are all.
+/// Parts questions into those to be answered with yes or no and the others; where one part is empty, both are
+/// all.
 fn by_kind<'a>(questions: impl Iterator<Item = (usize, &'a QuestionRecord)>) -> [Vec<usize>; 2] {
     let (mut closed, mut open) = (Vec::new(), Vec::new());
     for (index, question) in questions {

@@ -1,9 +1,9 @@
 //! Training: data, masking, objectives, optimiser and the training loop.
 //!
-//! The embedded model is made here, from packages that anybody can fetch: [`data`] prepares pictures, names and
-//! questions and keeps the held-out split clean, [`teacher`] gives patches their visual codes, [`examples`] draws what
-//! is asked, [`objective`] scores the answers, [`trainer`] runs the loop, and [`evaluate`] measures the result through
-//! the same tasks and engine that users have.
+//! The embedded model is made here, from packages that anybody can fetch: [`data`] prepares pictures, names
+//! and questions and keeps the held-out split clean, [`teacher`] gives patches their visual codes,
+//! [`examples`] draws what is asked, [`objective`] scores the answers, [`trainer`] runs the loop, and
+//! [`evaluate`] measures the result through the same tasks and engine that users have.
 //!
 //! ```
 //! use multiway_training::schedule::WarmupCosine;

@@ -83,11 +83,13 @@ impl LossLog {
         Self::append_to(path, columns)
     }
 
-    /// Goes on with a log after a step: later rows, which a stopped run had written, are dropped. Starts one where there is none.
+    /// Goes on with a log after a step: later rows, which a stopped run had written, are dropped. Starts one
+    /// where there is none.
     ///
     /// # Errors
     ///
-    /// Fails where the file has other columns or a row does not begin with a step, or it cannot be read or written.
+    /// Fails where the file has other columns or a row does not begin with a step, or it cannot be read or
+    /// written.
     pub fn resume(path: &Path, columns: &[&str], last_step: u64) -> Result<Self, LogError> {
         if !path.exists() {
             return Self::create(path, columns);

@@ -14,13 +14,14 @@ const MIN_BLOCK_ASPECT: f32 = 0.3;
 
 /// Hides random spans of a text behind sentinels: what the encoder reads, and what the decoder has to write.
 ///
-/// Every hidden span is one sentinel in the encoder's text; the target names each sentinel and then the span's tokens.
-/// Neither ends with an end-of-text token. The count of hidden tokens is `ratio` of the text, rounded, at least one;
-/// spans have `mean_span_length` tokens on average and never touch, so at a ratio of 1 the whole text is one span.
-/// An empty text gives two empty lists.
+/// Every hidden span is one sentinel in the encoder's text; the target names each sentinel and then the
+/// span's tokens. Neither ends with an end-of-text token. The count of hidden tokens is `ratio` of the text,
+/// rounded, at least one; spans have `mean_span_length` tokens on average and never touch, so at a ratio of 1
+/// the whole text is one span. An empty text gives two empty lists.
 ///
-/// Source: Raffel et al. 2020, section 3.1.4, and `random_spans_noise_mask` in google-research/text-to-text-transfer-transformer;
-/// different from there, a text may begin with a hidden span and end with a visible token.
+/// Source: Raffel et al. 2020, section 3.1.4, and `random_spans_noise_mask` in
+/// google-research/text-to-text-transfer-transformer; different from there, a text may begin with a hidden
+/// span and end with a visible token.
 ///
 /// # Examples
 ///
@@ -123,8 +124,8 @@ fn fraction_of(count: usize, ratio: f32) -> usize {
 ///
 /// `grid` is (rows, columns); the mask has rows x columns entries.
 ///
-/// Source: Bao et al. 2022 (BEiT), algorithm 1. The smallest block there has 16 of 196 patches; here the same share of the
-/// grid. Patches that no block of that size fits any more are filled next to hidden ones.
+/// Source: Bao et al. 2022 (BEiT), algorithm 1. The smallest block there has 16 of 196 patches; here the same
+/// share of the grid. Patches that no block of that size fits any more are filled next to hidden ones.
 pub fn mask_patches(grid: (usize, usize), ratio: f32, rng: &mut impl Rng) -> Vec<bool> {
     let patches = grid.0.saturating_mul(grid.1);
     let mut mask = vec![false; patches];

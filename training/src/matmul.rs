@@ -20,8 +20,8 @@ pub(crate) enum Right {
 ///
 /// # Shapes
 ///
-/// `sum` `[m, n]`, `left` `[m, k]`, `right` `[k, n]` or its transpose; `m` is as many rows as `left` has. Elements beyond
-/// whole rows of the shorter side are left alone.
+/// `sum` `[m, n]`, `left` `[m, k]`, `right` `[k, n]` or its transpose; `m` is as many rows as `left` has.
+/// Elements beyond whole rows of the shorter side are left alone.
 pub(crate) fn add_product(
     sum: &mut [f32],
     left: &[f32],
@@ -38,8 +38,8 @@ pub(crate) fn add_product(
         Right::Plain => (1, strides(n)),
         Right::Transposed => (strides(k), 1),
     };
-    // SAFETY: the slices hold at least m * n, m * k and k * n elements, which the sizes and strides stay within; `sum` is
-    // borrowed mutably, so it overlaps neither of the others.
+    // SAFETY: the slices hold at least m * n, m * k and k * n elements, which the sizes and strides stay
+    // within; `sum` is borrowed mutably, so it overlaps neither of the others.
     unsafe {
         gemm::gemm(
             m,

@@ -1,8 +1,9 @@
 //! What the model is asked in training, and how its answers are scored.
 //!
-//! Pre-training is masked modelling alone: spans of a text, up to the whole caption, are answered by the decoder with
-//! and without the picture; masked patches are named by the encoder as discrete visual codes. Fine-tuning asks the
-//! task files' own prompts, and for `retrieve` pulls a picture's embedding towards that of its name.
+//! Pre-training is masked modelling alone: spans of a text, up to the whole caption, are answered by the
+//! decoder with and without the picture; masked patches are named by the encoder as discrete visual codes.
+//! Fine-tuning asks the task files' own prompts, and for `retrieve` pulls a picture's embedding towards that
+//! of its name.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ pub struct ExamplePicture {
     pub pixels: Vec<f32>,
     /// The patches that are shown or masked; others are left out.
     pub patches: Vec<Patch>,
-    /// The visual code of each masked patch, in the order of `patches`; none where it shows nothing of the picture.
+    /// The visual code of each masked patch, in the order of `patches`; none where it shows nothing of the
+    /// picture.
     pub codes: Vec<Option<u32>>,
 }
 

@@ -1,8 +1,9 @@
 //! AdamW over flat slices: gradients of several workers in, weights updated in place.
 //!
-//! [`AdamW::step`] averages the workers' gradients in their order, clips by the global norm and updates weights, moments
-//! and the moving average in one pass. Every sum has a fixed order, whatever the number of threads: the same gradients
-//! give the same bits, so a run that is resumed from its saved state goes on as if it had not stopped.
+//! [`AdamW::step`] averages the workers' gradients in their order, clips by the global norm and updates
+//! weights, moments and the moving average in one pass. Every sum has a fixed order, whatever the number of
+//! threads: the same gradients give the same bits, so a run that is resumed from its saved state goes on as
+//! if it had not stopped.
 
 mod orthogonal;
 
@@ -121,7 +122,8 @@ impl Default for AdamWConfig {
     }
 }
 
-/// Says whether weight decay applies to a parameter: to matrices, and not to embeddings, positions and single rows.
+/// Says whether weight decay applies to a parameter: to matrices, and not to embeddings, positions and single
+/// rows.
 #[must_use]
 pub fn decays_by_default(name: &str, shape: &[usize]) -> bool {
     const KEPT: [&str; 5] = ["embed", "position", "token", "norm", "bias"];
@@ -129,7 +131,8 @@ pub fn decays_by_default(name: &str, shape: &[usize]) -> bool {
     is_matrix && !KEPT.iter().any(|part| name.contains(part))
 }
 
-/// Says whether a parameter is a matrix between two hidden layers, for which Muon is meant: no embedding and no head.
+/// Says whether a parameter is a matrix between two hidden layers, for which Muon is meant: no embedding and
+/// no head.
 #[must_use]
 pub fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2 && decays_by_default(name, shape) && !name.starts_with("mim_head")
@@ -231,14 +234,14 @@ impl AdamW {
 
     /// Updates the weights by one step and returns the norm of the averaged gradient before clipping.
     ///
-    /// `gradients` holds one store for each worker, `weights` how much each counts (for example its count of targets);
-    /// they are divided by their sum. A parameter that a worker has no gradient for has a zero gradient there: its
-    /// moments and weight decay go on, as for any other zero gradient.
+    /// `gradients` holds one store for each worker, `weights` how much each counts (for example its count of
+    /// targets); they are divided by their sum. A parameter that a worker has no gradient for has a zero
+    /// gradient there: its moments and weight decay go on, as for any other zero gradient.
     ///
     /// # Errors
     ///
-    /// Fails where the parameters are not those of [`AdamW::new`] or a gradient is not finite or has another shape.
-    /// Weights and moments are then unchanged.
+    /// Fails where the parameters are not those of [`AdamW::new`] or a gradient is not finite or has another
+    /// shape. Weights and moments are then unchanged.
     pub fn step(
         &mut self,
         vars: &[(String, Var)],
@@ -265,7 +268,8 @@ impl AdamW {
         Ok(narrow(norm))
     }
 
-    /// Copies the moving average of the weights into variables of the same names and shapes; false where none is kept.
+    /// Copies the moving average of the weights into variables of the same names and shapes; false where none
+    /// is kept.
     ///
     /// # Errors
     ///
@@ -285,8 +289,8 @@ impl AdamW {
     ///
     /// # Errors
     ///
-    /// Fails where a parameter's state is missing, has another shape, or has an average where none is kept (or the
-    /// reverse). Nothing is changed then.
+    /// Fails where a parameter's state is missing, has another shape, or has an average where none is kept
+    /// (or the reverse). Nothing is changed then.
     pub fn restore<'a>(
         &mut self,
         steps: u64,
@@ -454,7 +458,8 @@ impl Slot {
     ///
     /// The step is scaled to the size that AdamW's steps have, so that both take the same learning rate.
     ///
-    /// Source: Jordan et al. 2024, "Muon"; the scale is that of Liu et al. 2025 (arXiv 2502.16982), section 2.2.
+    /// Source: Jordan et al. 2024, "Muon"; the scale is that of Liu et al. 2025 (arXiv 2502.16982), section
+    /// 2.2.
     fn step_matrix(&mut self, weights: &mut [f32], muon: &Muon, clip: f32, keep: f32) {
         let [rows, columns] = self.shape.as_slice() else {
             return;

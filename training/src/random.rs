@@ -1,7 +1,8 @@
 //! Draws from a random number generator, the same on every machine.
 //!
-//! Everything random in training takes a [`ChaCha8Rng`] from its caller. [`fork`] derives independent generators from
-//! one seed and a few counters (step, worker, sample), so that a resumed run needs no saved generator to go on as before.
+//! Everything random in training takes a [`ChaCha8Rng`] from its caller. [`fork`] derives independent
+//! generators from one seed and a few counters (step, worker, sample), so that a resumed run needs no saved
+//! generator to go on as before.
 
 use std::f32::consts::TAU;
 

@@ -1,8 +1,8 @@
 //! A run's whole state on disk, so that a stopped run goes on to the bit.
 //!
-//! One safetensors file holds the weights, the optimiser's moments and moving average, and in its metadata the
-//! [`Progress`]. It is written under another name, forced to disk and renamed, so that a file with a state's name is
-//! always whole; a digest over all of it says so again at loading.
+//! One safetensors file holds the weights, the optimiser's moments and moving average, and in its metadata
+//! the [`Progress`]. It is written under another name, forced to disk and renamed, so that a file with a
+//! state's name is always whole; a digest over all of it says so again at loading.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -201,7 +201,8 @@ impl TrainingState {
         Ok(path)
     }
 
-    /// Loads the newest whole state of a folder; none where there is none. A broken one is warned about and passed over.
+    /// Loads the newest whole state of a folder; none where there is none. A broken one is warned about and
+    /// passed over.
     ///
     /// # Errors
     ///
@@ -240,8 +241,8 @@ impl TrainingState {
     ///
     /// # Errors
     ///
-    /// Fails where the variables or the optimiser have other names, shapes or averages than the state. The optimiser is
-    /// then unchanged.
+    /// Fails where the variables or the optimiser have other names, shapes or averages than the state. The
+    /// optimiser is then unchanged.
     pub fn restore(&self, vars: &[(String, Var)], optimizer: &mut AdamW) -> Result<(), StateError> {
         for (name, stored) in &self.parameters {
             let fits = vars

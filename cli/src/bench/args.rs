@@ -13,7 +13,8 @@ const MAX_COUNT: usize = 1 << 16;
 /// Holds the options that every measurement takes.
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
-    /// Element type of the linear layers' weights on the CPU [default: f32, or the type of a packed checkpoint]
+    /// Element type of the linear layers' weights on the CPU [default: f32, or the type of a packed
+    /// checkpoint]
     #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     pub(super) dtype: Option<WeightType>,
 

@@ -59,10 +59,11 @@ const COLUMNS: &[&str] = &[
     "predicted_tokens_per_s",
 ];
 
-/// How long prompts are where nobody says, as far as the model takes them.
+/// The default prompt lengths, up to the model's maximum.
 const SOURCE_LENGTHS: [usize; 4] = [64, 256, 1024, 4096];
 
-/// At which lengths the cost of a token is measured, as far as the model takes them; ragged texts are between the first and the last.
+/// At which lengths the cost of a token is measured, as far as the model takes them; ragged texts are between
+/// the first and the last.
 const TEXT_LENGTHS: [usize; 4] = [16, 64, 128, 256];
 
 /// Names the cases by which growth is seen.
@@ -77,8 +78,8 @@ pub(super) struct GrowthArgs {
     )]
     batch: Vec<usize>,
 
-    /// Length of each prompt in tokens (a list makes several cases) [default: 64,256,1024,4096, up to the model's
-    /// maximum]
+    /// Length of each prompt in tokens (a list makes several cases) [default: 64,256,1024,4096, up to the
+    /// model's maximum]
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = count)]
     source_length: Vec<usize>,
 
@@ -293,7 +294,8 @@ fn up_to(lengths: &[usize], limit: usize) -> Vec<usize> {
     taken
 }
 
-/// Finds the cost of a token of a text of `length` on the straight line between the costs at two neighbouring lengths.
+/// Finds the cost of a token of a text of `length` on the straight line between the costs at two neighbouring
+/// lengths.
 fn between(costs: &[(usize, f64)], length: usize) -> f64 {
     let after = costs.partition_point(|(at, _)| *at < length);
     match (

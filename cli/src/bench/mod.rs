@@ -1,4 +1,5 @@
-//! `multiway bench`: how fast a model encodes, decodes and loads on this machine, and how much faster it could be.
+//! `multiway bench`: how fast a model encodes, decodes and loads on this machine, and how much faster it
+//! could be.
 
 mod args;
 mod growth;

@@ -40,11 +40,11 @@ impl Ended {
 }
 
 /// A folder to run the binary in, so that messages name relative paths.
-pub(crate) struct Place {
+pub(crate) struct TestFolder {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl TestFolder {
     pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),

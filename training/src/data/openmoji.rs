@@ -32,8 +32,9 @@ pub struct TestPictureRecord {
 
 /// Prepares OpenMoji's drawings (CC-BY-SA-4.0) as PNG files with an index, for evaluation only.
 ///
-/// `packages` is the folder that `scripts/fetch_data.sh test` fills, `prepared` one that [`prepare`](super::prepare)
-/// wrote. The pictures stay files because evaluation reads them as a user's pictures are read.
+/// `packages` is the folder that `scripts/fetch_data.sh test` fills, `prepared` one that
+/// [`prepare`](super::prepare) wrote. The pictures stay files because evaluation reads them as a user's
+/// pictures are read.
 ///
 /// # Errors
 ///

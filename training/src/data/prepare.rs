@@ -44,15 +44,16 @@ pub struct PreparedSummary {
     pub texts: usize,
 }
 
-/// Prepares training data: draws every picture of the packages at one size, and writes it with its records to `out`.
+/// Prepares training data: draws every picture of the packages at one size, and writes it with its records to
+/// `out`.
 ///
-/// `packages` is the folder that `scripts/fetch_data.sh` fills. The same packages give the same bytes. The files appear
-/// in `out` only once all are complete; `progress` is told how far the work is.
+/// `packages` is the folder that `scripts/fetch_data.sh` fills. The same packages give the same bytes. The
+/// files appear in `out` only once all are complete; `progress` is told how far the work is.
 ///
 /// # Errors
 ///
-/// Fails where a package is missing or not as expected, where a drawing cannot be rendered, where concepts on different
-/// sides of the split share a name or a drawing, and where a file cannot be written.
+/// Fails where a package is missing or not as expected, where a drawing cannot be rendered, where concepts on
+/// different sides of the split share a name or a drawing, and where a file cannot be written.
 pub fn prepare(
     packages: &Path,
     out: &Path,
@@ -118,7 +119,8 @@ pub fn prepare(
     Ok(summary)
 }
 
-/// Draws all pictures into one file, and checks that no drawing of a held-out concept is a training picture too.
+/// Draws all pictures into one file, and checks that no drawing of a held-out concept is a training picture
+/// too.
 fn draw(drawings: &[Drawing], path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), DataError> {
     let mut file = BufWriter::new(File::create(path).map_err(DataError::file("write", path))?);
     let mut seen: HashMap<[u8; 32], &PictureRecord> = HashMap::new();

@@ -26,12 +26,14 @@ pub struct PreparedData {
 }
 
 impl PreparedData {
-    /// Opens a folder that [`prepare`](super::prepare) wrote, and checks that its files agree with each other.
+    /// Opens a folder that [`prepare`](super::prepare) wrote, and checks that its files agree with each
+    /// other.
     ///
     /// # Errors
     ///
-    /// Fails where the folder holds no prepared data, a file is missing, a line is not a record of its kind, the pixels are not as many as the pictures,
-    /// or a record points to a picture or concept that does not exist or has another split.
+    /// Fails where the folder holds no prepared data, a file is missing, a line is not a record of its kind,
+    /// the pixels are not as many as the pictures, or a record points to a picture or concept that does not
+    /// exist or has another split.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
         let concepts = read_concepts(folder)?;
         let pictures: Vec<PictureRecord> = read_lines(&folder.join("pictures.jsonl"))?;
@@ -67,7 +69,8 @@ impl PreparedData {
         &self.pictures
     }
 
-    /// Returns a picture's pixels: [`PICTURE_BYTES`] bytes, RGBA, straight alpha, row-major. None beyond the last.
+    /// Returns a picture's pixels: [`PICTURE_BYTES`] bytes, RGBA, straight alpha, row-major. None beyond the
+    /// last.
     pub fn rgba(&self, picture: usize) -> Option<&[u8]> {
         let start = picture.checked_mul(PICTURE_BYTES)?;
         self.pixels.get(start..start.checked_add(PICTURE_BYTES)?)
@@ -93,7 +96,8 @@ impl PreparedData {
         &self.texts
     }
 
-    /// Lists the indices of the training pictures of every training concept that has any, by the concept's key.
+    /// Lists the indices of the training pictures of every training concept that has any, by the concept's
+    /// key.
     pub fn train_pictures_by_concept(&self) -> &BTreeMap<String, Vec<usize>> {
         &self.train_pictures
     }
@@ -152,8 +156,8 @@ pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Dat
 )]
 fn map_pixels(path: &Path, pictures: usize) -> Result<Mmap, DataError> {
     let file = File::open(path).map_err(DataError::file("read", path))?;
-    // SAFETY: prepared files are written under another name and then renamed, never changed in place, so the mapped
-    // file keeps its length and bytes; any bytes are valid pixels.
+    // SAFETY: prepared files are written under another name and then renamed, never changed in place, so the
+    // mapped file keeps its length and bytes; any bytes are valid pixels.
     let pixels = unsafe { Mmap::map(&file) }.map_err(DataError::file("map", path))?;
     if Some(pixels.len()) == pictures.checked_mul(PICTURE_BYTES) {
         return Ok(pixels);

@@ -13,7 +13,8 @@ use super::DataError;
 /// Largest side of a bitmap that is decoded: what packages hold is far smaller.
 const MAX_SIDE: u32 = 4096;
 
-/// Renders an SVG document on a transparent square of `side` pixels: as large as fits, centred, proportions kept.
+/// Renders an SVG document on a transparent square of `side` pixels: as large as fits, centred, proportions
+/// kept.
 ///
 /// References to other files are not followed. `drawing` names the document in errors.
 pub(super) fn render_svg(svg: &str, side: u32, drawing: &str) -> Result<RgbaImage, DataError> {
@@ -54,7 +55,8 @@ pub(super) fn render_svg(svg: &str, side: u32, drawing: &str) -> Result<RgbaImag
         .ok_or_else(|| failed("the canvas lost pixels".to_owned()))
 }
 
-/// Decodes a PNG or WebP file and resamples it to a transparent square of `side` pixels, proportions kept, centred.
+/// Decodes a PNG or WebP file and resamples it to a transparent square of `side` pixels, proportions kept,
+/// centred.
 pub(super) fn decode_bitmap(bytes: &[u8], side: u32, path: &Path) -> Result<RgbaImage, DataError> {
     let failed = |source| DataError::Bitmap {
         path: path.to_owned(),
@@ -83,7 +85,8 @@ pub(super) fn grey_square(brightness: &[f32], rows: u32, side: u32) -> RgbaImage
     fit(&grey, side)
 }
 
-/// Resamples a picture to fit a transparent square, in premultiplied colour so that hidden colours never bleed in.
+/// Resamples a picture to fit a transparent square, in premultiplied colour so that hidden colours never
+/// bleed in.
 fn fit(picture: &RgbaImage, side: u32) -> RgbaImage {
     let (width, height) = picture.dimensions();
     if width == side && height == side {

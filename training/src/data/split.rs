@@ -1,9 +1,10 @@
 //! The fixed split of concepts into training and held-out ones.
 //!
-//! About one concept in ten is held out of training, by every vendor that draws it. The split is a pure function of
-//! the concept's code points, so it never moves when a package, a vendor or a language is added. It is drawn by *group*:
-//! concepts whose drawings or names differ only in skin tone, gender, age of a gendered pair, or direction share one
-//! group, and so do flags that are one and the same drawing. Otherwise the model would be tested on what it has seen.
+//! About one concept in ten is held out of training, by every vendor that draws it. The split is a pure
+//! function of the concept's code points, so it never moves when a package, a vendor or a language is added.
+//! It is drawn by *group*: concepts whose drawings or names differ only in skin tone, gender, age of a
+//! gendered pair, or direction share one group, and so do flags that are one and the same drawing. Otherwise
+//! the model would be tested on what it has seen.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -67,9 +68,9 @@ const SAME_GROUP: [(&str, &str); 29] = [
 
 /// Writes code points as a concept's key: lowercase hexadecimal joined with `-`, without variation selectors.
 ///
-/// Accepts what packages use as names of files and keys of tables, such as `0023-FE0F-20E3`. Leading zeros beyond four
-/// digits never occur in them; shorter forms (`23-fe0f-20e3`) are padded to four. Returns nothing where the text is not
-/// a sequence of code points.
+/// Accepts what packages use as names of files and keys of tables, such as `0023-FE0F-20E3`. Leading zeros
+/// beyond four digits never occur in them; shorter forms (`23-fe0f-20e3`) are padded to four. Returns nothing
+/// where the text is not a sequence of code points.
 ///
 /// ```
 /// use multiway_training::data::concept_key;
@@ -99,9 +100,10 @@ pub fn concept_characters(concept_key: &str) -> Option<String> {
 
 /// Finds the group of a concept: the key that all its variants in skin tone, gender and direction share.
 ///
-/// The rules, in order: variation selectors are dropped; skin tones are dropped where they modify something; gender
-/// signs and "facing right" are dropped where they follow a joiner; man and woman become person, boy and girl become
-/// child; a sequence of persons and children only is the family; the rest is a table of pairs.
+/// The rules, in order: variation selectors are dropped; skin tones are dropped where they modify something;
+/// gender signs and "facing right" are dropped where they follow a joiner; man and woman become person, boy
+/// and girl become child; a sequence of persons and children only is the family; the rest is a table of
+/// pairs.
 ///
 /// ```
 /// use multiway_training::data::split::group_key;

@@ -64,7 +64,8 @@ fn text(language: &str, text: String) -> TextRecord {
     }
 }
 
-/// Cuts the sentences out of an HTML document's body: text between tags, cut after the marks that end a sentence.
+/// Cuts the sentences out of an HTML document's body: text between tags, cut after the marks that end a
+/// sentence.
 fn sentences(document: &str) -> Vec<String> {
     let body = document.split_once("<body>").map_or(document, |(_, body)| body);
     let passages = body

@@ -8,7 +8,8 @@ use crate::matmul::{Right, add_product};
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 const STEPS: usize = 5;
 
-/// Replaces a row-major matrix `[rows, columns]` by one of the same singular vectors, whose singular values are near 1.
+/// Replaces a row-major matrix `[rows, columns]` by one of the same singular vectors, whose singular values
+/// are near 1.
 pub(super) fn orthogonalise(values: &mut [f32], rows: usize, columns: usize) {
     let norm = values
         .iter()

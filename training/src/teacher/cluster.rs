@@ -10,7 +10,8 @@ use crate::random::{below, unit};
 const BLOCK: usize = 1024;
 const MAX_SWEEPS: usize = 30;
 
-/// Rotates vectors to the directions in which they differ most and keeps the first of them, scaled to unit length.
+/// Rotates vectors to the directions in which they differ most and keeps the first of them, scaled to unit
+/// length.
 #[derive(Debug, Clone)]
 pub(super) struct Projection {
     size: usize,

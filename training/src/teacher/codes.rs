@@ -44,12 +44,12 @@ pub struct CodesSummary {
     pub perplexity: f64,
 }
 
-/// Codes every prepared picture and writes `codes.bin` beside the pictures: for each picture, row by row, the code of
-/// each of 8 x 8 cells as two bytes, the lower one first.
+/// Codes every prepared picture and writes `codes.bin` beside the pictures: for each picture, row by row, the
+/// code of each of 8 x 8 cells as two bytes, the lower one first.
 ///
-/// Components and clusters are fitted on training pictures alone, as many of each source. The same pictures and weights
-/// give the same codes on the same machine. The file appears once it is complete; `progress` is told how many pictures
-/// are done of how many.
+/// Components and clusters are fitted on training pictures alone, as many of each source. The same pictures
+/// and weights give the same codes on the same machine. The file appears once it is complete; `progress` is
+/// told how many pictures are done of how many.
 ///
 /// # Errors
 ///
@@ -165,7 +165,8 @@ impl Codes {
     ///
     /// # Errors
     ///
-    /// Fails where the file cannot be read, is not as long as whole pictures need, or holds a number that is no code.
+    /// Fails where the file cannot be read, is not as long as whole pictures need, or holds a number that is
+    /// no code.
     pub fn open(prepared_dir: &Path) -> Result<Self, TeacherError> {
         let path = prepared_dir.join(FILE_NAME);
         let bytes = fs::read(&path).map_err(file_error("read", &path))?;

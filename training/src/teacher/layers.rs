@@ -132,7 +132,8 @@ fn taps(place: usize, stride: usize, kernel: usize, side: usize) -> Taps {
     }
 }
 
-/// Gathers each 3 x 3 neighbourhood, stride 2 and padded as SAME, so that the stem is a pointwise convolution.
+/// Gathers each 3 x 3 neighbourhood, stride 2 and padded as SAME, so that the stem is a pointwise
+/// convolution.
 pub(super) fn gather_neighbourhoods(input: &FeatureMap) -> FeatureMap {
     const KERNEL: usize = 3;
     let side = input.side.div_ceil(2);

@@ -1,8 +1,9 @@
 //! Visual codes: what masked image modelling predicts.
 //!
-//! An ImageNet network sees each prepared picture, and every cell of its last features gets the number of its nearest
-//! cluster. A cell's code says what the picture shows there, more than how it is drawn: pictures of one thing by several
-//! artists share codes. Source: Peng et al. 2022 (BEiT v2), with clusters in place of a learnt quantiser.
+//! An ImageNet network sees each prepared picture, and every cell of its last features gets the number of its
+//! nearest cluster. A cell's code says what the picture shows there, more than how it is drawn: pictures of
+//! one thing by several artists share codes. Source: Peng et al. 2022 (BEiT v2), with clusters in place of a
+//! learnt quantiser.
 //!
 //! ```no_run
 //! use multiway_training::teacher::{Codes, WEIGHTS_IN_PACKAGES, write_codes};

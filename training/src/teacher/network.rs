@@ -107,7 +107,8 @@ impl EfficientNetLite0 {
         Some(features.values)
     }
 
-    /// Computes the classifier's features of each cell from the last block's; none where those have another size.
+    /// Computes the classifier's features of each cell from the last block's; none where those have another
+    /// size.
     ///
     /// # Shapes
     ///

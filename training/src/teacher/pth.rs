@@ -1,6 +1,7 @@
 //! The teacher's weights as PyTorch wrote them before 2020: pickles, then the raw numbers.
 //!
-//! Pickles are read as data by candle's reader, which runs nothing. The file is one certain file, told by its digest.
+//! Pickles are read as data by candle's reader, which runs nothing. The file is one certain file, told by its
+//! digest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -190,7 +191,8 @@ impl Declared {
 mod tests {
     use super::*;
 
-    /// Two storages: "a" is 2 x 3 floats, "b" a part and "t" the transpose of them, "n" a whole number. By torch.save.
+    /// Two storages: "a" is 2 x 3 floats, "b" a part and "t" the transpose of them, "n" a whole number. By
+    /// torch.save.
     const SMALL: &[u8] = include_bytes!("../../tests/fixtures/old_format.pth");
 
     #[test]
