@@ -1,4 +1,5 @@
-//! Tells whether the weights of the default checkpoint are there: a package of the registry has no room for them.
+//! Tells whether the weights of the default checkpoint are there: a package of the registry has no room for
+//! them.
 
 use std::path::Path;
 

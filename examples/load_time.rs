@@ -7,11 +7,12 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
+use std::time::Instant;
+
 use anyhow::{Context, Result};
 use multiway_model::{
     Checkpoint, DType, DecoderBatch, DecoderRow, Device, EncoderBatch, EncoderSample, Model, ProcessedImage,
 };
-use std::time::Instant;
 
 fn main() -> Result<()> {
     let folder = std::env::args().nth(1).context("usage: load_time CHECKPOINT")?;

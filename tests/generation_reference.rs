@@ -2,12 +2,13 @@
 //! in `tests/fixtures/generation`, or in the folder that `MULTIWAY_GENERATION_REFERENCE` names.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use multiway::prompt::Prompt;
 use multiway::{Checkpoint, Engine, Request};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::fs;
-use std::path::{Path, PathBuf};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 

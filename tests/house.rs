@@ -1,5 +1,5 @@
-//! What rustfmt and clippy cannot hold together on stable Rust: the groups of imports, the width of comments, and that the
-//! files of a crate do not import each other in a circle.
+//! What rustfmt and clippy cannot hold together on stable Rust: the groups of imports, the width of comments,
+//! and that the files of a crate do not import each other in a circle.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,7 +232,8 @@ impl Crate {
         Self(files)
     }
 
-    /// Finds the file in which a path of `from` is defined, through re-exports; none where it is of another crate.
+    /// Finds the file in which a path of `from` is defined, through re-exports; none where it is of another
+    /// crate.
     fn resolve(&self, from: &Module, path: &[String], depth: usize) -> Option<Module> {
         let (first, mut rest) = path.split_first()?;
         let mut module = match first.as_str() {

@@ -13,7 +13,8 @@ use multiway::task::RequestTerms;
 
 use super::failure::{Failure, Outcome};
 
-/// Holds the budgets, element types and request terms of an engine; omitted options keep the library's defaults.
+/// Holds the budgets, element types and request terms of an engine; omitted options keep the library's
+/// defaults.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Engine options")]
 pub(crate) struct EngineArgs {

@@ -10,9 +10,9 @@ use crate::usage::whole_number;
 /// Holds the options that every verb takes.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
-    /// Checkpoint to use: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which is downloaded into the
-    /// shared hub cache. The prefix `hf:` selects the hub even if a folder has that name [default: the embedded
-    /// checkpoint]
+    /// Checkpoint to use: a folder, a .pth file, or OWNER/NAME[@REVISION] on the hub, which is downloaded
+    /// into the shared hub cache. The prefix `hf:` selects the hub even if a folder has that name [default:
+    /// the embedded checkpoint]
     #[arg(long, global = true, value_name = "PLACE", help_heading = "Global options")]
     pub(crate) checkpoint: Option<PathBuf>,
 
@@ -29,8 +29,8 @@ pub(crate) struct GlobalArgs {
     )]
     pub(crate) task_dirs: Vec<PathBuf>,
 
-    /// Device that runs the model: `cpu`, `cuda:N` (GPU number N), or `auto` (the first GPU if the binary was built
-    /// with CUDA and one is available, else the CPU) [default: auto]
+    /// Device that runs the model: `cpu`, `cuda:N` (GPU number N), or `auto` (the first GPU if the binary was
+    /// built with CUDA and one is available, else the CPU) [default: auto]
     #[arg(
         long,
         global = true,

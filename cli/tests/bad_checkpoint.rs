@@ -9,10 +9,11 @@
 
 mod common;
 
-use common::TestFolder;
 use insta::assert_snapshot;
 use multiway_model::testing::tiny_config;
 use serde_json::{Map, Value, json};
+
+use common::TestFolder;
 
 /// A safetensors file that can be made wrong: names, shapes and offsets are what the header says.
 struct Weights {

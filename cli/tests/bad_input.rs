@@ -8,8 +8,9 @@
 
 mod common;
 
-use common::{Ended, TestFolder, picture, png_that_claims};
 use insta::assert_snapshot;
+
+use common::{Ended, TestFolder, picture, png_that_claims};
 
 /// Runs `args` and checks that they are refused as wrong input.
 fn refusal(place: &TestFolder, args: &[&str]) -> String {

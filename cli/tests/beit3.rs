@@ -4,14 +4,16 @@
 
 mod common;
 
-use candle_core::safetensors;
-use common::TestFolder;
-use multiway::checkpoint::{DType, Device};
-use multiway::{Checkpoint, ImageProcessor};
-use multiway_model::{EncoderBatch, EncoderSample, Model, Tensor};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use candle_core::safetensors;
+use multiway::checkpoint::{DType, Device};
+use multiway::{Checkpoint, ImageProcessor};
+use multiway_model::{EncoderBatch, EncoderSample, Model, Tensor};
+
+use common::TestFolder;
 
 fn fixture(case: &str, file: &str) -> PathBuf {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));

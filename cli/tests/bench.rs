@@ -7,10 +7,11 @@
 
 mod common;
 
-use common::{Ended, TestFolder};
 use insta::assert_snapshot;
 use multiway_model::{Checkpoint, Device, ModelConfig, initialise};
 use serde_json::{Value, json};
+
+use common::{Ended, TestFolder};
 
 /// What every line of a case holds, in this order.
 const CASE_FIELDS: [&str; 13] = [

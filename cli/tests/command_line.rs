@@ -7,8 +7,9 @@
 
 mod common;
 
-use common::{TestFolder, picture};
 use serde_json::Value;
+
+use common::{TestFolder, picture};
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()

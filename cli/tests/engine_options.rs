@@ -7,8 +7,9 @@
 
 mod common;
 
-use common::{Ended, TestFolder};
 use insta::assert_snapshot;
+
+use common::{Ended, TestFolder};
 
 const CAPTION: [&str; 4] = ["run", "caption", "--image", "cat.png"];
 

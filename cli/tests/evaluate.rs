@@ -3,10 +3,12 @@
 
 mod common;
 
-use common::TestFolder;
+use std::fs;
+
 use insta::assert_snapshot;
 use serde_json::json;
-use std::fs;
+
+use common::TestFolder;
 
 /// The side of a prepared picture.
 const SIDE: usize = 96;

@@ -5,13 +5,15 @@
 
 mod common;
 
-use candle_core::safetensors;
-use common::{Ended, TestFolder};
-use multiway::checkpoint::Device;
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use candle_core::safetensors;
+use multiway::checkpoint::Device;
+use serde_json::{Value, json};
+
+use common::{Ended, TestFolder};
 
 const FILES: [&str; 4] = [
     "config.json",

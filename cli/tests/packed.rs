@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{Ended, TestFolder};
 use insta::assert_snapshot;
 use serde_json::{Value, json};
+
+use common::{Ended, TestFolder};
 
 /// The embedded model as a folder.
 const ORIGINAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../checkpoints/default");

@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::TestFolder;
 use std::fs;
 use std::path::Path;
+
+use common::TestFolder;
 
 fn fixtures() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures"))

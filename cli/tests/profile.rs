@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::TestFolder;
 use serde_json::Value;
+
+use common::TestFolder;
 
 const PARTS: [&str; 11] = [
     "open", "pictures", "render", "load", "prepare", "queue", "encode", "decode", "select", "read_out",

@@ -9,7 +9,10 @@
 
 mod common;
 
-use common::TestFolder;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use multiway::checkpoint::{CacheType, WeightType};
 use multiway::engine::Generation;
 use multiway::image::ProcessedImage;
@@ -17,9 +20,8 @@ use multiway::prompt::{Prompt, PromptPart};
 use multiway::{Checkpoint, Engine, ImageProcessor, Request, SamplingParams, embedded_checkpoint};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+
+use common::TestFolder;
 
 const PICTURES: [&str; 8] = [
     "cat.png",

@@ -4,9 +4,11 @@
 
 mod common;
 
-use common::TestFolder;
-use serde_json::Value;
 use std::fs;
+
+use serde_json::Value;
+
+use common::TestFolder;
 
 /// Puts two pictures in folders, and an index of them beside.
 fn indexed() -> TestFolder {

@@ -7,10 +7,12 @@
 
 mod common;
 
-use common::TestFolder;
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+use serde::Deserialize;
+
+use common::TestFolder;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/cases");
 

@@ -6,7 +6,8 @@ use multiway_model::ImageProcessor;
 use multiway_model::testing::tiny_config;
 
 fuzz_target!(|data: &[u8]| {
-    // A decoder's panic is that picture's error, and no finding; the hook that comes with the fuzzer would end the program.
+    // A decoder's panic is that picture's error, and no finding; the hook that comes with the fuzzer would
+    // end the program.
     std::panic::set_hook(Box::new(|_| {}));
     let config = tiny_config();
     let processor = ImageProcessor::new(&config).with_limits(1 << 20, 1 << 20);

@@ -1,14 +1,16 @@
 //! A file by PyTorch, with any pickle in it, opens as a checkpoint or is refused.
 #![no_main]
 
+use std::io::{Cursor, Write};
+
 use libfuzzer_sys::fuzz_target;
 use multiway_model::{Checkpoint, DType, Device};
-use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 fuzz_target!(|data: &[u8]| {
-    // The first byte says whether the bytes are the whole file or its pickle: an archive has a sum of its contents.
+    // The first byte says whether the bytes are the whole file or its pickle: an archive has a sum of its
+    // contents.
     let Some((first, data)) = data.split_first() else {
         return;
     };

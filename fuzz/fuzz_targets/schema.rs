@@ -1,10 +1,11 @@
 //! Any bytes are a JSON schema that can be used or are refused; an answer to it ends in time and is JSON.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use multiway_runtime::testing::ConstraintCompiler;
 use multiway_runtime::{Constraint, SamplingParams, Tokenizer};
-use std::sync::LazyLock;
 
 /// The most tokens of an answer; of ByT5, a token is a byte.
 const MAX_NEW_TOKENS: usize = 200;

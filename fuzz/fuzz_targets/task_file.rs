@@ -1,4 +1,5 @@
-//! Any bytes are a task file that reads the same twice and renders the same twice, or are refused with their line.
+//! Any bytes are a task file that reads the same twice and renders the same twice, or are refused with their
+//! line.
 #![no_main]
 
 #[path = "../../prompts/tests/invariants/error.rs"]

@@ -1,4 +1,5 @@
-//! Any text is a template that renders as minijinja does and gives no part to the caller, or is refused with its line.
+//! Any text is a template that renders as minijinja does and gives no part to the caller, or is refused with
+//! its line.
 #![no_main]
 
 #[path = "../../prompts/tests/invariants/error.rs"]

@@ -9,7 +9,8 @@ use crate::template::Template;
 
 /// Holds inputs that fit a task, with the defaults of those that were not given.
 ///
-/// Only [`TaskFile::complete`](crate::TaskFile::complete) makes one, so that what renders a prompt need not check again.
+/// Only [`TaskFile::complete`](crate::TaskFile::complete) makes one, so that what renders a prompt need not
+/// check again.
 ///
 /// # Examples
 ///

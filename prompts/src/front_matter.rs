@@ -10,16 +10,15 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
 
+use crate::error::{PromptError, PromptErrorKind};
+use crate::input::InputSpec;
+use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
+use crate::suggest::{did_you_mean, listing, nearest, quoted};
 use answer::{RawOutput, check_output};
 use decode::{RawDecode, check_decode};
 use examples::{RawExample, check_example};
 use inputs::{RawInput, check_inputs};
 use problem::Problem;
-
-use crate::error::{PromptError, PromptErrorKind};
-use crate::input::InputSpec;
-use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
-use crate::suggest::{did_you_mean, listing, nearest, quoted};
 
 /// The most bytes that front matter may have.
 pub(crate) const MAX_FRONT_MATTER_BYTES: usize = 64 * 1024;

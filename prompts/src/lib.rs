@@ -83,7 +83,6 @@
 //! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
 //! | `error`, `suggest` | [`PromptError`] and its [`PromptErrorKind`], [`InputError`], "did you mean" |
 
-#![warn(clippy::mod_module_files, clippy::use_self)]
 
 mod checked_inputs;
 mod encoding;

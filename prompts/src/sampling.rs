@@ -17,8 +17,8 @@ const MAX_SEQUENCE: usize = 64;
 /// answer.
 ///
 /// What is `None` or empty is left to the layer below. Layers are put on top of each other with
-/// [`overlay`](Self::overlay); what remains open is up to the engine. Task files write a parameter by the name
-/// of its field.
+/// [`overlay`](Self::overlay); what remains open is up to the engine. Task files write a parameter by the
+/// name of its field.
 ///
 /// # Examples
 ///

@@ -5,8 +5,6 @@
 
 mod growth;
 
-pub use growth::{decode_step, ragged_encoding, ragged_lengths};
-
 use std::time::Instant;
 
 use multiway_model::kernels::{Ranking, rank_rows};
@@ -22,6 +20,7 @@ use crate::beam_slots::BeamSlots;
 use crate::eos::EosTokens;
 use crate::tokenizer::TokenId;
 use crate::top_k::log_probabilities;
+pub use growth::{decode_step, ragged_encoding, ragged_lengths};
 
 /// Upper bound of random ids: checkpoints of T5 have rows without a token above.
 const ID_LIMIT: usize = 32_000;

@@ -1,9 +1,10 @@
 //! A sample of BEiT-3 gives the same bits alone as beside longer and shorter ones, from every row to every
 //! head.
 
+use multiway_model::{EncoderOutput, TaskGroup, Tensor};
+
 use super::beit3::{Samples, word_logits};
 use super::case::Case;
-use multiway_model::{EncoderOutput, TaskGroup, Tensor};
 
 /// Every way in which the case's samples can be given: texts, pictures, and both.
 pub(crate) fn rows_alone(case: &Case) {

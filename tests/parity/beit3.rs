@@ -1,13 +1,14 @@
 //! The released BEiT-3 architecture against torchscale and the published fine-tuning classes.
 
-use super::case::Case;
-use super::generate::engine;
 use multiway_model::{
     DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, HookPoint, Patch, PatchedImage, ProcessedImage,
     TaskGroup, Tensor,
 };
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{Request, SamplingParams};
+
+use super::case::Case;
+use super::generate::engine;
 
 /// `</s>` in XLM-R's numbering.
 const END: u32 = 2;

@@ -1,10 +1,11 @@
 //! A case's files, and how its tensors are compared.
 
-use multiway_model::{Checkpoint, Device, LoadError, LoadOptions, Model, Tensor, WeightType};
-use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+
+use multiway_model::{Checkpoint, Device, LoadError, LoadOptions, Model, Tensor, WeightType};
+use serde_json::Value;
 
 pub(crate) struct Case {
     pub(crate) name: String,

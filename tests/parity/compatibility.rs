@@ -1,10 +1,11 @@
 //! `COMPATIBILITY.md`: what runs, and how that was checked. It is made of the recorded cases and of tests
 //! that exist; `MULTIWAY_UPDATE=1` writes it anew.
 
-use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
+
+use serde_json::Value;
 
 const FILE: &str = "COMPATIBILITY.md";
 

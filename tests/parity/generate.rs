@@ -1,12 +1,14 @@
 //! Every recorded way of generating, through the engine: greedy, beams, penalties and bans.
 
-use super::case::Case;
-use super::t5::prompts;
+use std::sync::Arc;
+
 use multiway_model::{Checkpoint, DType, Device, Model};
 use multiway_prompts::{Prompt, PromptPart};
 use multiway_runtime::{EarlyStopping, Engine, Request, SamplingParams, Tokenizer};
 use serde_json::{Value, json};
-use std::sync::Arc;
+
+use super::case::Case;
+use super::t5::prompts;
 
 /// Reads the settings of a recorded run.
 fn params(kwargs: &Value) -> SamplingParams {

@@ -20,8 +20,9 @@ mod narrow;
 mod pretraining;
 mod t5;
 
-use multiway_model::TokenizerKind;
 use std::path::PathBuf;
+
+use multiway_model::TokenizerKind;
 
 fn cases() -> Vec<PathBuf> {
     let folder = std::env::var_os("MULTIWAY_PARITY_DIR").map_or_else(

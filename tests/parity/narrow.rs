@@ -1,11 +1,13 @@
 //! What narrow weights cost: how far each layer's rows are from the reference's, against one table.
 
-use super::case::{Case, load};
-use super::{are_ours, beit3, cases, t5};
+use std::collections::{BTreeMap, HashMap};
+
 use candle_core::safetensors;
 use multiway_model::{Checkpoint, HookPoint, Model, TargetBatch, Tensor, TokenizerKind, WeightType};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+
+use super::case::{Case, load};
+use super::{are_ours, beit3, cases, t5};
 
 /// How far the worst case may be off in `bf16` and in 8 bits, as a share of the root mean square of what was
 /// recorded: half as much again as was measured. Less than half of a bound would mean that the bound says

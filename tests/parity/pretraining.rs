@@ -1,8 +1,9 @@
 //! The two pre-training heads of BEiT-3: the words of text rows, and the visual codes of masked patches.
 
+use multiway_model::{EncoderOutput, Tensor};
+
 use super::beit3::{Samples, first, pass, word_logits};
 use super::case::Case;
-use multiway_model::{EncoderOutput, Tensor};
 
 const MASKED: Option<&str> = Some("in.vision_masked_position");
 

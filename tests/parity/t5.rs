@@ -1,10 +1,11 @@
 //! The T5 family against `transformers`.
 
-use super::case::Case;
 use multiway_model::{
     DecoderBatch, DecoderRow, EncoderBatch, EncoderOutput, EncoderSample, HookPoint, Model, TargetBatch,
     Tensor,
 };
+
+use super::case::Case;
 
 /// The prompts without their padding.
 pub(crate) fn prompts(case: &Case) -> Vec<Vec<u32>> {

@@ -24,10 +24,9 @@ mod style;
 
 use rand_chacha::rand_core::Rng;
 
-pub use place::Placement;
-
 use self::pixel::Pixel;
 use crate::random::{below, between, chance};
+pub use place::Placement;
 
 /// What can go wrong in augmenting a picture.
 #[derive(Debug, thiserror::Error)]

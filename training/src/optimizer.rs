@@ -7,10 +7,11 @@
 
 mod orthogonal;
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, Var};
 use rayon::prelude::*;
-use std::sync::{Mutex, PoisonError};
 
 use orthogonal::orthogonalise;
 

@@ -12,8 +12,8 @@
 //! scale = max |v| / 127;  q[i] = round(v[i] * (127 / max |v|)), ties to even, -127 to 127;  |v[i] - scale q[i]| <= scale / 2
 //! ```
 //!
-//! but for the roundings in `f32`. A score of a query `x` is therefore off by at most
-//! `sum |x[i]| * scale / 2` of its key's scale, and what is gathered of values whose weights are right by at most half of the
+//! but for the roundings in `f32`. A score of a query `x` is therefore off by at most `sum |x[i]| * scale /
+//! 2` of its key's scale, and what is gathered of values whose weights are right by at most half of the
 //! largest of their scales. Numbers whose largest is below 127 times the smallest normal number count as
 //! zeros; a NaN or an infinity makes the scale NaN, so that it is not lost.
 //!

@@ -110,7 +110,8 @@ impl<'a> EngineBuilder<'a> {
         }
     }
 
-    /// Gives the checkpoint's tokenizer, if it was read already; default: it is read when the engine is built.
+    /// Gives the checkpoint's tokenizer, if it was read already; default: it is read when the engine is
+    /// built.
     ///
     /// # Examples
     ///

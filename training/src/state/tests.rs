@@ -1,9 +1,10 @@
-use super::*;
-use crate::optimizer::{AdamWConfig, decays_by_default};
-use crate::random::{fork, normal};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::rand_core::Rng;
+
+use super::*;
+use crate::optimizer::{AdamWConfig, decays_by_default};
+use crate::random::{fork, normal};
 
 fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| normal(rng)).collect();

@@ -4,7 +4,8 @@
 //! candle-peer decode --checkpoint DIR --dtype q8_0 --threads 2 --batch 1 --source-length 64 --new-tokens 64 --repeats 3
 //! ```
 //!
-//! `candle-peer quantise --checkpoint DIR` writes the weights that `--dtype q8_0` takes, `q8_0.gguf`, beside the others.
+//! `candle-peer quantise --checkpoint DIR` writes the weights that `--dtype q8_0` takes, `q8_0.gguf`, beside
+//! the others.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

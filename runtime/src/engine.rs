@@ -36,11 +36,6 @@ mod telemetry;
 mod tests;
 mod worker;
 
-pub use builder::EngineBuilder;
-pub use command::Shutdown;
-pub use pending::Pending;
-pub use stats::EngineStats;
-
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,13 +50,17 @@ use crate::sampling_params::SamplingParams;
 use crate::stream::TokenStream;
 use crate::tokenizer::{TokenId, Tokenizer};
 use crate::top_k::TopK;
+pub use builder::EngineBuilder;
 use call::{Call, DecoderRows, QueuedCall};
+pub use command::Shutdown;
+pub use pending::Pending;
 use prepared::PreparedRequest;
 use readout::{Readout, ReadoutValue};
 use samples::Samples;
 use scoring::CandidateScoring;
 use search::{Search, SearchReply};
 use shared::Shared;
+pub use stats::EngineStats;
 
 /// A handle to a running engine. Cheap to clone; when the last handle is dropped, the engine stops.
 ///

@@ -21,13 +21,6 @@ mod slow;
 mod token;
 mod vocabulary;
 
-pub use convert::sentencepiece_to_json;
-pub use decode::DecodeStream;
-pub(crate) use decode::TokenText;
-pub use error::TokenizerError;
-pub(crate) use token::MASK;
-pub use token::TokenId;
-
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
@@ -36,8 +29,14 @@ use std::sync::Arc;
 use multiway_model::{Checkpoint, LoadError, ModelConfig, TokenizerKind};
 use multiway_prompts::{Prompt, PromptPart};
 
+pub use convert::sentencepiece_to_json;
+pub use decode::DecodeStream;
+pub(crate) use decode::TokenText;
+pub use error::TokenizerError;
 use files::{SlowFiles, SlowSettings};
 use json::LibraryTokenizer;
+pub(crate) use token::MASK;
+pub use token::TokenId;
 use token::{LeadingSpace, Spelling};
 use vocabulary::Vocabulary;
 

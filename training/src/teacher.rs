@@ -26,11 +26,10 @@ mod pth;
 
 use std::path::PathBuf;
 
+use crate::data::DataError;
 pub use codes::{CODES, Codes, CodesSummary, WEIGHTS_IN_PACKAGES, write_codes};
 pub use network::{EfficientNetLite0, FEATURE_CHANNELS, GRID_SIDE, HEAD_CHANNELS, INPUT_SIDE};
 pub use picture::enlarge_on_white;
-
-use crate::data::DataError;
 
 /// What can go wrong in making or reading visual codes.
 #[derive(Debug, thiserror::Error)]

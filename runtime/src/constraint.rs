@@ -25,10 +25,6 @@ mod state;
 mod tests;
 mod vocabulary;
 
-pub(crate) use compiled::{ANSWER_BYTES, Compiled};
-pub use spec::Constraint;
-pub(crate) use state::{ConstraintState, DrawContext};
-
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
@@ -42,9 +38,12 @@ use cache::CompiledCache;
 use choices::ChoiceTrie;
 use closing::Closing;
 use compiled::CompiledGrammar;
+pub(crate) use compiled::{ANSWER_BYTES, Compiled};
 use compiling::{Compiling, with_stack};
 use language::{Expression, Language};
 use nesting::Nesting;
+pub use spec::Constraint;
+pub(crate) use state::{ConstraintState, DrawContext};
 use vocabulary::Vocabulary;
 
 /// The deepest nesting of brackets in a grammar.
