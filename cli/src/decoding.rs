@@ -268,7 +268,7 @@ pub(crate) fn print_samples(outcome: &TaskOutcome) -> Outcome {
     texts.try_for_each(print_line)
 }
 
-/// Lists the tokens of the answer and the likeliest in their places, on standard error: they are for people,
+/// Lists the tokens of the answer and their top-k alternatives, on standard error: they are for people,
 /// scripts have `--json`.
 pub(crate) fn note_tokens(outcome: &TaskOutcome) {
     for written in &outcome.tokens {

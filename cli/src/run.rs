@@ -260,7 +260,7 @@ fn print_choices(answer: &Answer) {
     }
 }
 
-/// Prints a line for each hidden patch: where it is, its likeliest code, and how probable that is.
+/// Prints a line for each hidden patch: its position, its most probable code, and the probability.
 fn print_patches(patches: &[PatchAnswer]) -> Outcome {
     for patch in patches {
         if let Some(best) = patch.codes.first() {
