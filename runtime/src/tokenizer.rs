@@ -703,7 +703,7 @@ mod tests {
 
     use super::*;
 
-    const MODEL: &[u8] = include_bytes!("../../tests/fixtures/tokenizer.model");
+    const MODEL: &[u8] = include_bytes!("../tests/fixtures/tokenizer.model");
 
     fn read(config: &ModelConfig, files: &[(&str, &[u8])]) -> Result<Tokenizer, TokenizerError> {
         Tokenizer::from_files("test", config, |name| {

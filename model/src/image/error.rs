@@ -15,7 +15,7 @@ pub enum ImageError {
         /// The file.
         path: String,
         /// What is wrong with it.
-        source: Box<ImageError>,
+        source: Box<Self>,
     },
     /// A file cannot be read.
     #[error("cannot read it: {0}")]

@@ -9,11 +9,11 @@ pub(super) enum Schema {
     Regex(String),
     Object(Vec<Property>),
     Array {
-        items: Box<Schema>,
+        items: Box<Self>,
         least: u32,
         most: Option<u32>,
     },
-    AnyOf(Vec<Schema>),
+    AnyOf(Vec<Self>),
     /// What a definition allows.
     Reference(Reference),
 }

@@ -53,7 +53,7 @@ impl ByteSet {
     }
 
     /// Chooses the byte of a completion: one that is a token, preferably a letter or digit.
-    fn example(self, writable: ByteSet) -> Option<u8> {
+    fn example(self, writable: Self) -> Option<u8> {
         let plain = (b'a'..=b'z').chain(b'0'..=b'9').chain(b'A'..=b'Z');
         let mut own = plain.chain(0..=u8::MAX).filter(|byte| self.contains(*byte));
         let first = own.clone().next();

@@ -206,7 +206,7 @@ mod tests {
         }
 
         fn is_in_use(&self) -> bool {
-            Arc::strong_count(self) > 1
+            Self::strong_count(self) > 1
         }
     }
 
