@@ -12,6 +12,14 @@ const MAX_BIASED: usize = 1024;
 const MAX_BANNED: usize = 16_384;
 /// The most tokens of such a sequence.
 const MAX_SEQUENCE: usize = 64;
+/// The most beams, and the most samples.
+const MAX_ROWS: usize = 64;
+/// The most top-k alternatives of a token.
+const MAX_ALTERNATIVES: usize = 20;
+/// The most stop texts.
+const MAX_STOPS: usize = 16;
+/// The most bytes of a stop text.
+const MAX_STOP_BYTES: usize = 256;
 
 /// Holds one layer of sampling parameters: what a checkpoint, a task file or a caller says about writing an
 /// answer.
@@ -260,13 +268,26 @@ impl SamplingOptions {
         self.check_numbers()?;
         self.check_logit_bias()?;
         self.check_sequences()?;
-        match self.stop.iter().any(String::is_empty) {
-            true => Err(ParameterError::new(
-                "stop",
-                "text that ends the answer",
-                "an empty text",
-            )),
-            false => Ok(()),
+        self.check_stop()
+    }
+
+    fn check_stop(&self) -> Result<(), ParameterError> {
+        let wrong = |expected: String, found: String| Err(ParameterError::new("stop", expected, found));
+        if self.stop.len() > MAX_STOPS {
+            return wrong(format!("at most {MAX_STOPS} texts"), self.stop.len().to_string());
+        }
+        match self
+            .stop
+            .iter()
+            .map(String::len)
+            .find(|bytes| *bytes == 0 || *bytes > MAX_STOP_BYTES)
+        {
+            Some(0) => wrong("text that ends the answer".to_owned(), "an empty text".to_owned()),
+            Some(bytes) => wrong(
+                format!("texts of at most {MAX_STOP_BYTES} bytes"),
+                format!("one of {bytes}"),
+            ),
+            None => Ok(()),
         }
     }
 
@@ -278,8 +299,24 @@ impl SamplingOptions {
             ("samples", self.samples),
             ("best_of", self.best_of),
         ];
-        match counts.into_iter().find(|(_, count)| *count == Some(0)) {
-            Some((name, _)) => Err(ParameterError::new(name, "a whole number of at least 1", 0)),
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
+            return Err(ParameterError::new(name, "a whole number of at least 1", 0));
+        }
+        let limits = [
+            ("beams", self.beams, MAX_ROWS),
+            ("samples", self.samples, MAX_ROWS),
+            ("best_of", self.best_of, MAX_ROWS),
+            (
+                "top_log_probabilities",
+                self.top_log_probabilities,
+                MAX_ALTERNATIVES,
+            ),
+        ];
+        let above = |(name, count, limit): (_, Option<usize>, usize)| {
+            Some((name, count.filter(|count| *count > limit)?, limit))
+        };
+        match limits.into_iter().find_map(above) {
+            Some((name, count, limit)) => Err(ParameterError::new(name, format!("at most {limit}"), count)),
             None => Ok(()),
         }
     }

@@ -77,11 +77,11 @@ impl Constraints {
         let Some(constraint) = &sampling.constraint else {
             return Ok(());
         };
-        let wrong = |name, found: String, expected| {
+        let wrong = |name, found: String, expected: &'static str| {
             Err(RequestError::Parameter {
                 name,
                 found,
-                expected,
+                expected: expected.into(),
             })
         };
         if sampling.beams > 1 {

@@ -320,11 +320,11 @@ impl Engine {
         Pending::new(async move {
             let call = self.call_to_write(request)?;
             let sampling = &call.prepared.sampling;
-            let wrong = |name, found: String, expected| {
+            let wrong = |name, found: String, expected: &'static str| {
                 Err(RequestError::Parameter {
                     name,
                     found,
-                    expected,
+                    expected: expected.into(),
                 })
             };
             if sampling.temperature > 0.0 {
@@ -681,7 +681,7 @@ impl Engine {
             return Err(RequestError::Parameter {
                 name: "beams",
                 found: sampling.beams.to_string(),
-                expected: "1 for samples",
+                expected: "1 for samples".into(),
             });
         }
         let (found, limit) = (sampling.drawn(), self.shared.limits.capacity.slots);

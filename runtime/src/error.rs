@@ -1,5 +1,7 @@
 //! Errors of building an engine and of its requests.
 
+use std::borrow::Cow;
+
 use multiway_model::{ForwardError, LoadError};
 
 use crate::tokenizer::{TokenId, TokenizerError};
@@ -188,7 +190,7 @@ pub enum RequestError {
         /// Its value.
         found: String,
         /// What was expected.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// A bias is for a token that does not exist.
     #[error("logit_bias has token {id}, expected ids below {vocabulary}, the size of the vocabulary")]

@@ -2,29 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use multiway_prompts::EarlyStopping;
+use multiway_prompts::{EarlyStopping, SamplingOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::constraint::spec::Constraint;
 use crate::error::RequestError;
 use crate::tokenizer::TokenId;
-
-/// The most stop strings of a request.
-const MAX_STOPS: usize = 16;
-/// The most bytes of a stop string.
-const MAX_STOP_BYTES: usize = 256;
-/// The most beams of a search.
-const MAX_BEAMS: usize = 64;
-/// The most tokens with a logit bias, and the most biased sequences.
-const MAX_BIASED: usize = 1024;
-/// The most banned sequences.
-const MAX_BANNED: usize = 16_384;
-/// The most tokens of a biased or banned sequence.
-const MAX_SEQUENCE: usize = 64;
-/// The most samples of a request.
-const MAX_SAMPLES: usize = 64;
-/// The most top-k alternatives of a token.
-const MAX_ALTERNATIVES: usize = 20;
 
 /// How an answer is decoded.
 ///
@@ -171,16 +154,53 @@ impl SamplingParams {
         self.best_of.unwrap_or(self.samples)
     }
 
-    /// Checks all bounds that depend on neither the tokenizer nor the model.
+    /// Checks all bounds that depend on neither the tokenizer nor the model: each parameter by itself, as a
+    /// layer is checked, and how they go together.
     pub(crate) fn check(&self) -> Result<(), RequestError> {
-        self.check_scale()?;
+        self.layer().check().map_err(|error| RequestError::Parameter {
+            name: error.parameter,
+            found: error.found,
+            expected: error.expected,
+        })?;
         self.check_beams()?;
-        self.check_length()?;
-        self.check_truncation()?;
-        self.check_penalties()?;
-        self.check_sequences()?;
-        self.check_drawn()?;
-        self.check_alternatives()
+        let least = self.min_new_tokens;
+        let expected = "at most max_new_tokens";
+        check(least <= self.max_new_tokens, "min_new_tokens", least, expected)?;
+        self.check_drawn()
+    }
+
+    /// Says all parameters as one layer.
+    fn layer(&self) -> SamplingOptions {
+        SamplingOptions {
+            max_new_tokens: Some(self.max_new_tokens),
+            temperature: Some(self.temperature),
+            top_k: self.top_k,
+            top_p: Some(self.top_p),
+            min_p: Some(self.min_p),
+            typical_p: Some(self.typical_p),
+            seed: self.seed,
+            beams: Some(self.beams),
+            length_penalty: Some(self.length_penalty),
+            early_stopping: Some(self.early_stopping),
+            repetition_penalty: Some(self.repetition_penalty),
+            presence_penalty: Some(self.presence_penalty),
+            frequency_penalty: Some(self.frequency_penalty),
+            logit_bias: self.logit_bias.clone(),
+            no_repeat_ngram_size: Some(self.no_repeat_ngram_size),
+            min_new_tokens: Some(self.min_new_tokens),
+            stop: self.stop.clone(),
+            sequence_bias: self.sequence_bias.clone(),
+            bad_words_ids: self.bad_words_ids.clone(),
+            suppress_tokens: self.suppress_tokens.clone(),
+            begin_suppress_tokens: self.begin_suppress_tokens.clone(),
+            forced_bos_token_id: self.forced_bos_token_id,
+            forced_eos_token_id: Some(self.forced_eos_token_id.clone()),
+            exponential_decay_length_penalty: self.exponential_decay_length_penalty,
+            samples: Some(self.samples),
+            best_of: self.best_of,
+            top_log_probabilities: Some(self.top_log_probabilities),
+            show_special: Some(self.show_special),
+        }
     }
 
     /// Checks that every token id is in the vocabulary, or among the model's logits, which may be more.
@@ -205,147 +225,30 @@ impl SamplingParams {
             .try_for_each(|id| check(*id, logits))
     }
 
-    fn check_scale(&self) -> Result<(), RequestError> {
-        let temperature = self.temperature;
-        let is_scale = temperature >= 0.0 && temperature.is_finite();
-        check(
-            is_scale,
-            "temperature",
-            temperature,
-            "a finite number of at least 0",
-        )?;
-        let top_p = self.top_p;
-        let is_share = top_p > 0.0 && top_p <= 1.0;
-        check(is_share, "top_p", top_p, "a number above 0 and at most 1")?;
-        check(
-            self.top_k != Some(0),
-            "top_k",
-            0,
-            "at least 1, or none for all tokens",
-        )?;
-        let penalty = self.repetition_penalty;
-        let is_factor = penalty > 0.0 && penalty.is_finite();
-        check(
-            is_factor,
-            "repetition_penalty",
-            penalty,
-            "a finite number above 0",
-        )
-    }
-
     fn check_beams(&self) -> Result<(), RequestError> {
-        let (beams, penalty) = (self.beams, self.length_penalty);
-        check(penalty.is_finite(), "length_penalty", penalty, "a finite number")?;
-        check((1..=MAX_BEAMS).contains(&beams), "beams", beams, "1 to 64")?;
-        let is_greedy = beams == 1 || self.temperature <= 0.0;
+        let is_greedy = self.beams == 1 || self.temperature <= 0.0;
         let expected = "0 where there are several beams";
         check(is_greedy, "temperature", self.temperature, expected)?;
-        let are_there = (1..=beams).contains(&self.answers);
+        let (count, name) = (self.top_log_probabilities, "top_log_probabilities");
+        check(count == 0 || self.beams == 1, name, count, expected)?;
+        let are_there = (1..=self.beams).contains(&self.answers);
         check(are_there, "answers", self.answers, "1 to the number of beams")
-    }
-
-    /// Checks what ends an answer.
-    fn check_length(&self) -> Result<(), RequestError> {
-        let least = self.min_new_tokens;
-        let expected = "at most max_new_tokens";
-        check(least <= self.max_new_tokens, "min_new_tokens", least, expected)?;
-        if self.stop.len() > MAX_STOPS {
-            let found = format!("{} strings", self.stop.len());
-            return Err(wrong("stop", found, "at most 16 strings"));
-        }
-        let is_wrong = |stop: &&String| stop.is_empty() || stop.len() > MAX_STOP_BYTES;
-        match self.stop.iter().find(is_wrong) {
-            Some(stop) => {
-                let found = format!("a string of {} bytes", stop.len());
-                Err(wrong("stop", found, "strings of 1 to 256 bytes"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn check_truncation(&self) -> Result<(), RequestError> {
-        let (min_p, typical_p) = (self.min_p, self.typical_p);
-        let is_probability = (0.0..=1.0).contains(&min_p);
-        check(is_probability, "min_p", min_p, "a number from 0 to 1")?;
-        let is_share = typical_p > 0.0 && typical_p <= 1.0;
-        check(is_share, "typical_p", typical_p, "a number above 0 and at most 1")
-    }
-
-    fn check_penalties(&self) -> Result<(), RequestError> {
-        let penalties = [
-            ("presence_penalty", self.presence_penalty),
-            ("frequency_penalty", self.frequency_penalty),
-        ];
-        for (name, penalty) in penalties {
-            check(penalty.abs() <= 2.0, name, penalty, "a number from -2 to 2")?;
-        }
-        if self.logit_bias.len() > MAX_BIASED {
-            let found = format!("a bias for {} tokens", self.logit_bias.len());
-            return Err(wrong("logit_bias", found, "at most 1024 tokens"));
-        }
-        let is_wrong = |bias: &f32| bias.is_nan() || bias.abs() > 100.0;
-        match self.logit_bias.iter().find(|(_, bias)| is_wrong(bias)) {
-            Some((id, bias)) => {
-                let found = format!("{bias} for token {id}");
-                Err(wrong("logit_bias", found, "numbers from -100 to 100"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Checks biased and banned sequences.
-    fn check_sequences(&self) -> Result<(), RequestError> {
-        let biased = self.sequence_bias.iter().map(|(sequence, _)| sequence);
-        let lists = [
-            ("sequence_bias", biased.collect::<Vec<_>>(), MAX_BIASED),
-            ("bad_words_ids", self.bad_words_ids.iter().collect(), MAX_BANNED),
-        ];
-        for (name, sequences, limit) in lists {
-            if sequences.len() > limit {
-                let found = format!("{} sequences", sequences.len());
-                return Err(wrong(name, found, "at most 1024 biased and 16384 bad sequences"));
-            }
-            let is_wrong = |sequence: &&&Vec<_>| sequence.is_empty() || sequence.len() > MAX_SEQUENCE;
-            if let Some(sequence) = sequences.iter().find(is_wrong) {
-                let found = format!("a sequence of {} tokens", sequence.len());
-                return Err(wrong(name, found, "sequences of 1 to 64 tokens"));
-            }
-        }
-        if let Some((_, bias)) = self.sequence_bias.iter().find(|(_, bias)| bias.is_nan()) {
-            return Err(wrong("sequence_bias", bias, "numbers"));
-        }
-        let Some((_, factor)) = self.exponential_decay_length_penalty else {
-            return Ok(());
-        };
-        let is_factor = factor > 0.0 && factor.is_finite();
-        let name = "exponential_decay_length_penalty";
-        check(is_factor, name, factor, "a finite factor above 0")
     }
 
     /// Checks how many answers are drawn and returned.
     fn check_drawn(&self) -> Result<(), RequestError> {
-        let (samples, drawn) = (self.samples, self.drawn());
+        let drawn = self.drawn();
         check(
-            (1..=MAX_SAMPLES).contains(&samples),
-            "samples",
-            samples,
-            "1 to 64",
+            drawn >= self.samples,
+            "best_of",
+            drawn,
+            "at least as many as samples",
         )?;
-        let are_enough = (samples..=MAX_SAMPLES).contains(&drawn);
-        let expected = "at least as many as samples, and at most 64";
-        check(are_enough, "best_of", drawn, expected)?;
         let (name, is_one) = (self.best_of.map_or("samples", |_| "best_of"), drawn == 1);
         let expected = "1 where there are several beams";
         check(is_one || self.beams == 1, name, drawn, expected)?;
         let expected = "1 at a temperature of 0, where all would be the same";
         check(is_one || self.temperature > 0.0, name, drawn, expected)
-    }
-
-    fn check_alternatives(&self) -> Result<(), RequestError> {
-        let (count, name) = (self.top_log_probabilities, "top_log_probabilities");
-        check(count <= MAX_ALTERNATIVES, name, count, "0 to 20")?;
-        let expected = "0 where there are several beams";
-        check(count == 0 || self.beams == 1, name, count, expected)
     }
 }
 
@@ -358,19 +261,11 @@ fn check(
     if is_right {
         return Ok(());
     }
-    Err(wrong(name, found, expected))
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "numbers and texts that are made for it"
-)]
-fn wrong(name: &'static str, found: impl ToString, expected: &'static str) -> RequestError {
-    RequestError::Parameter {
+    Err(RequestError::Parameter {
         name,
         found: found.to_string(),
-        expected,
-    }
+        expected: expected.into(),
+    })
 }
 
 #[cfg(test)]
