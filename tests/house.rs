@@ -18,6 +18,11 @@ const CRATES: [&str; 7] = [
     "tasks/src",
     "training/src",
 ];
+/// Circles that stay: a type and its builder name each other, and so do a tokenizer and its stream of text.
+const CIRCLES: [(&str, &[&str]); 2] = [
+    ("runtime/src", &["engine", "engine::builder"]),
+    ("runtime/src", &["tokenizer", "tokenizer::decode"]),
+];
 /// Columns that a comment may fill.
 const WIDTH: usize = 110;
 
@@ -61,11 +66,16 @@ fn comments_end_within_the_width_of_the_code() {
     let mut wide = Vec::new();
     for path in all_files() {
         let text = fs::read_to_string(&path).unwrap();
+        let mut in_example = false;
         for (number, line) in text.lines().enumerate() {
-            let is_comment = line.trim_start().starts_with("//");
-            // Addresses and rows of tables cannot be wrapped.
-            let is_whole = line.contains("://") || line.contains("//! |") || line.contains("/// |");
-            if is_comment && !is_whole && line.chars().count() > WIDTH {
+            let Some(comment) = line.trim_start().strip_prefix("//") else {
+                continue;
+            };
+            let comment = comment.trim_start_matches(['/', '!', ' ']);
+            in_example ^= comment.starts_with("```");
+            // Programs, addresses and rows of tables are not wrapped.
+            let is_prose = !in_example && !comment.contains("://") && !comment.starts_with('|');
+            if is_prose && line.chars().count() > WIDTH {
                 wide.push(format!("{}:{}", path.display(), number + 1));
             }
         }
@@ -73,11 +83,12 @@ fn comments_end_within_the_width_of_the_code() {
     assert_eq!(wide, [""; 0], "comments wider than {WIDTH} columns");
 }
 
-/// Where an import comes from: the standard library, another crate, or this one.
-fn origin(import: &str) -> usize {
-    match import.split("::").next().unwrap_or_default() {
+/// Where an import comes from: the standard library, another crate, or this one (the modules `below` too).
+fn origin(import: &str, below: &[&str]) -> usize {
+    match import.split([':', ';']).next().unwrap_or_default() {
         "std" | "core" | "alloc" => 0,
         "crate" | "self" | "super" => 2,
+        name if below.contains(&name) => 2,
         _ => 1,
     }
 }
@@ -87,19 +98,22 @@ fn imports_stand_in_groups_std_first_and_our_own_last() {
     let mut wrong = Vec::new();
     for path in all_files() {
         let text = fs::read_to_string(&path).unwrap();
+        let below: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.rsplit_once("mod ")?.1.strip_suffix(';'))
+            .collect();
+        let is_import = |line: &str| line.starts_with("use ") || line.starts_with("pub");
         let mut lines = text
             .lines()
             .skip_while(|line| !line.starts_with("use "))
-            .take_while(|line| {
-                !line.starts_with(|c: char| c.is_ascii_lowercase()) || line.starts_with("use ")
-            });
+            .take_while(|line| is_import(line) || !line.starts_with(|c: char| c.is_ascii_lowercase()));
         let (mut last, mut opens_group) = (0, true);
         let is_wrong = lines.any(|line| {
             let Some(import) = line.strip_prefix("use ") else {
                 opens_group |= line.is_empty();
                 return false;
             };
-            let origin = origin(import);
+            let origin = origin(import, &below);
             let fits = if std::mem::take(&mut opens_group) {
                 origin >= last
             } else {
@@ -158,12 +172,24 @@ impl Source {
     }
 }
 
+/// Tells whether something is compiled for tests alone: `#[cfg(test)]`, `#[cfg(all(test, ..))]`.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg")
+        let mut tests = false;
+        let read = attribute.path().is_ident("cfg")
             && attribute
-                .parse_args::<syn::Path>()
-                .is_ok_and(|path| path.is_ident("test"))
+                .parse_nested_meta(|meta| {
+                    tests |= meta.path.is_ident("test");
+                    if meta.path.is_ident("all") {
+                        meta.parse_nested_meta(|part| {
+                            tests |= part.path.is_ident("test");
+                            Ok(())
+                        })?;
+                    }
+                    Ok(())
+                })
+                .is_ok();
+        read && tests
     })
 }
 
@@ -315,14 +341,21 @@ impl Crate {
 
 #[test]
 fn files_do_not_import_each_other_in_a_circle() {
+    let mut imports = 0;
     for folder in CRATES {
         let files = Crate::read(&Path::new(ROOT).join(folder));
-        let edges: usize = files.dependencies().values().map(BTreeSet::len).sum();
-        assert!(edges >= files.0.len() / 2, "{folder}: {edges} imports were found");
-        assert_eq!(
-            files.in_circles(),
-            [""; 0],
-            "{folder}: these files import each other in a circle"
+        imports += files.dependencies().values().map(BTreeSet::len).sum::<usize>();
+        let allowed = CIRCLES.iter().filter(|(of, _)| *of == folder);
+        let allowed: Vec<_> = allowed.flat_map(|(_, files)| *files).collect();
+        let found = files.in_circles();
+        let found: Vec<_> = found
+            .iter()
+            .filter(|file| !allowed.contains(&&file.as_str()))
+            .collect();
+        assert!(
+            found.is_empty(),
+            "{folder}: these files import each other in a circle: {found:?}"
         );
     }
+    assert!(imports > 500, "{imports} imports were found");
 }

@@ -548,7 +548,7 @@ impl Engine {
     /// use multiway_prompts::PromptPart;
     /// use multiway_runtime::Request;
     ///
-    /// let side = engine.config().image_size;
+    /// let side = engine.config().image_size();
     /// let image = ProcessedImage::from_pixels(vec![0.5; 3 * side * side]);
     /// let request = Request::new([PromptPart::Image(0)].into_iter().collect(), vec![image]);
     /// let patches = engine.uncover(request, vec![0, 5], 3).wait_blocking()?.value;

@@ -121,7 +121,8 @@ multiversion! {
 /// the bias `b`:
 ///
 /// ```text
-/// score[j] = (q . k[j]) * (scale * s[j]) + b[j];  weight[j] = exp(score[j] - max);  out = sum of weight[j] t[j] v[j] / sum of weight[j]
+/// score[j] = (q . k[j]) * (scale * s[j]) + b[j];  weight[j] = exp(score[j] - max);
+/// out = sum of weight[j] t[j] v[j] / sum of weight[j]
 /// ```
 ///
 /// Values are prefetched while scores are summed, and the next head's keys while values are: what a head

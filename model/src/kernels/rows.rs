@@ -9,7 +9,8 @@
 //! and one scale:
 //!
 //! ```text
-//! scale = max |v| / 127;  q[i] = round(v[i] * (127 / max |v|)), ties to even, -127 to 127;  |v[i] - scale q[i]| <= scale / 2
+//! scale = max |v| / 127;  q[i] = round(v[i] * (127 / max |v|)), ties to even, -127 to 127;
+//! |v[i] - scale q[i]| <= scale / 2
 //! ```
 //!
 //! but for the roundings in `f32`. A score of a query `x` is therefore off by at most `sum |x[i]| * scale /

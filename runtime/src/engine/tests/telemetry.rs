@@ -441,7 +441,15 @@ fn a_request_has_one_span_below_its_callers_that_the_engines_thread_enters() {
         .iter()
         .map(|(message, _)| message.as_str())
         .collect();
-    assert_eq!(events, ["request accepted", "first token", "request finished"]);
+    assert_eq!(
+        events,
+        [
+            "tokenizing a prompt",
+            "request accepted",
+            "first token",
+            "request finished"
+        ]
+    );
     assert!(
         answered
             .events
