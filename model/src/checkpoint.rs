@@ -2,8 +2,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `config.json` | the [`ModelConfig`] |
-//! | `model.safetensors` | every weight of [`ModelConfig::tensors`], as F32, BF16 or F16, and nothing else but what its family is known to carry unused |
+//! | `config.json` | the [`ModelConfig`](crate::ModelConfig) |
+//! | `model.safetensors` | every weight of [`ModelConfig::tensors`](crate::ModelConfig::tensors), as F32, BF16 or F16, and nothing else but what its family is known to carry unused |
 //! | `model.safetensors.index.json` | instead, for weights in several files: which file holds which weight |
 //! | `pytorch_model.bin`, or `pytorch_model.bin.index.json` with its parts, or the only `*.pth` | instead, weights as PyTorch saves them; those of BEiT-3 need no `config.json` |
 //! | `tokenizer.json`, `tokenizer.model` | the tokenizer, read through [`Checkpoint::file`] |

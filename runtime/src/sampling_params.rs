@@ -169,10 +169,10 @@ impl SamplingParams {
         self.check_drawn()
     }
 
-    /// Says all parameters as one layer.
+    /// Says all parameters as one layer, but for `max_new_tokens`: its bounds depend on the model.
     fn layer(&self) -> SamplingOptions {
         SamplingOptions {
-            max_new_tokens: Some(self.max_new_tokens),
+            max_new_tokens: None,
             temperature: Some(self.temperature),
             top_k: self.top_k,
             top_p: Some(self.top_p),

@@ -9,8 +9,8 @@ use crate::kernels::plan::AttentionPlan;
 ///
 /// Rows are expert-major: all vision rows of all samples, then all text rows, N in all. A picture's rows are
 /// its class row and then its patches. Samples about the same pictures may name the same rows, and behind the
-/// N rows stand those that an [`ImagePrefix`] knows already: the encoder attends to them and does not compute
-/// them again.
+/// N rows stand those that an [`ImagePrefix`](crate::ImagePrefix) knows already: the encoder attends to them
+/// and does not compute them again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Segments {
     /// The rows of each sample, in the order of the batch.
