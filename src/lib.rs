@@ -109,8 +109,9 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        CheckedInputs, InputKind, InputSpec, InputValue, Inputs, OutputSpec, ParameterError, PatchRange,
-        Prompt, PromptError, PromptErrorKind, PromptPart, TaskFile, text_of_file,
+        CheckedInputs, Choices, DecodeSpec, Example, InputError, InputKind, InputSpec, InputValue, Inputs,
+        Metric, OutputSpec, ParameterError, PatchRange, Prompt, PromptError, PromptErrorKind, PromptPart,
+        TaskFile, text_of_file,
     };
 }
 

@@ -47,6 +47,10 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 /// Lists all Rust files of the repository.
 fn all_files() -> Vec<PathBuf> {
     let beside = [
+        "model/benches",
+        "runtime/benches",
+        "training/examples",
+        "fuzz/fuzz_targets",
         "tests",
         "examples",
         "cli/tests",
@@ -69,6 +73,7 @@ fn comments_end_within_the_width_of_the_code() {
         let mut in_example = false;
         for (number, line) in text.lines().enumerate() {
             let Some(comment) = line.trim_start().strip_prefix("//") else {
+                in_example = false;
                 continue;
             };
             let comment = comment.trim_start_matches(['/', '!', ' ']);

@@ -110,7 +110,7 @@ impl Context {
             let mut error = anyhow::Error::new(error);
             if is_local {
                 error = error.context(format!(
-                    "there is no folder or file '{text}', and from the hub it did not come"
+                    "no such folder or file '{text}', and fetching it from the hub failed"
                 ));
             }
             if is_input {
@@ -128,9 +128,13 @@ impl Context {
         Checkpoint::open(place).map_err(Failure::input)
     }
 
-    /// Opens the device that computes.
-    pub(crate) fn device(&self) -> Outcome<Device> {
-        self.args.device.open(self.args.quiet)
+    /// Opens the device that computes. What only the CPU can do, packed checkpoints and narrow types, chooses
+    /// the CPU, unless the caller names a GPU.
+    pub(crate) fn device(&self, only_cpu: bool) -> Outcome<Device> {
+        match self.args.device {
+            DeviceChoice::Auto if only_cpu => Ok(Device::Cpu),
+            choice => choice.open(self.args.quiet),
+        }
     }
 
     /// Refuses a GPU for what computes on the CPU alone.
@@ -155,9 +159,10 @@ impl Context {
         tokenizer: Tokenizer,
         options: &EngineArgs,
     ) -> Outcome<Engine> {
+        let only_cpu = options.need_cpu() || checkpoint.packed().is_some();
         let builder = Engine::builder(checkpoint)
             .tokenizer(tokenizer)
-            .device(self.device()?);
+            .device(self.device(only_cpu)?);
         let engine = options.build(builder, self.args.threads)?;
         if !self.args.quiet {
             engine

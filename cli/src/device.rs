@@ -49,9 +49,7 @@ impl DeviceChoice {
             }),
             Self::Auto if cfg!(feature = "cuda") => Ok(open_cuda(0).unwrap_or_else(|cause| {
                 if !quiet {
-                    note(&format!(
-                        "computing on the CPU, for there is no usable GPU: {cause}"
-                    ));
+                    note(&format!("no usable GPU, falling back to the CPU: {cause}"));
                 }
                 Device::Cpu
             })),

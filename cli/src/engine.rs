@@ -58,6 +58,11 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// Tells whether an option asks for what only the CPU can do.
+    pub(crate) fn need_cpu(&self) -> bool {
+        self.dtype.is_some() || self.cache_dtype.is_some()
+    }
+
     /// Returns the priority and the timeout of requests.
     pub(crate) fn terms(&self) -> RequestTerms {
         RequestTerms {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indexmap::IndexMap;
 use multiway::Checkpoint;
-use multiway::checkpoint::{Device, Execution, LoadOptions, TensorEntry, WeightType};
+use multiway::checkpoint::{Execution, LoadOptions, TensorEntry, WeightType};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -70,14 +70,19 @@ pub(crate) fn run(context: &Context, args: InspectArgs) -> Outcome {
             "tensors": tensors.iter().map(tensor_json).collect::<Vec<_>>(),
         }));
     }
-    print_summary(&checkpoint, &config, &parts)?;
+    print_summary(context, &checkpoint, &config, &parts)?;
     if args.tensors {
         tensors.iter().try_for_each(print_tensor)?;
     }
     Ok(())
 }
 
-fn print_summary(checkpoint: &Checkpoint, config: &Value, parts: &IndexMap<String, usize>) -> Outcome {
+fn print_summary(
+    context: &Context,
+    checkpoint: &Checkpoint,
+    config: &Value,
+    parts: &IndexMap<String, usize>,
+) -> Outcome {
     print_line(&format!("checkpoint {}\n\nconfig", checkpoint.name()))?;
     for (key, value) in config.as_object().into_iter().flatten() {
         print_line(&format!("  {key:24} {value}"))?;
@@ -96,7 +101,8 @@ fn print_summary(checkpoint: &Checkpoint, config: &Value, parts: &IndexMap<Strin
         "\n{count} tensors, {bytes} bytes{}",
         packed.unwrap_or_default()
     ))?;
-    let execution = Execution::of(checkpoint, &Device::Cpu, &LoadOptions::default());
+    let device = context.device(checkpoint.packed().is_some())?;
+    let execution = Execution::of(checkpoint, &device, &LoadOptions::default());
     print_line(&format!("execution: {}", execution.map_err(Failure::input)?))
 }
 

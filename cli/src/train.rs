@@ -386,7 +386,7 @@ fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
         questions: args.questions,
         seed: context.seed().unwrap_or(20_240_101),
         concurrency: 16,
-        device: context.device()?,
+        device: context.device(args.dtype.is_some() || args.cache_dtype != CacheType::F32)?,
         weights: args.dtype,
         cache: args.cache_dtype,
     };

@@ -66,25 +66,26 @@ pub struct SamplingOptions {
     /// The number of beams; 1 is no beam search.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beams: Option<usize>,
-    /// The power of the length by which a beam's score is divided: longer answers are preferred above 0.
+    /// Exponent of the length penalty: a beam's score is divided by `length^x`; above 0 favors longer
+    /// answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length_penalty: Option<f32>,
     /// When a beam search ends: `at_once`, `when_no_better` or `never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-    /// Makes tokens that were read before less likely, above 1.
+    /// Repetition penalty: above 1, tokens that are already in the decoder's input become less likely.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f32>,
-    /// Taken from the logit of every token that was written before.
+    /// Presence penalty: subtracted from the logit of every token that was generated before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence_penalty: Option<f32>,
-    /// Taken from the logit of a token for each time that it was written before.
+    /// Frequency penalty: subtracted from the logit of a token once for each earlier occurrence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frequency_penalty: Option<f32>,
     /// Added to the logits of tokens, by their ids.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub logit_bias: BTreeMap<u32, f32>,
-    /// The length of the n-grams that may not come twice; 0 allows all.
+    /// Bans repeating any n-gram of this size; 0 turns it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_repeat_ngram_size: Option<usize>,
     /// The fewest tokens that an answer may have.
@@ -109,10 +110,10 @@ pub struct SamplingOptions {
     /// The id of the token that is written first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced_bos_token_id: Option<u32>,
-    /// The ids of the tokens one of which is written last, where the answer would else be cut off.
+    /// Forced last token, at `max_new_tokens`: the most likely of these ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced_eos_token_id: Option<Vec<u32>>,
-    /// After how many tokens the end becomes likelier with each token, and by which factor.
+    /// Start index, and factor by which the score of EOS grows exponentially from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponential_decay_length_penalty: Option<(usize, f32)>,
     /// How many answers to sample and return.
@@ -133,7 +134,7 @@ pub struct SamplingOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EarlyStopping {
-    /// As soon as as many answers are complete as there are beams.
+    /// As soon as there are as many finished hypotheses as beams.
     AtOnce,
     /// When no running beam scores better at its present length than the worst complete answer.
     #[default]
@@ -210,8 +211,7 @@ impl SamplingOptions {
     /// Puts a layer on top of this one: its values win, and its biases, bans and stop texts are added to
     /// these.
     ///
-    /// A layer that samples with one beam, since it has a temperature above 0 and names no beams, says so of
-    /// those below.
+    /// A temperature above 0 without `beams` implies 1 beam, which overrides the layers below.
     #[must_use]
     pub fn overlay(mut self, later: Self) -> Self {
         let beams = later.asked_beams();
@@ -274,7 +274,10 @@ impl SamplingOptions {
     fn check_stop(&self) -> Result<(), ParameterError> {
         let wrong = |expected: String, found: String| Err(ParameterError::new("stop", expected, found));
         if self.stop.len() > MAX_STOPS {
-            return wrong(format!("at most {MAX_STOPS} texts"), self.stop.len().to_string());
+            return wrong(
+                format!("at most {MAX_STOPS} texts"),
+                format!("{} texts", self.stop.len()),
+            );
         }
         match self
             .stop
@@ -285,7 +288,7 @@ impl SamplingOptions {
             Some(0) => wrong("text that ends the answer".to_owned(), "an empty text".to_owned()),
             Some(bytes) => wrong(
                 format!("texts of at most {MAX_STOP_BYTES} bytes"),
-                format!("one of {bytes}"),
+                format!("a text of {bytes}"),
             ),
             None => Ok(()),
         }
@@ -356,7 +359,8 @@ impl SamplingOptions {
         let name = "logit_bias";
         if self.logit_bias.len() > MAX_BIASED {
             let expected = format!("at most {MAX_BIASED} tokens");
-            return Err(ParameterError::new(name, expected, self.logit_bias.len()));
+            let found = format!("{} tokens", self.logit_bias.len());
+            return Err(ParameterError::new(name, expected, found));
         }
         let is_wrong = |value: &f32| value.is_nan() || value.abs() > 100.0;
         match self.logit_bias.iter().find(|(_, value)| is_wrong(value)) {
@@ -378,7 +382,8 @@ impl SamplingOptions {
         for (name, sequences, limit) in lists {
             if sequences.len() > limit {
                 let expected = format!("at most {limit} sequences");
-                return Err(ParameterError::new(name, expected, sequences.len()));
+                let found = format!("{} sequences", sequences.len());
+                return Err(ParameterError::new(name, expected, found));
             }
             let is_wrong = |ids: &&&Vec<u32>| ids.is_empty() || ids.len() > MAX_SEQUENCE;
             if let Some(ids) = sequences.iter().find(is_wrong) {
@@ -386,7 +391,7 @@ impl SamplingOptions {
                 return Err(ParameterError::new(
                     name,
                     expected,
-                    format!("one of {}", ids.len()),
+                    format!("a sequence of {}", ids.len()),
                 ));
             }
         }

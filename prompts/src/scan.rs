@@ -297,7 +297,7 @@ impl<'s> Scanner<'s> {
                 ..,
             ] => {
                 let quoted = self.written(*text);
-                quoted.get(1..quoted.len() - 1).map(str::to_owned)
+                quoted.get(1..quoted.len().saturating_sub(1)).map(str::to_owned)
             }
             _ => None,
         };

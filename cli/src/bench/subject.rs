@@ -38,7 +38,9 @@ impl Subject {
             cache: common.cache_dtype,
             ..LoadOptions::default()
         };
-        let model = Model::load_with(&checkpoint, &context.device()?, &options).map_err(Failure::input)?;
+        let is_narrow = common.dtype.is_some() || common.cache_dtype != CacheType::F32;
+        let device = context.device(is_narrow || checkpoint.packed().is_some())?;
+        let model = Model::load_with(&checkpoint, &device, &options).map_err(Failure::input)?;
         let name = checkpoint.name().to_owned();
         let weights = common.weights(&checkpoint);
         let cache = common.cache_dtype;

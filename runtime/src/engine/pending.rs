@@ -26,7 +26,7 @@ type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Answered<T>, RequestErro
 /// assert_eq!(awaited.value, ask().wait_blocking()?.value);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "a question is not sent before it is awaited or waited for"]
+#[must_use = "the request is not submitted until it is awaited, or `wait_blocking` is called"]
 pub struct Pending<'a, T>(Answer<'a, T>);
 
 impl<'a, T> Pending<'a, T> {
