@@ -110,7 +110,7 @@ impl Context {
             let mut error = anyhow::Error::new(error);
             if is_local {
                 error = error.context(format!(
-                    "no such folder or file '{text}', and fetching it from the hub failed"
+                    "there is no folder or file '{text}', and fetching it from the hub failed"
                 ));
             }
             if is_input {
