@@ -578,12 +578,12 @@ mod tests {
         presence_penalty: expected a number from -2 to 2, found 2.5
         frequency_penalty: expected a number from -2 to 2, found -2.5
         exponential_decay_length_penalty: expected a factor above 0, found 0
-        logit_bias: expected at most 1024 tokens, found 1025
+        logit_bias: expected at most 1024 tokens, found 1025 tokens
         logit_bias: expected numbers from -100 to 100, found 101 for token 3
-        sequence_bias: expected at most 1024 sequences, found 1025
+        sequence_bias: expected at most 1024 sequences, found 1025 sequences
         sequence_bias: expected numbers, found NaN
-        bad_words_ids: expected sequences of 1 to 64 tokens, found one of 0
-        bad_words_ids: expected sequences of 1 to 64 tokens, found one of 65
+        bad_words_ids: expected sequences of 1 to 64 tokens, found a sequence of 0
+        bad_words_ids: expected sequences of 1 to 64 tokens, found a sequence of 65
         stop: expected text that ends the answer, found an empty text
         ");
         assert_eq!(SamplingOptions::default().check(), Ok(()));
