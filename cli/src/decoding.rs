@@ -47,7 +47,8 @@ pub(crate) struct DecodingArgs {
     #[arg(long, value_name = "P")]
     typical_p: Option<f32>,
 
-    /// Repetition penalty on tokens of the prompt and of the answer so far; above 1 makes them less likely
+    /// Repetition penalty on tokens of the task's prefix and of the answer so far; above 1, they become less
+    /// likely
     #[arg(long, value_name = "X")]
     repetition_penalty: Option<f32>,
 
