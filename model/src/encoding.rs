@@ -31,7 +31,8 @@ impl<F: CrossForm> Parts<F> {
         if !targets.memories.is_empty() && self.writer.is_none() {
             return Err(ForwardError::NoHead("text"));
         }
-        let keep = !targets.prefixes.is_empty() || self.writes_through_encoder();
+        let memories = self.writes_through_encoder() && !targets.memories.is_empty();
+        let keep = memories || !targets.prefixes.is_empty();
         Ok(Progress::Layers(self.encoder.begin(batch, keep)?))
     }
 
@@ -106,7 +107,7 @@ impl<F: CrossForm> Parts<F> {
 
     fn finish(&self, cross: F::Cross, targets: &EncodingTargets) -> Result<Encoded, ForwardError> {
         let mut encoded = F::finish(cross)?;
-        if self.writes_through_encoder() {
+        if self.writes_through_encoder() && !targets.memories.is_empty() {
             let output = encoded.output.select(&targets.memories);
             encoded.memories = self.encoder.prompt_memory(&output)?;
         }

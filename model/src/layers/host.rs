@@ -109,17 +109,26 @@ pub(crate) struct HostNorm {
 
 impl NormLayer for HostNorm {
     fn load(weights: &Weights, names: &[String], eps: f64) -> Result<Self> {
-        let stack = |names: &[String]| -> Result<Vec<f32>> {
+        let rows = |names: &[String]| -> Result<Vec<Vec<f32>>> {
             let rows = names.iter().map(|name| numbers(&weights.get(name)?));
-            Ok(rows.collect::<Result<Vec<_>>>()?.concat()) // [E, D]
+            rows.collect()
         };
-        let (scale, biases) = (stack(names)?, weights.biases(names));
+        let (scale, biases) = (rows(names)?, weights.biases(names));
+        let shift = rows(&biases)?;
+        let width = scale.first().map_or(0, Vec::len);
+        if let Some(row) = scale.iter().chain(&shift).find(|row| row.len() != width) {
+            bail!(
+                "a norm of {} beside one of {width}: {}",
+                row.len(),
+                names.join(", ")
+            );
+        }
         #[expect(clippy::cast_possible_truncation, reason = "the kernels compute in f32")]
         let eps = eps as f32;
         Ok(Self {
-            width: scale.len() / names.len().max(1),
-            shift: (!biases.is_empty()).then(|| stack(&biases)).transpose()?,
-            scale,
+            scale: scale.concat(),                              // [E, D]
+            shift: (!shift.is_empty()).then(|| shift.concat()), // [E, D]
+            width,
             eps,
         })
     }
@@ -172,5 +181,26 @@ impl HostNorm {
     pub(crate) fn add_forward_into(&self, x: &mut [f32], added: &[f32], split: usize, y: &mut Vec<f32>) {
         y.resize(x.len(), 0.0); // [rows, D]
         add_normalise(x, added, &self.weights(), split, y);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tiny_config;
+
+    #[test]
+    fn a_norm_whose_experts_have_other_widths_is_refused() {
+        let names = ["vision", "language"].map(|expert| format!("encoder.{expert}.norm.weight"));
+        let load = |language: usize| {
+            let width = move |name: &str| if name.contains("language") { language } else { 8 };
+            let weights = Weights::new(&tiny_config(), Default::default(), move |name| {
+                Tensor::ones(width(name), DType::F32, &Device::Cpu)
+            });
+            HostNorm::load(&weights, &names, 1e-6)
+        };
+        assert_eq!(load(8).unwrap().width, 8);
+        let refused = load(9).unwrap_err().to_string();
+        assert!(refused.contains("a norm of 9 beside one of 8"), "{refused}");
     }
 }
