@@ -108,7 +108,7 @@ pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{InputKind, InputSpec, InputValue, Inputs};
 pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
-pub use sampling::{EarlyStopping, ParameterError, SamplingOptions};
+pub use sampling::{EarlyStopping, ParameterError, SamplingLists, SamplingOptions};
 pub use spec::{Choices, DecodeSpec, Example, ExampleInput, Metric, OutputSpec};
 pub use special::is_special_form;
 pub use task_file::{MAX_INPUT_BYTES, TaskFile};

@@ -266,32 +266,13 @@ impl SamplingOptions {
     pub fn check(&self) -> Result<(), ParameterError> {
         self.check_counts()?;
         self.check_numbers()?;
-        self.check_logit_bias()?;
-        self.check_sequences()?;
-        self.check_stop()
-    }
-
-    fn check_stop(&self) -> Result<(), ParameterError> {
-        let wrong = |expected: String, found: String| Err(ParameterError::new("stop", expected, found));
-        if self.stop.len() > MAX_STOPS {
-            return wrong(
-                format!("at most {MAX_STOPS} texts"),
-                format!("{} texts", self.stop.len()),
-            );
-        }
-        match self
-            .stop
-            .iter()
-            .map(String::len)
-            .find(|bytes| *bytes == 0 || *bytes > MAX_STOP_BYTES)
-        {
-            Some(0) => wrong("text that ends the answer".to_owned(), "an empty text".to_owned()),
-            Some(bytes) => wrong(
-                format!("texts of at most {MAX_STOP_BYTES} bytes"),
-                format!("a text of {bytes}"),
-            ),
-            None => Ok(()),
-        }
+        let lists = SamplingLists {
+            logit_bias: &self.logit_bias,
+            sequence_bias: &self.sequence_bias,
+            bad_words_ids: &self.bad_words_ids,
+            stop: &self.stop,
+        };
+        lists.check()
     }
 
     fn check_counts(&self) -> Result<(), ParameterError> {
@@ -353,6 +334,55 @@ impl SamplingOptions {
             "a factor above 0",
             |factor| factor > 0.0,
         )
+    }
+}
+
+/// Borrows the lists of a layer, or of resolved parameters, to check them without a copy.
+#[derive(Debug, Clone, Copy)]
+pub struct SamplingLists<'a> {
+    /// As [`SamplingOptions::logit_bias`].
+    pub logit_bias: &'a BTreeMap<u32, f32>,
+    /// As [`SamplingOptions::sequence_bias`].
+    pub sequence_bias: &'a [(Vec<u32>, f32)],
+    /// As [`SamplingOptions::bad_words_ids`].
+    pub bad_words_ids: &'a [Vec<u32>],
+    /// As [`SamplingOptions::stop`].
+    pub stop: &'a [String],
+}
+
+impl SamplingLists<'_> {
+    /// Checks each list by itself.
+    ///
+    /// # Errors
+    ///
+    /// When a list or one of its items is out of bounds, with the name of the parameter.
+    pub fn check(&self) -> Result<(), ParameterError> {
+        self.check_logit_bias()?;
+        self.check_sequences()?;
+        self.check_stop()
+    }
+
+    fn check_stop(&self) -> Result<(), ParameterError> {
+        let wrong = |expected: String, found: String| Err(ParameterError::new("stop", expected, found));
+        if self.stop.len() > MAX_STOPS {
+            return wrong(
+                format!("at most {MAX_STOPS} texts"),
+                format!("{} texts", self.stop.len()),
+            );
+        }
+        match self
+            .stop
+            .iter()
+            .map(String::len)
+            .find(|bytes| *bytes == 0 || *bytes > MAX_STOP_BYTES)
+        {
+            Some(0) => wrong("text that ends the answer".to_owned(), "an empty text".to_owned()),
+            Some(bytes) => wrong(
+                format!("texts of at most {MAX_STOP_BYTES} bytes"),
+                format!("a text of {bytes}"),
+            ),
+            None => Ok(()),
+        }
     }
 
     fn check_logit_bias(&self) -> Result<(), ParameterError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use multiway_prompts::{EarlyStopping, SamplingOptions};
+use multiway_prompts::{EarlyStopping, SamplingLists, SamplingOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::constraint::spec::Constraint;
@@ -157,7 +157,14 @@ impl SamplingParams {
     /// Checks all bounds that depend on neither the tokenizer nor the model: each parameter by itself, as a
     /// layer is checked, and how they go together.
     pub(crate) fn check(&self) -> Result<(), RequestError> {
-        self.layer().check().map_err(|error| RequestError::Parameter {
+        let lists = SamplingLists {
+            logit_bias: &self.logit_bias,
+            sequence_bias: &self.sequence_bias,
+            bad_words_ids: &self.bad_words_ids,
+            stop: &self.stop,
+        };
+        let checked = self.scalars().check().and_then(|()| lists.check());
+        checked.map_err(|error| RequestError::Parameter {
             name: error.parameter,
             found: error.found,
             expected: error.expected,
@@ -169,37 +176,25 @@ impl SamplingParams {
         self.check_drawn()
     }
 
-    /// Says all parameters as one layer, but for `max_new_tokens`: its bounds depend on the model.
-    fn layer(&self) -> SamplingOptions {
+    /// Says the parameters that are no lists as a layer, but for `max_new_tokens`: its bounds depend on the
+    /// model.
+    fn scalars(&self) -> SamplingOptions {
         SamplingOptions {
-            max_new_tokens: None,
             temperature: Some(self.temperature),
             top_k: self.top_k,
             top_p: Some(self.top_p),
             min_p: Some(self.min_p),
             typical_p: Some(self.typical_p),
-            seed: self.seed,
             beams: Some(self.beams),
             length_penalty: Some(self.length_penalty),
-            early_stopping: Some(self.early_stopping),
             repetition_penalty: Some(self.repetition_penalty),
             presence_penalty: Some(self.presence_penalty),
             frequency_penalty: Some(self.frequency_penalty),
-            logit_bias: self.logit_bias.clone(),
-            no_repeat_ngram_size: Some(self.no_repeat_ngram_size),
-            min_new_tokens: Some(self.min_new_tokens),
-            stop: self.stop.clone(),
-            sequence_bias: self.sequence_bias.clone(),
-            bad_words_ids: self.bad_words_ids.clone(),
-            suppress_tokens: self.suppress_tokens.clone(),
-            begin_suppress_tokens: self.begin_suppress_tokens.clone(),
-            forced_bos_token_id: self.forced_bos_token_id,
-            forced_eos_token_id: Some(self.forced_eos_token_id.clone()),
             exponential_decay_length_penalty: self.exponential_decay_length_penalty,
             samples: Some(self.samples),
             best_of: self.best_of,
             top_log_probabilities: Some(self.top_log_probabilities),
-            show_special: Some(self.show_special),
+            ..SamplingOptions::default()
         }
     }
 
