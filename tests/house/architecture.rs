@@ -1,35 +1,21 @@
 //! ARCHITECTURE.md names paths that exist, and in its table of a request functions that exist and are called.
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const CRATES: [&str; 7] = [
-    "src",
-    "cli/src",
-    "model/src",
-    "prompts/src",
-    "runtime/src",
-    "tasks/src",
-    "training/src",
-];
+use super::{CRATES, ROOT, rust_files};
 
 /// Lists what stands between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-fn sources(folder: &Path, files: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, files);
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            files.push((path, text));
-        }
-    }
+/// Reads the code of all crates.
+fn sources() -> Vec<String> {
+    let files = CRATES
+        .iter()
+        .flat_map(|folder| rust_files(&Path::new(ROOT).join(folder)));
+    files.map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
 fn page() -> String {
@@ -56,9 +42,9 @@ fn every_path_of_the_code_map_exists() {
 }
 
 /// Tells whether a function `name` is defined in a file that implements its type.
-fn is_defined(files: &[(PathBuf, String)], of: &str, name: &str) -> bool {
+fn is_defined(files: &[String], of: &str, name: &str) -> bool {
     let signatures = [format!("fn {name}("), format!("fn {name}<")];
-    files.iter().any(|(_, text)| {
+    files.iter().any(|text| {
         let mut impls = text.lines().filter(|line| line.starts_with("impl"));
         let implements = impls.any(|line| line.split(|c: char| !c.is_alphanumeric()).any(|word| word == of));
         implements && signatures.iter().any(|signature| text.contains(signature))
@@ -66,9 +52,9 @@ fn is_defined(files: &[(PathBuf, String)], of: &str, name: &str) -> bool {
 }
 
 /// Tells whether something calls it: as a method, or by its path.
-fn is_called(files: &[(PathBuf, String)], name: &str) -> bool {
+fn is_called(files: &[String], name: &str) -> bool {
     let calls = [format!(".{name}("), format!("::{name}(")];
-    files.iter().any(|(_, text)| {
+    files.iter().any(|text| {
         let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         code.any(|line| calls.iter().any(|call| line.contains(call)))
     })
@@ -84,10 +70,7 @@ fn every_function_on_the_way_of_a_request_exists_and_is_called() {
         .filter(|line| line.starts_with("| ") && !line.starts_with("| |"))
         .collect();
     assert_eq!(rows.len(), 12);
-    let mut files = Vec::new();
-    CRATES
-        .iter()
-        .for_each(|folder| sources(&Path::new(ROOT).join(folder), &mut files));
+    let files = sources();
     for row in rows {
         let functions: Vec<_> = quoted(row.rsplit('|').nth(1).unwrap());
         assert!(!functions.is_empty(), "{row}");

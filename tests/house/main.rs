@@ -1,6 +1,8 @@
 //! What rustfmt and clippy cannot hold together on stable Rust: the groups of imports, the width of comments,
-//! and that the files of a crate do not import each other in a circle.
+//! that the files of a crate do not import each other in a circle, and that ARCHITECTURE.md tells the truth.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
+mod architecture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
