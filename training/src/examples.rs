@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::augment::Augmentation;
 use crate::data::{ConceptRecord, LANGUAGES, PreparedData, QuestionRecord, Split};
 use crate::error::TrainError;
-use crate::masking::{corrupt_spans, mask_patches};
+use crate::masking::{PatchGrid, corrupt_spans, mask_patches};
 use crate::objective::{Example, ExamplePicture};
 use crate::random::{below, chance, fork};
 use crate::teacher::Codes;
@@ -424,8 +424,12 @@ impl ExampleSource {
                 *value = (*value - vision.image_mean[channel]) / vision.image_std[channel];
             }
         }
-        let grid = self.config.grid();
-        let mask = mask_patches((grid, grid), hiding.masked, rng);
+        let side = self.config.grid();
+        let grid = PatchGrid {
+            rows: side,
+            columns: side,
+        };
+        let mask = mask_patches(grid, hiding.masked, rng);
         let (mut patches, mut codes) = (Vec::with_capacity(mask.len()), Vec::new());
         for (patch, masked) in mask.iter().enumerate() {
             if !masked && chance(rng, hiding.left_out) {
@@ -436,7 +440,7 @@ impl ExampleSource {
                 masked: *masked,
             });
             if *masked {
-                let cell = augmented.source_cell(patch % grid, patch / grid, 8);
+                let cell = augmented.source_cell(patch % side, patch / side, 8);
                 codes.push(
                     cell.and_then(|(x, y)| self.codes.code(index, x, y))
                         .map(u32::from),

@@ -2,6 +2,8 @@
 //!
 //! Both are pure functions of their input and a random number generator.
 
+use std::ops::RangeInclusive;
+
 use rand_chacha::rand_core::Rng;
 
 use crate::random::{below, between, shuffle};
@@ -116,24 +118,42 @@ fn fraction_of(count: usize, ratio: f32) -> usize {
     ((count as f64 * ratio).round() as usize).min(count)
 }
 
+/// Counts the patches of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PatchGrid {
+    /// From top to bottom.
+    pub rows: usize,
+    /// From left to right.
+    pub columns: usize,
+}
+
 /// Hides a share of an image's patches in blocks: `true` is hidden; row by row.
 ///
 /// Exactly `ratio` of the patches, rounded, are hidden.
 ///
 /// # Shapes
 ///
-/// `grid` is (rows, columns); the mask has rows x columns entries.
+/// The mask has rows x columns entries.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_training::{masking::{PatchGrid, mask_patches}, random::fork};
+///
+/// let mask = mask_patches(PatchGrid { rows: 4, columns: 5 }, 0.4, &mut fork(0, &[]));
+/// assert_eq!(mask.iter().filter(|&&hidden| hidden).count(), 8);
+/// ```
 ///
 /// Source: Bao et al. 2022 (BEiT), algorithm 1. The smallest block there has 16 of 196 patches; here the same
 /// share of the grid. Patches that no block of that size fits any more are filled next to hidden ones.
-pub fn mask_patches(grid: (usize, usize), ratio: f32, rng: &mut impl Rng) -> Vec<bool> {
-    let patches = grid.0.saturating_mul(grid.1);
+pub fn mask_patches(grid: PatchGrid, ratio: f32, rng: &mut impl Rng) -> Vec<bool> {
+    let patches = grid.rows.saturating_mul(grid.columns);
     let mut mask = vec![false; patches];
     let mut remaining = fraction_of(patches, ratio);
     let smallest = (patches * 16).div_ceil(196).max(1);
     let mut failures = 0;
     while remaining >= smallest && failures < 10 {
-        match hide_block(&mut mask, grid, (smallest, remaining), rng) {
+        match hide_block(&mut mask, grid, smallest..=remaining, rng) {
             0 => failures += 1,
             hidden => remaining -= hidden,
         }
@@ -142,7 +162,8 @@ pub fn mask_patches(grid: (usize, usize), ratio: f32, rng: &mut impl Rng) -> Vec
     mask
 }
 
-/// Hides one random block if it hides at least one more patch and not more than are left; returns how many.
+/// Hides one random block with an area in `areas`, unless more patches than the largest area are new in it;
+/// returns how many are.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -150,11 +171,11 @@ pub fn mask_patches(grid: (usize, usize), ratio: f32, rng: &mut impl Rng) -> Vec
 )]
 fn hide_block(
     mask: &mut [bool],
-    (rows, columns): (usize, usize),
-    (smallest, remaining): (usize, usize),
+    PatchGrid { rows, columns }: PatchGrid,
+    areas: RangeInclusive<usize>,
     rng: &mut impl Rng,
 ) -> usize {
-    let area = between(rng, smallest as f32, remaining as f32);
+    let area = between(rng, *areas.start() as f32, *areas.end() as f32);
     let bound = -MIN_BLOCK_ASPECT.ln();
     let aspect = between(rng, -bound, bound).exp();
     let height = ((area * aspect).sqrt().round() as usize).clamp(1, rows);
@@ -164,7 +185,7 @@ fn hide_block(
     let block =
         || (top..top + height).flat_map(|row| (left..left + width).map(move |column| row * columns + column));
     let fresh = block().filter(|&patch| mask.get(patch) == Some(&false)).count();
-    if fresh > remaining {
+    if fresh > *areas.end() {
         return 0;
     }
     for patch in block() {
@@ -176,7 +197,8 @@ fn hide_block(
 }
 
 /// Hides `count` more patches, one at a time, next to a hidden one where there is one.
-fn fill_beside_hidden(mask: &mut [bool], (rows, columns): (usize, usize), count: usize, rng: &mut impl Rng) {
+fn fill_beside_hidden(mask: &mut [bool], grid: PatchGrid, count: usize, rng: &mut impl Rng) {
+    let PatchGrid { rows, columns } = grid;
     for _ in 0..count {
         let is_hidden = |row: usize, column: usize| mask.get(row * columns + column) == Some(&true);
         let touches = |patch: usize| {
@@ -205,6 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     const FIRST_SENTINEL: u32 = 1_000_000;
+    const EIGHT_BY_EIGHT: PatchGrid = PatchGrid { rows: 8, columns: 8 };
 
     fn sentinel(index: usize) -> u32 {
         FIRST_SENTINEL - u32::try_from(index).unwrap()
@@ -262,7 +285,7 @@ mod tests {
         fn the_count_of_hidden_patches_is_exact(
             rows in 0_usize..20, columns in 0_usize..20, ratio in -0.1_f32..=1.1, seed in any::<u64>(),
         ) {
-            let mask = mask_patches((rows, columns), ratio, &mut fork(seed, &[]));
+            let mask = mask_patches(PatchGrid { rows, columns }, ratio, &mut fork(seed, &[]));
             let wanted = (rows * columns) as f64 * f64::from(ratio.clamp(0.0, 1.0));
             let hidden = mask.iter().filter(|&&hidden| hidden).count();
             prop_assert_eq!(mask.len(), rows * columns);
@@ -288,7 +311,7 @@ mod tests {
         let (_, target) = corrupt_spans(&[1, 2, 3], f32::NAN, f32::NAN, sentinel, &mut fork(1, &[]));
         assert_eq!(target.len(), 2);
         assert!(
-            mask_patches((8, 8), f32::NAN, &mut fork(1, &[]))
+            mask_patches(EIGHT_BY_EIGHT, f32::NAN, &mut fork(1, &[]))
                 .iter()
                 .all(|hidden| !hidden)
         );
@@ -320,7 +343,7 @@ mod tests {
     fn hidden_patches_stand_together() {
         let (mut beside, mut pairs) = (0_u32, 0_u32);
         for seed in 0..200 {
-            let mask = mask_patches((8, 8), 0.4, &mut fork(seed, &[]));
+            let mask = mask_patches(EIGHT_BY_EIGHT, 0.4, &mut fork(seed, &[]));
             for patch in (0..63).filter(|patch| patch % 8 != 7 && mask[*patch]) {
                 pairs += 1;
                 beside += u32::from(mask[patch + 1]);
@@ -336,7 +359,7 @@ mod tests {
         for seed in 0..500 {
             for (count, hidden) in counts
                 .iter_mut()
-                .zip(mask_patches((8, 8), 0.4, &mut fork(seed, &[])))
+                .zip(mask_patches(EIGHT_BY_EIGHT, 0.4, &mut fork(seed, &[])))
             {
                 *count += u32::from(hidden);
             }
