@@ -14,6 +14,16 @@ pub(crate) use family::Shapes;
 /// Every family; the first is the native one, which a file without a name belongs to.
 static FAMILIES: [&Family; 3] = [&multiway::FAMILY, &t5::FAMILY, &beit3::FAMILY];
 
+/// Lists the names by which a `config.json` tells its family.
+///
+/// # Examples
+/// ```
+/// assert!(multiway_model::model_types().any(|name| name == "beit3"));
+/// ```
+pub fn model_types() -> impl Iterator<Item = &'static str> {
+    FAMILIES.into_iter().flat_map(|family| family.model_types.iter().copied())
+}
+
 /// Finds a family by a name that a file has for it.
 fn named(name: &str) -> Option<&'static Family> {
     FAMILIES

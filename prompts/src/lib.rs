@@ -9,7 +9,7 @@
 //! description: Says what is in a picture, in the language you ask for.
 //! inputs:
 //!   image: {type: image}
-//!   language: {type: text, default: English, choices: [English, German]}
+//!   language: {type: choice, default: English, choices: [English, German]}
 //! output: {kind: text}
 //! decode: {prefix: "<extra_id_0>", max_new_tokens: 24}
 //! ---
@@ -89,26 +89,38 @@ mod error;
 mod front_matter;
 mod infill;
 mod input;
+mod loader;
 mod markers;
 mod patches;
 mod prompt;
+mod render_error;
 mod sampling;
 mod sandbox;
 mod scan;
+mod shots;
+mod source;
 mod spec;
 mod special;
 mod suggest;
+mod target;
 mod task_file;
 mod template;
+mod template_file;
 
 pub use checked_inputs::CheckedInputs;
 pub use encoding::text_of_file;
 pub use error::{InputError, PromptError, PromptErrorKind};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
-pub use input::{InputKind, InputSpec, InputValue, Inputs};
+pub use input::{BoxUnit, InputKind, InputSpec, InputValue, Inputs};
 pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
 pub use sampling::{EarlyStopping, ParameterError, SamplingLists, SamplingOptions};
-pub use spec::{Choices, DecodeSpec, Example, ExampleInput, Metric, OutputSpec};
+pub use shots::{MAX_SHOTS, Shot};
+pub use source::{SourceFile, SourceTask, TaskSource};
+pub use spec::{
+    Choices, DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Metric, OutputSpec,
+    Preprocessing,
+};
 pub use special::is_special_form;
-pub use task_file::{MAX_INPUT_BYTES, TaskFile};
+pub use target::MAX_INPUT_BYTES;
+pub use task_file::TaskFile;

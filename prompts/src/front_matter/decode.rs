@@ -59,6 +59,36 @@ impl OwnKeys {
     }
 }
 
+impl RawDecode {
+    /// Takes over what another task file says, as the layers of sampling parameters do, and returns the keys
+    /// that are taken over.
+    pub(super) fn inherit(&mut self, parent: Self) -> Vec<String> {
+        let mut inherited = Vec::new();
+        let own = &mut self.own;
+        // An answer has one form.
+        let has_form = own.regex.is_some() || own.lark.is_some();
+        let taken = [
+            ("prefix", &mut own.prefix, parent.own.prefix),
+            ("regex", &mut own.regex, parent.own.regex.filter(|_| !has_form)),
+            ("lark", &mut own.lark, parent.own.lark.filter(|_| !has_form)),
+        ];
+        for (key, own, parent) in taken {
+            if own.is_none() && parent.is_some() {
+                inherited.push(key.to_owned());
+                *own = parent;
+            }
+        }
+        for (key, line) in parent.own.lines {
+            own.lines.entry(key).or_insert_with_key(|key| {
+                inherited.push(key.clone());
+                line
+            });
+        }
+        self.sampling = parent.sampling.overlay(std::mem::take(&mut self.sampling));
+        inherited
+    }
+}
+
 impl<'de> Deserialize<'de> for RawDecode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(RawDecodeVisitor)
