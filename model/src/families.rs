@@ -21,7 +21,9 @@ static FAMILIES: [&Family; 3] = [&multiway::FAMILY, &t5::FAMILY, &beit3::FAMILY]
 /// assert!(multiway_model::model_types().any(|name| name == "beit3"));
 /// ```
 pub fn model_types() -> impl Iterator<Item = &'static str> {
-    FAMILIES.into_iter().flat_map(|family| family.model_types.iter().copied())
+    FAMILIES
+        .into_iter()
+        .flat_map(|family| family.model_types.iter().copied())
 }
 
 /// Finds a family by a name that a file has for it.
@@ -128,11 +130,7 @@ impl ModelConfig {
 
 /// Makes the error of a name that no family has.
 fn unknown(found: &str) -> ConfigError {
-    let names: Vec<String> = FAMILIES
-        .iter()
-        .flat_map(|family| family.model_types)
-        .map(|name| format!("'{name}'"))
-        .collect();
+    let names: Vec<String> = model_types().map(|name| format!("'{name}'")).collect();
     let expected = match names.split_last() {
         Some((last, others)) => format!("{} or {last}", others.join(", ")),
         None => String::new(),

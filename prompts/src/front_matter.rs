@@ -16,21 +16,22 @@ use indexmap::IndexMap;
 use serde_saphyr::Spanned;
 
 use crate::error::{PromptError, PromptErrorKind};
+use crate::field_names::field_names;
 use crate::input::InputSpec;
 use crate::spec::{DecodeSpec, Example, FewShot, MetadataValue, Metric, OutputSpec, Preprocessing};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
 use crate::target::Target;
-use about::{metadata, preprocessing, version};
-use answer::check_output;
-use decode::check_decode;
-use examples::check_example;
+use about::{RawPreprocessing, metadata, preprocessing, version};
+use answer::{RawOutput, check_output};
+use decode::{DECODE_KEYS, check_decode};
+use examples::{RawExample, check_example};
 use inherit::merged;
-use inputs::check_inputs;
+use inputs::{RawInput, check_inputs};
 use owners::Owners;
 pub(crate) use problem::Place;
 use problem::{Fault, Problem};
 pub(crate) use raw::RawFrontMatter;
-use shots::{check_separator, check_shots, check_target};
+use shots::{RawShot, check_separator, check_shots, check_target};
 pub(crate) use yaml::MAX_FRONT_MATTER_BYTES;
 
 /// Checked front matter.
@@ -138,6 +139,30 @@ fn description(raw: Option<Spanned<String>>) -> Result<String, Problem> {
             key: "description".to_owned(),
             message: format!("{EXPECTED}: write `description: Says what is in a picture.`"),
         }),
+    }
+}
+
+/// Lists the keys that front matter may have, as its parser knows them.
+pub(crate) struct Keys {
+    pub(crate) front_matter: &'static [&'static str],
+    pub(crate) input: &'static [&'static str],
+    pub(crate) output: &'static [&'static str],
+    pub(crate) decode: &'static [&'static str],
+    pub(crate) example: &'static [&'static str],
+    pub(crate) shot: &'static [&'static str],
+    pub(crate) preprocessing: &'static [&'static str],
+}
+
+/// Returns the keys that front matter may have.
+pub(crate) fn keys() -> Keys {
+    Keys {
+        front_matter: field_names::<RawFrontMatter>(),
+        input: field_names::<RawInput>(),
+        output: field_names::<RawOutput>(),
+        decode: &DECODE_KEYS,
+        example: field_names::<RawExample>(),
+        shot: field_names::<RawShot>(),
+        preprocessing: field_names::<RawPreprocessing>(),
     }
 }
 

@@ -86,6 +86,7 @@
 mod checked_inputs;
 mod encoding;
 mod error;
+mod field_names;
 mod front_matter;
 mod infill;
 mod input;
@@ -97,6 +98,7 @@ mod render_error;
 mod sampling;
 mod sandbox;
 mod scan;
+mod schema;
 mod shots;
 mod source;
 mod spec;
@@ -115,6 +117,7 @@ pub use input::{BoxUnit, InputKind, InputSpec, InputValue, Inputs};
 pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
 pub use sampling::{EarlyStopping, ParameterError, SamplingLists, SamplingOptions};
+pub use schema::task_file_schema;
 pub use shots::{MAX_SHOTS, Shot};
 pub use source::{SourceFile, SourceTask, TaskSource};
 pub use spec::{

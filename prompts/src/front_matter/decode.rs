@@ -17,8 +17,8 @@ use crate::suggest::quoted;
 /// The keys that task files have beside the sampling parameters of all layers.
 const OWN_KEYS: [&str; 3] = ["prefix", "regex", "lark"];
 
-/// All keys, for messages.
-const KEYS: [&str; OWN_KEYS.len() + SamplingOptions::NAMES.len()] = {
+/// All keys, for messages and for the schema.
+pub(super) const DECODE_KEYS: [&str; OWN_KEYS.len() + SamplingOptions::NAMES.len()] = {
     let mut keys = [""; OWN_KEYS.len() + SamplingOptions::NAMES.len()];
     let mut index = 0;
     while index < keys.len() {
@@ -134,7 +134,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for SamplingKeys<'_, A> {
                     let name: StringDeserializer<A::Error> = key.value.into_deserializer();
                     return seed.deserialize(name).map(Some);
                 }
-                name => return Err(A::Error::unknown_field(name, &KEYS)),
+                name => return Err(A::Error::unknown_field(name, &DECODE_KEYS)),
             };
             *own = self.map.next_value()?;
         }
