@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use multiway_model::{ImageProcessor, ModelConfig, ProcessedImage};
 use multiway_prompts::{
-    CheckedInputs, Choices, ImageFit, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Shot, TaskFile,
+    CheckedInputs, Choices, ImageFit, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, Shot,
+    TaskFile,
 };
 use multiway_runtime::{Constraint, Engine, RequestError, Tokenizer};
 
@@ -145,6 +146,39 @@ impl Task {
             constraint,
             terms: inputs.terms,
         })
+    }
+
+    /// Renders what the model should write, for training and for scoring: from the inputs, and from the
+    /// values of the target's fields, for a tokenizer, whose special tokens the target may use.
+    ///
+    /// # Errors
+    ///
+    /// When the inputs do not match the task file, a field is missing or unknown, or the template fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_prompts::Inputs;
+    /// use multiway_tasks::{TaskInputs, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    /// # let tokenizer = multiway_runtime::Tokenizer::from_checkpoint(&checkpoint)?;
+    ///
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// let inputs = TaskInputs::new().with("text", "The ___ sat.");
+    /// let reference = Inputs::from([("target".to_owned(), "cat".into())]);
+    /// let target = library.get("infill")?.prepare_target(&tokenizer, &inputs, &reference)?;
+    /// assert_eq!(target.text(), "cat");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prepare_target(
+        &self,
+        tokenizer: &Tokenizer,
+        inputs: &TaskInputs,
+        reference: &Inputs,
+    ) -> Result<Prompt, TaskError> {
+        let values = bind_pictures(&self.file, &inputs.values, inputs.images.len())?;
+        let special_tokens = tokenizer.special_names();
+        Ok(self.file.render_target(&values, reference, &special_tokens)?)
     }
 
     /// Binds the pictures of the few-shot examples, the caller's or the task file's, and lists them.
