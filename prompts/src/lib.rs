@@ -37,10 +37,16 @@
 //! | key | value |
 //! |---|---|
 //! | `description` | what the task does, in a sentence |
+//! | `version` | a whole number from 1, or a text such as `"1.2.0"` |
+//! | `extends` | the name of a task whose keys and prompt this one takes over, see [`TaskSource`] |
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
-//! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
+//! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `choice`, `list`, `box`, `image`, `images`) and perhaps `description`, `default`, `choices` (of a choice), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list), `unit` (of a box) |
 //! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: json` with `schema`, a JSON schema that the answer fits; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
 //! | `decode` | `prefix` (special tokens); any field of [`SamplingOptions`], such as `max_new_tokens`, `temperature`, `beams` or `stop`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
+//! | `target` | a template of what the model should write, see [`TaskFile::render_target`] |
+//! | `few_shot`, `separator` | examples that are rendered before the prompt, see [`TaskFile::render_with_shots`], and what stands between them |
+//! | `preprocessing` | [`Preprocessing`] by the name of the model family |
+//! | `metadata` | texts and lists of texts, by free names |
 //! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
 //! | `languages` | BCP 47 tags |
 //! | `examples` | `inputs`, with pictures as paths from the task file, and the `output` that they should get |
@@ -66,18 +72,22 @@
 //! A caller's text stays text, whatever it contains and whatever the template does with it: see
 //! [`PromptPart`]. While a template renders, a picture or a special token is a single character that occurs
 //! in no text of the caller, chosen anew for each prompt. Rendering is bounded in steps, depth and size,
-//! reads no other file, and calls nothing but filters on an allow list.
+//! reads no file, and calls nothing but filters on an allow list. The files that a template imports are read
+//! when the task file is read, by paths that are written in it.
 //!
 //! # Modules
 //!
 //! | module | holds |
 //! |---|---|
-//! | `task_file` | [`TaskFile`]: reading, and checking inputs |
+//! | `task_file` | [`TaskFile`]: checking inputs, and rendering |
+//! | `loader`, `source` | reading a task file, what it extends and what it imports: [`TaskSource`] |
 //! | `checked_inputs` | [`CheckedInputs`]: what a prompt is rendered with |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
+//! | `schema`, `field_names` | [`task_file_schema`]: the JSON Schema of front matter |
 //! | `input`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
 //! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
-//! | `template`, `sandbox` | the Jinja environment, and its errors in our words |
+//! | `template`, `template_file`, `sandbox`, `render_error` | the Jinja environment, and its errors in our words |
+//! | `target`, `shots` | what the model should write, and few-shot examples: [`Shot`] |
 //! | `scan`, `special` | where special tokens, names and filters stand in a template |
 //! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
 //! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
