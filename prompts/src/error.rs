@@ -216,7 +216,7 @@ pub enum PromptErrorKind {
         /// The number of the shot, counted from 1.
         number: usize,
         /// What is wrong.
-        error: Box<PromptErrorKind>,
+        error: Box<Self>,
     },
     /// There are too many few-shot examples.
     #[error("expected at most {limit} shots, found {found}")]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::encoding::text_of_file;
 use crate::error::{PromptError, PromptErrorKind};
 use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, RawFrontMatter, is_task_name};
+use crate::scan::BlockSite;
 use crate::source::{TaskSource, path_fault};
 use crate::suggest::{listing, quoted};
 use crate::template::{BODY, MAX_BODY_BYTES, Template};
@@ -255,23 +256,12 @@ fn check_blocks(bodies: &[TemplateFile]) -> Result<(), PromptError> {
         }
         let known: Vec<&str> = parents
             .iter()
-            .flat_map(|parent| &parent.scan.blocks_named)
-            .map(|(name, _)| name.as_str())
+            .flat_map(|parent| &parent.scan.block_sites)
+            .map(|site| site.name.as_str())
             .collect();
-        let within = |name: &str, line: usize| {
-            // A block inside of one that is overridden is new.
-            let outer = body.scan.blocks_named.iter();
-            outer
-                .take_while(|(_, other)| *other < line)
-                .any(|(other, _)| known.contains(&other.as_str()))
-                || known.contains(&name)
-        };
-        if let Some((name, line)) = body
-            .scan
-            .blocks_named
-            .iter()
-            .find(|(name, line)| !within(name, *line))
-        {
+        // A block inside of one that is overridden may be new.
+        let is_unknown = |site: &&BlockSite| !site.is_nested && !known.contains(&site.name.as_str());
+        if let Some(BlockSite { name, line, .. }) = body.scan.block_sites.iter().find(is_unknown) {
             let message = format!(
                 "there is no block '{name}' in the prompt that is extended (blocks: {})",
                 listing(&known)

@@ -63,6 +63,15 @@ pub(crate) struct ImportSite {
     pub(crate) path: Option<String>,
 }
 
+/// A block that other templates may override.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlockSite {
+    pub(crate) name: String,
+    pub(crate) line: usize,
+    /// Whether it is inside of another block.
+    pub(crate) is_nested: bool,
+}
+
 /// What a template's source holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
@@ -76,8 +85,8 @@ pub(crate) struct Scan {
     pub(crate) too_large: Option<TooLarge>,
     /// The tags that name other files.
     pub(crate) imports: Vec<ImportSite>,
-    /// The names of the blocks, with their lines.
-    pub(crate) blocks_named: Vec<(String, usize)>,
+    /// The blocks, in the order in which they are opened.
+    pub(crate) block_sites: Vec<BlockSite>,
     /// Whether all that the template writes is in blocks.
     pub(crate) only_blocks: bool,
     /// Of each tag that is open: whether what is inside is kept for later.
@@ -274,7 +283,12 @@ impl<'s> Scanner<'s> {
         };
         let line = usize::from(span.start_line);
         if let ("block", [(Token::Ident(name), _), ..]) = (*first, rest) {
-            self.scan.blocks_named.push(((*name).to_owned(), line));
+            let outer = self.scan.open.split_last().map_or(&[][..], |(_, outer)| outer);
+            self.scan.block_sites.push(BlockSite {
+                name: (*name).to_owned(),
+                line,
+                is_nested: outer.contains(&true),
+            });
         }
         let Some(tag) = IMPORTS.into_iter().find(|tag| tag == first) else {
             return;

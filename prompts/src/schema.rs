@@ -218,6 +218,12 @@ fn of_kind(kind: InputKind) -> Value {
 fn output_value(key: &str) -> Value {
     match key {
         "kind" => json!({"enum": OutputSpec::KINDS, "description": "The kind of answer."}),
+        "choices" => texts("The answers to choose from."),
+        "choices_from" => text("The input of type list that has the answers to choose from."),
+        "of_model" => json!({"type": "boolean", "description": "Whether the model's head has the answers."}),
+        "fill" => text("The input whose gaps the answer fills."),
+        "hidden" => text("The input of type list that says which patches are hidden."),
+        "schema" => json!({"type": "object", "description": "The JSON schema that the answer fits."}),
         _ => json!({}),
     }
 }

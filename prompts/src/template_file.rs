@@ -10,7 +10,7 @@ use crate::markers::Markers;
 use crate::prompt::PromptPart;
 use crate::render_error::{kind_of, line_and_name};
 use crate::sandbox::{FILTERS, TESTS, environment, syntax};
-use crate::scan::{BadSpecial, ImportSite, NameRole, Scan, SpecialSite, TooLarge};
+use crate::scan::{BadSpecial, ImportSite, NameRole, NameSite, Scan, SpecialSite, TooLarge};
 use crate::special::SPECIAL_FORMS;
 use crate::suggest::{did_you_mean, nearest, quoted};
 
@@ -53,6 +53,7 @@ impl TemplateFile {
             .map_err(|error| file.translate(&error))?;
         file.check_specials()?;
         file.check_imports()?;
+        file.check_self()?;
         file.check_names(NameRole::Filter, "filter", &FILTERS)?;
         file.check_names(NameRole::Test, "test", &TESTS)?;
         Ok(file)
@@ -160,6 +161,16 @@ impl TemplateFile {
             _ => "expected `{% from \"file.jinja\" import name %}`, with the path of one file in quotes",
         };
         Err(self.syntax_error(*line, message.to_owned()))
+    }
+
+    /// Checks that no block is called: a block that calls itself would need more stack than there is.
+    fn check_self(&self) -> Result<(), PromptError> {
+        let is_self = |site: &&NameSite| site.role == NameRole::Variable && site.name == "self";
+        let Some(site) = self.scan.names.iter().find(is_self) else {
+            return Ok(());
+        };
+        let message = "a block is written where it stands, and `self` cannot call it: use a macro instead";
+        Err(self.syntax_error(site.line, message.to_owned()))
     }
 
     fn check_names(&self, role: NameRole, what: &str, known: &[&str]) -> Result<(), PromptError> {

@@ -40,7 +40,7 @@ impl TaskSource for CaseFiles {
         let file = self.read(&format!("{name}.task"))?;
         Ok(file.map(|file| SourceTask {
             file,
-            source: Box::new(CaseFiles(self.0.clone())),
+            source: Box::new(Self(self.0.clone())),
         }))
     }
 

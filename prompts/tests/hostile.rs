@@ -128,7 +128,7 @@ proptest! {
                 0 => format!("{{% include \"{to}\" %}}"),
                 1 => format!("{{% import \"{to}\" as m{from} %}}"),
                 2 => format!("{{% from \"{to}\" import x %}}"),
-                _ => format!("{{% block b{from} %}}{{% include \"{to}\" %}}{{{{ self.b{from}() }}}}{{% endblock %}}"),
+                _ => format!("{{% block b{from} %}}{{% include \"{to}\" %}}{{% endblock %}}"),
             };
             files.entry(format!("{from}.jinja")).or_insert_with(String::new).push_str(&tag);
         }
@@ -314,6 +314,36 @@ fn private_use_characters_of_every_plane_pass_through_a_prompt_with_pictures() {
     assert_eq!(skeleton(&prompt), [PromptPart::Image(7), special("</s>")]);
 }
 
+/// Tasks that extend each other as far as they may, each writing its parent's block deep in other tags, and
+/// at the end files that include each other as far as they may, and a macro that calls itself.
+fn deepest_files() -> Files {
+    let opened = "{% if true %}{% set x %}{% filter upper %}".repeat(4);
+    let closed = "{% endfilter %}{% endset %}{{ x }}{% endif %}".repeat(4);
+    let mut files = BTreeMap::new();
+    for level in 0..7 {
+        let text = format!(
+            "---\nextends: t{}\ndescription: x\n---\n{{% block a %}}{opened}{{{{ super() }}}}{closed}{{% endblock %}}",
+            level + 1
+        );
+        files.insert(format!("t{level}.task"), text);
+    }
+    files.insert(
+        "t7.task".to_owned(),
+        format!(
+            "---\ndescription: x\n---\n{{% block a %}}{opened}{{% include \"1\" %}}{closed}{{% endblock %}}"
+        ),
+    );
+    for index in 1..4 {
+        files.insert(
+            index.to_string(),
+            format!("{opened}{{% include \"{}\" %}}{closed}", index + 1),
+        );
+    }
+    let macros = "{% macro m(n) %}{% for i in [1] %}{{ m(n + 1) }}{% endfor %}{% endmacro %}";
+    files.insert("4".to_owned(), format!("{macros}{opened}{{{{ m(0) }}}}{closed}"));
+    Files(files)
+}
+
 #[test]
 fn deep_nesting_of_every_kind_is_an_error_and_no_stack_overflow() {
     let bodies = [
@@ -327,6 +357,9 @@ fn deep_nesting_of_every_kind_is_an_error_and_no_stack_overflow() {
         format!("{{{{ 1{} }}}}", "**1".repeat(20_000)),
         format!("{{{{ {} }}}}", "1 if 1 else ".repeat(5_000)),
         "{% if true %}".repeat(4_000),
+        (0..4_000)
+            .map(|index| format!("{{% block b{index} %}}"))
+            .collect(),
         format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(5_000)),
         "{% for i in [1] %}".repeat(3_000),
         format!("{}{}", "{% if true %}".repeat(120), "{% endif %}".repeat(120)),
@@ -385,7 +418,11 @@ fn deep_nesting_of_every_kind_is_an_error_and_no_stack_overflow() {
         );
         assert!(task.is_ok(), "{body}: {task:?}");
     }
+    let files = deepest_files();
+    let deepest = TaskFile::parse_from("t0.task", files.0["t0.task"].as_bytes(), &files).unwrap();
     let render = move || {
+        let refused = render(&deepest, &Inputs::new()).unwrap_err();
+        assert_eq!(*refused.kind(), PromptErrorKind::TooDeep, "{refused}");
         for body in bodies.into_iter().chain(longest).chain(nested) {
             let file = format!("---\ndescription: A case.\n---\n{body}");
             if let Ok(task) = TaskFile::parse("deep.task", file.as_bytes()) {

@@ -102,9 +102,6 @@ impl FolderSource {
                 "it is a link to a file outside of the folder of the task file",
             ));
         }
-        if !found.metadata()?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
         Ok(Some(SourceFile {
             origin: place.display().to_string(),
             bytes: read_bounded(&found)?,
@@ -139,8 +136,11 @@ impl TaskSource for FolderSource {
     }
 }
 
-/// Reads a file as far as it may be long.
+/// Reads a regular file as far as it may be long; a pipe would be waited for.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     fs::File::open(path)?
         .take(MAX_FILE_BYTES)

@@ -1,5 +1,6 @@
 //! What a task file takes over from the one that it extends.
 
+use std::collections::HashSet;
 use std::mem;
 
 use indexmap::IndexMap;
@@ -76,15 +77,18 @@ impl RawFrontMatter {
 /// one.
 fn merged_map<V>(
     key: &str,
-    mut own: IndexMap<Spanned<String>, V>,
+    own: IndexMap<Spanned<String>, V>,
     parent: IndexMap<Spanned<String>, V>,
     origin: &str,
     owners: &mut Owners,
 ) -> IndexMap<Spanned<String>, V> {
     let mut merged = IndexMap::with_capacity(own.len() + parent.len());
+    let mut own: IndexMap<String, Option<(Spanned<String>, V)>> = own
+        .into_iter()
+        .map(|(name, value)| (name.value.clone(), Some((name, value))))
+        .collect();
     for (name, value) in parent {
-        let place = own.keys().position(|own| own.value == name.value);
-        match place.and_then(|place| own.shift_remove_index(place)) {
+        match own.get_mut(&name.value).and_then(Option::take) {
             Some((name, value)) => merged.insert(name, value),
             None => {
                 owners.add(format!("{key}.{}", name.value), origin);
@@ -92,7 +96,7 @@ fn merged_map<V>(
             }
         };
     }
-    merged.extend(own);
+    merged.extend(own.into_values().flatten());
     merged
 }
 
@@ -103,11 +107,10 @@ fn merged_inputs(
     origin: &str,
     owners: &mut Owners,
 ) -> IndexMap<Spanned<String>, Option<RawInput>> {
+    let declared = parent.iter().filter(|(_, input)| input.is_some());
+    let declared: HashSet<&str> = declared.map(|(name, _)| name.value.as_str()).collect();
     for (name, _) in own.iter().filter(|(_, input)| input.is_none()) {
-        let inherited = |(other, input): (&Spanned<String>, &Option<RawInput>)| {
-            other.value == name.value && input.is_some()
-        };
-        if parent.iter().any(inherited) {
+        if declared.contains(name.value.as_str()) {
             owners.remove(&name.value);
         }
     }

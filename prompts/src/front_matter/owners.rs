@@ -1,11 +1,13 @@
 //! Which keys of merged front matter come from which file.
 
+use std::collections::HashSet;
+
 /// Knows which keys come from which other file.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     keys: Vec<(String, String)>,
     /// The inputs that a task file removes from those that it inherits.
-    removed: Vec<String>,
+    removed: HashSet<String>,
 }
 
 impl Owners {
@@ -26,11 +28,11 @@ impl Owners {
 
     /// Notes that a task file removes an input that it would inherit.
     pub(super) fn remove(&mut self, input: &str) {
-        self.removed.push(input.to_owned());
+        self.removed.insert(input.to_owned());
     }
 
     /// Tells whether an input that is written as `null` would have been inherited otherwise.
     pub(super) fn removes(&self, input: &str) -> bool {
-        self.removed.iter().any(|removed| removed == input)
+        self.removed.contains(input)
     }
 }

@@ -82,11 +82,10 @@ pub(super) fn check_shots(
     fields: &[String],
 ) -> Result<Vec<FewShot>, Problem> {
     let raw = raw.unwrap_or_default();
-    if let Some(shot) = raw.first() {
-        if output.is_encoded() || matches!(output, OutputSpec::Text { fill: Some(_) }) {
-            let message = "it goes with answers that are written after the prompt: remove `few_shot`";
-            return Err(Problem::new(shot, "few_shot", message));
-        }
+    let is_filled = matches!(output, OutputSpec::Text { fill: Some(_) });
+    if let Some(shot) = raw.first().filter(|_| is_filled || output.is_encoded()) {
+        let message = "it goes with answers that are written after the prompt: remove `few_shot`";
+        return Err(Problem::new(shot, "few_shot", message));
     }
     if let Some(shot) = raw.get(MAX_SHOTS) {
         let message = format!("expected at most {MAX_SHOTS} shots, found {}", raw.len());
