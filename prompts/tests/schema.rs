@@ -1,5 +1,9 @@
 //! The JSON Schema of front matter agrees with the parser.
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -73,7 +73,7 @@ pub enum TaskError {
         /// The number of the shot, counted from 1.
         number: usize,
         /// What is wrong.
-        source: Box<TaskError>,
+        source: Box<Self>,
     },
     /// The task file has few-shot examples with pictures, which nobody has opened.
     #[error(
