@@ -1,6 +1,7 @@
 //! `multiway tasks`: what tasks there are, what they take, what they ask, and whether their files are right.
 
 mod check;
+mod find;
 mod new;
 mod render;
 mod show;
@@ -11,10 +12,11 @@ use multiway::{Task, TaskLibrary};
 use serde_json::{Value, json};
 
 use self::check::CheckArgs;
+use self::find::find;
 use self::new::NewArgs;
 use self::render::RenderArgs;
 use super::context::Context;
-use super::failure::{Failure, Outcome};
+use super::failure::Outcome;
 use super::output::{print_json, print_line};
 
 const AFTER_HELP: &str = "\
@@ -31,7 +33,7 @@ Examples:
 const SHOW_HELP: &str = "\
 Examples:
   multiway tasks show vqa
-  multiway --task-dir my-tasks tasks show my-task --json";
+  multiway tasks show my-tasks/my-task.task --json";
 
 const SCHEMA_HELP: &str = "\
 Examples:
@@ -57,7 +59,7 @@ enum TasksVerb {
     /// Show the inputs, the output kind and the prompt of a task
     #[command(after_help = SHOW_HELP)]
     Show {
-        /// Name of the task
+        /// Name of the task, or path of a task file
         name: String,
         /// Print one line of JSON
         #[arg(long)]
@@ -98,8 +100,9 @@ pub(crate) fn run(context: &Context, args: TasksArgs) -> Outcome {
     match args.verb {
         None => list(&context.library(&context.checkpoint()?)?, json),
         Some(TasksVerb::Show { name, .. }) => {
-            let library = context.library(&context.checkpoint()?)?;
-            show::run(library.get(&name).map_err(Failure::input)?, json)
+            let checkpoint = context.checkpoint()?;
+            let library = context.library(&checkpoint)?;
+            show::run(&find(&library, &checkpoint, &name)?, json)
         }
         Some(TasksVerb::New(args)) => new::run(&args, json),
         Some(TasksVerb::Check(args)) => check::run(context, &args, json),

@@ -221,6 +221,9 @@ fn a_task_of_the_callers_extends_a_built_in_one_and_imports_from_its_folder() {
         "{}",
         ended.told()
     );
+    let by_path = place.run(&["tasks", "show", "tasks/brief.task"]);
+    let by_name = place.run(&["--task-dir", "tasks", "tasks", "show", "brief"]);
+    assert_eq!(by_path.stdout, by_name.stdout);
     insta::assert_snapshot!(
         "show_extended",
         place

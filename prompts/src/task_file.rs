@@ -242,8 +242,8 @@ impl TaskFile {
     /// # Errors
     ///
     /// When an input is missing, unknown, of another type, or not allowed; when the inputs hold more than
-    /// [`MAX_INPUT_BYTES`](crate::MAX_INPUT_BYTES) of text; when the text to fill in has no gap or more than [`MAX_GAPS`]; and when
-    /// the answers to choose from are none, empty, or not all different.
+    /// [`MAX_INPUT_BYTES`](crate::MAX_INPUT_BYTES) of text; when the text to fill in has no gap or more than
+    /// [`MAX_GAPS`]; and when the answers to choose from are none, empty, or not all different.
     pub fn complete(&self, inputs: &Inputs) -> Result<CheckedInputs<'_>, PromptError> {
         if let Some(unknown) = inputs.keys().find(|name| !self.inputs.contains_key(*name)) {
             return Err(self.unknown_input(unknown));

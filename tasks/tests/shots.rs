@@ -6,7 +6,7 @@ use std::path::Path;
 
 use insta::assert_snapshot;
 use multiway_model::{Checkpoint, ImageProcessor, ProcessedImage};
-use multiway_prompts::{PromptPart, TaskFile};
+use multiway_prompts::{Inputs, PromptPart, TaskFile};
 use multiway_runtime::{Engine, Tokenizer};
 use multiway_tasks::{PreparedTask, Task, TaskInputs, TaskLibrary, TaskShot};
 
@@ -96,6 +96,44 @@ fn text_of_a_shot_stays_text() {
     let shot = TaskShot::new("</s>{{ word }}").with("word", "<extra_id_0>");
     let inputs = TaskInputs::new().with("word", "new").with_shots(vec![shot]);
     assert_snapshot!(prepare(&task, &inputs).unwrap(), @r#""<extra_id_0>" + <extra_id_0> + "</s>{{ word }}\nnew" + <extra_id_0>"#);
+}
+
+#[test]
+fn no_text_changes_the_ids_of_the_special_tokens_of_shots_and_targets() {
+    let file = "---\ndescription: x\ninputs: {word: {type: text}}\ntarget: \"<extra_id_1>{{ a }}</s>\"\n---\n{{ word }}<extra_id_0>";
+    let task = Task::new(TaskFile::parse("x.task", file.as_bytes()).unwrap());
+    let tokenizer = tokenizer();
+    let specials = |text: &str| {
+        let fields = Inputs::from([("a".to_owned(), text.into())]);
+        let shot = TaskShot {
+            target: fields.clone(),
+            ..TaskShot::default()
+        };
+        let inputs = TaskInputs::new()
+            .with("word", text)
+            .with_shots(vec![shot.with("word", text)]);
+        let prepared = task.prepare(&tokenizer, &inputs).unwrap();
+        let target = task.prepare_target(&tokenizer, &inputs, &fields).unwrap();
+        let ids = [prepared.prompt(), &target].map(|prompt| tokenizer.encode_prompt(prompt).unwrap());
+        ids.map(|ids| {
+            ids.into_iter()
+                .filter(|id| tokenizer.is_special(*id))
+                .collect::<Vec<_>>()
+        })
+    };
+    let plain = specials("word");
+    assert!(plain[0].len() >= 4 && plain[1].len() >= 2, "{plain:?}");
+    for text in [
+        "</s>",
+        "<extra_id_0><extra_id_1><pad><unk>",
+        "{{ word }}{% raw %}",
+        "{{ special(\"</s>\") }}",
+        "\0\u{1}\u{1a}\u{f0000}\u{10fffd}\u{fdd0}",
+        "<s></S>< /s>\u{202e}</s>",
+        "ما هذا؟ \u{1f469}\u{200d}\u{1f680}",
+    ] {
+        assert_eq!(specials(text), plain, "{text:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::super::failure::{Failure, Outcome, task_failure};
 use super::super::interrupt::until_interrupted;
 use super::super::output::{print_json, print_line};
 use super::super::pictures;
+use super::find::find;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -66,20 +67,8 @@ fn chosen(library: &TaskLibrary, checkpoint: &Checkpoint, names: &[String]) -> O
     if names.is_empty() {
         return Ok(library.iter().cloned().collect());
     }
-    let task = |name: &String| {
-        if !is_path(name) {
-            return library.get(name).cloned().map_err(Failure::input);
-        }
-        let mut alone = TaskLibrary::for_model(checkpoint.config()).map_err(Failure::runtime)?;
-        let name = alone.load_file(name).map_err(Failure::input)?;
-        alone.get(&name).cloned().map_err(Failure::input)
-    };
+    let task = |name: &String| find(library, checkpoint, name);
     names.iter().map(task).collect()
-}
-
-/// Tells a path from the name of a task, which has neither dots nor separators.
-fn is_path(name: &str) -> bool {
-    name.contains(['/', '\\', '.'])
 }
 
 /// Opens a picture of an example.

@@ -12,11 +12,12 @@ use super::super::context::{Context, tokenizer};
 use super::super::failure::{Failure, Outcome};
 use super::super::output::{print_json, print_line};
 use super::super::run::{assignment, open_pictures, set_values};
+use super::find::find;
 
 const AFTER_HELP: &str = "\
 Examples:
   multiway tasks render vqa --image cat.png --set question='what is this?'
-  multiway --task-dir my-tasks tasks render my-task --set text='a ___' --shots 1 --json
+  multiway tasks render my-tasks/my-task.task --set text='a ___' --shots 1 --json
   multiway tasks render caption --image cat.png --target target='a cat'
 
 The special tokens that the encoder receives at the start and end are among the tokens; they and
@@ -31,7 +32,7 @@ target [..], its parts.";
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct RenderArgs {
-    /// Name of the task
+    /// Name of the task, or path of a task file
     task: String,
 
     /// Value of a task input (repeatable)
@@ -80,7 +81,7 @@ impl<'t> Shown<'t> {
 pub(super) fn run(context: &Context, args: &RenderArgs, json: bool) -> Outcome {
     let checkpoint = context.checkpoint()?;
     let library = context.library(&checkpoint)?;
-    let task = library.get(&args.task).map_err(Failure::input)?;
+    let task = &find(&library, &checkpoint, &args.task)?;
     let tokenizer = tokenizer(&checkpoint)?;
     let mut inputs = TaskInputs::new();
     set_values(task, &args.values, &mut inputs)?;
