@@ -127,6 +127,9 @@ const OPENERS: [&str; 8] = [
 /// The tags that name other files.
 const IMPORTS: [&str; 4] = ["extends", "from", "import", "include"];
 
+/// The names that are values.
+const CONSTANTS: [&str; 6] = ["False", "None", "True", "false", "none", "true"];
+
 /// The openers whose content is written where it is asked for, and not where it stands.
 const KEEPERS: [&str; 3] = ["block", "macro", "set"];
 
@@ -294,8 +297,16 @@ impl<'s> Scanner<'s> {
             return;
         };
         let path = match (tag, rest) {
+            // minijinja parses any expression behind `as`, and panics where it is no name.
+            (
+                "import",
+                [
+                    (Token::Str(path), _),
+                    (Token::Ident("as"), _),
+                    (Token::Ident(name), _),
+                ],
+            ) if !CONSTANTS.contains(name) => Some((*path).to_owned()),
             ("include", [(Token::Str(path), _)])
-            | ("import", [(Token::Str(path), _), (Token::Ident("as"), _), ..])
             | ("from", [(Token::Str(path), _), (Token::Ident("import"), _), ..]) => Some((*path).to_owned()),
             _ => None,
         };

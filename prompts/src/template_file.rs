@@ -47,12 +47,12 @@ impl TemplateFile {
         let syntax = syntax().map_err(|error| file.translate(&error))?;
         file.scan = Scan::new(source, syntax);
         file.check_size()?;
+        file.check_imports()?;
         let markers = Markers::none();
         environment(&Arc::new(markers))
             .and_then(|env| env.template_from_named_str(origin, source).map(drop))
             .map_err(|error| file.translate(&error))?;
         file.check_specials()?;
-        file.check_imports()?;
         file.check_self()?;
         file.check_names(NameRole::Filter, "filter", &FILTERS)?;
         file.check_names(NameRole::Test, "test", &TESTS)?;
