@@ -289,13 +289,17 @@ proptest! {
                 "endfor", "set x", "endset", "=", "text", "image", "special(\"</s>\")", "special", "mask(1)", "gaps", "|",
                 "upper", "~", "(", ")", "[", "]", "{", "}", "'", "\"", "\\", "</s>", "<extra_id_0>", "1", ".", ",", "é",
                 "macro m(a)", "endmacro", "m", "filter", "endfilter", "is", "not", "defined", "\u{F0000}",
+                "import", "from", "include", "extends", "\"a.jinja\"", "as", "block b", "endblock", "super()", "self",
+                "true", "required", "with context", "ignore missing", "{% import \"a.jinja\" as ", "{% from \"a.jinja\" import ",
+                "{% include \"a.jinja\" ", "{% block b ", "{% endblock %}", "do", "call", "endcall", "with", "endwith",
             ]),
             0..30,
         ),
     ) {
         let front = "---\ndescription: A case.\ninputs: {text: {type: text}, image: {type: image}}\n---\n";
         let file = format!("{front}{{{{ text }}}}{{{{ image }}}}{}", pieces.concat());
-        if let Ok(task) = TaskFile::parse("any.task", file.as_bytes()) {
+        let files = Files(BTreeMap::from([("a.jinja".to_owned(), "{% macro m(a) %}{{ a }}{% endmacro %}".to_owned())]));
+        if let Ok(task) = TaskFile::parse_from("any.task", file.as_bytes(), &files) {
             let inputs = Inputs::from([
                 ("image".to_owned(), InputValue::Image(0)),
                 ("text".to_owned(), "a ___ b".into()),
