@@ -12,7 +12,7 @@ seconds="${2:-600}"
 corpus=("fuzz/corpus/$target")
 mkdir -p "${corpus[0]}"
 case "$target" in
-front_matter | task_file | template) corpus+=(prompts/tests/cases tasks/library) ;;
+front_matter | task_file | task_folder | template) corpus+=(prompts/tests/cases tasks/library) ;;
 picture) corpus+=(tests/fixtures/images examples/pictures) ;;
 tokenizer) corpus+=(runtime/tests/fixtures) ;;
 esac

@@ -109,18 +109,19 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        CheckedInputs, Choices, DecodeSpec, Example, InputError, InputKind, InputSpec, InputValue, Inputs,
-        Metric, OutputSpec, ParameterError, PatchRange, Prompt, PromptError, PromptErrorKind, PromptPart,
-        TaskFile, text_of_file,
+        BoxUnit, CheckedInputs, Choices, DecodeSpec, Example, ExampleInput, FewShot, ImageFit, InputError,
+        InputKind, InputSpec, InputValue, Inputs, MAX_SHOTS, MetadataValue, Metric, OutputSpec,
+        ParameterError, PatchRange, Preprocessing, Prompt, PromptError, PromptErrorKind, PromptPart, Shot,
+        SourceFile, SourceTask, TaskFile, TaskSource, task_file_schema, text_of_file,
     };
 }
 
 /// Tasks, their answers, and metrics over answers.
 pub mod task {
     pub use multiway_tasks::{
-        Answer, Choice, ExampleReport, PatchAnswer, PreparedTask, RequestTerms, ScoredToken, Task, TaskError,
-        TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken,
-        answer_metrics,
+        Answer, Choice, ExampleReport, FileChange, FileReport, PatchAnswer, PictureError, PreparedTask,
+        RequestTerms, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun,
+        TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken, answer_metrics,
     };
 }
 

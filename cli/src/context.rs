@@ -10,7 +10,7 @@ use multiway::checkpoint::Device;
 #[cfg(feature = "hub")]
 use multiway::hub::{Hub, HubError, HubName};
 use multiway::tokenizer::Tokenizer;
-use multiway::{Checkpoint, Engine, ImageProcessor, TaskLibrary};
+use multiway::{Checkpoint, Engine, TaskLibrary};
 
 use super::device::DeviceChoice;
 use super::engine::EngineArgs;
@@ -223,11 +223,6 @@ fn progress_bar(quiet: bool) -> ProgressBar {
 /// Reads a checkpoint's tokenizer.
 pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> Outcome<Tokenizer> {
     Tokenizer::from_checkpoint(checkpoint).map_err(Failure::input)
-}
-
-/// Builds a checkpoint's image processor.
-pub(crate) fn processor(checkpoint: &Checkpoint) -> ImageProcessor {
-    ImageProcessor::new(checkpoint.config())
 }
 
 #[cfg(feature = "embedded-checkpoint")]

@@ -8,7 +8,7 @@ use multiway::task::PreparedTask;
 use multiway::{Engine, Task, TaskInputs, TaskLibrary};
 use serde_json::json;
 
-use super::context::{Context, processor, tokenizer};
+use super::context::{Context, tokenizer};
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
@@ -95,7 +95,7 @@ pub(crate) fn run(context: &Context, args: EmbedArgs) -> Outcome {
     let checkpoint = context.checkpoint()?;
     let library = context.library(&checkpoint)?;
     let task = retrieve_task(&library)?;
-    let inputs = args.source.inputs(&processor(&checkpoint))?;
+    let inputs = args.source.inputs(&task.image_processor(checkpoint.config()))?;
     let inputs = inputs.with_terms(args.engine.terms());
     let tokenizer = tokenizer(&checkpoint)?;
     let prepared = task.prepare(&tokenizer, &inputs).map_err(Failure::input)?;

@@ -11,10 +11,10 @@ use multiway::engine::{Constraint, FinishReason, Usage};
 use multiway::prompt::InputValue;
 use multiway::prompt::text_of_file;
 use multiway::task::{Choice, PatchAnswer, TaskOutcome, TaskRun, WrittenToken};
-use multiway::{Answer, Checkpoint, Task, TaskEvent, TaskInputs, TaskLibrary};
+use multiway::{Answer, Checkpoint, ImageProcessor, Task, TaskEvent, TaskInputs, TaskLibrary};
 use serde::Serialize;
 
-use super::context::{Context, processor, tokenizer};
+use super::context::{Context, tokenizer};
 use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
@@ -73,6 +73,10 @@ pub(crate) struct RunArgs {
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = assignment)]
     values: Vec<(String, String)>,
 
+    /// Show the first N few-shot examples of the task file before the prompt; 0 is none [default: all]
+    #[arg(long, value_name = "N")]
+    shots: Option<usize>,
+
     /// Print one line of JSON instead of streaming text
     #[arg(long)]
     pub(crate) json: bool,
@@ -115,8 +119,9 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     let (checkpoint, library) = profile.time(Part::Open, || open(context))?;
     let task = library.get(&args.task).map_err(Failure::input)?;
     let mut inputs = profile.time(Part::Render, || values(context, task, args))?;
-    inputs.images = profile.time(Part::Pictures, || {
-        pictures::open_all(&processor(&checkpoint), &args.images)
+    profile.time(Part::Pictures, || {
+        let processor = task.image_processor(checkpoint.config());
+        open_pictures(task, &processor, &args.images, args.shots, &mut inputs)
     })?;
     let tokenizer = profile.time(Part::Load, || tokenizer(&checkpoint))?;
     args.decoding.ban_words(&tokenizer, &mut inputs.sampling)?;
@@ -178,6 +183,21 @@ fn values(context: &Context, task: &Task, args: &RunArgs) -> Outcome<TaskInputs>
     inputs.constraint = constraint(args)?;
     set_values(task, &args.values, &mut inputs)?;
     Ok(inputs)
+}
+
+/// Opens the pictures of the request, and those of the first `shots` few-shot examples of the task.
+pub(crate) fn open_pictures(
+    task: &Task,
+    processor: &ImageProcessor,
+    images: &[PathBuf],
+    shots: Option<usize>,
+    inputs: &mut TaskInputs,
+) -> Outcome {
+    inputs.images = pictures::open_all(processor, images)?;
+    let open = |path: &Path| Ok(pictures::open_unnamed(processor, path)?);
+    let shots = task.open_shots(shots.unwrap_or(usize::MAX), open);
+    inputs.shots = Some(shots.map_err(Failure::input)?);
+    Ok(())
 }
 
 /// Adds `--set` values to inputs, as the task declares them.

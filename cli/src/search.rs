@@ -16,7 +16,7 @@ use multiway::{Checkpoint, Engine, ImageProcessor, Task, TaskInputs};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::context::{Context, processor, tokenizer};
+use super::context::{Context, tokenizer};
 use super::embed::{SourceArgs, embed, retrieve_task, vector};
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
@@ -176,7 +176,7 @@ fn index(context: &Context, args: &IndexArgs) -> Outcome {
     let work = Indexing {
         task,
         engine: &engine,
-        processor: &processor(&checkpoint),
+        processor: &task.image_processor(checkpoint.config()),
         folder: &args.folder,
         terms: args.engine.terms(),
     };
@@ -478,7 +478,7 @@ fn query(context: &Context, args: QueryArgs) -> Outcome {
     index
         .check_model(&fingerprint(&checkpoint)?)
         .map_err(Failure::input)?;
-    let inputs = args.source.inputs(&processor(&checkpoint))?;
+    let inputs = args.source.inputs(&task.image_processor(checkpoint.config()))?;
     let inputs = inputs.with_terms(args.engine.terms());
     let tokenizer = tokenizer(&checkpoint)?;
     let prepared = task.prepare(&tokenizer, &inputs).map_err(Failure::input)?;

@@ -10,11 +10,10 @@ use multiway::prompt::{Prompt, PromptPart};
 use multiway::tokenizer::{TokenId, Tokenizer};
 use serde_json::json;
 
-use super::context::{Context, processor, tokenizer};
+use super::context::{Context, tokenizer};
 use super::failure::{Failure, Outcome};
 use super::output::{print_json, print_line};
-use super::pictures;
-use super::run::{assignment, set_values};
+use super::run::{assignment, open_pictures, set_values};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -125,7 +124,8 @@ fn prompt_ids(context: &Context, task: &str, args: &TokenizeArgs) -> Outcome<(To
     let tokenizer = tokenizer(&checkpoint)?;
     let mut inputs = TaskInputs::new();
     set_values(task, &args.values, &mut inputs)?;
-    inputs.images = pictures::open_all(&processor(&checkpoint), &args.images)?;
+    let processor = task.image_processor(checkpoint.config());
+    open_pictures(task, &processor, &args.images, None, &mut inputs)?;
     let prepared = task.prepare(&tokenizer, &inputs).map_err(Failure::input)?;
     let ids = tokenizer
         .encode_prompt(prepared.prompt())

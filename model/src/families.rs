@@ -14,6 +14,18 @@ pub(crate) use family::Shapes;
 /// Every family; the first is the native one, which a file without a name belongs to.
 static FAMILIES: [&Family; 3] = [&multiway::FAMILY, &t5::FAMILY, &beit3::FAMILY];
 
+/// Lists the names by which a `config.json` tells its family.
+///
+/// # Examples
+/// ```
+/// assert!(multiway_model::model_types().any(|name| name == "beit3"));
+/// ```
+pub fn model_types() -> impl Iterator<Item = &'static str> {
+    FAMILIES
+        .into_iter()
+        .flat_map(|family| family.model_types.iter().copied())
+}
+
 /// Finds a family by a name that a file has for it.
 fn named(name: &str) -> Option<&'static Family> {
     FAMILIES
@@ -118,11 +130,7 @@ impl ModelConfig {
 
 /// Makes the error of a name that no family has.
 fn unknown(found: &str) -> ConfigError {
-    let names: Vec<String> = FAMILIES
-        .iter()
-        .flat_map(|family| family.model_types)
-        .map(|name| format!("'{name}'"))
-        .collect();
+    let names: Vec<String> = model_types().map(|name| format!("'{name}'")).collect();
     let expected = match names.split_last() {
         Some((last, others)) => format!("{} or {last}", others.join(", ")),
         None => String::new(),

@@ -123,6 +123,27 @@ impl ImageProcessor {
         self
     }
 
+    /// Sets whether the square in the middle of a picture is taken, instead of squashing all of it.
+    ///
+    /// # Examples
+    /// ```
+    /// use multiway_model::{ImageProcessor, testing::tiny_config};
+    ///
+    /// # fn main() -> Result<(), multiway_model::ImageError> {
+    /// let mut row = [0; 3 * 4 * 2]; // four columns, of which the outer two are white
+    /// row.chunks_mut(3).enumerate().filter(|(i, _)| [0, 3].contains(&(i % 4))).for_each(|(_, pixel)| pixel.fill(255));
+    /// let cropped = ImageProcessor::new(&tiny_config()).with_crop(true).process_rgb8(4, 2, &row)?;
+    /// let squashed = ImageProcessor::new(&tiny_config()).with_crop(false).process_rgb8(4, 2, &row)?;
+    /// assert!(cropped.pixels()[0] < squashed.pixels()[0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_crop(mut self, crops: bool) -> Self {
+        self.crops = crops;
+        self
+    }
+
     /// Returns how large a picture file may be.
     #[must_use]
     pub fn limits(&self) -> ImageLimits {

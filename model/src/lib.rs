@@ -72,6 +72,7 @@ pub use convert::Conversion;
 pub use encoding::{Encoded, EncodingTargets};
 pub use error::ForwardError;
 pub use execution::{Execution, LoadOptions};
+pub use families::model_types;
 pub use hook::HookPoint;
 pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
 pub use init::initialise;

@@ -5,6 +5,7 @@ use crate::input::{InputValue, Inputs};
 use crate::patches::PatchRange;
 use crate::prompt::Prompt;
 use crate::spec::{Choices, OutputSpec};
+use crate::target::Target;
 use crate::template::Template;
 
 /// Holds inputs that fit a task, with the defaults of those that were not given.
@@ -24,8 +25,12 @@ use crate::template::Template;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedInputs<'t> {
+    /// Where the task file comes from.
+    pub(crate) origin: &'t str,
     /// Of the task.
     pub(crate) template: &'t Template,
+    /// Of the task.
+    pub(crate) target: &'t Target,
     /// Of the task.
     pub(crate) output: &'t OutputSpec,
     /// A value for every input of the task.
@@ -58,6 +63,17 @@ impl CheckedInputs<'_> {
     /// ```
     pub fn render(&self, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
         self.template.render(&self.values, special_tokens)
+    }
+
+    /// Renders what the model should write, as
+    /// [`TaskFile::render_target`](crate::TaskFile::render_target) does.
+    ///
+    /// # Errors
+    ///
+    /// When a field of the target is missing or unknown, and when the template fails.
+    pub fn render_target(&self, reference: &Inputs, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
+        self.target
+            .render(self.origin, &self.values, reference, special_tokens)
     }
 
     /// Returns the answers to choose from, or `None` when the task file and its inputs name none.

@@ -62,7 +62,7 @@ pub enum PromptErrorKind {
     /// The file, or a part of it, is larger than a task file may be.
     #[error("the {part} has {bytes} bytes, and the most it may have is {limit}")]
     TooLarge {
-        /// What is too large: `file`, `front matter` or `body`.
+        /// What is too large: `file`, `front matter`, `body` or `prompt with all files`.
         part: &'static str,
         /// Its size.
         bytes: usize,
@@ -145,6 +145,16 @@ pub enum PromptErrorKind {
         /// The input.
         name: String,
     },
+    /// An input of a task that is extended is nowhere used.
+    #[error(
+        "the input '{name}' of '{from}' is not used: write {{{{ {name} }}}} in the prompt, or remove it by `{name}: null` in `inputs`"
+    )]
+    UnusedInherited {
+        /// The input.
+        name: String,
+        /// The task file that declares it.
+        from: String,
+    },
     /// A required input is missing.
     #[error("the input '{name}' ({expected}) is missing (inputs: {})", listing(inputs))]
     MissingInput {
@@ -177,6 +187,44 @@ pub enum PromptErrorKind {
         /// What is wrong with the value.
         #[source]
         error: InputError,
+    },
+    /// A field that the target is made of is missing.
+    #[error("the field '{name}' of the target is missing (fields: {})", listing(fields))]
+    MissingField {
+        /// The field.
+        name: String,
+        /// The fields that the target is made of.
+        fields: Vec<String>,
+    },
+    /// A field is given that the target does not use.
+    #[error(
+        "the target has no field '{name}'{} (fields: {})",
+        did_you_mean(suggestion.as_ref()),
+        listing(fields)
+    )]
+    UnknownField {
+        /// The name that was given.
+        name: String,
+        /// The fields that the target is made of.
+        fields: Vec<String>,
+        /// What was probably meant.
+        suggestion: Option<String>,
+    },
+    /// Something is wrong with a few-shot example.
+    #[error("shot {number}: {error}")]
+    Shot {
+        /// The number of the shot, counted from 1.
+        number: usize,
+        /// What is wrong.
+        error: Box<Self>,
+    },
+    /// There are too many few-shot examples.
+    #[error("expected at most {limit} shots, found {found}")]
+    TooManyShots {
+        /// How many there are.
+        found: usize,
+        /// The most that there may be.
+        limit: usize,
     },
     /// The inputs hold too much text.
     #[error("the inputs hold {bytes} bytes of text, and the most they may hold together is {limit}")]

@@ -1,116 +1,168 @@
 //! Front matter: YAML between two `---` lines, read into raw structs and then checked.
 
+mod about;
 mod answer;
 mod decode;
 mod examples;
+mod inherit;
 mod inputs;
+mod owners;
 mod problem;
+mod raw;
+mod shots;
+mod yaml;
 
 use indexmap::IndexMap;
-use serde::Deserialize;
-use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
+use serde_saphyr::Spanned;
 
 use crate::error::{PromptError, PromptErrorKind};
+use crate::field_names::field_names;
 use crate::input::InputSpec;
-use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
+use crate::spec::{DecodeSpec, Example, FewShot, MetadataValue, Metric, OutputSpec, Preprocessing};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
+use crate::target::Target;
+use about::{RawPreprocessing, metadata, preprocessing, version};
 use answer::{RawOutput, check_output};
-use decode::{RawDecode, check_decode};
+use decode::{DECODE_KEYS, check_decode};
 use examples::{RawExample, check_example};
+use inherit::merged;
 use inputs::{RawInput, check_inputs};
-use problem::Problem;
-
-/// The most bytes that front matter may have.
-pub(crate) const MAX_FRONT_MATTER_BYTES: usize = 64 * 1024;
+use owners::Owners;
+pub(crate) use problem::Place;
+use problem::{Fault, Problem};
+pub(crate) use raw::RawFrontMatter;
+use shots::{RawShot, check_separator, check_shots, check_target};
+pub(crate) use yaml::MAX_FRONT_MATTER_BYTES;
 
 /// Checked front matter.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FrontMatter {
     pub(crate) name: Option<String>,
     pub(crate) description: String,
+    pub(crate) version: Option<String>,
+    pub(crate) extends: Option<String>,
     pub(crate) inputs: IndexMap<String, InputSpec>,
-    /// The line of each input's name, from the top of the front matter.
-    pub(crate) input_lines: Vec<usize>,
+    /// The place of each input's name.
+    pub(crate) input_places: Vec<Place>,
     pub(crate) output: OutputSpec,
     pub(crate) decode: DecodeSpec,
+    pub(crate) target: Target,
+    pub(crate) few_shot: Vec<FewShot>,
+    pub(crate) preprocessing: IndexMap<String, Preprocessing>,
     pub(crate) metrics: Vec<Metric>,
     pub(crate) languages: Vec<String>,
+    pub(crate) metadata: IndexMap<String, MetadataValue>,
     pub(crate) examples: Vec<Example>,
 }
 
 impl FrontMatter {
-    /// Reads front matter that starts on the second line of a file.
-    pub(crate) fn parse(origin: &str, yaml: &str) -> Result<Self, PromptError> {
-        // Without a key there would be no mapping to miss keys in.
-        let yaml = if yaml.trim().is_empty() { "{}" } else { yaml };
-        let raw: RawFrontMatter = serde_saphyr::from_str_with_options(yaml, yaml_options())
-            .map_err(|error| yaml_error(origin, &error))?;
-        Self::try_from(raw).map_err(|Problem { line, key, message }| {
-            PromptErrorKind::Invalid { key, message }.at(origin, line.map(|line| line + 1))
+    /// Checks the front matter of a task file, given with that of the files that it extends, the nearest
+    /// first.
+    pub(crate) fn check(levels: Vec<(String, RawFrontMatter)>) -> Result<Self, PromptError> {
+        let origin = levels
+            .first()
+            .map(|(origin, _)| origin.clone())
+            .unwrap_or_default();
+        let mut owners = Owners::default();
+        let raw = merged(levels, &mut owners);
+        Self::check_merged(&origin, raw, &owners).map_err(|fault| match fault {
+            Fault::Problem(Problem { line, key, message }) => {
+                let origin = owners.of(&key).unwrap_or(&origin).to_owned();
+                PromptErrorKind::Invalid { key, message }.at(&origin, line.map(|line| line + 1))
+            }
+            Fault::Template(error) => error,
         })
     }
-}
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFrontMatter {
-    name: Option<Spanned<String>>,
-    description: Spanned<String>,
-    #[serde(default)]
-    inputs: IndexMap<Spanned<String>, RawInput>,
-    output: Option<RawOutput>,
-    decode: Option<Spanned<RawDecode>>,
-    #[serde(default)]
-    metrics: Vec<Spanned<String>>,
-    #[serde(default)]
-    languages: Vec<Spanned<String>>,
-    #[serde(default)]
-    examples: Vec<Spanned<RawExample>>,
-}
-
-impl TryFrom<RawFrontMatter> for FrontMatter {
-    type Error = Problem;
-
-    fn try_from(raw: RawFrontMatter) -> Result<Self, Problem> {
-        if raw.description.value.trim().is_empty() {
-            return Err(Problem::new(
-                &raw.description,
-                "description",
-                "expected a sentence that says what the task does",
-            ));
-        }
+    fn check_merged(origin: &str, raw: RawFrontMatter, owners: &Owners) -> Result<Self, Fault> {
+        let description = description(raw.description)?;
         let name = raw.name.map(task_name).transpose()?;
-        let (inputs, input_lines) = check_inputs(raw.inputs)?;
+        let version = raw.version.as_ref().map(version).transpose()?;
+        let (inputs, input_places) = check_inputs(raw.inputs, owners)?;
         let output = raw.output.map_or(Ok(OutputSpec::Text { fill: None }), |output| {
             check_output(output, &inputs)
         })?;
         let decode = raw
             .decode
             .map_or(Ok(DecodeSpec::default()), |decode| check_decode(decode, &output))?;
-        let metrics = raw.metrics.iter().map(metric).collect::<Result<_, _>>()?;
-        let languages = raw
-            .languages
-            .into_iter()
-            .map(language)
+        let metrics = raw
+            .metrics
+            .iter()
+            .flatten()
+            .map(metric)
             .collect::<Result<_, _>>()?;
+        let languages = raw.languages.into_iter().flatten();
+        let languages = languages.map(language).collect::<Result<_, _>>()?;
         let examples = raw
             .examples
             .into_iter()
             .enumerate()
             .map(|(index, example)| check_example(index, example, &inputs, &output))
             .collect::<Result<_, _>>()?;
-        let description = raw.description.value.trim().to_owned();
+        let origin_of = |key: &str| owners.of(key).unwrap_or(origin);
+        let (template, fields) = check_target(origin_of("target"), raw.target, &inputs, &output)?;
+        let separator = check_separator(origin_of("separator"), raw.separator)?;
+        let few_shot = check_shots(raw.few_shot, &inputs, &output, &fields)?;
         Ok(Self {
             name,
             description,
+            version,
+            extends: raw.extends.map(|extends| extends.value),
             inputs,
-            input_lines,
+            input_places,
             output,
             decode,
+            target: Target {
+                template,
+                fields,
+                separator,
+            },
+            few_shot,
+            preprocessing: preprocessing(raw.preprocessing)?,
             metrics,
             languages,
+            metadata: metadata(raw.metadata)?,
             examples,
         })
+    }
+}
+
+fn description(raw: Option<Spanned<String>>) -> Result<String, Problem> {
+    const EXPECTED: &str = "expected a sentence that says what the task does";
+    match raw {
+        Some(description) if description.value.trim().is_empty() => {
+            Err(Problem::new(&description, "description", EXPECTED))
+        }
+        Some(description) => Ok(description.value.trim().to_owned()),
+        None => Err(Problem {
+            line: Some(1),
+            key: "description".to_owned(),
+            message: format!("{EXPECTED}: write `description: Says what is in a picture.`"),
+        }),
+    }
+}
+
+/// Lists the keys that front matter may have, as its parser knows them.
+pub(crate) struct Keys {
+    pub(crate) front_matter: &'static [&'static str],
+    pub(crate) input: &'static [&'static str],
+    pub(crate) output: &'static [&'static str],
+    pub(crate) decode: &'static [&'static str],
+    pub(crate) example: &'static [&'static str],
+    pub(crate) shot: &'static [&'static str],
+    pub(crate) preprocessing: &'static [&'static str],
+}
+
+/// Returns the keys that front matter may have.
+pub(crate) fn keys() -> Keys {
+    Keys {
+        front_matter: field_names::<RawFrontMatter>(),
+        input: field_names::<RawInput>(),
+        output: field_names::<RawOutput>(),
+        decode: &DECODE_KEYS,
+        example: field_names::<RawExample>(),
+        shot: field_names::<RawShot>(),
+        preprocessing: field_names::<RawPreprocessing>(),
     }
 }
 
@@ -169,65 +221,4 @@ fn language(tag: Spanned<String>) -> Result<String, Problem> {
             quoted(&tag.value)
         ),
     ))
-}
-
-/// Limits what YAML may do: front matter is small, flat, and has no use for anchors.
-fn yaml_options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: 16,
-            flow_nesting_limit: 16,
-            max_nodes: 10_000,
-            max_events: 40_000,
-            max_documents: 1,
-            max_anchors: 16,
-            max_aliases: 16,
-            max_merge_keys: 0,
-            max_recorded_anchor_events: 1_000,
-            max_recorded_anchor_bytes: MAX_FRONT_MATTER_BYTES,
-            max_total_scalar_bytes: MAX_FRONT_MATTER_BYTES,
-        },
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
-        // `choices: [yes, no]` are texts, as everybody expects who has not read YAML 1.1.
-        strict_booleans: true,
-        reject_unsupported_tags: true,
-        with_snippet: false,
-    }
-}
-
-fn yaml_error(origin: &str, error: &serde_saphyr::Error) -> PromptError {
-    let location = error.location();
-    let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let message = yaml_message(error);
-    let line = location.map_or(1, |location| count(location.line()).saturating_add(1));
-    let kind = PromptErrorKind::FrontMatter {
-        column: location.map_or(1, |location| count(location.column())),
-        message: message
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect(),
-    };
-    kind.at(origin, Some(line))
-}
-
-/// Says what is wrong in words that need no knowledge of Rust or YAML parsers.
-fn yaml_message(error: &serde_saphyr::Error) -> String {
-    match error.without_snippet() {
-        serde_saphyr::Error::AliasError { error, .. } => yaml_message(error),
-        serde_saphyr::Error::InvalidScalar { ty, .. } => match *ty {
-            "f32" | "f64" | "floating point" => "expected a number".to_owned(),
-            ty if ty.starts_with('u') => "expected a whole number of at least 0".to_owned(),
-            ty => format!("expected a value of type {ty}"),
-        },
-        serde_saphyr::Error::Unexpected { expected, .. } => match *expected {
-            "mapping start" => "expected keys and values, written `key: value`".to_owned(),
-            "sequence start" => "expected a list, written `[a, b]`".to_owned(),
-            "string scalar" => "expected text".to_owned(),
-            expected => format!("expected {expected}"),
-        },
-        serde_saphyr::Error::Budget { .. } => {
-            "too many values, too deeply nested, or repeated too often with `&` and `*`".to_owned()
-        }
-        other => UserMessageFormatter.format_message(other).into_owned(),
-    }
 }

@@ -27,8 +27,12 @@ pub enum InputKind {
     Number,
     /// `true` or `false`.
     Boolean,
+    /// One of a few texts that the task lists.
+    Choice,
     /// A list of texts.
     List,
+    /// A rectangle in a picture.
+    Box,
     /// One picture.
     Image,
     /// Several pictures.
@@ -36,6 +40,19 @@ pub enum InputKind {
 }
 
 impl InputKind {
+    /// Lists all types.
+    pub const ALL: [Self; 9] = [
+        Self::Text,
+        Self::Integer,
+        Self::Number,
+        Self::Boolean,
+        Self::Choice,
+        Self::List,
+        Self::Box,
+        Self::Image,
+        Self::Images,
+    ];
+
     /// Tells whether the input is one or more pictures, which are given as files.
     pub fn is_picture(self) -> bool {
         matches!(self, Self::Image | Self::Images)
@@ -43,11 +60,12 @@ impl InputKind {
 
     fn expected(self) -> &'static str {
         match self {
-            Self::Text => "text",
+            Self::Text | Self::Choice => "text",
             Self::Integer => "a whole number",
             Self::Number => "a number",
             Self::Boolean => "true or false",
             Self::List => "a list of texts",
+            Self::Box => "a box of four numbers: left, top, right, bottom",
             Self::Image => "a picture",
             Self::Images => "a list of pictures",
         }
@@ -61,7 +79,9 @@ impl fmt::Display for InputKind {
             Self::Integer => "integer",
             Self::Number => "number",
             Self::Boolean => "boolean",
+            Self::Choice => "choice",
             Self::List => "list",
+            Self::Box => "box",
             Self::Image => "image",
             Self::Images => "images",
         })
@@ -84,6 +104,8 @@ pub enum InputValue {
     Boolean(bool),
     /// A list of texts.
     List(Vec<String>),
+    /// A rectangle in a picture: left, top, right, bottom.
+    Box([f64; 4]),
     /// One picture: its index among the request's images.
     Image(usize),
     /// Several pictures: their indices among the request's images.
@@ -91,7 +113,7 @@ pub enum InputValue {
 }
 
 impl InputValue {
-    /// Names the type of the value.
+    /// Names the type of the value; that of a choice is text.
     pub fn kind(&self) -> InputKind {
         match self {
             Self::Text(_) => InputKind::Text,
@@ -99,6 +121,7 @@ impl InputValue {
             Self::Number(_) => InputKind::Number,
             Self::Boolean(_) => InputKind::Boolean,
             Self::List(_) => InputKind::List,
+            Self::Box(_) => InputKind::Box,
             Self::Image(_) => InputKind::Image,
             Self::Images(_) => InputKind::Images,
         }
@@ -109,7 +132,12 @@ impl InputValue {
         match self {
             Self::Text(text) => text.len(),
             Self::List(items) => items.iter().map(String::len).sum(),
-            Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::Image(_) | Self::Images(_) => 0,
+            Self::Integer(_)
+            | Self::Number(_)
+            | Self::Boolean(_)
+            | Self::Box(_)
+            | Self::Image(_)
+            | Self::Images(_) => 0,
         }
     }
 
@@ -118,7 +146,12 @@ impl InputValue {
         match self {
             Self::Image(index) => std::slice::from_ref(index),
             Self::Images(indices) => indices,
-            Self::Text(_) | Self::Integer(_) | Self::Number(_) | Self::Boolean(_) | Self::List(_) => &[],
+            Self::Text(_)
+            | Self::Integer(_)
+            | Self::Number(_)
+            | Self::Boolean(_)
+            | Self::List(_)
+            | Self::Box(_) => &[],
         }
     }
 
@@ -130,6 +163,7 @@ impl InputValue {
             Self::Number(value) => format!("the number {value}"),
             Self::Boolean(value) => value.to_string(),
             Self::List(_) => "a list of texts".to_owned(),
+            Self::Box(_) => "a box".to_owned(),
             Self::Image(_) => "a picture".to_owned(),
             Self::Images(_) => "a list of pictures".to_owned(),
         }
@@ -148,6 +182,17 @@ impl From<String> for InputValue {
     }
 }
 
+/// Says how the four numbers of a box are measured. The top left corner of the picture is 0, 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoxUnit {
+    /// In pixels of the picture as the caller has it, before it is resized.
+    #[default]
+    Pixels,
+    /// In fractions of the picture's width and height, from 0 to 1.
+    Fractions,
+}
+
 /// Declares an input: its type, and which values it may have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -161,7 +206,7 @@ pub struct InputSpec {
     /// The value that it has when the caller gives none. Without one, the input is required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default: Option<InputValue>,
-    /// The only texts that it may be, or any when empty.
+    /// The texts of which it is one; only an input of type choice has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<String>,
     /// The least number, or the fewest items.
@@ -173,6 +218,9 @@ pub struct InputSpec {
     /// The most characters that the text, or each item, may have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
+    /// How the numbers of a box are measured; only an input of type box has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<BoxUnit>,
 }
 
 impl InputSpec {
@@ -186,6 +234,7 @@ impl InputSpec {
             min: None,
             max: None,
             max_length: None,
+            unit: (kind == InputKind::Box).then(BoxUnit::default),
         }
     }
 
@@ -197,7 +246,8 @@ impl InputSpec {
     /// Reads a value as the command line writes it, and checks it.
     ///
     /// A list is either a JSON array of strings, `["a", "b, c"]`, or its items with commas between them, `a,
-    /// b`. `true`, `false`, `yes` and `no` are booleans.
+    /// b`. A box is its left, top, right and bottom with commas between them. `true`, `false`, `yes` and `no`
+    /// are booleans.
     ///
     /// # Errors
     ///
@@ -216,11 +266,12 @@ impl InputSpec {
     pub fn parse(&self, text: &str) -> Result<InputValue, InputError> {
         let mistyped = || self.mistyped(format!("the text {}", quoted(text)));
         let value = match self.kind {
-            InputKind::Text => InputValue::Text(text.to_owned()),
+            InputKind::Text | InputKind::Choice => InputValue::Text(text.to_owned()),
             InputKind::Integer => InputValue::Integer(text.trim().parse().map_err(|_| mistyped())?),
             InputKind::Number => InputValue::Number(text.trim().parse().map_err(|_| mistyped())?),
             InputKind::Boolean => InputValue::Boolean(parse_boolean(text.trim()).ok_or_else(mistyped)?),
             InputKind::List => InputValue::List(parse_list(text)?),
+            InputKind::Box => InputValue::Box(parse_box(text).ok_or_else(mistyped)?),
             InputKind::Image | InputKind::Images => return Err(InputError::Picture),
         };
         self.check(&value)?;
@@ -236,10 +287,9 @@ impl InputSpec {
     /// When it is not, saying what was expected and what was found.
     pub fn check(&self, value: &InputValue) -> Result<(), InputError> {
         match (self.kind, value) {
-            (InputKind::Text, InputValue::Text(text)) => {
-                self.check_length(text)?;
-                self.check_choice(text)
-            }
+            (InputKind::Text, InputValue::Text(text)) => self.check_length(text),
+            (InputKind::Choice, InputValue::Text(text)) => self.check_choice(text),
+            (InputKind::Box, InputValue::Box(sides)) => self.check_box(*sides),
             (InputKind::Integer | InputKind::Number, InputValue::Integer(number)) => {
                 #[expect(
                     clippy::cast_precision_loss,
@@ -270,11 +320,14 @@ impl InputSpec {
     pub(crate) fn read(&self, value: &serde_json::Value) -> Result<InputValue, InputError> {
         use serde_json::Value;
         let read = match (self.kind, value) {
-            (InputKind::Text, Value::String(text)) => Some(InputValue::Text(text.clone())),
+            (InputKind::Text | InputKind::Choice, Value::String(text)) => {
+                Some(InputValue::Text(text.clone()))
+            }
             (InputKind::Integer, Value::Number(number)) => number.as_i64().map(InputValue::Integer),
             (InputKind::Number, Value::Number(number)) => number.as_f64().map(InputValue::Number),
             (InputKind::Boolean, Value::Bool(value)) => Some(InputValue::Boolean(*value)),
             (InputKind::List, Value::Array(items)) => texts(items).map(InputValue::List),
+            (InputKind::Box, Value::Array(items)) => sides(items).map(InputValue::Box),
             _ => None,
         };
         let value = read.ok_or_else(|| self.mistyped(self.found_in_yaml(value)))?;
@@ -301,7 +354,7 @@ impl InputSpec {
 
     fn found_in_yaml(&self, value: &serde_json::Value) -> String {
         use serde_json::Value;
-        let quotes = if self.kind == InputKind::Text {
+        let quotes = if matches!(self.kind, InputKind::Text | InputKind::Choice) {
             " (put it in quotes to make it text)"
         } else {
             ""
@@ -311,7 +364,7 @@ impl InputSpec {
             Value::Bool(value) => format!("{value}{quotes}"),
             Value::Number(number) => format!("the number {number}{quotes}"),
             Value::String(text) => format!("the text {}", quoted(text)),
-            Value::Array(items) if texts(items).is_none() => {
+            Value::Array(items) if self.kind != InputKind::Box && texts(items).is_none() => {
                 "a list with an item that is not text".to_owned()
             }
             Value::Array(items) => format!("a list of {} items", items.len()),
@@ -320,13 +373,32 @@ impl InputSpec {
     }
 
     fn check_choice(&self, text: &str) -> Result<(), InputError> {
-        if self.choices.is_empty() || self.choices.iter().any(|choice| choice == text) {
+        if self.choices.iter().any(|choice| choice == text) {
             return Ok(());
         }
         Err(InputError::Choice {
             choices: self.choices.clone(),
             found: text.to_owned(),
             suggestion: nearest(text, self.choices.iter().map(String::as_str)),
+        })
+    }
+
+    /// Checks that a box has an area, and lies in the picture as far as that is known.
+    fn check_box(&self, sides: [f64; 4]) -> Result<(), InputError> {
+        let [left, top, right, bottom] = sides;
+        let (most, bound) = match self.unit.unwrap_or_default() {
+            BoxUnit::Pixels => (f64::from(u32::MAX), "in pixels"),
+            BoxUnit::Fractions => (1.0, "in fractions from 0 to 1"),
+        };
+        let inside = sides.iter().all(|side| (0.0..=most).contains(side));
+        if inside && left < right && top < bottom {
+            return Ok(());
+        }
+        Err(InputError::Type {
+            expected: format!(
+                "a box of left, top, right, bottom {bound}, with left before right and top above bottom"
+            ),
+            found: format!("{left}, {top}, {right}, {bottom}"),
         })
     }
 
@@ -395,6 +467,25 @@ fn parse_list(text: &str) -> Result<Vec<String>, InputError> {
     }
 }
 
+fn parse_box(text: &str) -> Option<[f64; 4]> {
+    let inner = text.trim();
+    let inner = inner
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(inner);
+    let mut sides = inner.split(',').map(|side| side.trim().parse().ok());
+    let read = [sides.next()??, sides.next()??, sides.next()??, sides.next()??];
+    sides.next().is_none().then_some(read)
+}
+
+fn sides(items: &[serde_json::Value]) -> Option<[f64; 4]> {
+    let sides: Vec<f64> = items
+        .iter()
+        .map(serde_json::Value::as_f64)
+        .collect::<Option<_>>()?;
+    sides.try_into().ok()
+}
+
 fn texts(items: &[serde_json::Value]) -> Option<Vec<String>> {
     items
         .iter()
@@ -428,23 +519,20 @@ pub(crate) fn check_answers(answers: &[String]) -> Result<(), InputError> {
 mod tests {
     use super::*;
 
-    const KINDS: [InputKind; 7] = [
-        InputKind::Text,
-        InputKind::Integer,
-        InputKind::Number,
-        InputKind::Boolean,
-        InputKind::List,
-        InputKind::Image,
-        InputKind::Images,
-    ];
+    fn spec_of(kind: InputKind) -> InputSpec {
+        let mut spec = InputSpec::new(kind);
+        spec.choices = vec!["a".into()];
+        spec
+    }
 
     fn value_of(kind: InputKind) -> InputValue {
         match kind {
-            InputKind::Text => InputValue::Text("a".into()),
+            InputKind::Text | InputKind::Choice => InputValue::Text("a".into()),
             InputKind::Integer => InputValue::Integer(1),
             InputKind::Number => InputValue::Number(1.5),
             InputKind::Boolean => InputValue::Boolean(true),
             InputKind::List => InputValue::List(vec!["a".into()]),
+            InputKind::Box => InputValue::Box([0.0, 0.0, 1.0, 0.5]),
             InputKind::Image => InputValue::Image(0),
             InputKind::Images => InputValue::Images(vec![0, 1]),
         }
@@ -452,15 +540,15 @@ mod tests {
 
     #[test]
     fn a_value_is_allowed_for_its_own_type_and_a_whole_number_for_any_number_too() {
-        for kind in KINDS {
-            for other in KINDS {
-                let allowed = kind == other || (kind, other) == (InputKind::Number, InputKind::Integer);
+        for kind in InputKind::ALL {
+            for other in InputKind::ALL {
+                let allowed = value_of(kind).kind() == value_of(other).kind()
+                    || (kind, other) == (InputKind::Number, InputKind::Integer);
                 assert_eq!(
-                    InputSpec::new(kind).check(&value_of(other)).is_ok(),
+                    spec_of(kind).check(&value_of(other)).is_ok(),
                     allowed,
                     "{kind} given {other}"
                 );
-                assert_eq!(value_of(other).kind(), other);
             }
         }
     }
@@ -516,6 +604,38 @@ mod tests {
             InputSpec::new(InputKind::List)
                 .parse(&",".repeat(2 * MAX_ITEMS))
                 .is_err()
+        );
+    }
+
+    #[test]
+    fn a_box_has_four_sides_in_order_within_its_unit() {
+        let mut spec = InputSpec::new(InputKind::Box);
+        assert_eq!(
+            spec.parse("1, 2, 30,40.5").unwrap(),
+            InputValue::Box([1.0, 2.0, 30.0, 40.5])
+        );
+        assert_eq!(
+            spec.parse("[1,2,3,4]").unwrap(),
+            InputValue::Box([1.0, 2.0, 3.0, 4.0])
+        );
+        for wrong in [
+            "",
+            "1,2,3",
+            "1,2,3,4,5",
+            "3,2,1,4",
+            "1,4,3,4",
+            "-1,2,3,4",
+            "nan,2,3,4",
+            "1,2,inf,4",
+        ] {
+            assert!(spec.parse(wrong).is_err(), "{wrong}");
+        }
+        spec.unit = Some(BoxUnit::Fractions);
+        assert!(spec.parse("0,0,1,1").is_ok());
+        assert_eq!(
+            spec.parse("0,0,1,2").unwrap_err().to_string(),
+            "expected a box of left, top, right, bottom in fractions from 0 to 1, with left before right and top \
+             above bottom, found 0, 0, 1, 2"
         );
     }
 

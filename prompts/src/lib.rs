@@ -9,7 +9,7 @@
 //! description: Says what is in a picture, in the language you ask for.
 //! inputs:
 //!   image: {type: image}
-//!   language: {type: text, default: English, choices: [English, German]}
+//!   language: {type: choice, default: English, choices: [English, German]}
 //! output: {kind: text}
 //! decode: {prefix: "<extra_id_0>", max_new_tokens: 24}
 //! ---
@@ -37,10 +37,16 @@
 //! | key | value |
 //! |---|---|
 //! | `description` | what the task does, in a sentence |
+//! | `version` | a whole number from 1, or a text such as `"1.2.0"` |
+//! | `extends` | the name of a task whose keys and prompt this one takes over, see [`TaskSource`] |
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
-//! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
+//! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `choice`, `list`, `box`, `image`, `images`) and perhaps `description`, `default`, `choices` (of a choice), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list), `unit` (of a box) |
 //! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: json` with `schema`, a JSON schema that the answer fits; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
 //! | `decode` | `prefix` (special tokens); any field of [`SamplingOptions`], such as `max_new_tokens`, `temperature`, `beams` or `stop`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
+//! | `target` | a template of what the model should write, see [`TaskFile::render_target`] |
+//! | `few_shot`, `separator` | examples that are rendered before the prompt, see [`TaskFile::render_with_shots`], and what stands between them |
+//! | `preprocessing` | [`Preprocessing`] by the name of the model family |
+//! | `metadata` | texts and lists of texts, by free names |
 //! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
 //! | `languages` | BCP 47 tags |
 //! | `examples` | `inputs`, with pictures as paths from the task file, and the `output` that they should get |
@@ -66,18 +72,22 @@
 //! A caller's text stays text, whatever it contains and whatever the template does with it: see
 //! [`PromptPart`]. While a template renders, a picture or a special token is a single character that occurs
 //! in no text of the caller, chosen anew for each prompt. Rendering is bounded in steps, depth and size,
-//! reads no other file, and calls nothing but filters on an allow list.
+//! reads no file, and calls nothing but filters on an allow list. The files that a template imports are read
+//! when the task file is read, by paths that are written in it.
 //!
 //! # Modules
 //!
 //! | module | holds |
 //! |---|---|
-//! | `task_file` | [`TaskFile`]: reading, and checking inputs |
+//! | `task_file` | [`TaskFile`]: checking inputs, and rendering |
+//! | `loader`, `source` | reading a task file, what it extends and what it imports: [`TaskSource`] |
 //! | `checked_inputs` | [`CheckedInputs`]: what a prompt is rendered with |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
+//! | `schema`, `field_names` | [`task_file_schema`]: the JSON Schema of front matter |
 //! | `input`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
 //! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
-//! | `template`, `sandbox` | the Jinja environment, and its errors in our words |
+//! | `template`, `template_file`, `sandbox`, `render_error` | the Jinja environment, and its errors in our words |
+//! | `target`, `shots` | what the model should write, and few-shot examples: [`Shot`] |
 //! | `scan`, `special` | where special tokens, names and filters stand in a template |
 //! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
 //! | `infill`, `patches` | gaps of a text, and patches of a picture: [`PatchRange`] |
@@ -86,29 +96,44 @@
 mod checked_inputs;
 mod encoding;
 mod error;
+mod field_names;
 mod front_matter;
 mod infill;
 mod input;
+mod loader;
 mod markers;
 mod patches;
 mod prompt;
+mod render_error;
 mod sampling;
 mod sandbox;
 mod scan;
+mod schema;
+mod shots;
+mod source;
 mod spec;
 mod special;
 mod suggest;
+mod target;
 mod task_file;
 mod template;
+mod template_file;
 
 pub use checked_inputs::CheckedInputs;
 pub use encoding::text_of_file;
 pub use error::{InputError, PromptError, PromptErrorKind};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
-pub use input::{InputKind, InputSpec, InputValue, Inputs};
+pub use input::{BoxUnit, InputKind, InputSpec, InputValue, Inputs};
 pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
 pub use sampling::{EarlyStopping, ParameterError, SamplingLists, SamplingOptions};
-pub use spec::{Choices, DecodeSpec, Example, ExampleInput, Metric, OutputSpec};
+pub use schema::task_file_schema;
+pub use shots::{MAX_SHOTS, Shot};
+pub use source::{SourceFile, SourceTask, TaskSource};
+pub use spec::{
+    Choices, DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Metric, OutputSpec,
+    Preprocessing,
+};
 pub use special::is_special_form;
-pub use task_file::{MAX_INPUT_BYTES, TaskFile};
+pub use target::MAX_INPUT_BYTES;
+pub use task_file::TaskFile;

@@ -43,11 +43,7 @@ impl Markers {
     ) -> Result<Self, NoMarkerLeft> {
         let taken: HashSet<char> = texts.flat_map(str::chars).filter(|c| is_candidate(*c)).collect();
         let mut free = CANDIDATES.into_iter().flatten().filter(|c| !taken.contains(c));
-        let mut markers = Self {
-            parts: HashMap::new(),
-            characters: HashMap::new(),
-            masks: Vec::new(),
-        };
+        let mut markers = Self::none();
         for index in 0..MAX_GAPS {
             let mask = markers.mark(PromptPart::Special(mask_token(index)), &mut free)?;
             markers.masks.push(mask);
@@ -59,6 +55,15 @@ impl Markers {
             markers.mark(PromptPart::Special(token.to_owned()), &mut free)?;
         }
         Ok(markers)
+    }
+
+    /// Chooses no characters: for templates that are compiled and not rendered.
+    pub(crate) fn none() -> Self {
+        Self {
+            parts: HashMap::new(),
+            characters: HashMap::new(),
+            masks: Vec::new(),
+        }
     }
 
     fn mark(

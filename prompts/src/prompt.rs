@@ -40,6 +40,20 @@ impl Prompt {
         }
     }
 
+    /// Adds the parts of another prompt at the end.
+    pub(crate) fn append(&mut self, other: Self) {
+        other.parts.into_iter().for_each(|part| self.push(part));
+    }
+
+    /// Counts the bytes of text and of the names of special tokens.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let bytes = |part: &PromptPart| match part {
+            PromptPart::Text(text) | PromptPart::Special(text) => text.len(),
+            PromptPart::Image(_) => 0,
+        };
+        self.parts.iter().map(bytes).sum()
+    }
+
     fn push_text(&mut self, text: &str) {
         if text.is_empty() {
             return;

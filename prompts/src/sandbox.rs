@@ -1,8 +1,8 @@
 //! The Jinja environment that prompts render in: what a template may call, and how far it may go.
 //!
-//! Filters, tests and functions are an allow list. There is no loader and there are no other templates, so
-//! nothing can be included or imported. Fuel pays for every step and for every byte produced, and recursion
-//! is limited.
+//! Filters, tests and functions are an allow list. There is no loader: the other templates are those that the
+//! task file names, which were read with it. Fuel pays for every step and for every byte produced, and
+//! recursion is limited.
 
 use std::fmt;
 use std::sync::Arc;

@@ -53,6 +53,25 @@ pub(crate) struct BadSpecial {
     pub(crate) found: Option<String>,
 }
 
+/// A tag that names another file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImportSite {
+    pub(crate) line: usize,
+    /// `include`, `import`, `from` or `extends`.
+    pub(crate) tag: &'static str,
+    /// The path, or `None` where it is not written down as it must be.
+    pub(crate) path: Option<String>,
+}
+
+/// A block that other templates may override.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlockSite {
+    pub(crate) name: String,
+    pub(crate) line: usize,
+    /// Whether it is inside of another block.
+    pub(crate) is_nested: bool,
+}
+
 /// What a template's source holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
@@ -64,6 +83,14 @@ pub(crate) struct Scan {
     pub(crate) bad_escape: Option<usize>,
     /// The first place where the template is too large for the stack.
     pub(crate) too_large: Option<TooLarge>,
+    /// The tags that name other files.
+    pub(crate) imports: Vec<ImportSite>,
+    /// The blocks, in the order in which they are opened.
+    pub(crate) block_sites: Vec<BlockSite>,
+    /// Whether all that the template writes is in blocks.
+    pub(crate) only_blocks: bool,
+    /// Of each tag that is open: whether what is inside is kept for later.
+    open: Vec<bool>,
     elifs: usize,
     blocks: usize,
 }
@@ -86,14 +113,35 @@ const MAX_BLOCKS: usize = 16;
 const MAX_ELIFS: usize = 32;
 
 /// The statements that open a block, besides a `set` without `=`.
-const OPENERS: [&str; 7] = ["autoescape", "call", "filter", "for", "if", "macro", "with"];
+const OPENERS: [&str; 8] = [
+    "autoescape",
+    "block",
+    "call",
+    "filter",
+    "for",
+    "if",
+    "macro",
+    "with",
+];
+
+/// The tags that name other files.
+const IMPORTS: [&str; 4] = ["extends", "from", "import", "include"];
+
+/// The names that are values.
+const CONSTANTS: [&str; 6] = ["False", "None", "True", "false", "none", "true"];
+
+/// The openers whose content is written where it is asked for, and not where it stands.
+const KEEPERS: [&str; 3] = ["block", "macro", "set"];
 
 impl Scan {
     /// Scans a template.
     pub(crate) fn new(source: &str, syntax: SyntaxConfig) -> Self {
         let mut scanner = Scanner {
             source,
-            scan: Self::default(),
+            scan: Self {
+                only_blocks: true,
+                ..Self::default()
+            },
         };
         scanner.run(tokenize(source, false, syntax));
         scanner.scan
@@ -177,7 +225,11 @@ impl<'s> Scanner<'s> {
         for (token, span) in tokens.map_while(Result::ok) {
             match token {
                 Token::TemplateData(_) => self.add_data(bytes(span)),
-                Token::VariableStart | Token::BlockStart => is_block = matches!(token, Token::BlockStart),
+                Token::VariableStart => {
+                    is_block = false;
+                    self.note_written();
+                }
+                Token::BlockStart => is_block = true,
                 Token::VariableEnd | Token::BlockEnd => self.add_tag(&std::mem::take(&mut tag), is_block),
                 token => tag.push((token, span)),
             }
@@ -185,7 +237,19 @@ impl<'s> Scanner<'s> {
         self.add_tag(&tag, is_block);
     }
 
+    /// Notes that something is written here.
+    fn note_written(&mut self) {
+        self.scan.only_blocks &= self.scan.open.contains(&true);
+    }
+
     fn add_data(&mut self, range: Range<usize>) {
+        if self
+            .source
+            .get(range.clone())
+            .is_some_and(|data| !data.trim().is_empty())
+        {
+            self.note_written();
+        }
         let mut position = range.start;
         while let Some(offset) = self
             .source
@@ -210,6 +274,46 @@ impl<'s> Scanner<'s> {
     fn add_tag(&mut self, tokens: &[Spanned<'s>], is_block: bool) {
         self.measure(tokens, is_block);
         self.add_names(tokens);
+        if is_block {
+            self.add_import(tokens);
+        }
+    }
+
+    /// Reads a tag that names another file, or opens a block.
+    fn add_import(&mut self, tokens: &[Spanned<'s>]) {
+        let [(Token::Ident(first), span), rest @ ..] = tokens else {
+            return;
+        };
+        let line = usize::from(span.start_line);
+        if let ("block", [(Token::Ident(name), _), ..]) = (*first, rest) {
+            let outer = self.scan.open.split_last().map_or(&[][..], |(_, outer)| outer);
+            self.scan.block_sites.push(BlockSite {
+                name: (*name).to_owned(),
+                line,
+                is_nested: outer.contains(&true),
+            });
+        }
+        let Some(tag) = IMPORTS.into_iter().find(|tag| tag == first) else {
+            return;
+        };
+        let path = match (tag, rest) {
+            // minijinja parses any expression behind `as`, and panics where it is no name.
+            (
+                "import",
+                [
+                    (Token::Str(path), _),
+                    (Token::Ident("as"), _),
+                    (Token::Ident(name), _),
+                ],
+            ) if !CONSTANTS.contains(name) => Some((*path).to_owned()),
+            ("include", [(Token::Str(path), _)])
+            | ("from", [(Token::Str(path), _), (Token::Ident("import"), _), ..]) => Some((*path).to_owned()),
+            _ => None,
+        };
+        if tag == "include" {
+            self.note_written();
+        }
+        self.scan.imports.push(ImportSite { line, tag, path });
     }
 
     /// Measures what a tag adds to the stack that minijinja needs.
@@ -224,8 +328,10 @@ impl<'s> Scanner<'s> {
             let assigns = || tokens.iter().any(|(token, _)| matches!(token, Token::Assign));
             if OPENERS.contains(name) || (*name == "set" && !assigns()) {
                 self.scan.blocks += 1;
+                self.scan.open.push(KEEPERS.contains(name));
             } else if name.starts_with("end") {
                 self.scan.blocks = self.scan.blocks.saturating_sub(1);
+                self.scan.open.pop();
             } else if *name == "elif" {
                 self.scan.elifs += 1;
             }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::input::InputValue;
+use crate::input::{InputValue, Inputs};
 use crate::sampling::SamplingOptions;
 
 /// Declares the kind of answer that a task gives.
@@ -170,6 +170,16 @@ pub struct Example {
     pub output: Option<String>,
 }
 
+/// Shows the model what to write: inputs, and what the target is made of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct FewShot {
+    /// The inputs that the shot gives, checked against the task's.
+    pub inputs: IndexMap<String, ExampleInput>,
+    /// The values of the fields of the target.
+    pub target: Inputs,
+}
+
 /// Holds an input of an example. Pictures are paths, relative to the task file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -181,4 +191,33 @@ pub enum ExampleInput {
     Picture(String),
     /// The paths of pictures.
     Pictures(Vec<String>),
+}
+
+/// Holds what metadata has for one name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum MetadataValue {
+    /// One text.
+    Text(String),
+    /// Several texts.
+    Texts(Vec<String>),
+}
+
+/// Says how pictures are prepared for the models of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Preprocessing {
+    /// How a picture is fitted into the square that the model takes.
+    pub fit: ImageFit,
+}
+
+/// Says how a picture is fitted into the square that a model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageFit {
+    /// The whole picture, resized to a square.
+    Squash,
+    /// The square in the middle.
+    Crop,
 }

@@ -1,24 +1,23 @@
 //! A task file: read, checked, rendered.
 
-use std::borrow::Cow;
-
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
 use crate::checked_inputs::CheckedInputs;
-use crate::encoding::text_of_file;
 use crate::error::{InputError, PromptError, PromptErrorKind};
-use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, is_task_name};
+use crate::front_matter::{Place, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
+use crate::loader::load;
 use crate::patches::{NoPatches, PatchRange};
+use crate::prompt::Prompt;
 use crate::sandbox::too_many_gaps;
-use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
+use crate::shots::{Shot, check_count, in_shot};
+use crate::source::{NoFiles, TaskSource};
+use crate::spec::{DecodeSpec, Example, FewShot, MetadataValue, Metric, OutputSpec, Preprocessing};
 use crate::suggest::{nearest, quoted};
-use crate::template::{MAX_BODY_BYTES, Template};
-
-/// The most bytes of text that the inputs of one rendering may hold together.
-pub const MAX_INPUT_BYTES: usize = 256 * 1024;
+use crate::target::{Target, check_text_bytes};
+use crate::template::{MAX_PROMPT_BYTES, Template};
 
 /// Holds a task: what it takes, how it asks, what it answers.
 ///
@@ -31,6 +30,12 @@ pub struct TaskFile {
     pub name: String,
     /// Says in a sentence what the task does.
     pub description: String,
+    /// The version of the file: a whole number, or three numbers as semantic versioning has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The name of the task that this one extends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extends: Option<String>,
     /// The inputs, in the order of the file.
     pub inputs: IndexMap<String, InputSpec>,
     /// The kind of answer.
@@ -41,16 +46,34 @@ pub struct TaskFile {
     pub metrics: Vec<Metric>,
     /// The languages that the task is meant for, as BCP 47 tags.
     pub languages: Vec<String>,
+    /// Whatever else the author says, such as `license`, `author` and `tags`.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub metadata: IndexMap<String, MetadataValue>,
+    /// How pictures are prepared, by the name of the model family; others follow the checkpoint.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub preprocessing: IndexMap<String, Preprocessing>,
     /// Worked examples.
     pub examples: Vec<Example>,
+    /// Few-shot examples, which are rendered before the prompt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub few_shot: Vec<FewShot>,
     #[serde(serialize_with = "source_of")]
     template: Template,
+    #[serde(
+        serialize_with = "source_of_target",
+        skip_serializing_if = "Target::is_default"
+    )]
+    target: Target,
     #[serde(rename = "file")]
     origin: String,
 }
 
 fn source_of<S: Serializer>(template: &Template, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(template.source())
+}
+
+fn source_of_target<S: Serializer>(target: &Target, serializer: S) -> Result<S::Ok, S::Error> {
+    source_of(&target.template, serializer)
 }
 
 impl TaskFile {
@@ -73,30 +96,18 @@ impl TaskFile {
     /// assert_eq!(error.to_string(), "greet.task:4: 'nmae' is not defined (inputs: none)");
     /// ```
     pub fn parse(origin: &str, bytes: &[u8]) -> Result<Self, PromptError> {
-        check_size(
-            origin,
-            "file",
-            bytes.len(),
-            MAX_FRONT_MATTER_BYTES + MAX_BODY_BYTES,
-        )?;
-        let text = text_of_file(origin, bytes)?;
-        let text = if text.contains('\r') {
-            Cow::Owned(text.replace("\r\n", "\n"))
-        } else {
-            Cow::Borrowed(text)
-        };
-        let Sections {
-            front_matter,
-            body,
-            lines_before,
-        } = split(origin, &text)?;
-        check_size(origin, "front matter", front_matter.len(), MAX_FRONT_MATTER_BYTES)?;
-        check_size(origin, "body", body.len(), MAX_BODY_BYTES)?;
-        let front_matter = FrontMatter::parse(origin, front_matter)?;
-        if body.trim().is_empty() {
-            return Err(PromptErrorKind::EmptyBody.at(origin, Some(lines_before + 1)));
-        }
-        let template = Template::parse(origin, body, lines_before)?;
+        Self::parse_from(origin, bytes, &NoFiles)
+    }
+
+    /// Reads a task file that may name others: the task that it extends, and files that its template imports
+    /// or includes, all of which `source` gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse); when a file is not there, cannot be read, or is wrong; when files name each
+    /// other in a circle; and when they are too many or too large.
+    pub fn parse_from(origin: &str, bytes: &[u8], source: &dyn TaskSource) -> Result<Self, PromptError> {
+        let (front_matter, template) = load(origin, bytes, source)?;
         let name = match front_matter.name {
             Some(name) => name,
             None => name_from_origin(origin)?,
@@ -104,16 +115,22 @@ impl TaskFile {
         let task = Self {
             name,
             description: front_matter.description,
+            version: front_matter.version,
+            extends: front_matter.extends,
             inputs: front_matter.inputs,
             output: front_matter.output,
             decode: front_matter.decode,
             metrics: front_matter.metrics,
             languages: front_matter.languages,
+            metadata: front_matter.metadata,
+            preprocessing: front_matter.preprocessing,
             examples: front_matter.examples,
+            few_shot: front_matter.few_shot,
             template,
+            target: front_matter.target,
             origin: origin.to_owned(),
         };
-        task.check_names(&front_matter.input_lines)?;
+        task.check_names(&front_matter.input_places)?;
         Ok(task)
     }
 
@@ -122,9 +139,102 @@ impl TaskFile {
         &self.origin
     }
 
-    /// Returns the template, as it is written in the file.
+    /// Returns the template of the prompt, as it is written in the file.
     pub fn template(&self) -> &str {
         self.template.source()
+    }
+
+    /// Returns the template of what the model should write, as it is written in the file; without one,
+    /// `{{ target }}`.
+    pub fn target(&self) -> &str {
+        self.target.template.source()
+    }
+
+    /// Lists the fields that the target is made of, beside the inputs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_prompts::TaskFile;
+    /// let file = "---\ndescription: Asks.\ninputs: {question: {type: text}}\ntarget: '{{ answer }} </s>'\n---\n{{ question }}";
+    /// assert_eq!(TaskFile::parse("ask.task", file.as_bytes())?.target_fields(), ["answer"]);
+    /// # Ok::<(), multiway_prompts::PromptError>(())
+    /// ```
+    pub fn target_fields(&self) -> &[String] {
+        &self.target.fields
+    }
+
+    /// Renders what the model should write, for training and for scoring: from the inputs, and from the
+    /// values of [`target_fields`](Self::target_fields), for a checkpoint that has `special_tokens`.
+    ///
+    /// # Errors
+    ///
+    /// As [`complete`](Self::complete), when a field is missing or unknown, and when the template fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_prompts::{Inputs, PromptPart, TaskFile};
+    ///
+    /// let file = "---\ndescription: Asks.\ninputs: {question: {type: text}}\ntarget: '<extra_id_0>{{ answer }}'\n---\n{{ question }}";
+    /// let task = TaskFile::parse("ask.task", file.as_bytes())?;
+    /// let inputs = Inputs::from([("question".to_owned(), "how many?".into())]);
+    /// let reference = Inputs::from([("answer".to_owned(), "two </s>".into())]);
+    ///
+    /// let target = task.render_target(&inputs, &reference, &[])?;
+    /// assert_eq!(target.parts, [PromptPart::Special("<extra_id_0>".into()), PromptPart::Text("two </s>".into())]);
+    /// # Ok::<(), multiway_prompts::PromptError>(())
+    /// ```
+    pub fn render_target(
+        &self,
+        inputs: &Inputs,
+        reference: &Inputs,
+        special_tokens: &[&str],
+    ) -> Result<Prompt, PromptError> {
+        self.complete(inputs)?.render_target(reference, special_tokens)
+    }
+
+    /// Renders few-shot examples, each followed by its target and the task's separator, and then the prompt.
+    /// All of them are rendered by the same template.
+    ///
+    /// # Errors
+    ///
+    /// When the inputs of a shot do not fit, a field of its target is missing or unknown, there are more than
+    /// [`MAX_SHOTS`](crate::MAX_SHOTS), a template fails, or the prompt becomes too long.
+    pub fn render_with_shots(
+        &self,
+        inputs: &CheckedInputs<'_>,
+        shots: &[Shot],
+        special_tokens: &[&str],
+    ) -> Result<Prompt, PromptError> {
+        check_count(&self.origin, shots)?;
+        let prompt = inputs.render(special_tokens)?;
+        if shots.is_empty() {
+            return Ok(prompt);
+        }
+        let separator = self.target.separator.render(&Inputs::new(), special_tokens)?;
+        let mut shown = Prompt::default();
+        let mut bytes = prompt.text_bytes();
+        for (index, shot) in shots.iter().enumerate() {
+            let shot = self.render_shot(shot, special_tokens);
+            let (asked, target) = shot.map_err(|error| in_shot(index + 1, &error))?;
+            for piece in [asked, target, separator.clone()] {
+                bytes += piece.text_bytes();
+                if bytes > MAX_PROMPT_BYTES {
+                    let limit = MAX_PROMPT_BYTES;
+                    return Err(self.error(PromptErrorKind::OutputTooLong { limit }, None));
+                }
+                shown.append(piece);
+            }
+        }
+        shown.append(prompt);
+        Ok(shown)
+    }
+
+    fn render_shot(&self, shot: &Shot, special_tokens: &[&str]) -> Result<(Prompt, Prompt), PromptError> {
+        let inputs = self.complete(&shot.inputs)?;
+        let prompt = inputs.render(special_tokens)?;
+        Ok((prompt, inputs.render_target(&shot.target, special_tokens)?))
     }
 
     /// Checks inputs, and adds the defaults of those that are not given.
@@ -132,8 +242,8 @@ impl TaskFile {
     /// # Errors
     ///
     /// When an input is missing, unknown, of another type, or not allowed; when the inputs hold more than
-    /// [`MAX_INPUT_BYTES`] of text; when the text to fill in has no gap or more than [`MAX_GAPS`]; and when
-    /// the answers to choose from are none, empty, or not all different.
+    /// [`MAX_INPUT_BYTES`](crate::MAX_INPUT_BYTES) of text; when the text to fill in has no gap or more than
+    /// [`MAX_GAPS`]; and when the answers to choose from are none, empty, or not all different.
     pub fn complete(&self, inputs: &Inputs) -> Result<CheckedInputs<'_>, PromptError> {
         if let Some(unknown) = inputs.keys().find(|name| !self.inputs.contains_key(*name)) {
             return Err(self.unknown_input(unknown));
@@ -147,14 +257,12 @@ impl TaskFile {
             spec.check(value).map_err(|error| self.input_error(name, error))?;
             complete.insert(name.clone(), value.clone());
         }
-        let bytes = complete.values().map(InputValue::text_bytes).sum();
-        if bytes > MAX_INPUT_BYTES {
-            let limit = MAX_INPUT_BYTES;
-            return Err(self.error(PromptErrorKind::InputsTooLarge { bytes, limit }, None));
-        }
+        check_text_bytes(&self.origin, &complete)?;
         tracing::debug!(file = self.origin, inputs = complete.len(), "checked the inputs");
         Ok(CheckedInputs {
+            origin: &self.origin,
             template: &self.template,
+            target: &self.target,
             output: &self.output,
             hidden_patches: self.check_output_input(&complete)?,
             values: complete,
@@ -185,7 +293,7 @@ impl TaskFile {
     }
 
     /// Checks that the template uses inputs that exist, and that no input is left unused.
-    fn check_names(&self, input_lines: &[usize]) -> Result<(), PromptError> {
+    fn check_names(&self, input_places: &[Place]) -> Result<(), PromptError> {
         let variables = self.template.variables()?;
         if let Some(name) = variables.iter().find(|name| !self.inputs.contains_key(*name)) {
             let kind = PromptErrorKind::Undefined {
@@ -193,16 +301,20 @@ impl TaskFile {
                 inputs: self.input_names(),
                 suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
             };
-            return Err(self.error(kind, self.template.line_of(name)));
+            return Err(self.error_at_use(kind, name));
         }
         // Not `variables`: minijinja leaves out some names, such as the one in `images[:2]`.
         let used = |name: &String| {
-            self.template.line_of(name).is_some() || self.output.uses_input() == Some(name.as_str())
+            self.template.place_of(name).is_some()
+                || self.target.template.place_of(name).is_some()
+                || self.output.uses_input() == Some(name.as_str())
         };
-        if let Some((name, line)) = self.inputs.keys().zip(input_lines).find(|(name, _)| !used(name)) {
-            let line = (*line > 0).then_some(line + 1);
+        if let Some((name, place)) = self.inputs.keys().zip(input_places).find(|(name, _)| !used(name)) {
             let name = name.clone();
-            return Err(self.error(PromptErrorKind::UnusedInput { name }, line));
+            return Err(match place.origin.clone() {
+                Some(from) => self.error(PromptErrorKind::UnusedInherited { name, from }, None),
+                None => self.error(PromptErrorKind::UnusedInput { name }, place.line),
+            });
         }
         self.check_fill()
     }
@@ -212,12 +324,12 @@ impl TaskFile {
         let OutputSpec::Text { fill: Some(fill) } = &self.output else {
             return Ok(());
         };
-        if self.template.uses_filter("gaps") && self.template.line_of(fill).is_some() {
+        if self.template.uses_filter("gaps") && self.template.place_of(fill).is_some() {
             return Ok(());
         }
         let message =
             format!("the answer fills the gaps of '{fill}': write {{{{ {fill} | gaps }}}} in the prompt");
-        Err(self.error(PromptErrorKind::Gaps { message }, self.template.line_of(fill)))
+        Err(self.error_at_use(PromptErrorKind::Gaps { message }, fill))
     }
 
     /// Checks the input that the answer itself uses, and returns the patches that it hides, if it does.
@@ -243,6 +355,14 @@ impl TaskFile {
                 Err(self.error(PromptErrorKind::Gaps { message }, None))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Makes an error for the place where the template first uses a variable.
+    fn error_at_use(&self, kind: PromptErrorKind, variable: &str) -> PromptError {
+        match self.template.place_of(variable) {
+            Some((origin, line)) => kind.at(origin, Some(line)),
+            None => self.error(kind, None),
         }
     }
 
@@ -285,44 +405,6 @@ fn read_patches(items: &[String]) -> Result<Vec<PatchRange>, InputError> {
         return Err(NoPatches { found }.into());
     }
     items.iter().map(|item| Ok(item.parse()?)).collect()
-}
-
-struct Sections<'t> {
-    front_matter: &'t str,
-    body: &'t str,
-    lines_before: usize,
-}
-
-/// Cuts a file at its two `---` lines.
-fn split<'t>(origin: &str, text: &'t str) -> Result<Sections<'t>, PromptError> {
-    let first = text.lines().next().unwrap_or_default();
-    let rest = text.strip_prefix(first).unwrap_or_default();
-    if first.trim_end() != "---" {
-        let found = first.to_owned();
-        return Err(PromptErrorKind::NoFrontMatter { found }.at(origin, Some(1)));
-    }
-    let rest = rest.strip_prefix('\n').unwrap_or(rest);
-    let mut offset = 0;
-    for (index, line) in rest.split_inclusive('\n').enumerate() {
-        let end = offset + line.len();
-        if line.trim_end() == "---" {
-            let front_matter = rest.get(..offset).unwrap_or_default();
-            return Ok(Sections {
-                front_matter,
-                body: rest.get(end..).unwrap_or_default(),
-                lines_before: index + 2,
-            });
-        }
-        offset = end;
-    }
-    Err(PromptErrorKind::UnclosedFrontMatter.at(origin, None))
-}
-
-fn check_size(origin: &str, part: &'static str, bytes: usize, limit: usize) -> Result<(), PromptError> {
-    if bytes <= limit {
-        return Ok(());
-    }
-    Err(PromptErrorKind::TooLarge { part, bytes, limit }.at(origin, None))
 }
 
 /// Reads the name from a path: `tasks/caption.task` and `builtin:caption.task` are called `caption`.

@@ -51,6 +51,63 @@ pub enum TaskError {
         /// The file that was loaded after it.
         second: String,
     },
+    /// A task file has settings for a model family that there is not.
+    #[error(
+        "{origin}: preprocessing.{name}: there is no model family '{name}'{} (families: {})",
+        did_you_mean(suggestion.as_deref()),
+        known.join(", ")
+    )]
+    UnknownFamily {
+        /// The task file.
+        origin: String,
+        /// The name that it has.
+        name: String,
+        /// The nearest known name, if one is near enough.
+        suggestion: Option<String>,
+        /// The families that there are.
+        known: Vec<String>,
+    },
+    /// Something is wrong with a few-shot example.
+    #[error("shot {number}: {source}")]
+    Shot {
+        /// The number of the shot, counted from 1.
+        number: usize,
+        /// What is wrong.
+        source: Box<Self>,
+    },
+    /// The task file has few-shot examples with pictures, which nobody has opened.
+    #[error(
+        "the few-shot examples of the task '{task}' have pictures: open them with `Task::open_shots`, or give no shots"
+    )]
+    ShotsNotOpen {
+        /// The task.
+        task: String,
+    },
+    /// Few-shot examples are given for a task whose answer is not written after the prompt.
+    #[error("the task '{task}' answers with {kind}, which takes no few-shot examples")]
+    NoShots {
+        /// The task.
+        task: String,
+        /// What it answers with.
+        kind: &'static str,
+    },
+    /// The pictures of the few-shot examples and of the request are more than the model takes.
+    #[error(
+        "the task '{task}': {shots} shots and the request have {pictures} pictures together, and the model takes at most \
+         {limit}: give at most {fit} of the shots (--shots {fit})"
+    )]
+    TooManyShotPictures {
+        /// The task.
+        task: String,
+        /// The number of shots.
+        shots: usize,
+        /// The number of pictures of them and of the request.
+        pictures: usize,
+        /// The most pictures that the model takes.
+        limit: usize,
+        /// The number of shots whose pictures the model takes beside those of the request.
+        fit: usize,
+    },
     /// A task file, or the inputs for it, are wrong.
     #[error(transparent)]
     Prompt(#[from] PromptError),
@@ -116,13 +173,13 @@ pub enum TaskError {
         /// Its likelihood.
         value: f32,
     },
-    /// A picture of a worked example cannot be used.
-    #[error("{origin}: example {number}: cannot use the picture '{path}'")]
+    /// A picture of a worked or few-shot example cannot be used.
+    #[error("{origin}: {example}: cannot use the picture '{path}'")]
     ExamplePicture {
         /// The task file.
         origin: String,
-        /// The place of the example in the task file, counted from 1.
-        number: usize,
+        /// Which example it is: `example 1`, `shot 2`, counted from 1.
+        example: String,
         /// The picture.
         path: PathBuf,
         /// Why.

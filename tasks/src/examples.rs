@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use indexmap::IndexMap;
 use multiway_model::ProcessedImage;
-use multiway_prompts::{Example, ExampleInput, InputValue};
+use multiway_prompts::{Example, ExampleInput, InputValue, Inputs};
 use multiway_runtime::Engine;
 
 use crate::answer_metrics::exact_match;
 use crate::error::TaskError;
-use crate::inputs::{RequestTerms, TaskInputs};
+use crate::inputs::{RequestTerms, TaskInputs, TaskShot};
 use crate::task::Task;
 
 /// Reports the result of one worked example.
@@ -40,8 +41,8 @@ fn same_json(found: &str, expected: &str) -> bool {
     read(found).is_some_and(|found| read(expected) == Some(found))
 }
 
-/// Why the picture of a worked example cannot be used.
-type PictureError = Box<dyn std::error::Error + Send + Sync>;
+/// Why the picture of an example cannot be used.
+pub type PictureError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Task {
     /// Runs the worked examples of the task file, one after the other.
@@ -89,28 +90,86 @@ impl Task {
         Ok(reports)
     }
 
-    /// Builds the inputs of an example, and reads its pictures.
-    fn example_inputs(
+    /// Opens the first `most` few-shot examples of the task file. `open` reads a picture and preprocesses it
+    /// for the engine's model; paths in a task file are relative to its folder.
+    ///
+    /// Those without pictures need no opening: [`Task::prepare`] shows them by itself.
+    ///
+    /// # Errors
+    ///
+    /// When a picture cannot be read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_prompts::TaskFile;
+    /// use multiway_tasks::{Task, TaskInputs};
+    ///
+    /// let file = "---\ndescription: Says the opposite.\ninputs: {word: {type: text}}\nfew_shot:\n  \
+    ///     - {inputs: {word: hot}, target: cold}\n---\n{{ word }} -> ";
+    /// let task = Task::new(TaskFile::parse("opposite.task", file.as_bytes())?);
+    /// let shots = task.open_shots(1, |_| unreachable!("there are no pictures"))?;
+    /// assert_eq!(TaskInputs::new().with_shots(shots).shots.map(|shots| shots.len()), Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_shots(
+        &self,
+        most: usize,
+        open: impl Fn(&Path) -> Result<ProcessedImage, PictureError>,
+    ) -> Result<Vec<TaskShot>, TaskError> {
+        let shots = self.file().few_shot.iter().take(most).enumerate();
+        shots
+            .map(|(index, shot)| {
+                let number = index + 1;
+                let (values, images) = self.opened(&format!("shot {number}"), &shot.inputs, &open)?;
+                Ok(TaskShot {
+                    values,
+                    images,
+                    target: shot.target.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// Builds the inputs of a worked example, and reads its pictures and those of the few-shot examples.
+    ///
+    /// # Errors
+    ///
+    /// When a picture cannot be read.
+    pub fn example_inputs(
         &self,
         number: usize,
         example: &Example,
         open: impl Fn(&Path) -> Result<ProcessedImage, PictureError>,
     ) -> Result<TaskInputs, TaskError> {
+        let shots = self.open_shots(usize::MAX, &open)?;
+        let (values, images) = self.opened(&format!("example {number}"), &example.inputs, open)?;
+        let mut inputs = TaskInputs::new().with_shots(shots);
+        (inputs.values, inputs.images) = (values, images);
+        Ok(inputs)
+    }
+
+    /// Reads the pictures of an example, and gives its values.
+    fn opened(
+        &self,
+        example: &str,
+        given: &IndexMap<String, ExampleInput>,
+        open: impl Fn(&Path) -> Result<ProcessedImage, PictureError>,
+    ) -> Result<(Inputs, Vec<ProcessedImage>), TaskError> {
         let mut images = Vec::new();
         let mut add = |path: &String| {
             let path = self.folder().unwrap_or(Path::new("")).join(path);
-            let origin = || self.origin().to_owned();
             let image = open(&path).map_err(|source| TaskError::ExamplePicture {
-                origin: origin(),
-                number,
+                origin: self.origin().to_owned(),
+                example: example.to_owned(),
                 path,
                 source,
             })?;
             images.push(image);
             Ok::<usize, TaskError>(images.len() - 1)
         };
-        let mut inputs = TaskInputs::new();
-        for (name, input) in &example.inputs {
+        let mut values = Inputs::new();
+        for (name, input) in given {
             let value = match input {
                 ExampleInput::Value(value) => value.clone(),
                 ExampleInput::Picture(path) => InputValue::Image(add(path)?),
@@ -119,9 +178,8 @@ impl Task {
                 }
                 _ => continue,
             };
-            inputs.values.insert(name.clone(), value);
+            values.insert(name.clone(), value);
         }
-        inputs.images = images;
-        Ok(inputs)
+        Ok((values, images))
     }
 }

@@ -31,6 +31,54 @@ pub struct TaskInputs {
     pub constraint: Option<Constraint>,
     /// The priority and the timeout of the request.
     pub terms: RequestTerms,
+    /// Few-shot examples, which are shown before the prompt; `None` for those of the task file.
+    pub shots: Option<Vec<TaskShot>>,
+}
+
+/// Holds a few-shot example: inputs, and the answer that they should get.
+///
+/// Its pictures go to the picture inputs as those of [`TaskInputs`] do.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_tasks::TaskShot;
+///
+/// let shot = TaskShot::new("cat").with("language", "English");
+/// assert_eq!(shot.target["target"], "cat".into());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TaskShot {
+    /// The values, by the names of the task's inputs.
+    pub values: Inputs,
+    /// The pictures; values refer to them by index.
+    pub images: Vec<ProcessedImage>,
+    /// What the target is made of: a value for each of [`TaskFile::target_fields`].
+    pub target: Inputs,
+}
+
+impl TaskShot {
+    /// Creates a shot for a task that declares no target, whose answer is `target` as it is.
+    pub fn new(target: impl Into<InputValue>) -> Self {
+        Self {
+            target: Inputs::from([("target".to_owned(), target.into())]),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a value of an input.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<InputValue>) -> Self {
+        self.values.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds a picture.
+    #[must_use]
+    pub fn with_image(mut self, image: ProcessedImage) -> Self {
+        self.images.push(image);
+        self
+    }
 }
 
 /// Holds the priority and the timeout of a request.
@@ -118,6 +166,29 @@ impl TaskInputs {
         self
     }
 
+    /// Sets the few-shot examples, in place of those of the task file; an empty list is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::{TaskInputs, TaskShot};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    /// # let tokenizer = multiway_runtime::Tokenizer::from_checkpoint(&checkpoint)?;
+    ///
+    /// let file = "---\ndescription: Says the opposite.\ninputs: {word: {type: text}}\n---\n{{ word }} -> ";
+    /// let task = multiway_tasks::Task::new(multiway_prompts::TaskFile::parse("opposite.task", file.as_bytes())?);
+    /// let shots = vec![TaskShot::new("cold").with("word", "hot"), TaskShot::new("low").with("word", "high")];
+    /// let inputs = TaskInputs::new().with("word", "new").with_shots(shots);
+    /// let prepared = task.prepare(&tokenizer, &inputs)?;
+    /// assert_eq!(prepared.prompt().text(), "hot -> cold\nhigh -> low\nnew -> ");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_shots(mut self, shots: Vec<TaskShot>) -> Self {
+        self.shots = Some(shots);
+        self
+    }
+
     /// Sets the constraint on the text of the answer.
     ///
     /// # Examples
@@ -137,18 +208,14 @@ impl TaskInputs {
 }
 
 /// Assigns the pictures to the picture inputs, and returns all values.
-pub(crate) fn bind_pictures(file: &TaskFile, inputs: &TaskInputs) -> Result<Inputs, TaskError> {
-    let mut values = inputs.values.clone();
+pub(crate) fn bind_pictures(file: &TaskFile, given: &Inputs, pictures: usize) -> Result<Inputs, TaskError> {
+    let mut values = given.clone();
     let named = values.values().any(|value| value.kind().is_picture());
     if named {
-        check_indices(file, &values, inputs.images.len())?;
+        check_indices(file, &values, pictures)?;
     }
-    let mut left = if named { 0..0 } else { 0..inputs.images.len() };
-    for (name, spec) in file
-        .inputs
-        .iter()
-        .filter(|(name, _)| !inputs.values.contains_key(*name))
-    {
+    let mut left = if named { 0..0 } else { 0..pictures };
+    for (name, spec) in file.inputs.iter().filter(|(name, _)| !given.contains_key(*name)) {
         let value = match spec.kind {
             InputKind::Image => left.next().map(InputValue::Image),
             InputKind::Images => Some(InputValue::Images(left.by_ref().collect())),
@@ -164,8 +231,20 @@ pub(crate) fn bind_pictures(file: &TaskFile, inputs: &TaskInputs) -> Result<Inpu
     Err(TaskError::SparePictures {
         task: file.name.clone(),
         takes: pictures_taken(file),
-        found: inputs.images.len(),
+        found: pictures,
     })
+}
+
+/// Counts the pictures that values name from `first` on.
+pub(crate) fn numbered_from(first: usize, mut values: Inputs) -> Inputs {
+    for value in values.values_mut() {
+        match value {
+            InputValue::Image(index) => *index += first,
+            InputValue::Images(indices) => indices.iter_mut().for_each(|index| *index += first),
+            _ => {}
+        }
+    }
+    values
 }
 
 fn check_indices(file: &TaskFile, values: &Inputs, count: usize) -> Result<(), TaskError> {

@@ -23,7 +23,8 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `library` | the built-in task files, and those of the caller |
+//! | `library`, `sources` | the built-in task files, those of the caller, and what these extend and import |
+//! | `watched` | a library whose files may change while it is used |
 //! | `task`, `inputs`, `prepared` | a task, its inputs, and a task whose prompt is rendered |
 //! | `run`, `answer`, `infill`, `samples` | a running task, its typed answer, filled gaps, several samples |
 //! | `examples` | the worked examples of task files, which are tests |
@@ -41,16 +42,19 @@ mod picture_index;
 mod prepared;
 mod run;
 mod samples;
+mod sources;
 mod task;
+mod watched;
 
 pub use answer::{
     Answer, Choice, PatchAnswer, ScoredToken, TaskOutcome, TaskSample, VisualCode, WrittenToken,
 };
 pub use error::TaskError;
-pub use examples::ExampleReport;
-pub use inputs::{RequestTerms, TaskInputs};
+pub use examples::{ExampleReport, PictureError};
+pub use inputs::{RequestTerms, TaskInputs, TaskShot};
 pub use library::TaskLibrary;
 pub use picture_index::{IndexError, PictureEntry, PictureIndex, PictureMatch};
 pub use prepared::PreparedTask;
 pub use run::{TaskEvent, TaskRun};
 pub use task::Task;
+pub use watched::{FileChange, FileReport, WatchedLibrary};

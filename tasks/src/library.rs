@@ -1,27 +1,22 @@
 //! The library of tasks: the built-in ones, and those from the caller's folders.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use multiway_model::{ModelConfig, TaskGroup};
+use multiway_model::{ModelConfig, TaskGroup, model_types};
 use multiway_prompts::TaskFile;
 
 use crate::error::TaskError;
+use crate::sources::{BuiltinSource, Files, FolderSource, read_bounded};
 use crate::task::Task;
-
-/// The maximum number of bytes read from a task file; the parser's own limit is lower.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 macro_rules! builtin {
     ($($file:literal),*) => {
         const { &[$((concat!("builtin:", $file), include_bytes!(concat!("../library/", $file)).as_slice())),*] }
     };
 }
-
-/// Task files, in the order in which they are listed.
-type Files = &'static [(&'static str, &'static [u8])];
 
 /// The built-in task files of the native model.
 const NATIVE: Files = builtin![
@@ -86,6 +81,8 @@ fn builtin_files(config: &ModelConfig) -> Files {
 #[derive(Debug, Clone, Default)]
 pub struct TaskLibrary {
     tasks: IndexMap<String, Task>,
+    /// The built-in files, which loaded ones may extend.
+    builtin: Files,
 }
 
 impl TaskLibrary {
@@ -139,9 +136,13 @@ impl TaskLibrary {
     }
 
     fn of_files(files: Files) -> Result<Self, TaskError> {
-        let mut library = Self::new();
-        for &(origin, bytes) in files {
-            let task = Task::new(TaskFile::parse(origin, bytes)?);
+        let mut library = Self {
+            tasks: IndexMap::new(),
+            builtin: files,
+        };
+        for &(origin, bytes) in files.iter().filter(|(origin, _)| origin.ends_with(".task")) {
+            let task = TaskFile::parse_from(origin, bytes, &BuiltinSource { files })?;
+            let task = Task::new(checked_families(task)?);
             library.tasks.insert(task.name().to_owned(), task);
         }
         Ok(library)
@@ -227,20 +228,36 @@ impl TaskLibrary {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<String, TaskError> {
+        let task = self.read_file(path, &FolderSource::new(path, self.builtin))?;
+        self.insert(task)
+    }
+
+    /// Reads a task file, with what it extends and imports.
+    pub(crate) fn read_file(&self, path: &Path, source: &FolderSource) -> Result<Task, TaskError> {
         let bytes = read_bounded(path).map_err(|source| TaskError::File {
             path: path.to_owned(),
             source,
         })?;
-        let origin = path.display().to_string();
-        let task = Task::from_file(TaskFile::parse(&origin, &bytes)?, path);
+        let file = TaskFile::parse_from(&path.display().to_string(), &bytes, source)?;
+        Ok(Task::from_file(checked_families(file)?, path))
+    }
+
+    /// Returns the built-in files, which loaded ones may extend.
+    pub(crate) fn builtin_files(&self) -> Files {
+        self.builtin
+    }
+
+    /// Adds a task that was loaded, in place of a built-in one of its name.
+    pub(crate) fn insert(&mut self, task: Task) -> Result<String, TaskError> {
         let name = task.name().to_owned();
         if let Some(first) = self.tasks.get(&name).filter(|first| !first.is_builtin()) {
             return Err(TaskError::Duplicate {
                 name,
                 first: first.origin().to_owned(),
-                second: origin,
+                second: task.origin().to_owned(),
             });
         }
+        let origin = task.origin().to_owned();
         if self.tasks.insert(name.clone(), task).is_some() {
             tracing::info!(task = name, file = origin, "overrides a built-in task");
         }
@@ -248,7 +265,23 @@ impl TaskLibrary {
     }
 }
 
-fn task_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Checks that the families that a task has settings for exist.
+fn checked_families(file: TaskFile) -> Result<TaskFile, TaskError> {
+    let is_known = |family: &String| model_types().any(|known| known == family);
+    let Some(unknown) = file.preprocessing.keys().find(|family| !is_known(family)) else {
+        return Ok(file);
+    };
+    let known: Vec<String> = model_types().map(str::to_owned).collect();
+    Err(TaskError::UnknownFamily {
+        origin: file.origin().to_owned(),
+        suggestion: nearest(unknown, known.iter()),
+        name: unknown.clone(),
+        known,
+    })
+}
+
+/// Lists the task files of a folder in the order of their names.
+pub(crate) fn task_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -258,14 +291,6 @@ fn task_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(MAX_FILE_BYTES)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Finds the known name nearest to `name`, if one is near enough to suggest.

@@ -16,7 +16,10 @@ pub struct PreparedTask {
     /// The output kind, for messages.
     pub(crate) kind: &'static str,
     pub(crate) prompt: Prompt,
+    /// Those of the few-shot examples first.
     pub(crate) images: Vec<ProcessedImage>,
+    /// The number of pictures of each few-shot example.
+    pub(crate) shot_images: Vec<usize>,
     pub(crate) shape: Shape,
     /// The forced first tokens of the decoder.
     pub(crate) prefix: Vec<String>,
@@ -38,8 +41,8 @@ impl PreparedTask {
     ///
     /// # Errors
     ///
-    /// When several answers are requested from a task that does not generate text. Errors of the engine are
-    /// returned by the run.
+    /// When several answers are requested from a task that does not generate text, and when the few-shot
+    /// examples have more pictures than the model takes. Errors of the engine are returned by the run.
     ///
     /// # Examples
     ///
@@ -59,6 +62,7 @@ impl PreparedTask {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn run(self, engine: &Engine) -> Result<TaskRun, TaskError> {
+        self.check_pictures(engine.config().max_images())?;
         let sampling = self.sampling(engine);
         let shape = match self.shape {
             Shape::Filled(original) if engine.config().word_mask().is_some() => Shape::Masked(original),
@@ -78,6 +82,27 @@ impl PreparedTask {
             timeout: self.terms.timeout,
         };
         Ok(TaskRun::new(engine.clone(), self.name, request, shape))
+    }
+
+    /// Checks that the model takes the pictures of the few-shot examples beside those of the request.
+    fn check_pictures(&self, limit: usize) -> Result<(), TaskError> {
+        let of_shots: usize = self.shot_images.iter().sum();
+        let pictures = self.images.len();
+        if of_shots == 0 || pictures <= limit {
+            return Ok(());
+        }
+        let mut room = limit.checked_sub(pictures.saturating_sub(of_shots));
+        let fits = |count: &&usize| {
+            room = room.and_then(|room| room.checked_sub(**count));
+            room.is_some()
+        };
+        Err(TaskError::TooManyShotPictures {
+            task: self.name.clone(),
+            shots: self.shot_images.len(),
+            pictures,
+            limit,
+            fit: self.shot_images.iter().take_while(fits).count(),
+        })
     }
 
     /// Resolves the layers of sampling parameters: the caller's on the task file's on the checkpoint's.

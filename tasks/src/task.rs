@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use multiway_model::{ImageProcessor, ModelConfig, ProcessedImage};
 use multiway_prompts::{
-    CheckedInputs, Choices, InputKind, InputSpec, InputValue, Inputs, OutputSpec, TaskFile,
+    CheckedInputs, Choices, ImageFit, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, Shot,
+    TaskFile,
 };
 use multiway_runtime::{Constraint, Engine, RequestError, Tokenizer};
 
 use crate::error::TaskError;
-use crate::inputs::{TaskInputs, bind_pictures};
+use crate::inputs::{TaskInputs, bind_pictures, numbered_from};
 use crate::prepared::PreparedTask;
 use crate::run::{Shape, TaskRun};
+use crate::sources::BUILTIN;
 
 /// Holds a task file that can be run on an engine.
 #[derive(Debug, Clone)]
@@ -88,7 +91,7 @@ impl Task {
     }
 
     pub(crate) fn is_builtin(&self) -> bool {
-        self.origin().starts_with("builtin:")
+        self.origin().starts_with(BUILTIN)
     }
 
     /// Checks the inputs and renders the prompt for a tokenizer, whose special tokens the template may use.
@@ -117,7 +120,11 @@ impl Task {
         for token in &self.file.decode.prefix {
             tokenizer.require_special(token).map_err(RequestError::from)?;
         }
-        let checked = self.file.complete(&bind_pictures(&self.file, inputs)?)?;
+        let (shots, mut images) = self.bound_shots(inputs)?;
+        let shot_images = shots.iter().map(pictures_of).collect();
+        let values = bind_pictures(&self.file, &inputs.values, inputs.images.len())?;
+        let checked = self.file.complete(&numbered_from(images.len(), values))?;
+        images.extend(inputs.images.iter().cloned());
         self.check_one_thing(checked.values())?;
         let constraint = self.constraint(inputs)?;
         let shape = match constraint {
@@ -127,8 +134,11 @@ impl Task {
         Ok(PreparedTask {
             name: self.name().to_owned(),
             kind: self.file.output.kind(),
-            prompt: checked.render(&tokenizer.special_names())?,
-            images: inputs.images.clone(),
+            prompt: self
+                .file
+                .render_with_shots(&checked, &shots, &tokenizer.special_names())?,
+            images,
+            shot_images,
             shape,
             prefix: self.file.decode.prefix.clone(),
             task_sampling: self.file.decode.sampling.clone(),
@@ -136,6 +146,105 @@ impl Task {
             constraint,
             terms: inputs.terms,
         })
+    }
+
+    /// Renders what the model should write, for training and for scoring: from the inputs, and from the
+    /// values of the target's fields, for a tokenizer, whose special tokens the target may use.
+    ///
+    /// # Errors
+    ///
+    /// When the inputs do not match the task file, a field is missing or unknown, or the template fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_prompts::Inputs;
+    /// use multiway_tasks::{TaskInputs, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    /// # let tokenizer = multiway_runtime::Tokenizer::from_checkpoint(&checkpoint)?;
+    ///
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// let inputs = TaskInputs::new().with("text", "The ___ sat.");
+    /// let reference = Inputs::from([("target".to_owned(), "cat".into())]);
+    /// let target = library.get("infill")?.prepare_target(&tokenizer, &inputs, &reference)?;
+    /// assert_eq!(target.text(), "cat");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prepare_target(
+        &self,
+        tokenizer: &Tokenizer,
+        inputs: &TaskInputs,
+        reference: &Inputs,
+    ) -> Result<Prompt, TaskError> {
+        let values = bind_pictures(&self.file, &inputs.values, inputs.images.len())?;
+        let special_tokens = tokenizer.special_names();
+        Ok(self.file.render_target(&values, reference, &special_tokens)?)
+    }
+
+    /// Binds the pictures of the few-shot examples, the caller's or the task file's, and lists them.
+    fn bound_shots(&self, inputs: &TaskInputs) -> Result<(Vec<Shot>, Vec<ProcessedImage>), TaskError> {
+        let own;
+        let given = match &inputs.shots {
+            Some(given) => given,
+            None => {
+                own = self
+                    .open_shots(usize::MAX, |_| Err(Box::new(NotOpen)))
+                    .map_err(|error| self.not_open(error))?;
+                &own
+            }
+        };
+        let is_filled = matches!(self.file.output, OutputSpec::Text { fill: Some(_) });
+        if !given.is_empty() && (self.file.output.is_encoded() || is_filled) {
+            let (task, kind) = (self.name().to_owned(), self.file.output.kind());
+            return Err(TaskError::NoShots { task, kind });
+        }
+        let mut images = Vec::new();
+        let mut shots = Vec::with_capacity(given.len());
+        for (index, shot) in given.iter().enumerate() {
+            let bound = bind_pictures(&self.file, &shot.values, shot.images.len());
+            let bound = bound.map_err(|error| TaskError::Shot {
+                number: index + 1,
+                source: Box::new(error),
+            })?;
+            shots.push(Shot {
+                inputs: numbered_from(images.len(), bound),
+                target: shot.target.clone(),
+            });
+            images.extend(shot.images.iter().cloned());
+        }
+        Ok((shots, images))
+    }
+
+    /// Says that the pictures of the few-shot examples are not open.
+    fn not_open(&self, error: TaskError) -> TaskError {
+        match error {
+            TaskError::ExamplePicture { .. } => TaskError::ShotsNotOpen {
+                task: self.name().to_owned(),
+            },
+            other => other,
+        }
+    }
+
+    /// Returns what prepares pictures for a model: as the checkpoint says, unless the task file has settings
+    /// for the model's family.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::TaskLibrary;
+    ///
+    /// let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// let processor = library.get("caption")?.image_processor(checkpoint.config());
+    /// assert!(processor.open("../examples/pictures/cat.png").is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn image_processor(&self, config: &ModelConfig) -> ImageProcessor {
+        let processor = ImageProcessor::new(config);
+        match self.file.preprocessing.get(config.model_type()) {
+            Some(settings) => processor.with_crop(settings.fit == ImageFit::Crop),
+            None => processor,
+        }
     }
 
     /// Starts the task on an engine. The inputs are checked at once; the request is sent at the first poll of
@@ -217,6 +326,21 @@ impl Task {
             _ => Err(TaskError::TooMuchGiven { task, wanted }),
         }
     }
+}
+
+/// Says that a picture is not opened here.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not open")]
+struct NotOpen;
+
+/// Counts the pictures of a shot.
+fn pictures_of(shot: &Shot) -> usize {
+    let pictures = |value: &InputValue| match value {
+        InputValue::Image(_) => 1,
+        InputValue::Images(indices) => indices.len(),
+        _ => 0,
+    };
+    shot.inputs.values().map(pictures).sum()
 }
 
 fn may_be_left_out(spec: &InputSpec) -> bool {

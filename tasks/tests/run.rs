@@ -328,7 +328,7 @@ async fn worked_examples_are_run_with_the_pictures_beside_their_file() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, TaskError::ExamplePicture { number: 1, path, .. } if *path == picture),
+        matches!(&error, TaskError::ExamplePicture { example, path, .. } if *path == picture && example == "example 1"),
         "{error}"
     );
 }

@@ -17,8 +17,8 @@ use crate::suggest::quoted;
 /// The keys that task files have beside the sampling parameters of all layers.
 const OWN_KEYS: [&str; 3] = ["prefix", "regex", "lark"];
 
-/// All keys, for messages.
-const KEYS: [&str; OWN_KEYS.len() + SamplingOptions::NAMES.len()] = {
+/// All keys, for messages and for the schema.
+pub(super) const DECODE_KEYS: [&str; OWN_KEYS.len() + SamplingOptions::NAMES.len()] = {
     let mut keys = [""; OWN_KEYS.len() + SamplingOptions::NAMES.len()];
     let mut index = 0;
     while index < keys.len() {
@@ -56,6 +56,36 @@ impl OwnKeys {
             key: format!("decode.{parameter}"),
             message,
         }
+    }
+}
+
+impl RawDecode {
+    /// Takes over what another task file says, as the layers of sampling parameters do, and returns the keys
+    /// that are taken over.
+    pub(super) fn inherit(&mut self, parent: Self) -> Vec<String> {
+        let mut inherited = Vec::new();
+        let own = &mut self.own;
+        // An answer has one form.
+        let has_form = own.regex.is_some() || own.lark.is_some();
+        let taken = [
+            ("prefix", &mut own.prefix, parent.own.prefix),
+            ("regex", &mut own.regex, parent.own.regex.filter(|_| !has_form)),
+            ("lark", &mut own.lark, parent.own.lark.filter(|_| !has_form)),
+        ];
+        for (key, own, parent) in taken {
+            if own.is_none() && parent.is_some() {
+                inherited.push(key.to_owned());
+                *own = parent;
+            }
+        }
+        for (key, line) in parent.own.lines {
+            own.lines.entry(key).or_insert_with_key(|key| {
+                inherited.push(key.clone());
+                line
+            });
+        }
+        self.sampling = parent.sampling.overlay(std::mem::take(&mut self.sampling));
+        inherited
     }
 }
 
@@ -104,7 +134,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for SamplingKeys<'_, A> {
                     let name: StringDeserializer<A::Error> = key.value.into_deserializer();
                     return seed.deserialize(name).map(Some);
                 }
-                name => return Err(A::Error::unknown_field(name, &KEYS)),
+                name => return Err(A::Error::unknown_field(name, &DECODE_KEYS)),
             };
             *own = self.map.next_value()?;
         }

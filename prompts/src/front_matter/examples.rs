@@ -27,8 +27,23 @@ pub(super) fn check_example(
 ) -> Result<Example, Problem> {
     let key = format!("examples[{index}]");
     let example_line = line(&example);
+    let inputs = given_inputs(&key, example_line, &example.value.inputs, specs)?;
+    let answer = example_output(&key, example_line, example.value.output, output)?;
+    Ok(Example {
+        inputs,
+        output: answer,
+    })
+}
+
+/// Reads the inputs of an example, which fit those of the task.
+pub(super) fn given_inputs(
+    key: &str,
+    example_line: Option<usize>,
+    given: &IndexMap<Spanned<String>, serde_json::Value>,
+    specs: &IndexMap<String, InputSpec>,
+) -> Result<IndexMap<String, ExampleInput>, Problem> {
     let mut inputs = IndexMap::new();
-    for (name, value) in &example.value.inputs {
+    for (name, value) in given {
         let key = format!("{key}.inputs");
         let spec = specs
             .get(&name.value)
@@ -44,15 +59,11 @@ pub(super) fn check_example(
         let message = format!("the input '{name}' ({}) is missing", spec.expected());
         return Err(Problem {
             line: example_line,
-            key,
+            key: key.to_owned(),
             message,
         });
     }
-    let answer = example_output(&key, example_line, example.value.output, output)?;
-    Ok(Example {
-        inputs,
-        output: answer,
-    })
+    Ok(inputs)
 }
 
 fn example_input(spec: &InputSpec, value: &serde_json::Value) -> Result<ExampleInput, InputError> {

@@ -4,15 +4,16 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::problem::{Problem, line};
-use crate::input::{InputKind, InputSpec, check_answers};
+use super::owners::Owners;
+use super::problem::{Place, Problem, line};
+use crate::input::{BoxUnit, InputKind, InputSpec, check_answers};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
 
 /// The most inputs that a task may have.
 const MAX_INPUTS: usize = 64;
 
 /// Names that Jinja, or this crate, gives a meaning of its own.
-const RESERVED: [&str; 18] = [
+const RESERVED: [&str; 19] = [
     "and",
     "caller",
     "else",
@@ -30,6 +31,7 @@ const RESERVED: [&str; 18] = [
     "range",
     "self",
     "special",
+    "super",
     "true",
 ];
 
@@ -44,16 +46,26 @@ pub(super) struct RawInput {
     min: Option<Spanned<f64>>,
     max: Option<Spanned<f64>>,
     max_length: Option<Spanned<usize>>,
+    unit: Option<Spanned<BoxUnit>>,
 }
 
 pub(super) fn check_inputs(
-    raw: IndexMap<Spanned<String>, RawInput>,
-) -> Result<(IndexMap<String, InputSpec>, Vec<usize>), Problem> {
+    raw: IndexMap<Spanned<String>, Option<RawInput>>,
+    owners: &Owners,
+) -> Result<(IndexMap<String, InputSpec>, Vec<Place>), Problem> {
     let mut inputs = IndexMap::new();
-    let mut lines = Vec::new();
+    let mut places = Vec::new();
     for (name, input) in raw {
         let key = format!("inputs.{}", name.value);
         check_input_name(&name, &key)?;
+        let Some(input) = input else {
+            if owners.removes(&name.value) {
+                continue;
+            }
+            let message =
+                "expected a type: write `{type: text}`; `null` removes an input that another task file has";
+            return Err(Problem::new(&name, key, message));
+        };
         if inputs.len() == MAX_INPUTS {
             return Err(Problem::new(
                 &name,
@@ -61,11 +73,14 @@ pub(super) fn check_inputs(
                 format!("expected at most {MAX_INPUTS} inputs"),
             ));
         }
-        let spec = check_input(&key, input)?;
-        lines.push(line(&name).unwrap_or_default());
+        let spec = check_input(&key, &name, input)?;
+        places.push(Place {
+            origin: owners.of(&key).map(str::to_owned),
+            line: line(&name).map(|line| line + 1),
+        });
         inputs.insert(name.value, spec);
     }
-    Ok((inputs, lines))
+    Ok((inputs, places))
 }
 
 fn check_input_name(name: &Spanned<String>, key: &str) -> Result<(), Problem> {
@@ -92,26 +107,24 @@ fn check_input_name(name: &Spanned<String>, key: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_input(key: &str, raw: RawInput) -> Result<InputSpec, Problem> {
+fn check_input(key: &str, name: &Spanned<String>, raw: RawInput) -> Result<InputSpec, Problem> {
     let kind = raw.kind;
     check_range(key, &raw)?;
     let measured = matches!(kind, InputKind::Text | InputKind::List);
     if let Some(length) = raw.max_length.as_ref().filter(|_| !measured) {
         return Err(misplaced(length, key, "max_length", kind));
     }
-    if let Some(choices) = &raw.choices {
-        if kind != InputKind::Text {
-            return Err(misplaced(choices, key, "choices", kind));
-        }
-        check_answers(&choices.value)
-            .map_err(|error| Problem::new(choices, format!("{key}.choices"), error))?;
+    if let Some(unit) = raw.unit.as_ref().filter(|_| kind != InputKind::Box) {
+        return Err(misplaced(unit, key, "unit", kind));
     }
+    check_choices(key, name, &raw)?;
     let mut spec = InputSpec::new(kind);
     spec.description = raw.description;
     spec.choices = raw.choices.map(|choices| choices.value).unwrap_or_default();
     spec.min = raw.min.map(|min| min.value);
     spec.max = raw.max.map(|max| max.value);
     spec.max_length = raw.max_length.map(|length| length.value);
+    spec.unit = raw.unit.map(|unit| unit.value).or(spec.unit);
     if let Some(default) = raw.default {
         if kind.is_picture() {
             return Err(misplaced(&default, key, "default", kind));
@@ -120,6 +133,26 @@ fn check_input(key: &str, raw: RawInput) -> Result<InputSpec, Problem> {
         spec.default = Some(value.map_err(|error| Problem::new(&default, format!("{key}.default"), error))?);
     }
     Ok(spec)
+}
+
+/// Checks that an input of type choice, and no other, lists its texts.
+fn check_choices(key: &str, name: &Spanned<String>, raw: &RawInput) -> Result<(), Problem> {
+    match (&raw.choices, raw.kind) {
+        (Some(choices), InputKind::Choice) => check_answers(&choices.value)
+            .map_err(|error| Problem::new(choices, format!("{key}.choices"), error)),
+        (Some(choices), InputKind::Text) => Err(Problem::new(
+            choices,
+            format!("{key}.choices"),
+            "an input of type text may be any text: write `type: choice`",
+        )),
+        (Some(choices), kind) => Err(misplaced(choices, key, "choices", kind)),
+        (None, InputKind::Choice) => Err(Problem::new(
+            name,
+            key,
+            "an input of type choice needs its texts: write `choices: [red, green]`",
+        )),
+        (None, _) => Ok(()),
+    }
 }
 
 /// Says that inputs of this type do not have a field.

@@ -2,6 +2,8 @@
 
 use serde_saphyr::Spanned;
 
+use crate::error::PromptError;
+
 /// What is wrong with a value, and where; lines are counted from the top of the front matter.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -25,4 +27,29 @@ pub(super) fn line<T>(at: &Spanned<T>) -> Option<usize> {
     usize::try_from(at.referenced.line())
         .ok()
         .filter(|line| *line > 0)
+}
+
+/// Where a key of front matter is: the file, if it is not that of the task itself, and the line from its top.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) origin: Option<String>,
+    pub(crate) line: Option<usize>,
+}
+
+/// Why merged front matter cannot be used: a wrong value, or a wrong template in a value.
+pub(super) enum Fault {
+    Problem(Problem),
+    Template(PromptError),
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<PromptError> for Fault {
+    fn from(error: PromptError) -> Self {
+        Self::Template(error)
+    }
 }

@@ -40,6 +40,7 @@ fn value(spec: &InputSpec) -> InputValue {
         InputKind::Number => InputValue::Number(spec.min.unwrap_or(0.5)),
         InputKind::Boolean => InputValue::Boolean(true),
         InputKind::List => InputValue::List(vec!["0:0".to_owned(), "1:1".to_owned()]),
+        InputKind::Box => InputValue::Box([0.0, 0.0, 1.0, 1.0]),
         InputKind::Image => InputValue::Image(0),
         InputKind::Images => InputValue::Images(vec![1, 2]),
         _ => InputValue::Text(spec.choices.first().cloned().unwrap_or("a ___ </s>".to_owned())),
