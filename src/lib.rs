@@ -89,7 +89,7 @@ pub mod hub {
 
 /// Pictures: bytes in, normalised pixels out.
 pub mod image {
-    pub use multiway_model::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
+    pub use multiway_model::{ImageError, ImageLimits, ImageProcessor, ProcessedImage, Rgb8Picture};
 }
 
 /// Indexes of pictures, searched by text or by picture.
@@ -109,9 +109,11 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        CheckedInputs, Choices, DecodeSpec, Example, InputError, InputKind, InputSpec, InputValue, Inputs,
-        Metric, OutputSpec, ParameterError, PatchRange, Prompt, PromptError, PromptErrorKind, PromptPart,
-        TaskFile, text_of_file,
+        Calibration, CheckedInputs, ChoiceMethod, ChoiceSpec, Choices, DecodeSpec, Example, GroundingDialect,
+        InputError, InputKind, InputSpec, InputValue, Inputs, LabelsSpec, LevelSpec, LocationDialect,
+        LocationSpec, Metric, Normalization, NumberLanguage, NumberSpec, OutputSpec, ParameterError,
+        PatchRange, PredicateSpec, Prompt, PromptError, PromptErrorKind, PromptPart, Ranking, TaskFile,
+        text_of_file,
     };
 }
 
@@ -120,7 +122,7 @@ pub mod task {
     pub use multiway_tasks::{
         Answer, Choice, ExampleReport, PatchAnswer, PreparedTask, RequestTerms, ScoredToken, Task, TaskError,
         TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken,
-        answer_metrics,
+        answer_metrics, parse,
     };
 }
 

@@ -73,7 +73,7 @@ pub use encoding::{Encoded, EncodingTargets};
 pub use error::ForwardError;
 pub use execution::{Execution, LoadOptions};
 pub use hook::HookPoint;
-pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
+pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage, Rgb8Picture};
 pub use init::initialise;
 pub use kernels::{CacheType, WeightType};
 pub use memory::{KvCache, PromptMemory};

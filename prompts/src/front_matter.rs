@@ -12,7 +12,8 @@ use serde_saphyr::{MessageFormatter as _, Spanned, UserMessageFormatter};
 
 use crate::error::{PromptError, PromptErrorKind};
 use crate::input::InputSpec;
-use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
+use crate::output::OutputSpec;
+use crate::spec::{DecodeSpec, Example, Metric};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
 use answer::{RawOutput, check_output};
 use decode::{RawDecode, check_decode};

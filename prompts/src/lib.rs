@@ -39,7 +39,7 @@
 //! | `description` | what the task does, in a sentence |
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
 //! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `list`, `image`, `images`) and perhaps `description`, `default`, `choices` (text), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list) |
-//! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: json` with `schema`, a JSON schema that the answer fits; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
+//! | `output` | `kind: text`, `choice`, `predicate`, `level`, `labels`, `number`, `boxes`, `points`, `polygons`, `grounded`, `table`, `score`, `embedding`, `patches` or `json`, and the options of that kind: see [`OutputSpec`] |
 //! | `decode` | `prefix` (special tokens); any field of [`SamplingOptions`], such as `max_new_tokens`, `temperature`, `beams` or `stop`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
 //! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
 //! | `languages` | BCP 47 tags |
@@ -75,7 +75,7 @@
 //! | `task_file` | [`TaskFile`]: reading, and checking inputs |
 //! | `checked_inputs` | [`CheckedInputs`]: what a prompt is rendered with |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
-//! | `input`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
+//! | `input`, `output`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
 //! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
 //! | `template`, `sandbox` | the Jinja environment, and its errors in our words |
 //! | `scan`, `special` | where special tokens, names and filters stand in a template |
@@ -90,6 +90,7 @@ mod front_matter;
 mod infill;
 mod input;
 mod markers;
+mod output;
 mod patches;
 mod prompt;
 mod sampling;
@@ -106,9 +107,13 @@ pub use encoding::text_of_file;
 pub use error::{InputError, PromptError, PromptErrorKind};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{InputKind, InputSpec, InputValue, Inputs};
+pub use output::{
+    Calibration, ChoiceMethod, ChoiceSpec, Choices, GroundingDialect, LabelsSpec, LevelSpec, LocationDialect,
+    LocationSpec, Normalization, NumberLanguage, NumberSpec, OutputSpec, PredicateSpec, Ranking,
+};
 pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
 pub use sampling::{EarlyStopping, ParameterError, SamplingLists, SamplingOptions};
-pub use spec::{Choices, DecodeSpec, Example, ExampleInput, Metric, OutputSpec};
+pub use spec::{DecodeSpec, Example, ExampleInput, Metric};
 pub use special::is_special_form;
 pub use task_file::{MAX_INPUT_BYTES, TaskFile};

@@ -11,9 +11,10 @@ use crate::error::{InputError, PromptError, PromptErrorKind};
 use crate::front_matter::{FrontMatter, MAX_FRONT_MATTER_BYTES, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
+use crate::output::OutputSpec;
 use crate::patches::{NoPatches, PatchRange};
 use crate::sandbox::too_many_gaps;
-use crate::spec::{DecodeSpec, Example, Metric, OutputSpec};
+use crate::spec::{DecodeSpec, Example, Metric};
 use crate::suggest::{nearest, quoted};
 use crate::template::{MAX_BODY_BYTES, Template};
 
@@ -231,7 +232,7 @@ impl TaskFile {
                 read_patches(items).map(Some).map_err(of_input)
             }
             (Some(InputValue::List(items)), _) => check_answers(items).map(|()| None).map_err(of_input),
-            (Some(InputValue::Text(text)), _) => {
+            (Some(InputValue::Text(text)), OutputSpec::Text { .. }) => {
                 let message = match count_gaps(text) {
                     0 => format!(
                         "the input '{name}' has no gap to fill: mark each gap with ___, found {}",

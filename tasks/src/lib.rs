@@ -2,7 +2,7 @@
 //!
 //! A task file declares a task's inputs, its prompt and its output. This crate checks a caller's inputs
 //! against the file, sends the request to the engine, and turns the result into a typed answer: streamed
-//! text, a choice with probabilities, JSON, or an embedding. It never sees a tensor.
+//! text, a choice with probabilities, a number, boxes, JSON, or an embedding, among others. It never sees a tensor.
 //!
 //! ```no_run
 //! use multiway_runtime::Engine;
@@ -25,7 +25,9 @@
 //! |---|---|
 //! | `library` | the built-in task files, and those of the caller |
 //! | `task`, `inputs`, `prepared` | a task, its inputs, and a task whose prompt is rendered |
-//! | `run`, `answer`, `infill`, `samples` | a running task, its typed answer, filled gaps, several samples |
+//! | `run`, `answer`, `typed`, `infill`, `samples` | a running task, its typed answer and its JSON, filled gaps, several samples |
+//! | `ranking`, `reading` | answers from log-likelihoods, and from generated text |
+//! | [`parse`] | the parsers of generated text |
 //! | `examples` | the worked examples of task files, which are tests |
 //! | [`answer_metrics`] | accuracy, ranks and recall of answers |
 //! | `picture_index` | the embeddings of a folder of pictures, in one file |
@@ -37,11 +39,15 @@ mod examples;
 mod infill;
 mod inputs;
 mod library;
+pub mod parse;
 mod picture_index;
 mod prepared;
+mod ranking;
+mod reading;
 mod run;
 mod samples;
 mod task;
+mod typed;
 
 pub use answer::{
     Answer, Choice, PatchAnswer, ScoredToken, TaskOutcome, TaskSample, VisualCode, WrittenToken,
