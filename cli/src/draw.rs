@@ -147,7 +147,8 @@ fn glyph(c: char) -> Option<[u8; 8]> {
         .or_else(|| HIRAGANA_FONTS.get(c))
 }
 
-/// Draws the label in white on the object's color, above its first point or, where there is no room, below it.
+/// Draws the label in white on the object's color, above its first point or, where there is no room, below
+/// it.
 fn label(pixmap: &mut Pixmap, object: &LocatedObject, color: [u8; 3]) {
     let points = points(object);
     let Some((x, y)) = points.first() else { return };

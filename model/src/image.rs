@@ -75,8 +75,8 @@ impl ProcessedImage {
         self.original_size
     }
 
-    /// Returns the part of the upright picture that the encoder sees, in its pixels before it was resized: left,
-    /// top, right, bottom. It is the whole picture, unless it was cropped.
+    /// Returns the part of the upright picture that the encoder sees, in its pixels before it was resized:
+    /// left, top, right, bottom. It is the whole picture, unless it was cropped.
     #[must_use]
     pub fn visible(&self) -> [f64; 4] {
         self.visible

@@ -60,8 +60,8 @@ impl CheckedInputs<'_> {
         self.template.render(&self.values, special_tokens)
     }
 
-    /// Returns the answers to choose from, or the closed set of labels; `None` when the task file and its inputs
-    /// name none.
+    /// Returns the answers to choose from, or the closed set of labels; `None` when the task file and its
+    /// inputs name none.
     pub fn choices(&self) -> Option<&[String]> {
         let (OutputSpec::Choice(ChoiceSpec { choices, .. })
         | OutputSpec::Labels(LabelsSpec {

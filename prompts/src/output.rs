@@ -110,8 +110,8 @@ impl OutputSpec {
         }
     }
 
-    /// Tells whether decoding is constrained by the kind itself, so that the answer ends by itself and is written by
-    /// one beam.
+    /// Tells whether decoding is constrained by the kind itself, so that the answer ends by itself and is
+    /// written by one beam.
     pub fn is_constrained(&self) -> bool {
         matches!(
             self,

@@ -1,6 +1,6 @@
 //! Typed answers.
 
-use multiway_runtime::{FinishReason, Timings, TokenId, Usage};
+use multiway_runtime::{Answered, FinishReason, Timings, TokenId, Usage};
 use serde::Serialize;
 
 use crate::parse::{Form, GroundedAnswer, LabelsAnswer, LocatedObject, NumberAnswer, TableAnswer};
@@ -244,6 +244,20 @@ pub struct TaskOutcome {
     pub tokens: Vec<WrittenToken>,
     /// The returned samples, the task's own answer first; empty unless several were drawn.
     pub samples: Vec<TaskSample>,
+}
+
+impl TaskOutcome {
+    /// Creates the outcome of an answer that comes at once.
+    pub(crate) fn whole(answered: Answered<Answer>, finish_reason: Option<FinishReason>) -> Self {
+        Self {
+            answer: answered.value,
+            finish_reason,
+            usage: answered.usage,
+            timings: answered.timings,
+            tokens: Vec::new(),
+            samples: Vec::new(),
+        }
+    }
 }
 
 /// Holds one of several sampled answers.

@@ -2,7 +2,8 @@
 //!
 //! A task file declares a task's inputs, its prompt and its output. This crate checks a caller's inputs
 //! against the file, sends the request to the engine, and turns the result into a typed answer: streamed
-//! text, a choice with probabilities, a number, boxes, JSON, or an embedding, among others. It never sees a tensor.
+//! text, a choice with probabilities, a number, boxes, JSON, or an embedding, among others. It never sees a
+//! tensor.
 //!
 //! ```no_run
 //! use multiway_runtime::Engine;

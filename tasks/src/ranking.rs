@@ -7,7 +7,6 @@ use multiway_runtime::{
 
 use crate::answer::{Answer, Choice, ScoredToken, TaskOutcome};
 use crate::error::TaskError;
-use crate::run::without_stream;
 
 /// The prompt that log-likelihoods are compared with, where they are normalised so.
 const UNCONDITIONAL_PROMPT: &str = ".";
@@ -61,7 +60,7 @@ pub(crate) async fn choose(
     let log_probabilities = ranked.normalised(scores, base.as_deref());
     let new_tokens = best(scores, &log_probabilities).map_or(0, |score| score.tokens.len());
     let answer = ranked.answer(&log_probabilities);
-    let mut outcome = without_stream(answered.map(|_scores| answer), Some(FinishReason::Stop));
+    let mut outcome = TaskOutcome::whole(answered.map(|_scores| answer), Some(FinishReason::Stop));
     outcome.usage.new_tokens = new_tokens;
     Ok(outcome)
 }
@@ -169,11 +168,11 @@ pub(crate) async fn classify(
         let choices = rank(labels, &calibrated(scores.into_iter(), calibration));
         Answer::Choice { choices }
     };
-    Ok(without_stream(answered.map(choice), Some(FinishReason::Stop)))
+    Ok(TaskOutcome::whole(answered.map(choice), Some(FinishReason::Stop)))
 }
 
-/// Decodes one of the answers of the request's constraint. Its probability is the product of those of its tokens,
-/// each among the tokens that the trie of the answers allows.
+/// Decodes one of the answers of the request's constraint. Its probability is the product of those of its
+/// tokens, each among the tokens that the trie of the answers allows.
 pub(crate) async fn descend(engine: Engine, mut request: Request) -> Result<TaskOutcome, TaskError> {
     request.sampling.temperature = 0.0;
     let mut tokens = engine.generate(request).await?;
@@ -198,7 +197,7 @@ pub(crate) async fn descend(engine: Engine, mut request: Request) -> Result<Task
                     probability: log_probability.exp(),
                 }];
                 let answered = Answered::new(Answer::Choice { choices }, usage, timings);
-                return Ok(without_stream(answered, Some(finish_reason)));
+                return Ok(TaskOutcome::whole(answered, Some(finish_reason)));
             }
             _ => {}
         }
@@ -233,7 +232,7 @@ pub(crate) async fn score(
             text: target,
         }
     });
-    let mut outcome = without_stream(answered, None);
+    let mut outcome = TaskOutcome::whole(answered, None);
     outcome.usage.new_tokens = new_tokens;
     Ok(outcome)
 }

@@ -2,11 +2,10 @@
 
 use multiway_prompts::{GroundingDialect, LocationDialect, NumberSpec};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, TaskOutcome};
 use crate::parse::{
     Form, PictureView, parse_grounded, parse_labels, parse_locations, parse_number, parse_table,
 };
-use crate::run::TaskEvent;
 
 /// Special tokens that end a text and belong to none.
 const ENDS: [&str; 3] = ["</s>", "<pad>", "<s>"];
@@ -37,16 +36,13 @@ impl Reader {
         matches!(self, Self::Located { .. } | Self::Grounded { .. })
     }
 
-    /// Reads the answer once it is complete; its text is kept.
-    pub(crate) fn read_event(&self, event: TaskEvent) -> TaskEvent {
-        let TaskEvent::Finished(mut outcome) = event else {
-            return event;
-        };
+    /// Reads the answer and the samples of an outcome; their texts are kept.
+    pub(crate) fn read_outcome(&self, mut outcome: TaskOutcome) -> TaskOutcome {
         outcome.answer = self.read(outcome.answer);
         for sample in &mut outcome.samples {
             sample.answer = self.read(sample.answer.clone());
         }
-        TaskEvent::Finished(outcome)
+        outcome
     }
 
     fn read(&self, answer: Answer) -> Answer {

@@ -10,8 +10,8 @@ use futures_core::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use multiway_prompts::{Calibration, PatchRange, fill_gaps};
 use multiway_runtime::{
-    Answered, CodeScore, Engine, FinishReason, Request, RequestError, StreamEvent, Timings, TokenId,
-    TokenStream, Usage, WordScore, block_on,
+    CodeScore, Engine, FinishReason, Request, RequestError, StreamEvent, Timings, TokenId, TokenStream,
+    Usage, WordScore, block_on,
 };
 
 use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, WrittenToken};
@@ -90,7 +90,7 @@ impl TaskRun {
                 .map(move |event| event.and_then(|event| json_event(&task, event)))
                 .boxed(),
             Shape::Read(reader) => text_events(engine, request, None)
-                .map(move |event| event.map(|event| reader.read_event(event)))
+                .map(move |event| event.map(|event| read_event(&reader, event)))
                 .boxed(),
             Shape::Ranked(ranked) => stream::once(choose(engine, task, request, ranked))
                 .flat_map(whole_answer)
@@ -273,6 +273,14 @@ impl Writing {
     }
 }
 
+/// Reads the typed answer, once it is complete.
+fn read_event(reader: &Reader, event: TaskEvent) -> TaskEvent {
+    match event {
+        TaskEvent::Finished(outcome) => TaskEvent::Finished(reader.read_outcome(outcome)),
+        event => event,
+    }
+}
+
 /// Reads the answer as JSON, once it is complete.
 fn json_event(task: &str, event: TaskEvent) -> Result<TaskEvent, TaskError> {
     let TaskEvent::Finished(mut outcome) = event else {
@@ -331,23 +339,12 @@ async fn unmask(engine: Engine, request: Request, original: String) -> Result<Ta
         let text = fill_gaps(&original, &spans);
         Answer::Text { text, spans }
     };
-    Ok(without_stream(answered.map(text), Some(FinishReason::Stop)))
-}
-
-pub(crate) fn without_stream(answered: Answered<Answer>, finish_reason: Option<FinishReason>) -> TaskOutcome {
-    TaskOutcome {
-        answer: answered.value,
-        finish_reason,
-        usage: answered.usage,
-        timings: answered.timings,
-        tokens: Vec::new(),
-        samples: Vec::new(),
-    }
+    Ok(TaskOutcome::whole(answered.map(text), Some(FinishReason::Stop)))
 }
 
 async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskError> {
     let answered = engine.embed(request).await?.map(Answer::Embedding);
-    Ok(without_stream(answered, None))
+    Ok(TaskOutcome::whole(answered, None))
 }
 
 /// Hides patches and names what they show.
@@ -370,7 +367,10 @@ async fn uncover(
         codes: codes.iter().map(code).collect(),
     };
     let patches = |codes| hidden.into_iter().zip(codes).map(patch).collect();
-    Ok(without_stream(answered.map(patches).map(Answer::Patches), None))
+    Ok(TaskOutcome::whole(
+        answered.map(patches).map(Answer::Patches),
+        None,
+    ))
 }
 
 /// Lists the patches that some ranges name, each once, row by row.

@@ -7,8 +7,8 @@ use crate::answer::Answer;
 use crate::parse::Form;
 
 impl Answer {
-    /// Returns the typed value under the name of its kind, as JSON; empty for text, choices, JSON, embeddings and
-    /// patches, which have methods of their own.
+    /// Returns the typed value under the name of its kind, as JSON; empty for text, choices, JSON, embeddings
+    /// and patches, which have methods of their own.
     ///
     /// # Examples
     ///
@@ -65,7 +65,8 @@ impl Answer {
     }
 }
 
-/// Writes a value as JSON. Its maps have names for keys, and its numbers are finite, so that this cannot fail.
+/// Writes a value as JSON. Its maps have names for keys, and its numbers are finite, so that this cannot
+/// fail.
 fn to_json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }

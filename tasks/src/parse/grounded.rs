@@ -39,7 +39,8 @@ pub struct GroundedPhrase {
     pub boxes: Vec<LocatedObject>,
 }
 
-/// Reads text with grounded phrases. A phrase without boxes is text, and a wrong box is reported with its phrase.
+/// Reads text with grounded phrases. A phrase without boxes is text, and a wrong box is reported with its
+/// phrase.
 ///
 /// # Examples
 ///
@@ -165,8 +166,8 @@ fn patches<'t>(text: &'t str, view: &PictureView) -> (Vec<LocatedObject>, &'t st
     (boxes.collect(), rest)
 }
 
-/// Reads two patches. A corner is the middle of its patch; a box that is one row or column of patches is as wide as
-/// they are.
+/// Reads two patches. A corner is the middle of its patch; a box that is one row or column of patches is as
+/// wide as they are.
 ///
 /// Source: `transformers`, `processing_kosmos2.py`, `patch_index_to_coordinate`.
 fn patch_box(raw: &str) -> Result<Vec<f64>, String> {

@@ -1,7 +1,7 @@
 //! Boxes, points and polygons, written as location tokens in the dialects of several models.
 //!
-//! A location token names a bin of a side of the picture that the model saw. Reading gives the bin's middle, so
-//! that a coordinate that was written is read back within half a bin.
+//! A location token names a bin of a side of the picture that the model saw. Reading gives the bin's middle,
+//! so that a coordinate that was written is read back within half a bin.
 
 use std::fmt::Write as _;
 
@@ -58,8 +58,8 @@ impl Form {
 pub struct LocatedObject {
     /// The label.
     pub label: String,
-    /// The coordinates in pixels of the original picture: x, y, x, y, ...; empty if there is a problem. A box is
-    /// its top left and its bottom right corner.
+    /// The coordinates in pixels of the original picture: x, y, x, y, ...; empty if there is a problem. A box
+    /// is its top left and its bottom right corner.
     pub pixels: Vec<f64>,
     /// The same as fractions of the original picture's width and height.
     pub fractions: Vec<f64>,

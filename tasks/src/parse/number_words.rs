@@ -1,7 +1,7 @@
 //! Number words: what numbers are called in ten languages.
 //!
-//! Numbers below a hundred and the hundreds are tables; thousands and more are a number before a scale. Chinese
-//! and Japanese are positional, and have a grammar of their own.
+//! Numbers below a hundred and the hundreds are tables; thousands and more are a number before a scale.
+//! Chinese and Japanese are positional, and have a grammar of their own.
 
 use multiway_prompts::NumberLanguage;
 

@@ -39,8 +39,8 @@ impl PictureView {
         }
     }
 
-    /// Maps a picture of `width` x `height` pixels, of which the model saw a rectangle: its left, top, right and
-    /// bottom edges in pixels of the original picture.
+    /// Maps a picture of `width` x `height` pixels, of which the model saw a rectangle: its left, top, right
+    /// and bottom edges in pixels of the original picture.
     pub fn of_visible((width, height): (u32, u32), [left, top, right, bottom]: [f64; 4]) -> Self {
         let whole = Self::whole(width, height);
         Self {
