@@ -140,7 +140,7 @@ fn labels_of_a_closed_set_are_never_unknown() {
     let output = "{kind: labels, choices: [cat, \"dog (big)\", sheep]}";
     let mut inputs = with_image();
     inputs.sampling = SamplingOptions {
-        max_new_tokens: Some(40),
+        max_new_tokens: Some(24),
         ..SamplingOptions::default()
     };
     let outcome = task(output)
