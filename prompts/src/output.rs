@@ -113,10 +113,11 @@ impl OutputSpec {
     /// Tells whether decoding is constrained by the kind itself, so that the answer ends by itself and is
     /// written by one beam.
     pub fn is_constrained(&self) -> bool {
-        matches!(
-            self,
-            Self::Json { .. } | Self::Labels(LabelsSpec { choices: Some(_), .. })
-        )
+        match self {
+            Self::Choice(choice) => choice.method == ChoiceMethod::Trie,
+            Self::Labels(labels) => labels.choices.is_some(),
+            output => matches!(output, Self::Json { .. }),
+        }
     }
 
     /// Names the input that the answer itself uses, if any.

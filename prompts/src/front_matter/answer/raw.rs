@@ -7,7 +7,7 @@ use crate::front_matter::problem::line;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::front_matter) struct RawOutput {
+pub(crate) struct RawOutput {
     pub(super) kind: Spanned<String>,
     pub(super) choices: Option<Spanned<Vec<String>>>,
     pub(super) choices_from: Option<Spanned<String>>,
