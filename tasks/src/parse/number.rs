@@ -8,9 +8,9 @@ use super::number_words::parse_words;
 /// The most bytes of a text that is read as a number.
 const MAX_BYTES: usize = 1024;
 
-/// The zeros of decimal digits; the other nine follow each of them.
+/// The zeros of the decimal digits of scripts in everyday use; the other nine follow each of them.
 ///
-/// Source: Unicode 16, general category Nd.
+/// Source: Unicode 16, general category Nd, without historic scripts and mathematical digits.
 const ZEROS: [char; 26] = [
     '0', '\u{660}', '\u{6F0}', '\u{7C0}', '\u{966}', '\u{9E6}', '\u{A66}', '\u{AE6}', '\u{B66}', '\u{BE6}',
     '\u{C66}', '\u{CE6}', '\u{D66}', '\u{DE6}', '\u{E50}', '\u{ED0}', '\u{F20}', '\u{1040}', '\u{1090}',
