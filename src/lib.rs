@@ -89,7 +89,7 @@ pub mod hub {
 
 /// Pictures: bytes in, normalised pixels out.
 pub mod image {
-    pub use multiway_model::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
+    pub use multiway_model::{ImageError, ImageLimits, ImageProcessor, ProcessedImage, Rgb8Picture};
 }
 
 /// Indexes of pictures, searched by text or by picture.
@@ -109,10 +109,12 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        BoxUnit, CheckedInputs, Choices, DecodeSpec, Example, ExampleInput, FewShot, ImageFit, InputError,
-        InputKind, InputSpec, InputValue, Inputs, MAX_SHOTS, MetadataValue, Metric, OutputSpec,
-        ParameterError, PatchRange, Preprocessing, Prompt, PromptError, PromptErrorKind, PromptPart, Shot,
-        SourceFile, SourceTask, TaskFile, TaskSource, task_file_schema, text_of_file,
+        BoxUnit, Calibration, CheckedInputs, ChoiceMethod, ChoiceSpec, Choices, DecodeSpec, Example,
+        ExampleInput, FewShot, GroundingDialect, ImageFit, InputError, InputKind, InputSpec, InputValue,
+        Inputs, LabelsSpec, LevelSpec, LocationDialect, LocationSpec, MAX_SHOTS, MetadataValue, Metric,
+        Normalization, NumberLanguage, NumberSpec, OutputSpec, ParameterError, PatchRange, PredicateSpec,
+        Preprocessing, Prompt, PromptError, PromptErrorKind, PromptPart, Ranking, Shot, SourceFile,
+        SourceTask, TaskFile, TaskSource, task_file_schema, text_of_file,
     };
 }
 
@@ -121,7 +123,7 @@ pub mod task {
     pub use multiway_tasks::{
         Answer, Choice, ExampleReport, FileChange, FileReport, PatchAnswer, PictureError, PreparedTask,
         RequestTerms, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun,
-        TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken, answer_metrics,
+        TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken, answer_metrics, parse,
     };
 }
 

@@ -245,6 +245,8 @@ fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
 #[derive(Debug, Serialize)]
 pub(crate) struct SampleReport<'a> {
     text: Option<&'a str>,
+    #[serde(flatten)]
+    typed: serde_json::Map<String, serde_json::Value>,
     finish_reason: FinishReason,
     mean_log_probability: f64,
     #[serde(skip_serializing_if = "<[WrittenToken]>::is_empty")]
@@ -255,6 +257,7 @@ impl<'a> SampleReport<'a> {
     pub(crate) fn new(sample: &'a TaskSample) -> Self {
         SampleReport {
             text: sample.answer.text(),
+            typed: sample.answer.typed(),
             finish_reason: sample.finish_reason,
             mean_log_probability: sample.mean_log_probability,
             tokens: &sample.tokens,

@@ -8,6 +8,7 @@ mod context;
 mod convert;
 mod decoding;
 mod device;
+mod draw;
 mod embed;
 mod engine;
 mod failure;
@@ -23,6 +24,7 @@ mod tasks;
 mod tokenize;
 #[cfg_attr(not(feature = "train"), path = "train_absent.rs")]
 mod train;
+mod typed;
 mod usage;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use clap::Args;
 use futures_util::StreamExt;
 use multiway::engine::{Constraint, FinishReason, Usage};
+use multiway::image::Rgb8Picture;
 use multiway::prompt::InputValue;
 use multiway::prompt::text_of_file;
 use multiway::task::{Choice, PatchAnswer, TaskOutcome, TaskRun, WrittenToken};
@@ -16,12 +17,14 @@ use serde::Serialize;
 
 use super::context::{Context, tokenizer};
 use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
+use super::draw::{draw, original};
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
 use super::output::{TimingsMs, note, print_json, print_line, print_piece};
 use super::pictures;
 use super::profile::{Part, Profile, ProfileReport};
+use super::typed::{has_places, is_read, print_typed};
 
 /// How many choices are listed for people.
 const SHOWN_CHOICES: usize = 10;
@@ -46,8 +49,11 @@ or as a JSON array of strings.
 
 With --json, one line: {task, text, finish_reason,
 usage {prompt_tokens, image_patches, new_tokens}, timings_ms {..}},
-and, depending on the kind of answer, choices [{text, probability}], embedding [..], value (JSON)
-or patches [{row, column, codes [{code, probability}]}].
+and, depending on the kind of answer, choices [{text, probability}], embedding [..], value (JSON),
+patches [{row, column, codes [{code, probability}]}], predicate {value, probability}, level {text,
+expected}, labels [..], number {value, unit, problem}, boxes, points or polygons [{label, pixels,
+fractions, raw, problem}], grounded {plain, phrases}, table {title, header, rows, problems} or
+score {log_probability, tokens}.
 --samples and --best-of add samples [{text, finish_reason, mean_log_probability}];
 --top-log-probabilities adds tokens [{id, piece, log_probability, alternatives [..]}];
 --profile adds profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token,
@@ -80,6 +86,10 @@ pub(crate) struct RunArgs {
     /// Print one line of JSON instead of streaming text
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Draw boxes, points or polygons with their labels on the first picture, and write it as PNG
+    #[arg(long, value_name = "PATH")]
+    draw: Option<PathBuf>,
 
     /// Profile the request: a table on standard error after the answer, or the key `profile` with --json
     #[arg(long)]
@@ -123,6 +133,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
         let processor = task.image_processor(checkpoint.config());
         open_pictures(task, &processor, &args.images, args.shots, &mut inputs)
     })?;
+    let canvas = profile.time(Part::Pictures, || canvas(&checkpoint, task, args))?;
     let tokenizer = profile.time(Part::Load, || tokenizer(&checkpoint))?;
     args.decoding.ban_words(&tokenizer, &mut inputs.sampling)?;
     let prepared = profile.time(Part::Render, || task.prepare(&tokenizer, &inputs));
@@ -132,7 +143,11 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     })?;
     let load = profile.elapsed();
     let run = prepared.run(&engine).map_err(Failure::input)?;
-    let outcome = profile.time(Part::Answer, || stream(context, run, !args.json))?;
+    let streams = !args.json && !is_read(&task.file().output);
+    let outcome = profile.time(Part::Answer, || stream(context, run, streams))?;
+    if let Some((picture, path)) = canvas.as_ref().zip(args.draw.as_ref()) {
+        draw(picture, &outcome.answer, path)?;
+    }
     if args.json {
         let profile = args.profile.then(|| profile.report(&outcome));
         return print_json(&Report::new(task, &outcome, load, profile));
@@ -142,6 +157,27 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
         profile.report(&outcome).print();
     }
     Ok(())
+}
+
+/// Reads the picture to draw on, if the answer is to be drawn.
+fn canvas(checkpoint: &Checkpoint, task: &Task, args: &RunArgs) -> Outcome<Option<Rgb8Picture>> {
+    if args.draw.is_none() {
+        return Ok(None);
+    }
+    let output = &task.file().output;
+    if !has_places(output) {
+        return Err(Failure::Input(anyhow!(
+            "--draw: the task '{}' answers with {}: expected boxes, points, polygons or grounded text",
+            task.name(),
+            output.kind()
+        )));
+    }
+    match args.images.first() {
+        Some(path) if path != Path::new("-") => original(&processor(checkpoint), path).map(Some),
+        _ => Err(Failure::Input(anyhow!(
+            "--draw: expected the picture as a file, `--image PATH`; standard input is read once"
+        ))),
+    }
 }
 
 fn open(context: &Context) -> Outcome<(Checkpoint, TaskLibrary)> {
@@ -166,6 +202,7 @@ fn print_rest(context: &Context, outcome: &TaskOutcome) -> Outcome {
     if !outcome.answer.patches().is_empty() {
         return print_patches(outcome.answer.patches());
     }
+    print_typed(&outcome.answer)?;
     print_samples(outcome)?;
     if !context.quiet() {
         print_choices(&outcome.answer);
@@ -297,6 +334,8 @@ struct Report<'a> {
     task: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
+    #[serde(flatten)]
+    typed: serde_json::Map<String, serde_json::Value>,
     finish_reason: Option<FinishReason>,
     usage: Usage,
     #[serde(skip_serializing_if = "<[Choice]>::is_empty")]
@@ -321,6 +360,7 @@ impl<'a> Report<'a> {
         Report {
             task: task.name(),
             text: outcome.answer.text(),
+            typed: outcome.answer.typed(),
             finish_reason: outcome.finish_reason,
             usage: outcome.usage,
             choices: outcome.answer.choices(),

@@ -48,6 +48,7 @@ use limits::{CHANNELS, check_size};
 pub struct ProcessedImage {
     pixels: Arc<[f32]>, // [3, S, S]
     original_size: (u32, u32),
+    visible: [f64; 4],
 }
 
 impl ProcessedImage {
@@ -58,6 +59,7 @@ impl ProcessedImage {
         Self {
             pixels: pixels.into(),
             original_size: (side, side),
+            visible: [0.0, 0.0, f64::from(side), f64::from(side)],
         }
     }
 
@@ -72,6 +74,24 @@ impl ProcessedImage {
     pub fn original_size(&self) -> (u32, u32) {
         self.original_size
     }
+
+    /// Returns the part of the upright picture that the encoder sees, in its pixels before it was resized:
+    /// left, top, right, bottom. It is the whole picture, unless it was cropped.
+    #[must_use]
+    pub fn visible(&self) -> [f64; 4] {
+        self.visible
+    }
+}
+
+/// A picture as it was given, but upright and on white.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb8Picture {
+    /// The width in pixels.
+    pub width: u32,
+    /// The height in pixels.
+    pub height: u32,
+    /// Rows from the top, each pixel red, green, blue.
+    pub pixels: Vec<u8>,
 }
 
 /// Prepares pictures for one model. Holds no state, and can be shared between threads.
@@ -160,6 +180,19 @@ impl ImageProcessor {
         Ok(self.fit(picture.width(), picture.height(), picture.as_raw()))
     }
 
+    /// Decodes a picture given as the bytes of a file, and leaves it at its size.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn decode(&self, file: &[u8]) -> Result<Rgb8Picture, ImageError> {
+        let picture = decode::decode(file, &self.limits)?;
+        Ok(Rgb8Picture {
+            width: picture.width(),
+            height: picture.height(),
+            pixels: picture.into_raw(),
+        })
+    }
+
     /// Reads a picture file and prepares it; no more of it is read than the limit allows.
     ///
     /// A pipe is read to its end, as long as that takes.
@@ -222,6 +255,11 @@ impl ImageProcessor {
         ProcessedImage {
             pixels: self.normalise(&square).into(),
             original_size: (width, height),
+            visible: if self.crops {
+                resize::visible(width as usize, height as usize, self.side)
+            } else {
+                [0.0, 0.0, f64::from(width), f64::from(height)]
+            },
         }
     }
 

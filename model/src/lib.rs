@@ -74,7 +74,7 @@ pub use error::ForwardError;
 pub use execution::{Execution, LoadOptions};
 pub use families::model_types;
 pub use hook::HookPoint;
-pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
+pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage, Rgb8Picture};
 pub use init::initialise;
 pub use kernels::{CacheType, WeightType};
 pub use memory::{KvCache, PromptMemory};

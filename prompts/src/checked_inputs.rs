@@ -2,9 +2,9 @@
 
 use crate::error::PromptError;
 use crate::input::{InputValue, Inputs};
+use crate::output::{ChoiceSpec, Choices, LabelsSpec, OutputSpec};
 use crate::patches::PatchRange;
 use crate::prompt::Prompt;
-use crate::spec::{Choices, OutputSpec};
 use crate::target::Target;
 use crate::template::Template;
 
@@ -76,19 +76,24 @@ impl CheckedInputs<'_> {
             .render(self.origin, &self.values, reference, special_tokens)
     }
 
-    /// Returns the answers to choose from, or `None` when the task file and its inputs name none.
+    /// Returns the answers to choose from, or the closed set of labels; `None` when the task file and its
+    /// inputs name none.
     pub fn choices(&self) -> Option<&[String]> {
-        match self.output {
-            OutputSpec::Choice(Choices::Listed(choices)) => Some(choices),
-            OutputSpec::Choice(Choices::FromInput(name)) => match self.values.get(name) {
+        let (OutputSpec::Choice(ChoiceSpec { choices, .. })
+        | OutputSpec::Labels(LabelsSpec {
+            choices: Some(choices),
+            ..
+        })) = self.output
+        else {
+            return None;
+        };
+        match choices {
+            Choices::Listed(choices) => Some(choices),
+            Choices::FromInput(name) => match self.values.get(name) {
                 Some(InputValue::List(items)) => Some(items),
                 _ => None,
             },
-            OutputSpec::Choice(Choices::OfModel)
-            | OutputSpec::Text { .. }
-            | OutputSpec::Embedding
-            | OutputSpec::Patches { .. }
-            | OutputSpec::Json { .. } => None,
+            Choices::OfModel => None,
         }
     }
 

@@ -41,7 +41,7 @@
 //! | `extends` | the name of a task whose keys and prompt this one takes over, see [`TaskSource`] |
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
 //! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `choice`, `list`, `box`, `image`, `images`) and perhaps `description`, `default`, `choices` (of a choice), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list), `unit` (of a box) |
-//! | `output` | `kind: text`, perhaps with `fill`, the input whose gaps the answer fills; `kind: choice` with `choices`, or with `choices_from`, an input of type list, or with `of_model: true`, the classes of the model's head; `kind: embedding`; `kind: json` with `schema`, a JSON schema that the answer fits; `kind: patches` with `hidden`, an input of type list that says which patches of the first picture are hidden (`ROW:COLUMN` or `ROW-ROW:COLUMN-COLUMN`, from 0) |
+//! | `output` | `kind: text`, `choice`, `predicate`, `level`, `labels`, `number`, `boxes`, `points`, `polygons`, `grounded`, `table`, `score`, `embedding`, `patches` or `json`, and the options of that kind: see [`OutputSpec`] |
 //! | `decode` | `prefix` (special tokens); any field of [`SamplingOptions`], such as `max_new_tokens`, `temperature`, `beams` or `stop`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
 //! | `target` | a template of what the model should write, see [`TaskFile::render_target`] |
 //! | `few_shot`, `separator` | examples that are rendered before the prompt, see [`TaskFile::render_with_shots`], and what stands between them |
@@ -84,7 +84,7 @@
 //! | `checked_inputs` | [`CheckedInputs`]: what a prompt is rendered with |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
 //! | `schema`, `field_names` | [`task_file_schema`]: the JSON Schema of front matter |
-//! | `input`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
+//! | `input`, `output`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
 //! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
 //! | `template`, `template_file`, `sandbox`, `render_error` | the Jinja environment, and its errors in our words |
 //! | `target`, `shots` | what the model should write, and few-shot examples: [`Shot`] |
@@ -102,6 +102,7 @@ mod infill;
 mod input;
 mod loader;
 mod markers;
+mod output;
 mod patches;
 mod prompt;
 mod render_error;
@@ -124,16 +125,17 @@ pub use encoding::text_of_file;
 pub use error::{InputError, PromptError, PromptErrorKind};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{BoxUnit, InputKind, InputSpec, InputValue, Inputs};
+pub use output::{
+    Calibration, ChoiceMethod, ChoiceSpec, Choices, GroundingDialect, LabelsSpec, LevelSpec, LocationDialect,
+    LocationSpec, Normalization, NumberLanguage, NumberSpec, OutputSpec, PredicateSpec, Ranking,
+};
 pub use patches::{NoPatches, PatchRange};
 pub use prompt::{Prompt, PromptPart};
 pub use sampling::{EarlyStopping, ParameterError, SamplingLists, SamplingOptions};
 pub use schema::task_file_schema;
 pub use shots::{MAX_SHOTS, Shot};
 pub use source::{SourceFile, SourceTask, TaskSource};
-pub use spec::{
-    Choices, DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Metric, OutputSpec,
-    Preprocessing,
-};
+pub use spec::{DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Metric, Preprocessing};
 pub use special::is_special_form;
 pub use target::MAX_INPUT_BYTES;
 pub use task_file::TaskFile;

@@ -5,9 +5,10 @@ use serde_json::{Map, Value, json};
 use crate::field_names::field_names;
 use crate::front_matter::{Keys, keys};
 use crate::input::{BoxUnit, InputKind, MAX_ITEMS};
+use crate::output::{GroundingDialect, LocationDialect, NumberLanguage, OutputSpec};
 use crate::sampling::EarlyStopping;
 use crate::shots::MAX_SHOTS;
-use crate::spec::{ImageFit, Metric, OutputSpec};
+use crate::spec::{ImageFit, Metric};
 
 /// Returns the JSON Schema (draft 2020-12) of the front matter of task files.
 ///
@@ -224,6 +225,46 @@ fn output_value(key: &str) -> Value {
         "fill" => text("The input whose gaps the answer fills."),
         "hidden" => text("The input of type list that says which patches are hidden."),
         "schema" => json!({"type": "object", "description": "The JSON schema that the answer fits."}),
+        "method" => json!({
+            "enum": ["likelihood", "trie"],
+            "description": "Whether all choices are scored, or one is decoded token by token.",
+        }),
+        "normalization" => json!({
+            "enum": ["none", "tokens", "characters", "unconditional"],
+            "description": "What makes the log-likelihoods of answers of unlike lengths comparable.",
+        }),
+        "calibration" => json!({
+            "type": "object",
+            "properties": {"temperature": {"type": "number", "exclusiveMinimum": 0}},
+            "required": ["temperature"],
+            "additionalProperties": false,
+            "description": "What log-probabilities are divided by before the softmax.",
+        }),
+        "yes" => text("The answer that means true."),
+        "no" => text("The answer that means false."),
+        "levels" => texts("The steps of the scale, the lowest first."),
+        "values" => json!({
+            "type": "array",
+            "items": {"type": "number"},
+            "description": "The numbers of the levels, which else count from 1.",
+        }),
+        "separator" => text("What stands between labels; a comma without it."),
+        "language" => json!({
+            "enum": NumberLanguage::ALL.map(NumberLanguage::tag),
+            "description": "The language of number words and separators.",
+        }),
+        "integer" => json!({"type": "boolean", "description": "Whether the number is a whole one."}),
+        "min" => json!({"type": "number", "description": "The least number."}),
+        "max" => json!({"type": "number", "description": "The greatest number."}),
+        "unit" => text("What may stand before or after the number."),
+        "dialect" => {
+            let mut names = LocationDialect::ALL.map(|(name, _)| name).to_vec();
+            names.extend(GroundingDialect::ALL.map(|(name, _)| name));
+            names.sort_unstable();
+            names.dedup();
+            json!({"enum": names, "description": "How locations in the picture are written."})
+        }
+        "target_from" => text("The input that holds the text to score."),
         _ => json!({}),
     }
 }

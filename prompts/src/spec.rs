@@ -1,4 +1,4 @@
-//! What a task file declares besides its inputs: the answer, decoding, metrics, examples.
+//! What a task file declares besides its inputs and its answer: decoding, metrics, examples.
 
 use std::fmt;
 
@@ -7,83 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::{InputValue, Inputs};
 use crate::sampling::SamplingOptions;
-
-/// Declares the kind of answer that a task gives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum OutputSpec {
-    /// Text, as the decoder writes it.
-    Text {
-        /// The input whose gaps the answer fills.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        fill: Option<String>,
-    },
-    /// One of a closed set of answers.
-    Choice(Choices),
-    /// A vector.
-    Embedding,
-    /// What hidden patches of the first picture show, as visual codes.
-    Patches {
-        /// The input that says which patches are hidden.
-        hidden: String,
-    },
-    /// JSON.
-    Json {
-        /// The JSON schema that the answer fits.
-        schema: serde_json::Value,
-    },
-}
-
-impl OutputSpec {
-    /// Names the kinds that there are, as task files write them.
-    pub const KINDS: [&'static str; 5] = ["text", "choice", "embedding", "patches", "json"];
-
-    /// Names this kind.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Text { .. } => "text",
-            Self::Choice(_) => "choice",
-            Self::Embedding => "embedding",
-            Self::Patches { .. } => "patches",
-            Self::Json { .. } => "json",
-        }
-    }
-
-    /// Tells whether the answer is read off the encoded prompt, and has no text that could be decoded or
-    /// written down.
-    pub fn is_encoded(&self) -> bool {
-        matches!(self, Self::Embedding | Self::Patches { .. })
-    }
-
-    /// Names the input that the answer itself uses, if any.
-    pub fn uses_input(&self) -> Option<&str> {
-        match self {
-            Self::Text { fill } => fill.as_deref(),
-            Self::Choice(Choices::FromInput(name)) | Self::Patches { hidden: name } => Some(name),
-            Self::Choice(Choices::Listed(_) | Choices::OfModel) | Self::Embedding | Self::Json { .. } => None,
-        }
-    }
-}
-
-/// Says where the answers to choose from are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub enum Choices {
-    /// In the task file.
-    #[serde(rename = "choices")]
-    Listed(Vec<String>),
-    /// In an input of type list.
-    #[serde(rename = "choices_from")]
-    FromInput(String),
-    /// The classes that the model's own head knows.
-    #[serde(rename = "of_model", serialize_with = "yes")]
-    OfModel,
-}
-
-fn yes<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(true)
-}
 
 /// Says how answers are decoded.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -9,12 +9,13 @@ use crate::front_matter::{Place, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
 use crate::loader::load;
+use crate::output::OutputSpec;
 use crate::patches::{NoPatches, PatchRange};
 use crate::prompt::Prompt;
 use crate::sandbox::too_many_gaps;
 use crate::shots::{Shot, check_count, in_shot};
 use crate::source::{NoFiles, TaskSource};
-use crate::spec::{DecodeSpec, Example, FewShot, MetadataValue, Metric, OutputSpec, Preprocessing};
+use crate::spec::{DecodeSpec, Example, FewShot, MetadataValue, Metric, Preprocessing};
 use crate::suggest::{nearest, quoted};
 use crate::target::{Target, check_text_bytes};
 use crate::template::{MAX_PROMPT_BYTES, Template};
@@ -343,7 +344,7 @@ impl TaskFile {
                 read_patches(items).map(Some).map_err(of_input)
             }
             (Some(InputValue::List(items)), _) => check_answers(items).map(|()| None).map_err(of_input),
-            (Some(InputValue::Text(text)), _) => {
+            (Some(InputValue::Text(text)), OutputSpec::Text { .. }) => {
                 let message = match count_gaps(text) {
                     0 => format!(
                         "the input '{name}' has no gap to fill: mark each gap with ___, found {}",

@@ -42,6 +42,52 @@ fn answers_to_choose_from_are_written_beside_their_kind() {
 }
 
 #[test]
+fn the_options_of_an_output_are_written_beside_its_kind_and_defaults_are_left_out() {
+    for (output, expected) in [
+        (
+            "{kind: choice, choices: [a, b], normalization: tokens, calibration: {temperature: 1.5}}",
+            r#"{"kind":"choice","choices":["a","b"],"normalization":"tokens","calibration":{"temperature":1.5}}"#,
+        ),
+        (
+            "{kind: choice, choices: [a, b], method: trie}",
+            r#"{"kind":"choice","choices":["a","b"],"method":"trie"}"#,
+        ),
+        (
+            "{kind: choice, of_model: true}",
+            r#"{"kind":"choice","of_model":true}"#,
+        ),
+        (
+            "{kind: predicate}",
+            r#"{"kind":"predicate","yes":"yes","no":"no"}"#,
+        ),
+        (
+            "{kind: level, levels: [a, b], values: [0, 2.5]}",
+            r#"{"kind":"level","levels":["a","b"],"values":[0.0,2.5]}"#,
+        ),
+        (
+            "{kind: labels, choices: [a]}",
+            r#"{"kind":"labels","separator":",","choices":["a"]}"#,
+        ),
+        (
+            "{kind: number, language: hi, unit: kg, max: 9}",
+            r#"{"kind":"number","language":"hi","integer":false,"max":9.0,"unit":"kg"}"#,
+        ),
+        (
+            "{kind: boxes, dialect: unified_io}",
+            r#"{"kind":"boxes","dialect":"unified_io"}"#,
+        ),
+        ("{kind: grounded}", r#"{"kind":"grounded","dialect":"native"}"#),
+        ("{kind: table}", r#"{"kind":"table"}"#),
+    ] {
+        let file = format!(
+            "---\ndescription: x\ninputs: {{image: {{type: image}}}}\noutput: {output}\n---\n{{{{ image }}}}"
+        );
+        let task = TaskFile::parse("x.task", file.as_bytes()).unwrap();
+        assert_eq!(serde_json::to_string(&task.output).unwrap(), expected);
+    }
+}
+
+#[test]
 fn parts_are_written_with_their_kind() {
     let parts = [
         PromptPart::Image(0),

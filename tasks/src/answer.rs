@@ -1,7 +1,9 @@
 //! Typed answers.
 
-use multiway_runtime::{FinishReason, Timings, TokenId, Usage};
+use multiway_runtime::{Answered, FinishReason, Timings, TokenId, Usage};
 use serde::Serialize;
+
+use crate::parse::{Form, GroundedAnswer, LabelsAnswer, LocatedObject, NumberAnswer, TableAnswer};
 
 /// Holds a typed answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +28,68 @@ pub enum Answer {
         /// The value.
         value: serde_json::Value,
         /// The generated text that it was parsed from, on one line.
+        text: String,
+    },
+    /// Yes or no.
+    Predicate {
+        /// The answer: whether yes is at least as probable as no.
+        value: bool,
+        /// The probability of yes.
+        probability: f64,
+        /// Both words, the most probable first.
+        choices: Vec<Choice>,
+    },
+    /// A step of a graded scale.
+    Level {
+        /// The expected value: the mean of the levels' numbers, weighted by their probabilities.
+        expected: f64,
+        /// All levels, the most probable first.
+        choices: Vec<Choice>,
+    },
+    /// Several labels.
+    Labels {
+        /// The labels.
+        labels: LabelsAnswer,
+        /// The generated text that they were read from.
+        text: String,
+    },
+    /// A number, or the reason why there is none.
+    Number {
+        /// The number.
+        number: NumberAnswer,
+        /// The generated text that it was read from.
+        text: String,
+    },
+    /// Labelled forms in the first picture.
+    Located {
+        /// The form of the objects.
+        form: Form,
+        /// The objects.
+        objects: Vec<LocatedObject>,
+        /// The generated text that they were read from, location tokens included.
+        text: String,
+    },
+    /// Text whose phrases are tied to boxes in the first picture.
+    Grounded {
+        /// The text and its phrases.
+        grounded: GroundedAnswer,
+        /// The generated text that they were read from, tags and location tokens included.
+        text: String,
+    },
+    /// A table.
+    Table {
+        /// The table.
+        table: TableAnswer,
+        /// The generated text that it was read from.
+        text: String,
+    },
+    /// The log-likelihood of a given text.
+    Score {
+        /// The sum of the log-probabilities of the tokens.
+        log_probability: f64,
+        /// The tokens of the text, `</s>` included.
+        tokens: Vec<ScoredToken>,
+        /// The text.
         text: String,
     },
     /// Predictions for the hidden patches of a picture, row by row from the top left.
@@ -62,8 +126,8 @@ pub struct Choice {
 }
 
 impl Answer {
-    /// Returns the text of the answer: generated text, JSON included, or the most probable choice. Embeddings
-    /// and patches have none.
+    /// Returns the text of the answer: the raw generated text, or the most probable choice. Embeddings and
+    /// patches have none.
     ///
     /// # Examples
     ///
@@ -76,10 +140,18 @@ impl Answer {
     /// ```
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Text { text, .. } => Some(text),
-            Self::Choice { choices } => choices.first().map(|choice| choice.text.as_str()),
+            Self::Text { text, .. }
+            | Self::Json { text, .. }
+            | Self::Labels { text, .. }
+            | Self::Number { text, .. }
+            | Self::Located { text, .. }
+            | Self::Grounded { text, .. }
+            | Self::Table { text, .. }
+            | Self::Score { text, .. } => Some(text),
+            Self::Choice { .. } | Self::Predicate { .. } | Self::Level { .. } => {
+                self.choices().first().map(|choice| choice.text.as_str())
+            }
             Self::Embedding(_) | Self::Patches(_) => None,
-            Self::Json { text, .. } => Some(text),
         }
     }
 
@@ -96,8 +168,10 @@ impl Answer {
     /// ```
     pub fn choices(&self) -> &[Choice] {
         match self {
-            Self::Choice { choices } => choices,
-            Self::Text { .. } | Self::Embedding(_) | Self::Patches(_) | Self::Json { .. } => &[],
+            Self::Choice { choices } | Self::Predicate { choices, .. } | Self::Level { choices, .. } => {
+                choices
+            }
+            _ => &[],
         }
     }
 
@@ -113,7 +187,7 @@ impl Answer {
     pub fn embedding(&self) -> Option<&[f32]> {
         match self {
             Self::Embedding(vector) => Some(vector),
-            Self::Text { .. } | Self::Choice { .. } | Self::Patches(_) | Self::Json { .. } => None,
+            _ => None,
         }
     }
 
@@ -130,7 +204,7 @@ impl Answer {
     pub fn json(&self) -> Option<&serde_json::Value> {
         match self {
             Self::Json { value, .. } => Some(value),
-            Self::Text { .. } | Self::Choice { .. } | Self::Embedding(_) | Self::Patches(_) => None,
+            _ => None,
         }
     }
 
@@ -147,7 +221,7 @@ impl Answer {
     pub fn patches(&self) -> &[PatchAnswer] {
         match self {
             Self::Patches(patches) => patches,
-            Self::Text { .. } | Self::Choice { .. } | Self::Embedding(_) | Self::Json { .. } => &[],
+            _ => &[],
         }
     }
 }
@@ -170,6 +244,20 @@ pub struct TaskOutcome {
     pub tokens: Vec<WrittenToken>,
     /// The returned samples, the task's own answer first; empty unless several were drawn.
     pub samples: Vec<TaskSample>,
+}
+
+impl TaskOutcome {
+    /// Creates the outcome of an answer that comes at once.
+    pub(crate) fn whole(answered: Answered<Answer>, finish_reason: Option<FinishReason>) -> Self {
+        Self {
+            answer: answered.value,
+            finish_reason,
+            usage: answered.usage,
+            timings: answered.timings,
+            tokens: Vec::new(),
+            samples: Vec::new(),
+        }
+    }
 }
 
 /// Holds one of several sampled answers.
@@ -207,74 +295,4 @@ pub struct ScoredToken {
     pub piece: String,
     /// Its log-probability, after penalties and bans, before temperature and truncation.
     pub log_probability: f32,
-}
-
-/// Turns log-likelihoods into choices, the most probable first; ties keep their order.
-///
-/// The probabilities are the softmax of the log-likelihoods in f64: each candidate's likelihood over the sum
-/// of all.
-pub(crate) fn rank(candidates: Vec<String>, log_probabilities: &[f32]) -> Vec<Choice> {
-    let most = log_probabilities
-        .iter()
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max);
-    // All candidates are impossible: their probabilities are uniform.
-    let weight = |value: f32| {
-        if most == f32::NEG_INFINITY {
-            1.0
-        } else {
-            f64::from(value - most).exp()
-        }
-    };
-    let total: f64 = log_probabilities.iter().map(|value| weight(*value)).sum();
-    let mut choices: Vec<Choice> = candidates
-        .into_iter()
-        .zip(log_probabilities)
-        .map(|(text, value)| Choice {
-            text,
-            probability: weight(*value) / total,
-        })
-        .collect();
-    choices.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-    choices
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ranked(log_probabilities: &[f32]) -> Vec<Choice> {
-        let candidates = (0..log_probabilities.len()).map(|i| i.to_string()).collect();
-        rank(candidates, log_probabilities)
-    }
-
-    #[test]
-    fn probabilities_are_ratios_of_likelihoods_and_sum_to_one() {
-        let choices = ranked(&[0.25f32.ln(), 0.5f32.ln(), 0.05f32.ln()]);
-        assert_eq!(choices[0].text, "1");
-        assert!((choices[0].probability - 0.625).abs() < 1e-6);
-        assert!((choices.iter().map(|choice| choice.probability).sum::<f64>() - 1.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn very_unlikely_answers_still_have_probabilities() {
-        let choices = ranked(&[-1e4, -1e4 - 1.0, f32::NEG_INFINITY]);
-        assert!((choices[0].probability - 0.731_058_578).abs() < 1e-6);
-        assert!(choices[2].probability.abs() < f64::EPSILON);
-        let impossible = ranked(&[f32::NEG_INFINITY; 4]);
-        assert!(
-            impossible
-                .iter()
-                .all(|choice| (choice.probability - 0.25).abs() < 1e-12)
-        );
-    }
-
-    #[test]
-    fn equal_answers_keep_their_order() {
-        let texts: Vec<_> = ranked(&[-2.0, -1.0, -1.0])
-            .into_iter()
-            .map(|choice| choice.text)
-            .collect();
-        assert_eq!(texts, ["1", "2", "0"]);
-    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A task file declares a task's inputs, its prompt and its output. This crate checks a caller's inputs
 //! against the file, sends the request to the engine, and turns the result into a typed answer: streamed
-//! text, a choice with probabilities, JSON, or an embedding. It never sees a tensor.
+//! text, a choice with probabilities, a number, boxes, JSON, or an embedding, among others. It never sees a
+//! tensor.
 //!
 //! ```no_run
 //! use multiway_runtime::Engine;
@@ -26,7 +27,9 @@
 //! | `library`, `sources` | the built-in task files, those of the caller, and what these extend and import |
 //! | `watched` | a library whose files may change while it is used |
 //! | `task`, `inputs`, `prepared` | a task, its inputs, and a task whose prompt is rendered |
-//! | `run`, `answer`, `infill`, `samples` | a running task, its typed answer, filled gaps, several samples |
+//! | `run`, `answer`, `typed`, `infill`, `samples` | a running task, its typed answer and its JSON, filled gaps, several samples |
+//! | `ranking`, `reading` | answers from log-likelihoods, and from generated text |
+//! | [`parse`] | the parsers of generated text |
 //! | `examples` | the worked examples of task files, which are tests |
 //! | [`answer_metrics`] | accuracy, ranks and recall of answers |
 //! | `picture_index` | the embeddings of a folder of pictures, in one file |
@@ -38,12 +41,16 @@ mod examples;
 mod infill;
 mod inputs;
 mod library;
+pub mod parse;
 mod picture_index;
 mod prepared;
+mod ranking;
+mod reading;
 mod run;
 mod samples;
 mod sources;
 mod task;
+mod typed;
 mod watched;
 
 pub use answer::{

@@ -117,6 +117,11 @@ impl PreparedTask {
         if self.constraint.is_some() && self.task_sampling.beams.or(self.caller_sampling.beams).is_none() {
             params.beams = 1;
         }
+        if let Shape::Read(reader) = &self.shape
+            && reader.needs_special()
+        {
+            params.show_special = true;
+        }
         params.prefix.clone_from(&self.prefix);
         params.constraint.clone_from(&self.constraint);
         if self.caller_sampling.max_new_tokens.is_none() {

@@ -8,15 +8,17 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use multiway_prompts::{PatchRange, fill_gaps};
+use multiway_prompts::{Calibration, PatchRange, fill_gaps};
 use multiway_runtime::{
-    Answered, ClassScore, CodeScore, Engine, FinishReason, Request, RequestError, Score, StreamEvent,
-    Timings, TokenId, TokenStream, Usage, WordScore, block_on,
+    CodeScore, Engine, FinishReason, Request, RequestError, StreamEvent, Timings, TokenId, TokenStream,
+    Usage, WordScore, block_on,
 };
 
-use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, WrittenToken, rank};
+use crate::answer::{Answer, PatchAnswer, TaskOutcome, VisualCode, WrittenToken};
 use crate::error::TaskError;
 use crate::infill::Gaps;
+use crate::ranking::{Ranked, choose, classify, descend, score};
+use crate::reading::Reader;
 use crate::samples::draw;
 
 /// Reports progress of a running task.
@@ -42,10 +44,16 @@ pub(crate) enum Shape {
     Text,
     /// The text whose gaps are filled.
     Filled(String),
-    /// The answers to choose from.
-    Choice(Vec<String>),
+    /// The answers to rank.
+    Ranked(Ranked),
+    /// One of the answers of the constraint.
+    Trie,
     /// The classes of the model's head.
-    Class,
+    Class(Option<Calibration>),
+    /// The text to score.
+    Score(String),
+    /// Text that a value is read from.
+    Read(Reader),
     /// The text whose gaps are masks, of one word each.
     Masked(String),
     Embedding,
@@ -57,7 +65,7 @@ pub(crate) enum Shape {
 impl Shape {
     /// Tells whether the answer is generated token by token, so that several may be drawn.
     pub(crate) fn is_generated(&self) -> bool {
-        matches!(self, Self::Text | Self::Filled(_) | Self::Json)
+        matches!(self, Self::Text | Self::Filled(_) | Self::Read(_) | Self::Json)
     }
 }
 
@@ -81,10 +89,19 @@ impl TaskRun {
             Shape::Json => text_events(engine, request, None)
                 .map(move |event| event.and_then(|event| json_event(&task, event)))
                 .boxed(),
-            Shape::Choice(candidates) => stream::once(choose(engine, task, request, candidates))
+            Shape::Read(reader) => text_events(engine, request, None)
+                .map(move |event| event.map(|event| read_event(&reader, event)))
+                .boxed(),
+            Shape::Ranked(ranked) => stream::once(choose(engine, task, request, ranked))
                 .flat_map(whole_answer)
                 .boxed(),
-            Shape::Class => stream::once(classify(engine, task, request))
+            Shape::Trie => stream::once(descend(engine, request))
+                .flat_map(whole_answer)
+                .boxed(),
+            Shape::Score(target) => stream::once(score(engine, task, request, target))
+                .flat_map(whole_answer)
+                .boxed(),
+            Shape::Class(calibration) => stream::once(classify(engine, task, request, calibration))
                 .flat_map(whole_answer)
                 .boxed(),
             Shape::Masked(original) => stream::once(unmask(engine, request, original))
@@ -256,6 +273,14 @@ impl Writing {
     }
 }
 
+/// Reads the typed answer, once it is complete.
+fn read_event(reader: &Reader, event: TaskEvent) -> TaskEvent {
+    match event {
+        TaskEvent::Finished(outcome) => TaskEvent::Finished(reader.read_outcome(outcome)),
+        event => event,
+    }
+}
+
 /// Reads the answer as JSON, once it is complete.
 fn json_event(task: &str, event: TaskEvent) -> Result<TaskEvent, TaskError> {
     let TaskEvent::Finished(mut outcome) = event else {
@@ -301,55 +326,6 @@ fn whole_answer(
     stream::iter(events)
 }
 
-async fn choose(
-    engine: Engine,
-    task: String,
-    request: Request,
-    candidates: Vec<String>,
-) -> Result<TaskOutcome, TaskError> {
-    let answered = engine.score(request, candidates.clone()).await?;
-    let scores = &answered.value;
-    if let Some((choice, score)) = candidates
-        .iter()
-        .zip(scores)
-        .find(|(_, score)| score.log_probability.is_nan())
-    {
-        return Err(TaskError::NotANumber {
-            task,
-            choice: choice.clone(),
-            value: score.log_probability,
-        });
-    }
-    let new_tokens = best(scores).map_or(0, |score| score.tokens.len());
-    let log_probabilities: Vec<f32> = scores.iter().map(|score| score.log_probability).collect();
-    let choices = rank(candidates, &log_probabilities);
-    let mut outcome = without_stream(
-        answered.map(|_scores| Answer::Choice { choices }),
-        Some(FinishReason::Stop),
-    );
-    outcome.usage.new_tokens = new_tokens;
-    Ok(outcome)
-}
-
-/// Names the class that the model's head finds.
-async fn classify(engine: Engine, task: String, request: Request) -> Result<TaskOutcome, TaskError> {
-    let answered = engine.classify(request).await?;
-    if let Some(wrong) = answered.value.iter().find(|class| !class.score.is_finite()) {
-        return Err(TaskError::NotANumber {
-            task,
-            choice: wrong.label.clone(),
-            value: wrong.score,
-        });
-    }
-    let choice = |classes: Vec<ClassScore>| {
-        let classes = classes.into_iter().map(|class| (class.label, class.score));
-        let (labels, scores): (Vec<String>, Vec<f32>) = classes.unzip();
-        let choices = rank(labels, &scores);
-        Answer::Choice { choices }
-    };
-    Ok(without_stream(answered.map(choice), Some(FinishReason::Stop)))
-}
-
 /// Fills each gap with the most probable word.
 async fn unmask(engine: Engine, request: Request, original: String) -> Result<TaskOutcome, TaskError> {
     let answered = engine.unmask(request, 1).await?;
@@ -363,31 +339,12 @@ async fn unmask(engine: Engine, request: Request, original: String) -> Result<Ta
         let text = fill_gaps(&original, &spans);
         Answer::Text { text, spans }
     };
-    Ok(without_stream(answered.map(text), Some(FinishReason::Stop)))
-}
-
-fn without_stream(answered: Answered<Answer>, finish_reason: Option<FinishReason>) -> TaskOutcome {
-    TaskOutcome {
-        answer: answered.value,
-        finish_reason,
-        usage: answered.usage,
-        timings: answered.timings,
-        tokens: Vec::new(),
-        samples: Vec::new(),
-    }
-}
-
-/// Finds the most probable candidate; the earlier one of a tie.
-fn best(scores: &[Score]) -> Option<&Score> {
-    scores
-        .iter()
-        .rev()
-        .max_by(|a, b| a.log_probability.total_cmp(&b.log_probability))
+    Ok(TaskOutcome::whole(answered.map(text), Some(FinishReason::Stop)))
 }
 
 async fn embed(engine: Engine, request: Request) -> Result<TaskOutcome, TaskError> {
     let answered = engine.embed(request).await?.map(Answer::Embedding);
-    Ok(without_stream(answered, None))
+    Ok(TaskOutcome::whole(answered, None))
 }
 
 /// Hides patches and names what they show.
@@ -410,7 +367,10 @@ async fn uncover(
         codes: codes.iter().map(code).collect(),
     };
     let patches = |codes| hidden.into_iter().zip(codes).map(patch).collect();
-    Ok(without_stream(answered.map(patches).map(Answer::Patches), None))
+    Ok(TaskOutcome::whole(
+        answered.map(patches).map(Answer::Patches),
+        None,
+    ))
 }
 
 /// Lists the patches that some ranges name, each once, row by row.

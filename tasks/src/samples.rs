@@ -7,7 +7,7 @@ use crate::error::TaskError;
 use crate::infill::Gaps;
 
 impl ScoredToken {
-    fn new(tokenizer: &Tokenizer, id: TokenId, log_probability: f32) -> Self {
+    pub(crate) fn new(tokenizer: &Tokenizer, id: TokenId, log_probability: f32) -> Self {
         Self {
             id,
             piece: tokenizer.piece(id).unwrap_or_default().to_owned(),

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use multiway_model::{ImageProcessor, ModelConfig, ProcessedImage};
 use multiway_prompts::{
-    CheckedInputs, Choices, ImageFit, InputKind, InputSpec, InputValue, Inputs, OutputSpec, Prompt, Shot,
-    TaskFile,
+    CheckedInputs, ChoiceMethod, ChoiceSpec, Choices, ImageFit, InputKind, InputSpec, InputValue, Inputs,
+    OutputSpec, Prompt, Shot, TaskFile,
 };
 use multiway_runtime::{Constraint, Engine, RequestError, Tokenizer};
 
 use crate::error::TaskError;
 use crate::inputs::{TaskInputs, bind_pictures, numbered_from};
+use crate::parse::{Form, PictureView};
 use crate::prepared::PreparedTask;
+use crate::ranking::{Ranked, Scale};
+use crate::reading::Reader;
 use crate::run::{Shape, TaskRun};
 use crate::sources::BUILTIN;
 
@@ -126,10 +129,10 @@ impl Task {
         let checked = self.file.complete(&numbered_from(images.len(), values))?;
         images.extend(inputs.images.iter().cloned());
         self.check_one_thing(checked.values())?;
-        let constraint = self.constraint(inputs)?;
+        let constraint = self.constraint(inputs, &checked)?;
         let shape = match constraint {
             Some(Constraint::JsonSchema(_)) => Shape::Json,
-            _ => self.shape(&checked),
+            _ => self.shape(&checked, &inputs.images)?,
         };
         Ok(PreparedTask {
             name: self.name().to_owned(),
@@ -274,7 +277,11 @@ impl Task {
     }
 
     /// Returns the constraint on the answer: the caller's, else the task file's.
-    fn constraint(&self, inputs: &TaskInputs) -> Result<Option<Constraint>, TaskError> {
+    fn constraint(
+        &self,
+        inputs: &TaskInputs,
+        checked: &CheckedInputs<'_>,
+    ) -> Result<Option<Constraint>, TaskError> {
         if inputs.constraint.is_some() && self.file.output != (OutputSpec::Text { fill: None }) {
             return Err(TaskError::FormNotTaken {
                 task: self.name().to_owned(),
@@ -284,6 +291,16 @@ impl Task {
         let decode = &self.file.decode;
         let own = match &self.file.output {
             OutputSpec::Json { schema } => Some(Constraint::JsonSchema(schema.clone())),
+            OutputSpec::Labels(labels) => checked
+                .choices()
+                .and_then(|closed| labels_pattern(&labels.separator, closed))
+                .map(Constraint::Regex),
+            OutputSpec::Choice(ChoiceSpec {
+                method: ChoiceMethod::Trie,
+                ..
+            }) => checked
+                .choices()
+                .map(|choices| Constraint::Choices(choices.to_vec())),
             _ => {
                 let regex = decode.regex.clone().map(Constraint::Regex);
                 regex.or_else(|| decode.lark.clone().map(Constraint::Lark))
@@ -292,22 +309,85 @@ impl Task {
         Ok(inputs.constraint.clone().or(own))
     }
 
-    fn shape(&self, inputs: &CheckedInputs<'_>) -> Shape {
-        if let Some(candidates) = inputs.choices() {
-            return Shape::Choice(candidates.to_vec());
-        }
+    fn shape(&self, inputs: &CheckedInputs<'_>, images: &[ProcessedImage]) -> Result<Shape, TaskError> {
+        let text_of = |name: &String| match inputs.values().get(name) {
+            Some(InputValue::Text(text)) => text.clone(),
+            _ => String::new(),
+        };
+        let ranked = |candidates: &[String], ranking, scale| {
+            Shape::Ranked(Ranked {
+                candidates: candidates.to_vec(),
+                ranking,
+                scale,
+            })
+        };
+        let located = |form, dialect| {
+            let view = self.view(inputs.values(), images)?;
+            Ok::<Shape, TaskError>(Shape::Read(Reader::Located { form, dialect, view }))
+        };
         if let Some(hidden) = inputs.hidden_patches() {
-            return Shape::Patches(hidden.to_vec());
+            return Ok(Shape::Patches(hidden.to_vec()));
         }
-        match &self.file.output {
-            OutputSpec::Choice(Choices::OfModel) => Shape::Class,
+        let shape = match &self.file.output {
+            OutputSpec::Choice(ChoiceSpec {
+                choices: Choices::OfModel,
+                ranking,
+                ..
+            }) => Shape::Class(ranking.calibration),
+            OutputSpec::Choice(ChoiceSpec {
+                method: ChoiceMethod::Trie,
+                ..
+            }) => Shape::Trie,
+            OutputSpec::Choice(choice) => ranked(
+                inputs.choices().unwrap_or_default(),
+                choice.ranking,
+                Scale::Choice,
+            ),
+            OutputSpec::Predicate(words) => ranked(
+                &[words.yes.clone(), words.no.clone()],
+                words.ranking,
+                Scale::Predicate,
+            ),
+            OutputSpec::Level(level) => {
+                ranked(&level.levels, level.ranking, Scale::Level(level.values.clone()))
+            }
+            OutputSpec::Labels(labels) => Shape::Read(Reader::Labels {
+                separator: labels.separator.clone(),
+                closed: inputs.choices().map(<[String]>::to_vec),
+            }),
+            OutputSpec::Number(number) => Shape::Read(Reader::Number(number.clone())),
+            OutputSpec::Boxes(spec) => located(Form::Box, spec.dialect)?,
+            OutputSpec::Points(spec) => located(Form::Point, spec.dialect)?,
+            OutputSpec::Polygons(spec) => located(Form::Polygon, spec.dialect)?,
+            OutputSpec::Grounded { dialect } => {
+                let view = self.view(inputs.values(), images)?;
+                Shape::Read(Reader::Grounded {
+                    dialect: *dialect,
+                    view,
+                })
+            }
+            OutputSpec::Table => Shape::Read(Reader::Table),
+            OutputSpec::Score { target_from } => Shape::Score(text_of(target_from)),
             OutputSpec::Embedding => Shape::Embedding,
-            OutputSpec::Text { fill: Some(name) } => match inputs.values().get(name) {
-                Some(InputValue::Text(original)) => Shape::Filled(original.clone()),
-                _ => Shape::Text,
-            },
+            OutputSpec::Text { fill: Some(name) } => Shape::Filled(text_of(name)),
             _ => Shape::Text,
-        }
+        };
+        Ok(shape)
+    }
+
+    /// Returns what the model sees of the first picture of the inputs.
+    fn view(&self, values: &Inputs, images: &[ProcessedImage]) -> Result<PictureView, TaskError> {
+        let first = values.values().find_map(|value| match value {
+            InputValue::Image(index) => Some(*index),
+            InputValue::Images(indices) => indices.first().copied(),
+            _ => None,
+        });
+        let image = first.and_then(|index| images.get(index));
+        let image = image.ok_or_else(|| TaskError::NothingGiven {
+            task: self.name().to_owned(),
+            wanted: "a picture".to_owned(),
+        })?;
+        Ok(PictureView::of_visible(image.original_size(), image.visible()))
     }
 
     /// Checks that an embedding task whose inputs are all optional is given exactly one of them.
@@ -359,4 +439,32 @@ fn is_empty(value: &InputValue) -> bool {
 /// Joins names with "or": `image or text`.
 fn one_of<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(" or ")
+}
+
+/// The most bytes of a pattern of labels; with more, labels are generated freely and checked afterwards.
+const MAX_LABELS_PATTERN: usize = 8 * 1024;
+
+/// Writes the regular expression of some of the labels, at most as many as there are.
+fn labels_pattern(separator: &str, labels: &[String]) -> Option<String> {
+    let escape = |text: &str| {
+        let escaped = |c: char| {
+            if c.is_ascii_punctuation() {
+                format!("\\{c}")
+            } else {
+                c.to_string()
+            }
+        };
+        text.chars().map(escaped).collect::<String>()
+    };
+    let any = labels
+        .iter()
+        .map(|label| escape(label.trim()))
+        .collect::<Vec<_>>()
+        .join("|");
+    let more = labels.len().saturating_sub(1).min(32);
+    let pattern = format!(
+        "({any})({} ?({any})){{0,{more}}}",
+        escape(separator.trim_end_matches(' '))
+    );
+    (pattern.len() <= MAX_LABELS_PATTERN).then_some(pattern)
 }

@@ -447,10 +447,13 @@ fn a_task_file_may_say_how_many_samples_are_drawn_and_what_is_never_written() {
 
     let samples = "max_new_tokens: 2, samples: 3, temperature: 1, seed: 4";
     assert_eq!(written(samples, &TaskInputs::new()).1, 3);
-    let refused = run_file(
-        "output: {kind: choice, choices: [a, b]}\ndecode: {samples: 3, temperature: 1}",
-        &TaskInputs::new(),
-    );
+    let caller = SamplingOptions {
+        samples: Some(3),
+        temperature: Some(1.0),
+        ..SamplingOptions::default()
+    };
+    let caller = TaskInputs::new().with_sampling(caller);
+    let refused = run_file("output: {kind: choice, choices: [a, b]}", &caller);
     assert!(
         matches!(refused, Err(TaskError::NothingDrawn { .. })),
         "{refused:?}"

@@ -357,9 +357,10 @@ mod tests {
     fn every_patch_is_hidden_now_and_then() {
         let mut counts = [0_u32; 64];
         for seed in 0..500 {
-            for (count, hidden) in counts
-                .iter_mut()
-                .zip(mask_patches(EIGHT_BY_EIGHT, 0.4, &mut fork(seed, &[])))
+            for (count, hidden) in
+                counts
+                    .iter_mut()
+                    .zip(mask_patches(EIGHT_BY_EIGHT, 0.4, &mut fork(seed, &[])))
             {
                 *count += u32::from(hidden);
             }

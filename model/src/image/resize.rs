@@ -45,6 +45,19 @@ pub(super) fn crop(width: usize, height: usize, rgb: &[u8], side: usize) -> Vec<
     resize(width, height, rgb, (scaled(width), scaled(height)), side)
 }
 
+/// Returns which part of a picture [`crop`] keeps, in pixels of that picture: left, top, right, bottom.
+pub(super) fn visible(width: usize, height: usize, side: usize) -> [f64; 4] {
+    let shorter = width.min(height).max(1);
+    let edges = |length: usize| {
+        let target = side * length / shorter;
+        let kept = middle(target, side);
+        let scale = length as f64 / target.max(1) as f64;
+        (kept.start as f64 * scale, kept.end as f64 * scale)
+    };
+    let ((left, right), (top, bottom)) = (edges(width), edges(height));
+    [left, top, right, bottom]
+}
+
 /// Resizes to `target` (width, height), of which only the square of `side` in the middle is computed.
 fn resize(width: usize, height: usize, rgb: &[u8], target: (usize, usize), side: usize) -> Vec<u8> {
     let narrow = if width == side && target.0 == side {

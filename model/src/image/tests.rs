@@ -124,6 +124,46 @@ fn the_original_size_is_that_of_the_upright_picture() {
 }
 
 #[test]
+fn the_visible_part_is_the_whole_picture_or_the_square_that_was_cropped() {
+    let mut processor = plain(64);
+    let visible = |processor: &ImageProcessor, width: u32, height: u32| {
+        let rgb = vec![0; (width * height * 3) as usize];
+        processor.process_rgb8(width, height, &rgb).unwrap().visible()
+    };
+    let assert_near = |found: [f64; 4], expected: [f64; 4]| {
+        let near = found
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| (found - expected).abs() < 1e-9);
+        assert!(near, "expected {expected:?}, found {found:?}");
+    };
+    assert_near(visible(&processor, 300, 100), [0.0, 0.0, 300.0, 100.0]);
+    processor.crops = true;
+    assert_near(visible(&processor, 300, 100), [100.0, 0.0, 200.0, 100.0]);
+    // 64 x 98 pixels after resizing, of which 17 rows are cut off above: the middle, rounded.
+    let (top, bottom) = (17.0 / 98.0 * 200.0, 81.0 / 98.0 * 200.0);
+    assert_near(visible(&processor, 130, 200), [0.0, top, 130.0, bottom]);
+}
+
+#[test]
+fn a_decoded_picture_has_its_own_size() {
+    let (_, file) = inputs()
+        .into_iter()
+        .find(|(name, _)| name.ends_with(".png"))
+        .unwrap();
+    let (picture, processed) = (
+        plain(64).decode(&file).unwrap(),
+        plain(64).process(&file).unwrap(),
+    );
+    assert_eq!((picture.width, picture.height), processed.original_size());
+    assert_eq!(
+        picture.pixels.len() as u64,
+        u64::from(picture.width) * u64::from(picture.height) * 3
+    );
+    assert!(plain(64).decode(b"no picture").is_err());
+}
+
+#[test]
 fn hidden_colours_of_transparent_pixels_do_not_show() {
     let mut picture = image::RgbaImage::from_pixel(40, 40, image::Rgba([255, 0, 0, 0]));
     picture.put_pixel(20, 20, image::Rgba([0, 0, 0, 255]));

@@ -1,40 +1,28 @@
-//! The `output` of a task: which kind of answer it gives.
+//! The `output` of a task: which kind of answer it gives, and the options of that kind.
+
+mod choices;
+mod options;
+mod ranking;
+mod raw;
 
 use indexmap::IndexMap;
-use serde::Deserialize;
-use serde_saphyr::Spanned;
 
 use super::inputs::input_of_kind;
-use super::problem::{Problem, line};
-use crate::input::{InputKind, InputSpec, check_answers};
-use crate::spec::{Choices, OutputSpec};
+use super::problem::Problem;
+use crate::input::{InputKind, InputSpec};
+use crate::output::{GroundingDialect, LocationDialect, LocationSpec, OutputSpec};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawOutput {
-    kind: Spanned<String>,
-    choices: Option<Spanned<Vec<String>>>,
-    choices_from: Option<Spanned<String>>,
-    of_model: Option<Spanned<bool>>,
-    fill: Option<Spanned<String>>,
-    hidden: Option<Spanned<String>>,
-    schema: Option<Spanned<serde_json::Value>>,
-}
+use choices::check_choice;
+use options::{labels, level, number, predicate};
+use ranking::one_of;
+pub(super) use raw::RawOutput;
+use raw::{LOCATED, RawOption};
 
 pub(super) fn check_output(
     raw: RawOutput,
     inputs: &IndexMap<String, InputSpec>,
 ) -> Result<OutputSpec, Problem> {
     let kind = raw.kind.value.as_str();
-    let fields = [
-        ("choices", raw.choices.as_ref().map(line), "choice"),
-        ("choices_from", raw.choices_from.as_ref().map(line), "choice"),
-        ("of_model", raw.of_model.as_ref().map(line), "choice"),
-        ("fill", raw.fill.as_ref().map(line), "text"),
-        ("hidden", raw.hidden.as_ref().map(line), "patches"),
-        ("schema", raw.schema.as_ref().map(line), "json"),
-    ];
     if !OutputSpec::KINDS.contains(&kind) {
         let suggestion = nearest(kind, OutputSpec::KINDS);
         let message = format!(
@@ -45,9 +33,15 @@ pub(super) fn check_output(
         );
         return Err(Problem::new(&raw.kind, "output.kind", message));
     }
-    for (field, found, owner) in fields {
-        if let Some(line) = found.filter(|_| kind != owner) {
-            let message = format!("an output of kind {kind} has no {field}; it goes with kind {owner}");
+    for RawOption {
+        name: field,
+        found,
+        owners,
+    } in raw.options()
+    {
+        if let Some(line) = found.filter(|_| !owners.contains(&kind)) {
+            let owners = owners.join(", ");
+            let message = format!("an output of kind {kind} has no {field}; it goes with kind {owners}");
             return Err(Problem {
                 line,
                 key: format!("output.{field}"),
@@ -55,8 +49,32 @@ pub(super) fn check_output(
             });
         }
     }
-    match kind {
-        "choice" => check_choices(raw, inputs).map(OutputSpec::Choice),
+    if LOCATED.contains(&kind) && !inputs.values().any(|input| input.kind.is_picture()) {
+        let message = format!("an output of kind {kind} has places in a picture: add an input of type image");
+        return Err(Problem::new(&raw.kind, "output.kind", message));
+    }
+    check_kind(raw, inputs)
+}
+
+fn check_kind(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<OutputSpec, Problem> {
+    let located = |raw: RawOutput| {
+        one_of(raw.dialect, "output.dialect", &LocationDialect::ALL).map(|dialect| LocationSpec { dialect })
+    };
+    match raw.kind.value.as_str() {
+        "choice" => check_choice(raw, inputs).map(OutputSpec::Choice),
+        "predicate" => predicate(raw).map(OutputSpec::Predicate),
+        "level" => level(raw).map(OutputSpec::Level),
+        "labels" => labels(raw, inputs).map(OutputSpec::Labels),
+        "number" => number(raw).map(OutputSpec::Number),
+        "boxes" => located(raw).map(OutputSpec::Boxes),
+        "points" => located(raw).map(OutputSpec::Points),
+        "polygons" => located(raw).map(OutputSpec::Polygons),
+        "grounded" => {
+            let dialect = one_of(raw.dialect, "output.dialect", &GroundingDialect::ALL)?;
+            Ok(OutputSpec::Grounded { dialect })
+        }
+        "table" => Ok(OutputSpec::Table),
+        "score" => check_score(raw, inputs),
         "embedding" => Ok(OutputSpec::Embedding),
         "patches" => check_patches(raw, inputs),
         "json" => check_schema(raw),
@@ -68,6 +86,18 @@ pub(super) fn check_output(
             Ok(OutputSpec::Text { fill })
         }
     }
+}
+
+fn check_score(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<OutputSpec, Problem> {
+    let Some(target) = raw.target_from else {
+        return Err(Problem::new(
+            &raw.kind,
+            "output",
+            "an output of kind score needs the text to score: write `target_from:` and the name of an input of type text",
+        ));
+    };
+    let target_from = input_of_kind(target, "output.target_from", InputKind::Text, inputs)?;
+    Ok(OutputSpec::Score { target_from })
 }
 
 fn check_patches(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<OutputSpec, Problem> {
@@ -111,38 +141,5 @@ fn kind_of(value: &serde_json::Value) -> &'static str {
         String(_) => "a text",
         Array(_) => "a list",
         Object(_) => "an object",
-    }
-}
-
-fn check_choices(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Result<Choices, Problem> {
-    if let Some(of_model) = raw.of_model.filter(|of_model| of_model.value) {
-        if raw.choices.is_some() || raw.choices_from.is_some() {
-            return Err(Problem::new(
-                &of_model,
-                "output.of_model",
-                "the answers come from the model's head: remove `choices` and `choices_from`",
-            ));
-        }
-        return Ok(Choices::OfModel);
-    }
-    match (raw.choices, raw.choices_from) {
-        (Some(choices), None) => {
-            check_answers(&choices.value).map_err(|error| Problem::new(&choices, "output.choices", error))?;
-            Ok(Choices::Listed(choices.value))
-        }
-        (None, Some(from)) => {
-            input_of_kind(from, "output.choices_from", InputKind::List, inputs).map(Choices::FromInput)
-        }
-        (Some(_), Some(from)) => Err(Problem::new(
-            &from,
-            "output.choices_from",
-            "the answers come either from `choices` or from `choices_from`: remove one of the two",
-        )),
-        (None, None) => Err(Problem::new(
-            &raw.kind,
-            "output",
-            "an output of kind choice needs the answers: write `choices: [yes, no]`, or `choices_from:` and the name of \
-             an input of type list, or `of_model: true` for the classes of the model's head",
-        )),
     }
 }

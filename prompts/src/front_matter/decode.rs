@@ -9,8 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAcces
 use serde_saphyr::Spanned;
 
 use super::problem::{Problem, line};
+use crate::output::OutputSpec;
 use crate::sampling::SamplingOptions;
-use crate::spec::{DecodeSpec, OutputSpec};
+use crate::spec::DecodeSpec;
 use crate::special::{SPECIAL_FORMS, split_specials};
 use crate::suggest::quoted;
 
@@ -156,6 +157,7 @@ pub(super) fn check_decode(raw: Spanned<RawDecode>, output: &OutputSpec) -> Resu
     }
     let RawDecode { own, sampling } = raw.value;
     check_constraint(&own, &sampling, output)?;
+    check_drawn(&own, &sampling, output)?;
     if let Err(error) = sampling.check() {
         let message = format!("expected {}, found {}", error.expected, error.found);
         return Err(own.problem(error.parameter, message));
@@ -186,7 +188,7 @@ fn check_constraint(own: &OwnKeys, sampling: &SamplingOptions, output: &OutputSp
         let message = format!("it goes with an output of kind text that fills no gaps, found {kind}");
         return Err(Problem::new(form, key, message));
     }
-    if first.is_none() && !matches!(output, OutputSpec::Json { .. }) {
+    if first.is_none() && !output.is_constrained() {
         return Ok(());
     }
     if let Some(beams) = sampling.beams.filter(|beams| *beams > 1) {
@@ -198,6 +200,27 @@ fn check_constraint(own: &OwnKeys, sampling: &SamplingOptions, output: &OutputSp
     }
     let message = "an answer of a given form ends by itself: remove `stop`";
     Err(own.problem("stop", message.to_owned()))
+}
+
+/// Checks that several answers are drawn of what is generated alone.
+fn check_drawn(own: &OwnKeys, sampling: &SamplingOptions, output: &OutputSpec) -> Result<(), Problem> {
+    if output.is_generated() {
+        return Ok(());
+    }
+    let counts = [
+        ("samples", sampling.samples, 1),
+        ("best_of", sampling.best_of, 1),
+        ("top_log_probabilities", sampling.top_log_probabilities, 0),
+    ];
+    for (parameter, found, most) in counts {
+        if let Some(found) = found.filter(|found| *found > most) {
+            let kind = output.kind();
+            let message =
+                format!("an answer of kind {kind} is scored, not generated: remove it, found {found}");
+            return Err(own.problem(parameter, message));
+        }
+    }
+    Ok(())
 }
 
 fn prefix(prefix: Spanned<String>) -> Result<Vec<String>, Problem> {

@@ -8,7 +8,8 @@ use super::inputs::unknown_input;
 use super::problem::{Problem, line};
 use crate::error::InputError;
 use crate::input::{InputKind, InputSpec, InputValue};
-use crate::spec::{Choices, Example, ExampleInput, OutputSpec};
+use crate::output::{ChoiceSpec, Choices, OutputSpec};
+use crate::spec::{Example, ExampleInput};
 use crate::suggest::{nearest, quoted};
 
 #[derive(Debug, Deserialize)]
@@ -116,10 +117,11 @@ fn example_output(
             key,
             message: "the answer is missing".to_owned(),
         }),
-        (Some(answer), OutputSpec::Choice(Choices::Listed(choices))) if !choices.contains(&answer.value) => {
+        (Some(answer), output) if !closed_set(output).is_none_or(|set| set.contains(&answer.value)) => {
+            let choices = closed_set(output).unwrap_or_default();
             let suggestion = nearest(&answer.value, choices.iter().map(String::as_str));
             let error = InputError::Choice {
-                choices: choices.clone(),
+                choices,
                 found: answer.value.clone(),
                 suggestion,
             };
@@ -136,5 +138,18 @@ fn example_output(
             }
         }
         (Some(answer), _) => Ok(Some(answer.value)),
+    }
+}
+
+/// Lists the answers that there are, if the task file lists them.
+fn closed_set(output: &OutputSpec) -> Option<Vec<String>> {
+    match output {
+        OutputSpec::Choice(ChoiceSpec {
+            choices: Choices::Listed(choices),
+            ..
+        }) => Some(choices.clone()),
+        OutputSpec::Predicate(predicate) => Some(vec![predicate.yes.clone(), predicate.no.clone()]),
+        OutputSpec::Level(level) => Some(level.levels.clone()),
+        _ => None,
     }
 }
