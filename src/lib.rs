@@ -92,9 +92,12 @@ pub mod image {
     pub use multiway_model::{ImageError, ImageLimits, ImageProcessor, ProcessedImage};
 }
 
-/// Indexes of pictures, searched by text or by picture.
+/// Indexes of vectors in one file, searched by text, by picture, or by both.
 pub mod index {
-    pub use multiway_tasks::{IndexError, PictureEntry, PictureIndex, PictureMatch};
+    pub use multiway_index::{
+        BuildReport, ElementType, IndexBuilder, IndexEntry, IndexError, IndexMatch, IndexSpec, SearchOptions,
+        VectorIndex, combine,
+    };
 }
 
 /// What `multiway bench` measures with: batches without an engine, kernels, and what the machine can do.

@@ -28,7 +28,6 @@
 //! | `run`, `answer`, `infill`, `samples` | a running task, its typed answer, filled gaps, several samples |
 //! | `examples` | the worked examples of task files, which are tests |
 //! | [`answer_metrics`] | accuracy, ranks and recall of answers |
-//! | `picture_index` | the embeddings of a folder of pictures, in one file |
 
 mod answer;
 pub mod answer_metrics;
@@ -37,7 +36,6 @@ mod examples;
 mod infill;
 mod inputs;
 mod library;
-mod picture_index;
 mod prepared;
 mod run;
 mod samples;
@@ -50,7 +48,6 @@ pub use error::TaskError;
 pub use examples::ExampleReport;
 pub use inputs::{RequestTerms, TaskInputs};
 pub use library::TaskLibrary;
-pub use picture_index::{IndexError, PictureEntry, PictureIndex, PictureMatch};
 pub use prepared::PreparedTask;
 pub use run::{TaskEvent, TaskRun};
 pub use task::Task;
