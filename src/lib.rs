@@ -35,7 +35,7 @@
 //! | prepare pictures | [`ImageProcessor`], [`image`] |
 //! | run tasks, read their answers, score them | [`TaskLibrary`], [`Task`], [`task`] |
 //! | write task files and prompts | [`prompt`] |
-//! | find pictures by text or by picture | [`index`] |
+//! | find pictures by text, by picture, or by both | [`index`] |
 //! | generate, score, embed and classify below tasks | [`Engine`], [`engine`] |
 //! | tokenize | [`tokenizer`] |
 //!
@@ -141,3 +141,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;
+
+/// Compiles the program of the page on search.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/search.md")]
+struct Search;

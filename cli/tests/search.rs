@@ -99,7 +99,14 @@ fn a_folder_that_is_closed_is_skipped_and_reported() {
     }
 }
 
-const NAMES: [&str; 6] = ["bicycle.png", "cat.png", "dog.png", "guitar.png", "rocket.png", "turtle.png"];
+const NAMES: [&str; 6] = [
+    "bicycle.png",
+    "cat.png",
+    "dog.png",
+    "guitar.png",
+    "rocket.png",
+    "turtle.png",
+];
 
 /// Puts pictures in a folder.
 fn album() -> TestFolder {
@@ -120,8 +127,16 @@ fn query(place: &TestFolder, args: &[&str]) -> Value {
 /// The names of the files that were found, in order.
 fn names(results: &Value) -> Vec<String> {
     let hits = results.as_array().unwrap().iter();
-    hits.map(|hit| hit["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned())
-        .collect()
+    hits.map(|hit| {
+        hit["path"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_owned()
+    })
+    .collect()
 }
 
 #[test]
@@ -139,7 +154,9 @@ fn a_build_that_is_killed_goes_on_and_writes_the_same_bytes() {
         .unwrap();
     let journal = place.path("my.index.journal");
     // Until a vector is finished, or all are.
-    while fs::metadata(&journal).map_or(0, |journal| journal.len()) < 100 && build.try_wait().unwrap().is_none() {
+    while fs::metadata(&journal).map_or(0, |journal| journal.len()) < 100
+        && build.try_wait().unwrap().is_none()
+    {
         std::thread::yield_now();
     }
     build.kill().unwrap();
@@ -156,7 +173,16 @@ fn int8_and_lists_find_the_same_pictures() {
     let place = album();
     index(&place, "album", "my.index");
     let expected = query(&place, &["--text", "a cat"]);
-    let build = ["search", "index", "album", "--out", "my.index", "--vector-dtype", "int8", "--approximate"];
+    let build = [
+        "search",
+        "index",
+        "album",
+        "--out",
+        "my.index",
+        "--vector-dtype",
+        "int8",
+        "--approximate",
+    ];
     let ended = place.run(&build);
     assert_eq!(ended.code, Some(0), "{}", ended.told());
     let found = query(&place, &["--text", "a cat", "--approximate", "--probes", "9"]);
@@ -166,7 +192,11 @@ fn int8_and_lists_find_the_same_pictures() {
     index(&refused, "album", "my.index");
     let ended = refused.run(&["search", "query", "my.index", "--text", "cat", "--approximate"]);
     assert_eq!(ended.code, Some(2));
-    assert!(ended.stderr.contains("was built for exact search only"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("was built for exact search only"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -178,9 +208,14 @@ fn several_queries_are_answered_as_each_alone() {
     assert_eq!(queries.len(), 2);
     for (text, answered) in ["a cat", "a rocket"].iter().zip(queries) {
         assert_eq!(answered["text"], *text);
-        assert_eq!(answered["results"], query(&place, &["--text", text, "--top", "2"])["results"]);
+        assert_eq!(
+            answered["results"],
+            query(&place, &["--text", text, "--top", "2"])["results"]
+        );
     }
-    let ended = place.run(&["search", "query", "my.index", "--text", "a cat", "--text", "a dog", "--top", "1"]);
+    let ended = place.run(&[
+        "search", "query", "my.index", "--text", "a cat", "--text", "a dog", "--top", "1",
+    ]);
     assert_eq!(ended.stdout.lines().next(), Some("'a cat':"), "{}", ended.stdout);
     assert_eq!(ended.stdout.lines().count(), 4);
 }
@@ -192,19 +227,30 @@ fn a_picture_and_a_text_are_one_query_between_both() {
     let score = |args: &[&str], name: &str| {
         let found = query(&place, args);
         let hits = found["results"].as_array().unwrap().clone();
-        let hit = hits.into_iter().find(|hit| hit["path"].as_str().unwrap().ends_with(name));
+        let hit = hits
+            .into_iter()
+            .find(|hit| hit["path"].as_str().unwrap().ends_with(name));
         hit.unwrap()["score"].as_f64().unwrap()
     };
     let both = ["--image", "album/dog.png", "--text", "a rocket"];
     for (weight, alone) in [("0", &both[..2]), ("1", &both[2..])] {
         let weighted = [&both[..], &["--weight", weight]].concat();
         for name in NAMES {
-            assert!((score(&weighted, name) - score(alone, name)).abs() < 1e-4, "{weight} {name}");
+            assert!(
+                (score(&weighted, name) - score(alone, name)).abs() < 1e-4,
+                "{weight} {name}"
+            );
         }
     }
     let even = score(&both, "dog.png");
-    assert!(even < score(&both[..2], "dog.png") && even > score(&both[2..], "dog.png"), "{even}");
-    let odd = ["search", "query", "my.index", "--image", "a", "--image", "b", "--text", "c", "--text", "d", "--text", "e"];
+    assert!(
+        even < score(&both[..2], "dog.png") && even > score(&both[2..], "dog.png"),
+        "{even}"
+    );
+    let odd = [
+        "search", "query", "my.index", "--image", "a", "--image", "b", "--text", "c", "--text", "d",
+        "--text", "e",
+    ];
     assert_eq!(place.run(&odd).code, Some(2));
 }
 
@@ -218,9 +264,15 @@ fn the_nearest_are_ordered_anew_by_the_fused_model() {
     let hits = found["results"].as_array().unwrap();
     let rerank: Vec<f64> = hits.iter().map(|hit| hit["rerank"].as_f64().unwrap()).collect();
     assert_eq!(rerank.len(), 4);
-    assert!(rerank.is_sorted_by(|a, b| a >= b) && rerank.iter().all(|score| *score < 0.0), "{rerank:?}");
+    assert!(
+        rerank.is_sorted_by(|a, b| a >= b) && rerank.iter().all(|score| *score < 0.0),
+        "{rerank:?}"
+    );
     // They are the nearest, with their similarities.
-    let mut nearest = query(&place, &["--text", "a turtle", "--top", "4"])["results"].as_array().unwrap().clone();
+    let mut nearest = query(&place, &["--text", "a turtle", "--top", "4"])["results"]
+        .as_array()
+        .unwrap()
+        .clone();
     let mut reranked = hits.clone();
     for hit in &mut reranked {
         hit.as_object_mut().unwrap().remove("rerank");
@@ -229,13 +281,20 @@ fn the_nearest_are_ordered_anew_by_the_fused_model() {
         hits.sort_by_key(|hit| hit["path"].to_string());
     }
     assert_eq!(reranked, nearest);
-    let ended = place.run(&["search", "query", "my.index", "--text", "a turtle", "--rerank", "4", "--top", "1"]);
+    let ended = place.run(&[
+        "search", "query", "my.index", "--text", "a turtle", "--rerank", "4", "--top", "1",
+    ]);
     let line: Vec<&str> = ended.stdout.split_whitespace().collect();
     let first: (f64, f64) = (line[0].parse().unwrap(), line[1].parse().unwrap());
-    assert!((first.0 - rerank[0]).abs() < 1e-3 && (-1.0..=1.0).contains(&first.1), "{line:?}");
+    assert!(
+        (first.0 - rerank[0]).abs() < 1e-3 && (-1.0..=1.0).contains(&first.1),
+        "{line:?}"
+    );
     // A picture that is gone is noted, and comes last.
     fs::remove_file(place.path("album/turtle.png")).unwrap();
-    let ended = place.run(&["search", "query", "my.index", "--text", "a turtle", "--rerank", "6", "--json"]);
+    let ended = place.run(&[
+        "search", "query", "my.index", "--text", "a turtle", "--rerank", "6", "--json",
+    ]);
     assert_eq!(names(&ended.json()["results"])[5], "turtle.png");
     assert!(ended.stderr.contains("cannot re-rank"), "{}", ended.stderr);
 }
@@ -250,15 +309,30 @@ fn a_task_that_chooses_can_order_anew_and_others_are_refused() {
          output: {kind: choice, choices: [\"yes\", \"no\"]}\ndecode: {prefix: \"<extra_id_0>\"}\n---\n\
          {{ image }}question: is it {{ text }}? answer: <extra_id_0>",
     );
-    let args = ["--task-dir", "tasks", "search", "query", "my.index", "--json", "--rerank", "3"];
+    let args = [
+        "--task-dir",
+        "tasks",
+        "search",
+        "query",
+        "my.index",
+        "--json",
+        "--rerank",
+        "3",
+    ];
     let ended = place.run(&[&args[..], &["--text", "a cat", "--rerank-task", "fits"]].concat());
     assert_eq!(ended.code, Some(0), "{}", ended.told());
     for hit in ended.json()["results"].as_array().unwrap() {
         assert!((0.0..=1.0).contains(&hit["rerank"].as_f64().unwrap()), "{hit}");
     }
     for (more, told) in [
-        (&["--text", "a cat", "--rerank-task", "retrieve"][..], "found the output kind embedding"),
-        (&["--text", "a cat", "--rerank-task", "classify"], "found the output kind choice"),
+        (
+            &["--text", "a cat", "--rerank-task", "retrieve"][..],
+            "found the output kind embedding",
+        ),
+        (
+            &["--text", "a cat", "--rerank-task", "classify"],
+            "found the output kind choice",
+        ),
         (&["--image", "album/cat.png"], "give the query as --text"),
     ] {
         let ended = place.run(&[&args[..], more].concat());

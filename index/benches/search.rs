@@ -14,7 +14,7 @@ use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use multiway_index::{
-    ElementType, IndexBuilder, IndexEntry, IndexMatch, IndexSpec, SearchOptions, VectorIndex,
+    ElementType, IndexBuilder, IndexEntry, IndexError, IndexMatch, IndexSpec, SearchOptions, VectorIndex,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -122,7 +122,7 @@ fn measure(index: &VectorIndex, path: &Path) -> Result<(), Box<dyn Error>> {
                 scope.spawn(|| black_box(sum(part)));
             }
         });
-        Ok(())
+        Ok::<(), IndexError>(())
     })?;
     let rate = bytes.len() as f64 / 1e9;
     println!(

@@ -1,6 +1,6 @@
 //! An index that is opened: a memory-mapped file whose header was checked.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -57,6 +57,14 @@ pub(crate) fn map(file: &File) -> io::Result<Bytes> {
     unsafe { Mmap::map(file) }.map(Bytes::Mapped)
 }
 
+/// Opens a file; of a pipe, which would have the program wait, it says so.
+fn open_file(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    File::open(path)
+}
+
 /// Holds an index: vectors of unit length, and an entry beside each.
 ///
 /// Opening it reads and checks the header alone. The rest is memory-mapped and read where it is needed, with
@@ -82,7 +90,7 @@ impl VectorIndex {
     /// is damaged or lies.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, IndexError> {
         let path = path.as_ref();
-        let bytes = File::open(path)
+        let bytes = open_file(path)
             .and_then(|file| map(&file))
             .map_err(|source| IndexError::Read {
                 path: path.to_owned(),

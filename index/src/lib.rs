@@ -46,4 +46,5 @@ pub use element::ElementType;
 pub use entry::IndexEntry;
 pub use error::IndexError;
 pub use file::VectorIndex;
-pub use search::{IndexMatch, SearchOptions, combine};
+pub use search::{SearchOptions, combine};
+pub use top::IndexMatch;

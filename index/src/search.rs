@@ -9,22 +9,13 @@ use multiway_model::kernels::{Pool, dot_rows};
 use crate::element::{check, normalized};
 use crate::error::IndexError;
 use crate::file::VectorIndex;
-use crate::top::Top;
+use crate::top::{IndexMatch, Top};
 
 /// Numbers of the rows that are dequantized at a time: 64 KiB, which stay in a second-level cache.
 const BLOCK: usize = 1 << 14;
 
 /// Parts of the work for each thread, so that one that is slow keeps the others little.
 const PARTS: usize = 8;
-
-/// Names a vector that was found, and how near it is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct IndexMatch {
-    /// Its position in the index.
-    pub position: usize,
-    /// The cosine similarity, from -1 to 1.
-    pub score: f32,
-}
 
 /// Says how to search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,14 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::search::IndexMatch;
+/// Names a vector that was found, and how near it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct IndexMatch {
+    /// Its position in the index.
+    pub position: usize,
+    /// The cosine similarity, from -1 to 1.
+    pub score: f32,
+}
 
 /// A vector that was seen. The greatest is the worst, which a heap gives first.
 #[derive(Debug, Clone, Copy)]

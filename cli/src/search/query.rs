@@ -12,7 +12,7 @@ use multiway::{Engine, ImageProcessor, Task, TaskInputs};
 use serde::Serialize;
 
 use super::fingerprint::fingerprint;
-use super::rerank::{RerankArgs, Reranker};
+use super::rerank::{Hit, RerankArgs};
 use crate::context::{Context, processor, tokenizer};
 use crate::embed::{embed, retrieve_task, vector};
 use crate::engine::EngineArgs;
@@ -119,17 +119,6 @@ fn queries(images: usize, texts: usize) -> Outcome<Vec<Query>> {
         text: pair(place, texts),
     };
     Ok((0..images.max(texts)).map(query).collect())
-}
-
-/// A picture that was found.
-#[derive(Debug, Serialize)]
-pub(super) struct Hit {
-    pub(super) path: String,
-    /// The cosine similarity.
-    pub(super) score: f32,
-    /// The score of re-ranking.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rerank: Option<f64>,
 }
 
 /// What was found by a query.

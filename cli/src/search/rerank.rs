@@ -9,8 +9,8 @@ use futures_util::stream::{self, StreamExt};
 use multiway::prompt::{Choices, InputKind, OutputSpec};
 use multiway::tokenizer::Tokenizer;
 use multiway::{Engine, ImageProcessor, Task, TaskInputs, TaskLibrary};
+use serde::Serialize;
 
-use super::query::Hit;
 use crate::failure::{Failure, Outcome, task_failure};
 use crate::output::note;
 use crate::pictures;
@@ -21,6 +21,17 @@ const AT_A_TIME: usize = 32;
 
 /// The task that says how likely a text is for a picture.
 const CAPTION: &str = "caption";
+
+/// A picture that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Hit {
+    pub(super) path: String,
+    /// The cosine similarity.
+    pub(super) score: f32,
+    /// The score of re-ranking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rerank: Option<f64>,
+}
 
 /// Says how the nearest pictures are ordered anew.
 #[derive(Debug, Args)]
