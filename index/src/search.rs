@@ -11,8 +11,8 @@ use crate::error::IndexError;
 use crate::file::VectorIndex;
 use crate::top::{IndexMatch, Top};
 
-/// Numbers of the rows that are dequantized at a time: 64 KiB, which stay in a second-level cache.
-const BLOCK: usize = 1 << 14;
+/// Numbers of the rows that are dequantized at a time: 16 KiB, which stay in a first-level cache.
+const BLOCK: usize = 1 << 12;
 
 /// Parts of the work for each thread, so that one that is slow keeps the others little.
 const PARTS: usize = 8;

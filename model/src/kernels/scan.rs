@@ -66,12 +66,39 @@ multiversion! {
             *dots = dot_four(query, rows);
         }
         for (dot, row) in rest.iter_mut().zip(tail.chunks_exact(width)) {
-            *dot = super::simd::dot(query, row);
+            *dot = dot_one(query, row);
         }
     }
 }
 
-/// Computes what [`simd::dot`](super::simd::dot) does, of four rows: their sums do not wait for each other.
+/// Adds sums that were kept side by side: each to the one half of them away, until one is left.
+#[inline(always)]
+fn total(lanes: [f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// Adds the products of the values that fill no vector, one after the other.
+#[inline(always)]
+fn total_of_rest(query: &[f32], row: &[f32]) -> f32 {
+    query.iter().zip(row).map(|(x, y)| x * y).sum()
+}
+
+#[inline(always)]
+fn dot_one(query: &[f32], row: &[f32]) -> f32 {
+    let (query, query_rest) = query.as_chunks::<LANES>();
+    let (row, row_rest) = row.as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for (query, row) in query.iter().zip(row) {
+        for i in 0..LANES {
+            lanes[i] = row[i].mul_add(query[i], lanes[i]);
+        }
+    }
+    total(lanes) + total_of_rest(query_rest, row_rest)
+}
+
+/// Computes what `dot_one` does, of four rows: their sums do not wait for each other.
 #[inline(always)]
 fn dot_four(query: &[f32], rows: &[f32]) -> [f32; ROWS] {
     let width = query.len();
@@ -89,12 +116,12 @@ fn dot_four(query: &[f32], rows: &[f32]) -> [f32; ROWS] {
             }
         }
     }
-    let mut dots = [0.0; ROWS];
-    for ((dot, lanes), (_, row_rest)) in dots.iter_mut().zip(&lanes).zip(rows) {
-        let rest: f32 = query_rest.iter().zip(row_rest).map(|(x, y)| x * y).sum();
-        *dot = lanes.iter().sum::<f32>() + rest;
+    let dots = lanes.map(total);
+    if query_rest.is_empty() {
+        return dots;
     }
-    dots
+    let rests = rows.map(|(_, row_rest)| total_of_rest(query_rest, row_rest));
+    std::array::from_fn(|i| dots[i] + rests[i])
 }
 
 #[cfg(test)]
@@ -105,13 +132,17 @@ mod tests {
 
     /// The scalar definition.
     fn reference(query: &[f32], row: &[f32]) -> f32 {
-        let mut lanes = [0.0_f32; LANES];
+        let mut lanes = vec![0.0_f32; LANES];
         let whole = query.len() / LANES * LANES;
         for i in 0..whole {
             lanes[i % LANES] = row[i].mul_add(query[i], lanes[i % LANES]);
         }
         let rest: f32 = (whole..query.len()).map(|i| query[i] * row[i]).sum();
-        lanes.iter().sum::<f32>() + rest
+        while lanes.len() > 1 {
+            let (low, high) = lanes.split_at(lanes.len() / 2);
+            lanes = low.iter().zip(high).map(|(low, high)| low + high).collect();
+        }
+        lanes[0] + rest
     }
 
     #[test]
