@@ -46,6 +46,8 @@ impl Eq for Seen {}
 pub(crate) struct Top {
     count: usize,
     heap: BinaryHeap<Seen>,
+    /// A score that is lower is not held: nothing is lower until there are `count`.
+    least: f32,
 }
 
 impl Top {
@@ -53,22 +55,33 @@ impl Top {
         Self {
             count,
             heap: BinaryHeap::new(),
+            least: f32::NEG_INFINITY,
         }
     }
 
     /// Sees a vector.
     #[inline]
     pub(crate) fn offer(&mut self, position: usize, score: f32) {
-        let seen = Seen {
+        // Most vectors go by here.
+        if score < self.least {
+            return;
+        }
+        self.hold(Seen {
             score: ordered(score),
             position,
-        };
+        });
+    }
+
+    fn hold(&mut self, seen: Seen) {
         if self.heap.len() < self.count {
             self.heap.push(seen);
         } else if let Some(mut worst) = self.heap.peek_mut()
             && seen < *worst
         {
             *worst = seen;
+        }
+        if let Some(worst) = self.heap.peek().filter(|_| self.heap.len() == self.count) {
+            self.least = worst.score;
         }
     }
 

@@ -108,7 +108,7 @@ struct Query {
 
 /// Makes queries of so many pictures and texts.
 fn queries(images: usize, texts: usize) -> Outcome<Vec<Query>> {
-    let pair = |place: usize, count: usize| (count > 0).then(|| if count == 1 { 0 } else { place });
+    let pair = |place: usize, count: usize| (count > 0).then_some(if count == 1 { 0 } else { place });
     if images.min(texts) > 1 && images != texts {
         return Err(Failure::Input(anyhow!(
             "{images} images and {texts} texts cannot be paired: give as many of each, or one of either"
