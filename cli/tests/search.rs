@@ -1,4 +1,4 @@
-//! The real binary on folders of pictures that are closed, on indexes that are moved, and on queries of all kinds.
+//! The real binary on folders of pictures that are closed, on indexes that are moved, and on all queries.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 #![cfg(feature = "embedded-checkpoint")]
 

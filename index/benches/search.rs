@@ -1,9 +1,9 @@
 //! Times search: `cargo bench -p multiway-index --bench search [-- VECTORS WIDTH]`, a million of 256 unless
 //! said otherwise.
 //!
-//! Vectors lie around random directions, as embeddings of pictures do, and queries around the same ones. What is
-//! printed is the median of the rounds, per query; the share is that of the rate at which the same threads read
-//! the rows without computing anything but a sum.
+//! Vectors lie around random directions, as embeddings of pictures do, and queries around the same ones.
+//! What is printed is the median of the rounds, per query; the share is that of the rate at which the same
+//! threads read the rows without computing anything but a sum.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
@@ -114,8 +114,13 @@ fn measure(index: &VectorIndex, path: &Path) -> Result<(), Box<dyn Error>> {
     let options = SearchOptions::new(10);
     let one = median(|round| index.search(&queries[round..=round], options).map(drop))?;
     let together = median(|_| index.search(&queries[..BATCH], options).map(drop))? / BATCH as f64;
-    // The rows are all but the whole file.
-    let bytes = std::fs::read(path)?;
+    // What exact search reads: the rows, and of int8 the scales. They are at the start of the file.
+    let row = match index.element() {
+        ElementType::F16 => 2 * index.width(),
+        _ => index.width() + size_of::<f32>(),
+    };
+    let mut bytes = std::fs::read(path)?;
+    bytes.truncate(index.len() * row);
     let read = median(|_| {
         thread::scope(|scope| {
             for part in bytes.chunks(bytes.len().div_ceil(threads())) {

@@ -1,8 +1,8 @@
 //! What a build has finished, in a file beside the index, so that a build that is killed goes on.
 //!
-//! A head of 40 bytes, `MWINDEXJ` and the SHA-256 of what the index is to be; then a record for each vector in
-//! the order in which they were finished: the length of its entry (4 bytes), the entry, its row, its scale, and
-//! the SHA-256 of these. A record that was torn is cut off.
+//! A head of 40 bytes, `MWINDEXJ` and the SHA-256 of what the index is to be; then a record for each vector
+//! in the order in which they were finished: the length of its entry (4 bytes), the entry, its row, its
+//! scale, and the SHA-256 of these. A record that was torn is cut off.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};

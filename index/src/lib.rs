@@ -1,8 +1,8 @@
 //! Indexes of vectors: one memory-mapped file, built in a stream, searched exactly or approximately.
 //!
-//! An index holds vectors of unit length in f16 or int8 and an entry beside each: a path or the id of a record,
-//! and a text if there is one. Opening it reads a header, however many vectors there are; a search reads the
-//! vectors; only the entries of what was found are read.
+//! An index holds vectors of unit length in f16 or int8 and an entry beside each: a path or the id of a
+//! record, and a text if there is one. Opening it reads a header, however many vectors there are; a search
+//! reads the vectors; only the entries of what was found are read.
 //!
 //! ```
 //! use multiway_index::{ElementType, IndexBuilder, IndexEntry, IndexSpec, SearchOptions, VectorIndex};

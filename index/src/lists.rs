@@ -3,10 +3,10 @@
 //! Every vector is in the list of the centroid that is nearest to it, and a search reads the lists whose
 //! centroids are nearest to the query. The centroids are found by spherical k-means on a sample.
 //!
-//! Why not a graph from a crate: usearch and arroy build C++ and C, `instant-distance` keeps a copy of all points
-//! in memory, and the graph of `hnsw_rs` depends on the order in which threads insert. An index must have the same
-//! bytes however it was built, and be searched where it is mapped. An inverted file is small, and its recall is
-//! measured beside that of exact search.
+//! Why not a graph from a crate: usearch and arroy build C++ and C, `instant-distance` keeps a copy of all
+//! points in memory, and the graph of `hnsw_rs` depends on the order in which threads insert. An index must
+//! have the same bytes however it was built, and be searched where it is mapped. An inverted file is small,
+//! and its recall is measured beside that of exact search.
 //!
 //! Source: Jegou, Douze, Schmid 2011, "Product quantization for nearest neighbor search", section 4 (the
 //! inverted file alone: vectors are compared as they are stored).

@@ -1,11 +1,12 @@
 //! Dot products of a query with many stored rows: what exact search in an index does.
 //!
-//! Rows are stored in f16 or int8. A block of them is dequantized into a scratch buffer that stays in a cache,
-//! and every query of a batch meets it there, so that a row is read from memory once. The buffer costs less
-//! than it looks: the rows come from memory, which is slower than the arithmetic by far.
+//! Rows are stored in f16 or int8. A block of them is dequantized into a scratch buffer that stays in a
+//! cache, and every query of a batch meets it there, so that a row is read from memory once. The buffer
+//! costs less than it looks: the rows come from memory, which is slower than the arithmetic by far.
 //!
-//! The kernels are ordinary Rust, compiled for AVX-512, for AVX2 with FMA, and for the baseline, which is NEON
-//! on AArch64; which one runs is found out at run time. A scalar definition fixes the order of every sum.
+//! The kernels are ordinary Rust, compiled for AVX-512, for AVX2 with FMA, and for the baseline, which is
+//! NEON on AArch64; which one runs is found out at run time. A scalar definition fixes the order of every
+//! sum.
 
 use super::simd::multiversion;
 
@@ -48,7 +49,8 @@ multiversion! {
 }
 
 multiversion! {
-    /// Writes the dot products of a query and the rows of `[dots.len(), query.len()]`, as far as all three reach.
+    /// Writes the dot products of a query and the rows of `[dots.len(), query.len()]`, as far as all three
+    /// reach.
     ///
     /// A dot product has the same bits on every instruction set and beside any other rows.
     ///
