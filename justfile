@@ -65,7 +65,7 @@ bench-load RUNS="5":
 compare *ARGS:
     benches/compare/run.sh {{ARGS}}
 
-# Fuzzes what reads files, TARGET being checkpoint, front_matter, picture, pth, schema, task_file, template or tokenizer; needs
+# Fuzzes what reads files, TARGET being checkpoint, front_matter, index_file, picture, pth, schema, task_file, template or tokenizer; needs
 # `cargo install cargo-fuzz`
 fuzz TARGET="pth" SECONDS="600":
     scripts/fuzz.sh {{TARGET}} {{SECONDS}}

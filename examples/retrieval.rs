@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use anyhow::Context;
-use multiway::index::{PictureEntry, PictureIndex};
+use multiway::index::{ElementType, IndexBuilder, IndexEntry, IndexSpec, SearchOptions, VectorIndex};
 use multiway::{Engine, ImageProcessor, Task, TaskInputs, TaskLibrary};
 
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/pictures");
@@ -22,31 +22,33 @@ fn main() -> anyhow::Result<()> {
     let library = TaskLibrary::builtin()?;
     let retrieve = library.get("retrieve")?;
 
-    let mut index = PictureIndex::new(PICTURES, checkpoint.name(), engine.config().embedding_size());
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("pictures.index");
+    let width = engine.config().embedding_size();
+    let spec = IndexSpec::new(checkpoint.name(), width, ElementType::F16).with_root(PICTURES);
+    let mut builder = IndexBuilder::open(&path, spec)?;
     for name in ["bicycle", "cat", "dog", "guitar", "red-apple", "rocket", "turtle"] {
-        let path = format!("{name}.png");
-        let image = processor.open(format!("{PICTURES}/{path}"))?;
+        let key = format!("{name}.png");
+        let image = processor.open(format!("{PICTURES}/{key}"))?;
         let vector = embed(retrieve, &engine, TaskInputs::new().with_image(image))?;
-        index.push(
-            PictureEntry {
-                path,
-                bytes: 0,
-                modified_ns: 0,
-            },
-            &vector,
-        )?;
+        builder.push(&IndexEntry::new(key), &vector)?;
     }
+    builder.finish()?;
+    let index = VectorIndex::open(&path)?;
 
     println!("nearest to the text '{text}':");
     let query = embed(retrieve, &engine, TaskInputs::new().with("text", text))?;
-    for found in index.nearest(&query, 3)? {
-        println!("  {:.3}  {}", found.score, found.path);
-    }
+    show(&index, &query)?;
     println!("nearest to the picture of a cat:");
     let cat = processor.open(format!("{PICTURES}/cat.png"))?;
     let query = embed(retrieve, &engine, TaskInputs::new().with_image(cat))?;
-    for found in index.nearest(&query, 3)? {
-        println!("  {:.3}  {}", found.score, found.path);
+    show(&index, &query)?;
+    Ok(())
+}
+
+fn show(index: &VectorIndex, query: &[f32]) -> anyhow::Result<()> {
+    for found in index.search(&[query], SearchOptions::new(3))?.iter().flatten() {
+        println!("  {:.3}  {}", found.score, index.entry(found.position)?.key);
     }
     Ok(())
 }

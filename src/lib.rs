@@ -35,7 +35,7 @@
 //! | prepare pictures | [`ImageProcessor`], [`image`] |
 //! | run tasks, read their answers, score them | [`TaskLibrary`], [`Task`], [`task`] |
 //! | write task files and prompts | [`prompt`] |
-//! | find pictures by text or by picture | [`index`] |
+//! | find pictures by text, by picture, or by both | [`index`] |
 //! | generate, score, embed and classify below tasks | [`Engine`], [`engine`] |
 //! | tokenize | [`tokenizer`] |
 //!
@@ -92,9 +92,12 @@ pub mod image {
     pub use multiway_model::{ImageError, ImageLimits, ImageProcessor, ProcessedImage, Rgb8Picture};
 }
 
-/// Indexes of pictures, searched by text or by picture.
+/// Indexes of vectors in one file, searched by text, by picture, or by both.
 pub mod index {
-    pub use multiway_tasks::{IndexError, PictureEntry, PictureIndex, PictureMatch};
+    pub use multiway_index::{
+        BuildReport, ElementType, IndexBuilder, IndexEntry, IndexError, IndexMatch, IndexSpec, SearchOptions,
+        VectorIndex, combine,
+    };
 }
 
 /// What `multiway bench` measures with: batches without an engine, kernels, and what the machine can do.
@@ -141,3 +144,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/pipelines.md")]
 struct Pipelines;
+
+/// Compiles the program of the page on search.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/search.md")]
+struct Search;

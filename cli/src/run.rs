@@ -173,7 +173,9 @@ fn canvas(checkpoint: &Checkpoint, task: &Task, args: &RunArgs) -> Outcome<Optio
         )));
     }
     match args.images.first() {
-        Some(path) if path != Path::new("-") => original(&processor(checkpoint), path).map(Some),
+        Some(path) if path != Path::new("-") => {
+            original(&task.image_processor(checkpoint.config()), path).map(Some)
+        }
         _ => Err(Failure::Input(anyhow!(
             "--draw: expected the picture as a file, `--image PATH`; standard input is read once"
         ))),

@@ -54,6 +54,6 @@ pub(crate) use files::{PTH_FILE, PTH_INDEX_FILE};
 pub use opened::Checkpoint;
 pub(crate) use pack::write as write_packed;
 pub(crate) use save::save;
-pub use save::write_atomically;
+pub use save::{write_atomically, write_atomically_with};
 #[cfg(feature = "hub")]
 pub(crate) use source::is_plain_file_name;

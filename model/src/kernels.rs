@@ -18,6 +18,7 @@ pub(crate) mod pool;
 mod rank;
 pub(crate) mod rotary;
 pub(crate) mod rows;
+mod scan;
 pub(crate) mod simd;
 pub(crate) mod tile;
 mod weigh;
@@ -31,6 +32,7 @@ pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
 pub use rank::{Ranking, rank_rows};
 pub use rows::CacheType;
+pub use scan::{dequantize_f16, dequantize_int8, dot_rows};
 pub use weigh::WeighedRow;
 
 /// Sums `weight * -log softmax(logits)[target]` over the rows of `[N, V]`, a differentiable scalar.

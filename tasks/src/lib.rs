@@ -32,7 +32,6 @@
 //! | [`parse`] | the parsers of generated text |
 //! | `examples` | the worked examples of task files, which are tests |
 //! | [`answer_metrics`] | accuracy, ranks and recall of answers |
-//! | `picture_index` | the embeddings of a folder of pictures, in one file |
 
 mod answer;
 pub mod answer_metrics;
@@ -42,7 +41,6 @@ mod infill;
 mod inputs;
 mod library;
 pub mod parse;
-mod picture_index;
 mod prepared;
 mod ranking;
 mod reading;
@@ -60,7 +58,6 @@ pub use error::TaskError;
 pub use examples::{ExampleReport, PictureError};
 pub use inputs::{RequestTerms, TaskInputs, TaskShot};
 pub use library::TaskLibrary;
-pub use picture_index::{IndexError, PictureEntry, PictureIndex, PictureMatch};
 pub use prepared::PreparedTask;
 pub use run::{TaskEvent, TaskRun};
 pub use task::Task;

@@ -84,6 +84,47 @@ impl PreparedTask {
         Ok(TaskRun::new(engine.clone(), self.name, request, shape))
     }
 
+    /// Returns the log-likelihood of a text as the whole answer, its end included.
+    ///
+    /// # Errors
+    ///
+    /// When the engine refuses the request or fails on it, or the likelihood is not a number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::{Engine, block_on};
+    /// use multiway_tasks::{TaskInputs, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    ///
+    /// let engine = Engine::builder(&checkpoint).build()?;
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// let inputs = TaskInputs::new().with("text", "The ___ sat.");
+    /// let prepared = library.get("infill")?.prepare(engine.tokenizer(), &inputs)?;
+    /// assert!(block_on(prepared.log_likelihood(&engine, "cat"))? < 0.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn log_likelihood(self, engine: &Engine, text: &str) -> Result<f32, TaskError> {
+        self.check_pictures(engine.config().max_images())?;
+        let request = Request {
+            sampling: self.sampling(engine),
+            prompt: self.prompt,
+            images: self.images,
+            priority: self.terms.priority,
+            timeout: self.terms.timeout,
+        };
+        let scores = engine.score(request, vec![text.to_owned()]).await?.value;
+        let value = scores.first().map_or(f32::NAN, |score| score.log_probability);
+        if value.is_nan() {
+            return Err(TaskError::NotANumber {
+                task: self.name,
+                choice: text.to_owned(),
+                value,
+            });
+        }
+        Ok(value)
+    }
+
     /// Checks that the model takes the pictures of the few-shot examples beside those of the request.
     fn check_pictures(&self, limit: usize) -> Result<(), TaskError> {
         let of_shots: usize = self.shot_images.iter().sum();

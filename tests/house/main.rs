@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "src",
     "cli/src",
+    "index/src",
     "model/src",
     "prompts/src",
     "runtime/src",
@@ -49,6 +50,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 /// Lists all Rust files of the repository.
 fn all_files() -> Vec<PathBuf> {
     let beside = [
+        "index/benches",
         "model/benches",
         "runtime/benches",
         "training/examples",
@@ -56,6 +58,7 @@ fn all_files() -> Vec<PathBuf> {
         "tests",
         "examples",
         "cli/tests",
+        "index/tests",
         "model/tests",
         "prompts/tests",
         "runtime/tests",

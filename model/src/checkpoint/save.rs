@@ -90,7 +90,18 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 /// # Errors
 /// What the system says; the old file is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, |error| error, |file| file.write_all(bytes))
+    write_atomically_with(path, |file| file.write_all(bytes))
+}
+
+/// Puts a file in the place of another as [`write_atomically`] does, once `write` has written all of it.
+///
+/// # Errors
+/// What the system or `write` says; the old file is then still there.
+pub fn write_atomically_with<T>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<T>,
+) -> io::Result<T> {
+    replace(path, |error| error, write)
 }
 
 /// Puts a file in the place of another once `write` has written all of it; `fail` makes an error of the

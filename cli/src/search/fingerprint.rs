@@ -1,0 +1,36 @@
+//! Which model an index was made with.
+
+use multiway::Checkpoint;
+use multiway::checkpoint::{DType, Device};
+use sha2::{Digest, Sha256};
+
+use crate::failure::{Failure, Outcome};
+
+/// The largest tensors that a model's fingerprint reads.
+const FINGERPRINT_TENSOR_BYTES: usize = 1 << 12;
+
+/// Names a model by its contents: vectors of two models cannot be compared.
+///
+/// Hashes the configuration, the table of tensors, and the small tensors. Training moves every norm of a
+/// model, so that the large tensors need not be read.
+pub(super) fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
+    let mut hash = Sha256::new();
+    hash.update(checkpoint.config().to_json());
+    for tensor in checkpoint.tensors() {
+        hash.update(format!("{} {:?} {:?}\n", tensor.name, tensor.shape, tensor.dtype));
+        let is_packed = checkpoint.packed().is_some() && tensor.dtype == DType::U8;
+        if tensor.bytes <= FINGERPRINT_TENSOR_BYTES && !is_packed {
+            let values = checkpoint
+                .load_tensor(&tensor.name, &Device::Cpu, DType::F32)
+                .and_then(|values| Ok(values.flatten_all()?.to_vec1::<f32>()?)) // [n]
+                .map_err(Failure::input)?;
+            values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+        }
+    }
+    Ok(hash
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
