@@ -128,6 +128,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     let mut profile = Profile::start();
     let (checkpoint, library) = profile.time(Part::Open, || open(context))?;
     let task = library.get(&args.task).map_err(Failure::input)?;
+    if !context.quiet() && !task.is_trained_in(checkpoint.config()) {
+        note(&format!(
+            "note: this checkpoint was not trained on the task '{}'; its answers mean little",
+            task.name()
+        ));
+    }
     let mut inputs = profile.time(Part::Render, || values(context, task, args))?;
     profile.time(Part::Pictures, || {
         let processor = task.image_processor(checkpoint.config());

@@ -7,6 +7,7 @@ mod render;
 mod show;
 
 use clap::{Args, Subcommand};
+use multiway::checkpoint::ModelConfig;
 use multiway::prompt::task_file_schema;
 use multiway::{Task, TaskLibrary};
 use serde_json::{Value, json};
@@ -28,7 +29,10 @@ Examples:
   multiway tasks check my-tasks/my-task.task
   multiway tasks render vqa --image cat.png --set question='what is this?'
   multiway --task-dir my-tasks tasks
-  multiway --task-dir my-tasks tasks check";
+  multiway --task-dir my-tasks tasks check
+
+A task that the checkpoint was not trained on is marked `(untrained)`, with --json `trained: false`: its
+prompt is there for checkpoints that are.";
 
 const SHOW_HELP: &str = "\
 Examples:
@@ -98,7 +102,10 @@ impl TasksArgs {
 pub(crate) fn run(context: &Context, args: TasksArgs) -> Outcome {
     let json = args.json();
     match args.verb {
-        None => list(&context.library(&context.checkpoint()?)?, json),
+        None => {
+            let checkpoint = context.checkpoint()?;
+            list(&context.library(&checkpoint)?, checkpoint.config(), json)
+        }
         Some(TasksVerb::Show { name, .. }) => {
             let checkpoint = context.checkpoint()?;
             let library = context.library(&checkpoint)?;
@@ -119,9 +126,10 @@ fn schema(json: bool) -> Outcome {
     print_line(&format!("{schema:#}"))
 }
 
-fn list(library: &TaskLibrary, json: bool) -> Outcome {
+fn list(library: &TaskLibrary, config: &ModelConfig, json: bool) -> Outcome {
     if json {
-        return print_json(&library.iter().map(summary).collect::<Vec<_>>());
+        let tasks = library.iter().map(|task| summary(task, config));
+        return print_json(&tasks.collect::<Vec<_>>());
     }
     let width = library
         .iter()
@@ -129,17 +137,27 @@ fn list(library: &TaskLibrary, json: bool) -> Outcome {
         .max()
         .unwrap_or_default();
     for task in library.iter() {
-        print_line(&format!("{:width$}  {}", task.name(), task.description()))?;
+        let untrained = if task.is_trained_in(config) {
+            ""
+        } else {
+            " (untrained)"
+        };
+        print_line(&format!(
+            "{:width$}  {}{untrained}",
+            task.name(),
+            task.description()
+        ))?;
     }
     Ok(())
 }
 
-fn summary(task: &Task) -> Value {
+fn summary(task: &Task, config: &ModelConfig) -> Value {
     json!({
         "name": task.name(),
         "description": task.description(),
         "file": task.origin(),
         "inputs": task.file().inputs,
         "output": task.file().output,
+        "trained": task.is_trained_in(config),
     })
 }

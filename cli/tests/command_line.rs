@@ -305,8 +305,24 @@ fn tasks_are_listed_and_shown() {
         .map(|task| task["name"].as_str().unwrap())
         .collect();
     assert_eq!(
-        names,
+        names[..6],
         ["caption", "vqa", "classify", "retrieve", "infill", "patches"]
+    );
+    let trained: Vec<bool> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["trained"].as_bool().unwrap())
+        .collect();
+    assert_eq!(trained[..7], [true, true, true, true, true, true, false]);
+    let image = common::picture("cat.png");
+    place.write("cat.png", image);
+    let ended = place.run(&["run", "match", "--image", "cat.png", "--set", "text=a cat"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.told());
+    assert!(
+        ended
+            .stderr
+            .starts_with("note: this checkpoint was not trained on the task 'match'")
     );
 }
 

@@ -280,6 +280,8 @@ pub struct ModelConfig {
     pub(crate) mask_token_id: Option<u32>,
     /// Whether a head names the words behind masks.
     pub(crate) names_words: bool,
+    /// The names of the tasks that it was trained on, where the checkpoint says so.
+    pub(crate) trained_tasks: Option<Vec<String>>,
 }
 
 impl ModelConfig {
@@ -290,6 +292,21 @@ impl ModelConfig {
         } else {
             1.0
         }
+    }
+
+    /// Lists the names of the tasks that the model was trained on; `None` where the checkpoint does not say.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    /// let tasks = checkpoint.config().trained_tasks().unwrap_or_default();
+    /// assert!(tasks.iter().any(|task| task == "caption"));
+    /// # Ok::<(), multiway_model::LoadError>(())
+    /// ```
+    #[must_use]
+    pub fn trained_tasks(&self) -> Option<&[String]> {
+        self.trained_tasks.as_deref()
     }
 
     /// Lists the ids that end a text: `</s>`, and where a configuration lists several, the others.

@@ -72,6 +72,7 @@ pub fn tiny_config() -> ModelConfig {
         text_start: None,
         mask_token_id: None,
         names_words: false,
+        trained_tasks: None,
     }
 }
 

@@ -93,6 +93,25 @@ impl Task {
         self.folder.as_deref()
     }
 
+    /// Returns whether a model was trained on the task. Where its checkpoint does not say, and for task files
+    /// of the caller's own, it is taken to be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::TaskLibrary;
+    ///
+    /// let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    /// let library = TaskLibrary::for_model(checkpoint.config())?;
+    /// assert!(library.get("caption")?.is_trained_in(checkpoint.config()));
+    /// assert!(!library.get("detect")?.is_trained_in(checkpoint.config()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_trained_in(&self, config: &ModelConfig) -> bool {
+        let trained = config.trained_tasks();
+        !self.is_builtin() || trained.is_none_or(|names| names.iter().any(|name| name == self.name()))
+    }
+
     pub(crate) fn is_builtin(&self) -> bool {
         self.origin().starts_with(BUILTIN)
     }

@@ -115,12 +115,9 @@ fn a_file_of_the_callers_overrides_a_built_in_task_and_adds_others() {
     assert_eq!(library.get("caption").unwrap().description(), "Mine.");
     assert_eq!(library.get("caption").unwrap().folder(), Some(folder.path()));
     let names: Vec<&str> = library.iter().map(Task::name).collect();
-    assert_eq!(
-        names,
-        [
-            "caption", "vqa", "classify", "retrieve", "infill", "patches", "new"
-        ]
-    );
+    assert_eq!(names[..2], ["caption", "vqa"]);
+    assert_eq!(names.last(), Some(&"new"));
+    assert_eq!(names.len(), TaskLibrary::builtin().unwrap().iter().count() + 1);
 }
 
 #[test]
@@ -165,8 +162,8 @@ fn two_files_of_the_callers_may_not_define_the_same_task() {
 fn a_missing_folder_and_an_unknown_task_are_told() {
     let mut library = TaskLibrary::builtin().unwrap();
     assert_snapshot!(library.load_dir("no/such").unwrap_err(), @"cannot read the task folder 'no/such'");
-    assert_snapshot!(library.get("embed").unwrap_err(), @"unknown task 'embed' (tasks: caption, vqa, classify, retrieve, infill, patches)");
-    assert_snapshot!(library.get("Captions").unwrap_err(), @"unknown task 'Captions': did you mean 'caption'? (tasks: caption, vqa, classify, retrieve, infill, patches)");
+    assert_snapshot!(library.get("embed").unwrap_err(), @"unknown task 'embed' (tasks: caption, vqa, classify, retrieve, infill, patches, describe, alt-text, keywords, closed-vqa, multiple-choice, count, match, entail, reason, compare, read, detect, refer, ground, ask, answer, summarize, translate)");
+    assert_snapshot!(library.get("Captions").unwrap_err(), @"unknown task 'Captions': did you mean 'caption'? (tasks: caption, vqa, classify, retrieve, infill, patches, describe, alt-text, keywords, closed-vqa, multiple-choice, count, match, entail, reason, compare, read, detect, refer, ground, ask, answer, summarize, translate)");
 }
 
 /// Describes a model of another family by its `config.json`.

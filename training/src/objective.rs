@@ -229,7 +229,8 @@ pub fn default_config(vocab_size: usize) -> Result<ModelConfig, multiway_model::
         "max_images": 4, "max_text_length": 128, "max_target_length": 64,
         "visual_vocab_size": crate::teacher::CODES, "embedding_size": 256,
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-        "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0
+        "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
+        "trained_tasks": ["caption", "vqa", "classify", "retrieve", "infill", "patches", "closed-vqa"]
     });
     ModelConfig::from_json(json.to_string().as_bytes())
 }

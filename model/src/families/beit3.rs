@@ -222,6 +222,7 @@ fn model_config(
         text_start: Some(0),
         mask_token_id: Some(mask_token_id),
         names_words: is_pretrained,
+        trained_tasks: None,
     }
 }
 

@@ -59,6 +59,8 @@ struct RawMultiwayConfig {
     pad_token_id: u32,
     eos_token_id: u32,
     decoder_start_token_id: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trained_tasks: Option<Vec<String>>,
 }
 
 fn yes() -> bool {
@@ -112,6 +114,7 @@ fn write(config: &ModelConfig) -> String {
         pad_token_id: config.pad_token_id,
         eos_token_id: config.eos_token_id,
         decoder_start_token_id: config.decoder_start_token_id,
+        trained_tasks: config.trained_tasks.clone(),
     };
     // A struct of numbers and strings always serialises; an empty text would be refused on reading.
     serde_json::to_string_pretty(&raw).unwrap_or_default() + "\n"
@@ -250,6 +253,7 @@ impl TryFrom<RawMultiwayConfig> for ModelConfig {
             text_start: None,
             mask_token_id: None,
             names_words: false,
+            trained_tasks: raw.trained_tasks,
         })
     }
 }

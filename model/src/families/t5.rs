@@ -191,6 +191,7 @@ fn read(json: &[u8]) -> Result<ModelConfig, ConfigError> {
         text_start: None,
         mask_token_id: None,
         names_words: false,
+        trained_tasks: None,
     })
 }
 
