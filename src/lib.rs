@@ -120,7 +120,7 @@ pub mod task {
     pub use multiway_tasks::{
         Answer, Choice, ExampleReport, PatchAnswer, PreparedTask, RequestTerms, ScoredToken, Task, TaskError,
         TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, VisualCode, WrittenToken,
-        answer_metrics,
+        metrics,
     };
 }
 

@@ -27,16 +27,16 @@
 //! | `task`, `inputs`, `prepared` | a task, its inputs, and a task whose prompt is rendered |
 //! | `run`, `answer`, `infill`, `samples` | a running task, its typed answer, filled gaps, several samples |
 //! | `examples` | the worked examples of task files, which are tests |
-//! | [`answer_metrics`] | accuracy, ranks and recall of answers |
+//! | [`metrics`] | metrics over answers, and intervals around them |
 //! | `picture_index` | the embeddings of a folder of pictures, in one file |
 
 mod answer;
-pub mod answer_metrics;
 mod error;
 mod examples;
 mod infill;
 mod inputs;
 mod library;
+pub mod metrics;
 mod picture_index;
 mod prepared;
 mod run;
