@@ -9,6 +9,7 @@ mod chrf;
 mod cider;
 mod interval;
 mod ngrams;
+mod numbers;
 mod python_text;
 mod retrieval;
 mod rouge;
@@ -26,25 +27,3 @@ pub use rouge::rouge_l;
 pub use sacrebleu::BleuTokenizer;
 pub use tally::Tally;
 pub use vqa::{normalise_vqa_answer, vqa_accuracy};
-
-/// Returns a count as a number; counts stay far below 2^53.
-fn count(items: usize) -> f64 {
-    items as f64
-}
-
-/// Returns a part of a whole; 0 of nothing.
-fn share(part: usize, whole: usize) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        count(part) / count(whole)
-    }
-}
-
-/// Returns the mean of numbers; 0 of none.
-fn mean(numbers: impl IntoIterator<Item = f64>) -> f64 {
-    let (sum, items) = numbers
-        .into_iter()
-        .fold((0.0, 0), |(sum, items), number| (sum + number, items + 1));
-    if items == 0 { 0.0 } else { sum / count(items) }
-}

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::numbers::share;
 use super::python_text::{float, is_word, join_words, split};
-use super::share;
 
 /// The largest relative error of a number that is still right.
 const RELAXED_ERROR: f64 = 0.05;

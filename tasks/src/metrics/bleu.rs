@@ -1,7 +1,7 @@
 //! BLEU of captions, as the evaluation of COCO computes it.
 
-use super::count;
 use super::ngrams::{Ngrams, ORDERS};
+use super::numbers::count;
 use super::python_text::split;
 
 /// Keeps a precision of nothing out of nothing near zero. Source: `pycocoevalcap` 1.2, `bleu_scorer.py`.

@@ -1,7 +1,7 @@
 //! chrF: the F score of character n-grams, which needs no tokenizer.
 
-use super::count;
 use super::ngrams::Ngrams;
+use super::numbers::count;
 use super::python_text::{is_space, split};
 
 /// The longest n-gram of characters.
@@ -12,7 +12,8 @@ const WORDS: usize = 2;
 
 /// Counts what chrF is computed from; the counts of a corpus are the sums of those of its texts.
 ///
-/// Source: <https://aclanthology.org/W15-3049> and, for chrF++, <https://aclanthology.org/W17-4770>; `sacrebleu` 2.6.
+/// Source: <https://aclanthology.org/W15-3049> and, for chrF++, <https://aclanthology.org/W17-4770>;
+/// `sacrebleu` 2.6.
 ///
 /// # Examples
 ///
@@ -38,7 +39,8 @@ struct OrderCounts {
 }
 
 impl ChrfCounts {
-    /// Counts n-grams of one to six characters, white space left out, against the reference with the best score.
+    /// Counts n-grams of one to six characters, white space left out, against the reference with the best
+    /// score.
     pub fn of<S: AsRef<str>>(answer: &str, references: &[S]) -> Self {
         Self::best(answer, references, false)
     }
@@ -66,8 +68,8 @@ impl ChrfCounts {
         }
     }
 
-    /// Returns the F score from 0 to 100, where recall weighs twice. Orders that the answer or the reference is too
-    /// short for are left out.
+    /// Returns the F score from 0 to 100, where recall weighs twice. Orders that the answer or the reference
+    /// is too short for are left out.
     pub fn score(&self) -> f64 {
         let (mut precision, mut recall, mut orders) = (0.0, 0.0, 0);
         for order in &self.orders {

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 
 use super::ngrams::{Ngrams, ORDERS};
+use super::numbers::{count, mean};
 use super::python_text::split;
-use super::{count, mean};
 
 /// The width of the penalty on lengths that differ.
 const SIGMA: f64 = 6.0;
 
-/// Returns the CIDEr-D of each answer of a corpus, mostly from 0 to 10; the score of the corpus is their mean.
+/// Returns the CIDEr-D of each answer of a corpus, mostly from 0 to 10; the score of the corpus is their
+/// mean.
 ///
-/// An n-gram weighs less the more pictures have it in their references. One picture alone scores 0, since nothing
-/// tells its n-grams apart. Words are what stands between white space.
+/// An n-gram weighs less the more pictures have it in their references. One picture alone scores 0, since
+/// nothing tells its n-grams apart. Words are what stands between white space.
 ///
 /// Source: <https://arxiv.org/abs/1411.5726>, section 5, as `pycocoevalcap` 1.2 computes it.
 ///

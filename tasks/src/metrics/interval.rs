@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use super::count;
+use super::numbers::count;
 
 /// The 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
@@ -47,8 +47,9 @@ pub fn wilson_interval(right: usize, total: usize) -> Interval {
     }
 }
 
-/// Returns the percentile bootstrap interval of a score over `samples` samples: the score is computed over samples
-/// drawn again with replacement, [`BOOTSTRAP_RESAMPLES`] times. The seed fixes what is drawn, on every machine.
+/// Returns the percentile bootstrap interval of a score over `samples` samples: the score is computed over
+/// samples drawn again with replacement, [`BOOTSTRAP_RESAMPLES`] times. The seed fixes what is drawn, on
+/// every machine.
 ///
 /// `None` without samples, or where a score is not finite.
 ///

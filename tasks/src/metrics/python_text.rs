@@ -1,7 +1,7 @@
 //! Text as Python's `str` sees it: white space, digits, letters and numbers.
 //!
-//! The reference implementations of most metrics are Python programs, and a metric equals its reference only if
-//! both split a text at the same characters. The crate `regex-syntax` brings the Unicode tables.
+//! The reference implementations of most metrics are Python programs, and a metric equals its reference only
+//! if both split a text at the same characters. The crate `regex-syntax` brings the Unicode tables.
 
 use std::sync::LazyLock;
 

@@ -1,6 +1,7 @@
 //! Metrics of rankings: where the first match of each query stands.
 
-use super::{Tally, count, mean};
+use super::numbers::{count, mean};
+use super::tally::Tally;
 
 /// Returns the rank of the candidate `target` by score, counted from 1; ties rank before it. `None` if
 /// `target` is out of bounds, or its score is NaN.
@@ -21,8 +22,8 @@ pub fn rank_of(target: usize, scores: &[f32]) -> Option<usize> {
     Some(scores.iter().filter(|score| **score >= own).count())
 }
 
-/// Returns the best rank among several matches of one query, counted from 1. Other matches do not push a match
-/// down; candidates that tie with it do. `None` if no match has a score.
+/// Returns the best rank among several matches of one query, counted from 1. Other matches do not push a
+/// match down; candidates that tie with it do. `None` if no match has a score.
 ///
 /// # Examples
 ///

@@ -1,12 +1,12 @@
 //! ROUGE-L: the longest common subsequence of an answer and a reference.
 
-use super::count;
+use super::numbers::count;
 
 /// How much more recall weighs than precision.
 const BETA: f64 = 1.2;
 
-/// Returns the F score of the longest common subsequence of words, from 0 to 1, with the best precision and the best
-/// recall over the references; 0 without references. Words are what stands between single spaces.
+/// Returns the F score of the longest common subsequence of words, from 0 to 1, with the best precision and
+/// the best recall over the references; 0 without references. Words are what stands between single spaces.
 ///
 /// Source: <https://aclanthology.org/W04-1013>, section 3, as `pycocoevalcap` 1.2 computes it.
 ///

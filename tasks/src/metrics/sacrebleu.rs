@@ -1,7 +1,7 @@
 //! BLEU of translations, as `sacrebleu` computes it.
 
 use super::bleu::BleuCounts;
-use super::count;
+use super::numbers::count;
 use super::python_text::{is_space, split, strip};
 
 /// Names how a text is split before BLEU counts its words.
@@ -162,8 +162,8 @@ fn surround(text: &str, is_word: impl Fn(char) -> bool) -> String {
     parted
 }
 
-/// The ranges of `sacrebleu`. Two of its ranges name code points above U+FFFF with four digits, and so cover other
-/// characters: U+2001 to U+2A6D and U+2F81 to U+2FA1, and no ideographs beyond the basic plane.
+/// The ranges of `sacrebleu`. Two of its ranges name code points above U+FFFF with four digits, and so cover
+/// other characters: U+2001 to U+2A6D and U+2F81 to U+2FA1, and no ideographs beyond the basic plane.
 fn is_chinese(character: char) -> bool {
     matches!(character,
         '\u{2001}'..='\u{2a6d}'

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::interval::{Interval, wilson_interval};
-use super::share;
+use super::numbers::share;
 
 /// Counts right answers among all answers.
 ///

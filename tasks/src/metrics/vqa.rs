@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::count;
+use super::numbers::count;
 use super::python_text::{is_digit, split, strip};
 
 /// What punctuation is taken out, or becomes a space. The apostrophe, the colon and the period stay.
@@ -94,7 +94,8 @@ pub fn normalise_vqa_answer(answer: &str) -> String {
     words.join(" ")
 }
 
-/// Takes out punctuation next to a space, and all of it where a comma parts digits; otherwise it becomes a space.
+/// Takes out punctuation next to a space, and all of it where a comma parts digits; otherwise it becomes a
+/// space.
 fn without_punctuation(text: &str) -> String {
     let parts_digits = comma_parts_digits(text);
     let drops: Vec<char> = PUNCTUATION
@@ -151,4 +152,42 @@ fn number(word: &str) -> &str {
         .iter()
         .find(|(name, _)| *name == word)
         .map_or(word, |(_, digits)| digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_of_normalisation_holds() {
+        let rules = [
+            ("article", "The cat and a dog", "cat and dog"),
+            ("number word", "none ten eleven", "0 10 eleven"),
+            ("contraction", "couldnt've dont HES", "couldn't've don't he's"),
+            ("white space", " red\n\tapple ", "red apple"),
+            ("mark between letters becomes a space", "red/green", "red green"),
+            ("mark next to a space goes", "red/ green/blue", "red greenblue"),
+            (
+                "comma between digits takes all marks out",
+                "1,000 (a-b)",
+                "1000 ab",
+            ),
+            ("comma between letters becomes a space", "a,b", "b"),
+            ("period before a digit stays", "3.5 v.2 yes.", "3.5 v.2 yes"),
+            ("apostrophe and colon stay", "it's 10:30", "it's 10:30"),
+            ("nothing stays nothing", "", ""),
+        ];
+        for (rule, given, expected) in rules {
+            assert_eq!(normalise_vqa_answer(given), expected, "{rule}");
+        }
+        assert_eq!(normalise_vqa_answer(&".".repeat(40)), ".".repeat(8));
+    }
+
+    #[test]
+    fn an_answer_without_references_is_wrong() {
+        assert!(vqa_accuracy::<&str>("yes", &[]).abs() < f64::EPSILON);
+        assert!(
+            (vqa_accuracy("yes", &["yes", "yes", "no"]) - (1.0 / 3.0 * 2.0 + 2.0 / 3.0) / 3.0).abs() < 1e-9
+        );
+    }
 }
