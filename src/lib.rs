@@ -126,7 +126,7 @@ pub mod task {
     pub use multiway_tasks::{
         Answer, Choice, ExampleReport, FileChange, FileReport, PatchAnswer, PictureError, PreparedTask,
         RequestTerms, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun,
-        TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken, answer_metrics, parse,
+        TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken, metrics, parse,
     };
 }
 

@@ -315,7 +315,7 @@ fn tasks_are_listed_and_shown() {
         .map(|task| task["trained"].as_bool().unwrap())
         .collect();
     assert_eq!(trained[..7], [true, true, true, true, true, true, false]);
-    let image = common::picture("cat.png");
+    let image = picture("cat.png");
     place.write("cat.png", image);
     let ended = place.run(&["run", "match", "--image", "cat.png", "--set", "text=a cat"]);
     assert_eq!(ended.code, Some(0), "{}", ended.told());

@@ -7,9 +7,9 @@ use multiway_model::ProcessedImage;
 use multiway_prompts::{Example, ExampleInput, InputValue, Inputs};
 use multiway_runtime::Engine;
 
-use crate::answer_metrics::exact_match;
 use crate::error::TaskError;
 use crate::inputs::{RequestTerms, TaskInputs, TaskShot};
+use crate::metrics::exact_match;
 use crate::task::Task;
 
 /// Reports the result of one worked example.

@@ -31,15 +31,15 @@
 //! | `ranking`, `reading` | answers from log-likelihoods, and from generated text |
 //! | [`parse`] | the parsers of generated text |
 //! | `examples` | the worked examples of task files, which are tests |
-//! | [`answer_metrics`] | accuracy, ranks and recall of answers |
+//! | [`metrics`] | metrics over answers, and intervals around them |
 
 mod answer;
-pub mod answer_metrics;
 mod error;
 mod examples;
 mod infill;
 mod inputs;
 mod library;
+pub mod metrics;
 pub mod parse;
 mod prepared;
 mod ranking;

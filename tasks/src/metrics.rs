@@ -1,0 +1,29 @@
+//! Metrics over answers: accuracy, captions, translations, rankings and how sure a score is.
+//!
+//! Each metric follows the reference implementation that it names.
+//! Metrics of one answer return its score; metrics of a corpus have counts that add up.
+
+mod answers;
+mod bleu;
+mod chrf;
+mod cider;
+mod interval;
+mod ngrams;
+mod numbers;
+mod python_text;
+mod retrieval;
+mod rouge;
+mod sacrebleu;
+mod tally;
+mod vqa;
+
+pub use answers::{anls, exact_match, normalise_squad_answer, relaxed_match, token_f1};
+pub use bleu::BleuCounts;
+pub use chrf::ChrfCounts;
+pub use cider::cider_d;
+pub use interval::{BOOTSTRAP_RESAMPLES, Interval, bootstrap_interval, wilson_interval};
+pub use retrieval::{best_rank, mean_rank, mean_reciprocal_rank, median_rank, rank_of, recall_at_k};
+pub use rouge::rouge_l;
+pub use sacrebleu::BleuTokenizer;
+pub use tally::Tally;
+pub use vqa::{normalise_vqa_answer, vqa_accuracy};
