@@ -38,6 +38,7 @@
 //! | find pictures by text, by picture, or by both | [`index`] |
 //! | generate, score, embed and classify below tasks | [`Engine`], [`engine`] |
 //! | tokenize | [`tokenizer`] |
+//! | read data sets, run or evaluate a task on them (feature `data`) | `data`, `jobs` |
 //!
 //! # Features
 //!
@@ -50,6 +51,7 @@
 //! - `onig`: runs the regular expressions of tokenizer files on Oniguruma, as `tokenizers` does in Python,
 //!   rather than on `fancy-regex`; builds C.
 //! - `cuda`, `flash-attn`: run on an NVIDIA GPU.
+//! - `data`: reads data sets, and runs tasks on them.
 //! - `measure`: what `multiway bench` measures with.
 
 #[cfg(feature = "embedded-checkpoint")]
@@ -118,6 +120,23 @@ pub mod prompt {
         Normalization, NumberLanguage, NumberSpec, OutputSpec, ParameterError, PatchRange, PredicateSpec,
         Preprocessing, Prompt, PromptError, PromptErrorKind, PromptPart, Ranking, Shot, SourceFile,
         SourceTask, TaskFile, TaskSource, task_file_schema, text_of_file,
+    };
+}
+
+/// Data sets: JSONL, CSV, WebDataset tars and folders of pictures, read in a stream.
+#[cfg(feature = "data")]
+pub mod data {
+    pub use multiway_data::{
+        Corrupt, Cursor, DataError, DataOptions, DataSource, Field, Picture, Record, Records,
+    };
+}
+
+/// Jobs: a task on every record of a data set, answered or evaluated.
+#[cfg(feature = "data")]
+pub mod jobs {
+    pub use multiway_jobs::{
+        BatchReport, EvaluationOptions, EvaluationReport, EvaluationSummary, Job, JobError, JobOptions,
+        JobProgress, MetricReport, Row,
     };
 }
 

@@ -3,6 +3,7 @@
 //! One file per verb. Results go to standard output, everything else to standard error; the exit codes are
 //! those of [`failure::Failure`].
 
+mod batch;
 mod bench;
 mod context;
 mod convert;
@@ -11,10 +12,13 @@ mod device;
 mod draw;
 mod embed;
 mod engine;
+mod eval;
 mod failure;
+mod fingerprint;
 mod global;
 mod inspect;
 mod interrupt;
+mod jobs;
 mod output;
 mod pictures;
 mod profile;
@@ -72,6 +76,10 @@ enum Verb {
     Run(Box<run::RunArgs>),
     /// List the tasks, show one, or run the worked examples of the task files
     Tasks(tasks::TasksArgs),
+    /// Run a task on every record of a data set, and write the answers to a file
+    Batch(Box<batch::BatchArgs>),
+    /// Evaluate a task on a data set: metrics with intervals, and a report with the worst cases
+    Eval(Box<eval::EvalArgs>),
     /// Compute the embedding of an image or a text
     Embed(embed::EmbedArgs),
     /// Index a folder of images, and search it by text or by image
@@ -94,6 +102,8 @@ impl Verb {
         match self {
             Self::Run(args) => args.json,
             Self::Tasks(args) => args.json(),
+            Self::Batch(args) => args.json,
+            Self::Eval(args) => args.json,
             Self::Embed(_) => true,
             Self::Search(args) => args.json(),
             Self::Tokenize(args) => args.json,
@@ -108,6 +118,8 @@ impl Verb {
         match self {
             Self::Run(args) => run::run(context, &args),
             Self::Tasks(args) => tasks::run(context, args),
+            Self::Batch(args) => batch::run(context, &args),
+            Self::Eval(args) => eval::run(context, &args),
             Self::Embed(args) => embed::run(context, args),
             Self::Search(args) => search::run(context, args),
             Self::Tokenize(args) => tokenize::run(context, &args),

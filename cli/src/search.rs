@@ -1,6 +1,5 @@
 //! `multiway search`: a folder of pictures as an index, and pictures found by text, by picture, or by both.
 
-mod fingerprint;
 mod folder;
 mod index;
 mod query;

@@ -316,8 +316,22 @@ impl InputSpec {
         }
     }
 
-    /// Turns a value from the front matter into one of this type.
-    pub(crate) fn read(&self, value: &serde_json::Value) -> Result<InputValue, InputError> {
+    /// Reads a value that is written as JSON or YAML, and checks it.
+    ///
+    /// # Errors
+    ///
+    /// When it is of another type or not allowed, and always for pictures, which are given as files.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_prompts::{InputKind, InputSpec, InputValue};
+    ///
+    /// let spec = InputSpec::new(InputKind::List);
+    /// assert_eq!(spec.parse_json(&serde_json::json!(["cat"]))?, InputValue::List(vec!["cat".into()]));
+    /// # Ok::<(), multiway_prompts::InputError>(())
+    /// ```
+    pub fn parse_json(&self, value: &serde_json::Value) -> Result<InputValue, InputError> {
         use serde_json::Value;
         let read = match (self.kind, value) {
             (InputKind::Text | InputKind::Choice, Value::String(text)) => {

@@ -47,7 +47,7 @@
 //! | `few_shot`, `separator` | examples that are rendered before the prompt, see [`TaskFile::render_with_shots`], and what stands between them |
 //! | `preprocessing` | [`Preprocessing`] by the name of the model family |
 //! | `metadata` | texts and lists of texts, by free names |
-//! | `metrics` | `exact_match`, `accuracy`, `bleu`, `cider`, `recall_at_1`, `recall_at_5` |
+//! | `metrics` | the names of [`Metric::ALL`] |
 //! | `languages` | BCP 47 tags |
 //! | `examples` | `inputs`, with pictures as paths from the task file, and the `output` that they should get |
 //!

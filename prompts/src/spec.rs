@@ -35,9 +35,24 @@ pub enum Metric {
     ExactMatch,
     /// The share of choices that are right.
     Accuracy,
-    /// BLEU.
+    /// The mean accuracy against the answers of several people, as VQA counts it.
+    VqaAccuracy,
+    /// The share of answers that equal a reference, numbers within 5 %.
+    RelaxedAccuracy,
+    /// The mean normalised Levenshtein similarity.
+    Anls,
+    /// The mean F1 of shared words.
+    F1,
+    /// BLEU of a corpus of translations, 0 to 100.
     Bleu,
-    /// CIDEr.
+    /// BLEU with n-grams of up to four words, of a corpus of captions, 0 to 1.
+    #[serde(rename = "bleu_4")]
+    Bleu4,
+    /// The mean ROUGE-L.
+    RougeL,
+    /// chrF of a corpus of translations, 0 to 100.
+    Chrf,
+    /// The mean CIDEr-D.
     Cider,
     /// The share of queries whose match ranks first.
     #[serde(rename = "recall_at_1")]
@@ -49,10 +64,17 @@ pub enum Metric {
 
 impl Metric {
     /// Lists all metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 13] = [
         Self::ExactMatch,
         Self::Accuracy,
+        Self::VqaAccuracy,
+        Self::RelaxedAccuracy,
+        Self::Anls,
+        Self::F1,
         Self::Bleu,
+        Self::Bleu4,
+        Self::RougeL,
+        Self::Chrf,
         Self::Cider,
         Self::RecallAt1,
         Self::RecallAt5,
@@ -63,7 +85,14 @@ impl Metric {
         match self {
             Self::ExactMatch => "exact_match",
             Self::Accuracy => "accuracy",
+            Self::VqaAccuracy => "vqa_accuracy",
+            Self::RelaxedAccuracy => "relaxed_accuracy",
+            Self::Anls => "anls",
+            Self::F1 => "f1",
             Self::Bleu => "bleu",
+            Self::Bleu4 => "bleu_4",
+            Self::RougeL => "rouge_l",
+            Self::Chrf => "chrf",
             Self::Cider => "cider",
             Self::RecallAt1 => "recall_at_1",
             Self::RecallAt5 => "recall_at_5",

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 10] = [
     "src",
     "cli/src",
+    "data/src",
     "index/src",
+    "jobs/src",
     "model/src",
     "prompts/src",
     "runtime/src",

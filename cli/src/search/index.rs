@@ -13,12 +13,12 @@ use multiway::task::RequestTerms;
 use multiway::{Engine, ImageProcessor, Task, TaskInputs};
 use serde::Serialize;
 
-use super::fingerprint::fingerprint;
 use super::folder::{Found, Skipped, find_pictures};
 use crate::context::Context;
 use crate::embed::{embed, retrieve_task, vector};
 use crate::engine::EngineArgs;
 use crate::failure::{Failure, Outcome, task_failure};
+use crate::fingerprint::fingerprint;
 use crate::interrupt::until_interrupted;
 use crate::output::{note, print_json, print_line};
 use crate::pictures;

@@ -11,12 +11,12 @@ use multiway::tokenizer::Tokenizer;
 use multiway::{Engine, ImageProcessor, Task, TaskInputs};
 use serde::Serialize;
 
-use super::fingerprint::fingerprint;
 use super::rerank::{Hit, RerankArgs};
 use crate::context::{Context, tokenizer};
 use crate::embed::{embed, retrieve_task, vector};
 use crate::engine::EngineArgs;
 use crate::failure::{Failure, Outcome};
+use crate::fingerprint::fingerprint;
 use crate::interrupt::until_interrupted;
 use crate::output::{note, print_json, print_line};
 use crate::pictures;

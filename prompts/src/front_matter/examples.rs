@@ -69,7 +69,7 @@ pub(super) fn given_inputs(
 
 fn example_input(spec: &InputSpec, value: &serde_json::Value) -> Result<ExampleInput, InputError> {
     if !spec.kind.is_picture() {
-        return spec.read(value).map(ExampleInput::Value);
+        return spec.parse_json(value).map(ExampleInput::Value);
     }
     let path = |value: &serde_json::Value| value.as_str().filter(|path| !path.is_empty()).map(str::to_owned);
     let paths = match (spec.kind, value) {

@@ -129,7 +129,7 @@ fn check_input(key: &str, name: &Spanned<String>, raw: RawInput) -> Result<Input
         if kind.is_picture() {
             return Err(misplaced(&default, key, "default", kind));
         }
-        let value = spec.read(&default.value);
+        let value = spec.parse_json(&default.value);
         spec.default = Some(value.map_err(|error| Problem::new(&default, format!("{key}.default"), error))?);
     }
     Ok(spec)

@@ -1,4 +1,4 @@
-//! Which model an index was made with.
+//! Which model an index or unfinished results were made with.
 
 use multiway::Checkpoint;
 use multiway::checkpoint::{DType, Device};
@@ -9,11 +9,11 @@ use crate::failure::{Failure, Outcome};
 /// The largest tensors that a model's fingerprint reads.
 const FINGERPRINT_TENSOR_BYTES: usize = 1 << 12;
 
-/// Names a model by its contents: vectors of two models cannot be compared.
+/// Names a model by its contents: what two of them make is not mixed.
 ///
 /// Hashes the configuration, the table of tensors, and the small tensors. Training moves every norm of a
 /// model, so that the large tensors need not be read.
-pub(super) fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
+pub(crate) fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
     let mut hash = Sha256::new();
     hash.update(checkpoint.config().to_json());
     for tensor in checkpoint.tensors() {

@@ -1,0 +1,70 @@
+//! `multiway batch`: a task on every record of a data set.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use multiway::jobs::Job;
+
+use super::context::Context;
+use super::failure::Outcome;
+use super::interrupt::until_interrupted;
+use super::jobs::{JobArgs, JobBar, job_failure};
+use super::output::{note, print_json};
+
+const AFTER_HELP: &str = "\
+Examples:
+  multiway batch caption --data pictures/ --out captions.jsonl
+  multiway batch vqa --data questions.jsonl --map question=Question --out answers.jsonl
+  multiway batch caption --data 'shards/*.tar.gz' --set language=French --out captions.jsonl
+  multiway batch classify --data photos.tar.gz --choices-of name --out names.jsonl --json
+
+Writes a line of JSON for each record, in the order of the data: {id, text, answer}, or
+{id, error} where the record has no answer. Run the same command again after an interruption,
+and it goes on where it was; the file gets its name when it is complete.
+
+With --json, one line: {path, records, failed, corrupt [{file, row, reason}]}.";
+
+/// Names the data, and where the answers go.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct BatchArgs {
+    #[command(flatten)]
+    job: JobArgs,
+
+    /// File to write the answers to, JSONL
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Runs the verb.
+pub(crate) fn run(context: &Context, args: &BatchArgs) -> Outcome {
+    let open = args.job.open(context)?;
+    let job = Job::new(&open.engine, &open.task, open.options);
+    let mut bar = JobBar::new(context.quiet());
+    let report = context.block_on(until_interrupted(async {
+        job.batch(&open.source, &open.model, &args.out, |progress| {
+            bar.show(progress)
+        })
+        .await
+        .map_err(job_failure)
+    }));
+    bar.finish();
+    let report = report?;
+    if args.json {
+        return print_json(&report);
+    }
+    if !context.quiet() {
+        note(&format!(
+            "{} records, {} failed, {} rows not read: {}",
+            report.records,
+            report.failed,
+            report.corrupt.len(),
+            report.path.display()
+        ));
+    }
+    Ok(())
+}

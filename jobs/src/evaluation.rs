@@ -1,0 +1,239 @@
+//! Evaluation: answers to every record, compared with the right ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use multiway_data::{Corrupt, DataSource, Record};
+use multiway_prompts::Metric;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{JobError, file_error};
+use crate::job::{Job, JobProgress};
+use crate::journal::{Journal, read_rows, write_atomically};
+use crate::report::{WorstCases, render};
+use crate::row::Row;
+use crate::scores::{MetricReport, Sample, compares_texts, report, score};
+
+/// The file of the rows, in the folder of an evaluation.
+const RESULTS: &str = "results.jsonl";
+/// The file of the figures.
+const SUMMARY: &str = "summary.json";
+/// The file for people.
+const REPORT: &str = "report.html";
+
+/// Says how a task is evaluated.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct EvaluationOptions {
+    /// The field that holds the right answer; without it, the one that the task's target names.
+    pub reference: Option<String>,
+    /// The metrics; those of the task file if there are none.
+    pub metrics: Vec<Metric>,
+}
+
+/// Holds the figures of an evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct EvaluationSummary {
+    /// The task.
+    pub task: String,
+    /// The fingerprint of the model.
+    pub model: String,
+    /// The files of the data.
+    pub data: Vec<String>,
+    /// The records, failed ones included.
+    pub records: usize,
+    /// The records that have an error in place of an answer; they count as wrong nowhere, and are said here.
+    pub failed: usize,
+    /// The rows of the data that could not be read.
+    pub corrupt: Vec<Corrupt>,
+    /// The metrics over all records.
+    pub metrics: Vec<MetricReport>,
+    /// The metrics of each group, if records are in groups, by its name.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub groups: IndexMap<String, Vec<MetricReport>>,
+    /// The mean of the groups' values, by metric.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub mean_of_groups: IndexMap<String, f64>,
+}
+
+/// Says what an evaluation has written.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct EvaluationReport {
+    /// The figures.
+    #[serde(flatten)]
+    pub summary: EvaluationSummary,
+    /// The folder with `results.jsonl`, `summary.json` and `report.html`.
+    pub folder: PathBuf,
+}
+
+impl Job<'_> {
+    /// Answers every record, compares the answers with the right ones, and writes rows, figures and a report
+    /// to the folder `out`.
+    ///
+    /// An evaluation that was killed goes on where it was when it is run again, and writes the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`batch`](Self::batch), and when there are no right answers or no metrics.
+    pub async fn evaluate(
+        &self,
+        source: &DataSource,
+        model: &str,
+        options: &EvaluationOptions,
+        out: &Path,
+        on_progress: impl FnMut(JobProgress),
+    ) -> Result<EvaluationReport, JobError> {
+        let metrics = self.metrics(options)?;
+        let reference = self.reference(options)?;
+        fs::create_dir_all(out).map_err(file_error("create", out))?;
+        let results = out.join(RESULTS);
+        let kind = format!("evaluate {reference}");
+        let journal = Journal::open(&results, self.identity(source, model, &kind)?)?;
+        let complete = |record: &Record, row| with_references(record, row, &reference);
+        let finished = self.answer_all(source, journal, complete, on_progress).await?;
+        let figures = figures(&finished.path, &metrics)?;
+        if figures.samples == 0 && finished.failed == 0 {
+            return Err(JobError::NoRecords);
+        }
+        let summary = EvaluationSummary {
+            task: self.task.name().to_owned(),
+            model: model.to_owned(),
+            data: source.names(),
+            records: finished.rows,
+            failed: finished.failed,
+            corrupt: finished.corrupt,
+            metrics: figures.all,
+            mean_of_groups: means(&figures.groups),
+            groups: figures.groups,
+        };
+        let json = serde_json::to_vec_pretty(&summary).map_err(std::io::Error::from);
+        let path = out.join(SUMMARY);
+        write_atomically(&path, &json.map_err(file_error("write", &path))?)?;
+        let worst = self.cases(source, figures.worst)?;
+        write_atomically(&out.join(REPORT), render(self.task, &summary, &worst)?.as_bytes())?;
+        let folder = out.to_owned();
+        Ok(EvaluationReport { summary, folder })
+    }
+
+    fn metrics(&self, options: &EvaluationOptions) -> Result<Vec<Metric>, JobError> {
+        let own = &self.task.file().metrics;
+        let metrics = if options.metrics.is_empty() {
+            own
+        } else {
+            &options.metrics
+        };
+        if metrics.is_empty() {
+            return Err(JobError::NoMetric {
+                task: self.task.name().to_owned(),
+                known: Metric::ALL
+                    .iter()
+                    .map(|metric| metric.name().to_owned())
+                    .collect(),
+            });
+        }
+        if let Some(metric) = metrics.iter().find(|metric| !compares_texts(**metric)) {
+            return Err(JobError::Metric {
+                metric: metric.name().to_owned(),
+            });
+        }
+        Ok(metrics.clone())
+    }
+
+    /// Names the field with the right answers.
+    fn reference(&self, options: &EvaluationOptions) -> Result<String, JobError> {
+        if let Some(field) = &options.reference {
+            return Ok(field.clone());
+        }
+        match self.task.file().target_fields() {
+            [field] => Ok(field.clone()),
+            fields => Err(JobError::WhichReference {
+                task: self.task.name().to_owned(),
+                fields: fields.to_vec(),
+            }),
+        }
+    }
+}
+
+/// Adds the right answers to the row of a record.
+fn with_references(record: &Record, mut row: Row, field: &str) -> Result<Row, JobError> {
+    let Some(value) = record.value(field) else {
+        return Err(JobError::NoReference {
+            field: field.to_owned(),
+            fields: record.fields().map(|(name, _)| name.to_owned()).collect(),
+        });
+    };
+    row.references = texts_of(value);
+    if row.references.is_empty() && row.error.is_none() {
+        let reason =
+            format!("the field '{field}' holds no right answer, a text or a number or a list of them");
+        return Ok(Row::failed(row.id, row.group, reason));
+    }
+    Ok(row)
+}
+
+/// Lists the texts and numbers of a value, each of which is right.
+fn texts_of(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Number(_) | Value::Bool(_) => vec![value.to_string()],
+        Value::Array(items) => items.iter().flat_map(texts_of).collect(),
+        Value::Null | Value::Object(_) => Vec::new(),
+    }
+}
+
+/// The figures of finished results.
+struct Figures {
+    all: Vec<MetricReport>,
+    groups: IndexMap<String, Vec<MetricReport>>,
+    samples: usize,
+    worst: WorstCases,
+}
+
+/// Computes the figures from the rows, in their order, so that they do not depend on interruptions.
+fn figures(results: &Path, metrics: &[Metric]) -> Result<Figures, JobError> {
+    let mut all = Vec::new();
+    let mut groups: IndexMap<String, Vec<Sample>> = IndexMap::new();
+    let mut worst = WorstCases::default();
+    for row in read_rows(results)? {
+        let row = row?;
+        let Some(text) = row.text.clone().filter(|_| row.error.is_none()) else {
+            worst.add_failed(&row);
+            continue;
+        };
+        let sample = Sample {
+            text,
+            references: row.references.clone(),
+        };
+        if let Some(group) = &row.group {
+            groups.entry(group.clone()).or_default().push(sample.clone());
+        }
+        if let Some(metric) = metrics.first() {
+            worst.add(row, score(*metric, &sample));
+        }
+        all.push(sample);
+    }
+    groups.sort_keys();
+    let reports = |samples: &[Sample]| metrics.iter().map(|metric| report(*metric, samples)).collect();
+    Ok(Figures {
+        all: reports(&all),
+        groups: groups
+            .iter()
+            .map(|(name, samples)| (name.clone(), reports(samples)))
+            .collect(),
+        samples: all.len(),
+        worst,
+    })
+}
+
+/// Averages each metric over the groups, each group counted once.
+fn means(groups: &IndexMap<String, Vec<MetricReport>>) -> IndexMap<String, f64> {
+    let mut means: IndexMap<String, f64> = IndexMap::new();
+    for report in groups.values().flatten() {
+        *means.entry(report.metric.name().to_owned()).or_default() += report.value / groups.len() as f64;
+    }
+    means
+}
