@@ -1,0 +1,67 @@
+//! Errors of data sets.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::records::Corrupt;
+
+/// Reports why a data set cannot be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder cannot be opened or listed.
+    #[error("cannot read '{path}'")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The name of a file says no format that is read.
+    #[error(
+        "'{path}': expected a folder of pictures or a file that ends in .jsonl, .ndjson, .csv, .tsv or .tar (each also \
+         with .gz) or in .tgz"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no file.
+    #[error("there is no data in '{path}'")]
+    Nothing {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// Too many rows cannot be read.
+    #[error(
+        "{count} rows cannot be read, and at most {most} may be; the first: {}",
+        first.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    TooManyCorrupt {
+        /// How many were found.
+        count: usize,
+        /// How many may be.
+        most: usize,
+        /// The first few.
+        first: Vec<Corrupt>,
+    },
+    /// A cursor belongs to other data.
+    #[error("reading cannot go on at file {file} of {files}: the cursor is of other data")]
+    Cursor {
+        /// The file where reading should go on, counted from 0.
+        file: usize,
+        /// How many files there are.
+        files: usize,
+    },
+    /// A picture cannot be read.
+    #[error("picture '{name}': {reason}")]
+    Picture {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}

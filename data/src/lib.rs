@@ -1,0 +1,39 @@
+//! One reader of data sets, for evaluation and batch work.
+//!
+//! A [`DataSource`] is a list of files: JSONL, CSV and TSV, WebDataset tars (each also gzipped), and folders of
+//! pictures. Its [`Records`] come in a stream, in the order of the files and of their rows, with memory bounded
+//! by the largest record. Rows that cannot be read are counted, named and passed over, up to a limit. Reading
+//! goes on from a [`Cursor`].
+//!
+//! ```
+//! use multiway_data::{DataOptions, DataSource};
+//!
+//! let folder = std::env::temp_dir().join("multiway-data-example");
+//! std::fs::create_dir_all(&folder)?;
+//! let path = folder.join("questions.jsonl");
+//! std::fs::write(&path, "{\"id\": 7, \"question\": {\"text\": \"how many?\"}}\n")?;
+//!
+//! let source = DataSource::open(&[&path], DataOptions::default())?;
+//! let record = source.records(None)?.next().transpose()?;
+//! assert_eq!(record.and_then(|record| record.text("question.text")), Some("how many?".to_owned()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | contents |
+//! |---|---|
+//! | `source`, `records` | the files of a data set, and the stream of their records |
+//! | `record` | a record, its fields and its pictures |
+//! | `format` | one reader for each format |
+//! | `limited` | readers that count, and that stop at a record that is too large |
+
+mod error;
+mod format;
+mod limited;
+mod record;
+mod records;
+mod source;
+
+pub use error::DataError;
+pub use record::{Field, Picture, Record};
+pub use records::{Corrupt, Cursor, Records};
+pub use source::{DataOptions, DataSource};

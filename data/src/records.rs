@@ -1,0 +1,200 @@
+//! The stream of records.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::format::{Row, Rows};
+use crate::record::Record;
+use crate::source::{DataFile, DataOptions};
+
+/// How many corrupt rows an error lists.
+const LISTED: usize = 3;
+
+/// Where reading stands: the rows before it are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// The file, counted from 0.
+    file: usize,
+    /// How many of its rows are read, those that cannot be read included.
+    rows: u64,
+    /// How many rows of all files could not be read.
+    corrupt: usize,
+}
+
+/// A row that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Corrupt {
+    /// The name of the file.
+    pub file: String,
+    /// The row, counted from 1.
+    pub row: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, row {}: {}", self.file, self.row, self.reason)
+    }
+}
+
+/// Reads the records of a data set, one after the other.
+pub struct Records {
+    files: Vec<DataFile>,
+    options: DataOptions,
+    cursor: Cursor,
+    /// The rows of the file that is being read.
+    open: Option<Rows>,
+    corrupt: Vec<Corrupt>,
+    /// The bytes that were read of the open file.
+    read: Arc<AtomicU64>,
+    is_over: bool,
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records")
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Records {
+    pub(crate) fn new(
+        files: Vec<DataFile>,
+        options: DataOptions,
+        from: Option<&Cursor>,
+    ) -> Result<Self, DataError> {
+        let cursor = from.copied().unwrap_or_default();
+        if cursor.file > files.len() {
+            return Err(DataError::Cursor {
+                file: cursor.file,
+                files: files.len(),
+            });
+        }
+        Ok(Self {
+            files,
+            options,
+            cursor,
+            open: None,
+            corrupt: Vec::new(),
+            read: Arc::default(),
+            is_over: false,
+        })
+    }
+
+    /// Returns where reading stands.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Lists the rows that could not be read since reading began.
+    pub fn corrupt(&self) -> &[Corrupt] {
+        &self.corrupt
+    }
+
+    /// Returns the share of the bytes that are read, from 0 to 1.
+    pub fn fraction(&self) -> f64 {
+        let total: u64 = self.files.iter().map(|file| file.bytes).sum();
+        let files = self.files.iter().take(self.cursor.file);
+        let read = files.map(|file| file.bytes).sum::<u64>() + self.read.load(Ordering::Relaxed);
+        if total == 0 {
+            1.0
+        } else {
+            (read as f64 / total as f64).min(1.0)
+        }
+    }
+
+    /// Opens the file where the cursor stands, and passes over the rows that are read.
+    fn open(&mut self) -> Result<Option<Rows>, DataError> {
+        let Some(file) = self.files.get(self.cursor.file) else {
+            return Ok(None);
+        };
+        self.read = Arc::default();
+        let limit = self.options.max_record_bytes;
+        let rows = file.format.open(&file.path, file.gzipped, limit, &self.read);
+        let mut rows = rows.map_err(|source| DataError::File {
+            path: file.path.clone(),
+            source,
+        })?;
+        for _ in 0..self.cursor.rows {
+            if rows.next().is_none() {
+                break;
+            }
+        }
+        Ok(Some(rows))
+    }
+
+    /// Notes a row that cannot be read.
+    fn note(&mut self, reason: String) -> Result<(), DataError> {
+        let file = self.files.get(self.cursor.file).map(DataFile::name);
+        self.corrupt.push(Corrupt {
+            file: file.unwrap_or_default(),
+            row: self.cursor.rows,
+            reason,
+        });
+        self.cursor.corrupt += 1;
+        if self.cursor.corrupt <= self.options.max_corrupt {
+            return Ok(());
+        }
+        Err(DataError::TooManyCorrupt {
+            count: self.cursor.corrupt,
+            most: self.options.max_corrupt,
+            first: self.corrupt.iter().take(LISTED).cloned().collect(),
+        })
+    }
+
+    fn read_next(&mut self) -> Result<Option<Record>, DataError> {
+        loop {
+            if self.open.is_none() {
+                self.open = self.open()?;
+            }
+            let Some(rows) = &mut self.open else {
+                return Ok(None);
+            };
+            let Some(row) = rows.next() else {
+                self.open = None;
+                self.cursor = Cursor {
+                    file: self.cursor.file + 1,
+                    rows: 0,
+                    corrupt: self.cursor.corrupt,
+                };
+                self.read = Arc::default();
+                continue;
+            };
+            self.cursor.rows += 1;
+            match row {
+                Row::Fields(key, fields) => {
+                    let Some(file) = self.files.get(self.cursor.file) else {
+                        return Ok(None);
+                    };
+                    let id = key.unwrap_or_else(|| format!("{}#{}", file.name(), self.cursor.rows));
+                    let folder: Arc<Path> = file.path.parent().unwrap_or(Path::new("")).into();
+                    return Ok(Some(Record::new(id, fields, folder)));
+                }
+                Row::Corrupt(reason) => self.note(reason)?,
+                Row::Broken(reason) => self.note(format!("nothing behind this can be read: {reason}"))?,
+            }
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let next = self.read_next().transpose();
+        self.is_over = !matches!(next, Some(Ok(_)));
+        next
+    }
+}

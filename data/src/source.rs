@@ -1,0 +1,207 @@
+//! The files of a data set.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::DataError;
+use crate::format::{Format, pictures_in};
+use crate::records::{Cursor, Records};
+
+/// Says how a data set is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DataOptions {
+    /// How many rows that cannot be read are passed over; 0 fails at the first.
+    pub max_corrupt: usize,
+    /// The most bytes of a record.
+    pub max_record_bytes: u64,
+}
+
+impl Default for DataOptions {
+    fn default() -> Self {
+        Self {
+            max_corrupt: 100,
+            max_record_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A file or a folder of a data set.
+#[derive(Debug, Clone)]
+pub(crate) struct DataFile {
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) gzipped: bool,
+    pub(crate) bytes: u64,
+    /// The names and sizes of the pictures of a folder.
+    listing: String,
+}
+
+impl DataFile {
+    fn open(path: &Path) -> Result<Self, DataError> {
+        let failed = |source| DataError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let metadata = fs::metadata(path).map_err(failed)?;
+        let Some((format, gzipped)) = Format::of(path) else {
+            let path = path.to_owned();
+            return Err(DataError::Format { path });
+        };
+        let mut file = Self {
+            path: path.to_owned(),
+            format,
+            gzipped,
+            bytes: metadata.len(),
+            listing: String::new(),
+        };
+        if format == Format::Pictures {
+            file.list(pictures_in(path).map_err(failed)?)?;
+        }
+        Ok(file)
+    }
+
+    /// Notes which pictures a folder holds.
+    fn list(&mut self, pictures: Vec<PathBuf>) -> Result<(), DataError> {
+        if pictures.is_empty() {
+            let path = self.path.clone();
+            return Err(DataError::Nothing { path });
+        }
+        self.bytes = 0;
+        for picture in pictures {
+            let size = fs::metadata(&picture).map_or(0, |found| found.len());
+            self.bytes += size;
+            let name = picture.strip_prefix(&self.path).unwrap_or(&picture);
+            // Writing to a text never fails.
+            let _ = writeln!(self.listing, "{name:?} {size}");
+        }
+        Ok(())
+    }
+
+    /// Names the file without the folders that it is in.
+    pub(crate) fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// A data set: files that are read one after the other.
+#[derive(Debug, Clone)]
+pub struct DataSource {
+    files: Vec<DataFile>,
+    options: DataOptions,
+}
+
+impl DataSource {
+    /// Finds the files of a data set. In the last part of a path, `*` stands for any characters; the files that fit
+    /// are taken in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be opened, or its name says no format that is read.
+    pub fn open(paths: &[impl AsRef<Path>], options: DataOptions) -> Result<Self, DataError> {
+        let mut files = Vec::new();
+        for path in paths {
+            for path in expanded(path.as_ref())? {
+                files.push(DataFile::open(&path)?);
+            }
+        }
+        Ok(Self { files, options })
+    }
+
+    /// Reads the records, from the first or from where a cursor stands.
+    ///
+    /// # Errors
+    ///
+    /// When the cursor is of other data.
+    pub fn records(&self, from: Option<&Cursor>) -> Result<Records, DataError> {
+        Records::new(self.files.clone(), self.options, from)
+    }
+
+    /// Names the files.
+    pub fn names(&self) -> Vec<String> {
+        self.files.iter().map(DataFile::name).collect()
+    }
+
+    /// Digests the names and the sizes of the files, so that a job that goes on notices other data.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for file in &self.files {
+            hash.update(format!("{:?} {}\n{}", file.name(), file.bytes, file.listing));
+        }
+        hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a text never fails.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+}
+
+/// Lists the files that a path with `*` in its last part stands for.
+fn expanded(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let Some(pattern) = name.filter(|name| name.contains('*') && !path.exists()) else {
+        return Ok(vec![path.to_owned()]);
+    };
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let failed = |source| DataError::File {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if fits(&pattern, &entry.file_name().to_string_lossy()) {
+            files.push(entry.path());
+        }
+    }
+    if files.is_empty() {
+        let path = path.to_owned();
+        return Err(DataError::Nothing { path });
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Tells whether a name fits a pattern in which `*` stands for any characters.
+fn fits(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in middle {
+        match rest.find(part) {
+            Some(place) => rest = rest.get(place + part.len()..).unwrap_or_default(),
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, name, expected) in [
+            ("*.tar", "a.tar", true),
+            ("a-*-of-*.tar", "a-1-of-2.tar", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("*", "anything", true),
+            ("b*", "abc", false),
+        ] {
+            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}
