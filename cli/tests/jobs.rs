@@ -5,8 +5,9 @@ mod common;
 
 use std::fs;
 
-use common::{TestFolder, picture};
 use serde_json::{Value, json};
+
+use common::{TestFolder, picture};
 
 fn read(place: &TestFolder, name: &str) -> String {
     fs::read_to_string(place.path(name)).unwrap()

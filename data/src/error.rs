@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::records::Corrupt;
+use crate::corrupt::Corrupt;
 
 /// Reports why a data set cannot be read.
 #[derive(Debug, Error)]

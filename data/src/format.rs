@@ -12,25 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use flate2::read::MultiGzDecoder;
-use indexmap::IndexMap;
 
 use crate::limited::Counted;
-use crate::record::Field;
+use crate::row::Rows;
 
-pub(crate) use folder::{is_picture, pictures_in};
-
-/// What a row of a file is.
-pub(crate) enum Row {
-    /// Its key, if the format has one, and its fields.
-    Fields(Option<String>, IndexMap<String, Field>),
-    /// It cannot be read; the next one can.
-    Corrupt(String),
-    /// Nothing behind this can be read.
-    Broken(String),
-}
-
-/// The rows of a file, in their order.
-pub(crate) type Rows = Box<dyn Iterator<Item = Row> + Send>;
+pub(crate) use folder::pictures_in;
 
 /// The formats that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

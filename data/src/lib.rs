@@ -1,9 +1,9 @@
 //! One reader of data sets, for evaluation and batch work.
 //!
-//! A [`DataSource`] is a list of files: JSONL, CSV and TSV, WebDataset tars (each also gzipped), and folders of
-//! pictures. Its [`Records`] come in a stream, in the order of the files and of their rows, with memory bounded
-//! by the largest record. Rows that cannot be read are counted, named and passed over, up to a limit. Reading
-//! goes on from a [`Cursor`].
+//! A [`DataSource`] is a list of files: JSONL, CSV and TSV, WebDataset tars (each also gzipped), and folders
+//! of pictures. Its [`Records`] come in a stream, in the order of the files and of their rows, with memory
+//! bounded by the largest record. Rows that cannot be read are counted, named and passed over, up to a limit.
+//! Reading goes on from a [`Cursor`].
 //!
 //! ```
 //! use multiway_data::{DataOptions, DataSource};
@@ -21,19 +21,24 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `source`, `records` | the files of a data set, and the stream of their records |
+//! | `source`, `file`, `records` | the files of a data set, and the stream of their records |
 //! | `record` | a record, its fields and its pictures |
-//! | `format` | one reader for each format |
+//! | `format`, `row`, `corrupt` | one reader for each format, what it reads, and what it cannot |
 //! | `limited` | readers that count, and that stop at a record that is too large |
 
+mod corrupt;
 mod error;
+mod file;
 mod format;
 mod limited;
 mod record;
 mod records;
+mod row;
 mod source;
 
+pub use corrupt::Corrupt;
 pub use error::DataError;
+pub use file::DataOptions;
 pub use record::{Field, Picture, Record};
-pub use records::{Corrupt, Cursor, Records};
-pub use source::{DataOptions, DataSource};
+pub use records::{Cursor, Records};
+pub use source::DataSource;

@@ -24,8 +24,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Fails after so many bytes, unless [`Budget::refill`] is called in between: a record that never ends does not
-/// fill the memory.
+/// Fails after so many bytes, unless [`Budget::refill`] is called in between: a record that never ends does
+/// not fill the memory.
 pub(crate) struct Limited<R> {
     inner: R,
     budget: Budget,

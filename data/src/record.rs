@@ -81,8 +81,8 @@ impl Record {
         Some(value)
     }
 
-    /// Returns the value at a path as text: numbers and booleans as JSON writes them. Lists, objects and null are
-    /// none.
+    /// Returns the value at a path as text: numbers and booleans as JSON writes them. Lists, objects and null
+    /// are none.
     pub fn text(&self, path: &str) -> Option<String> {
         match self.value(path)? {
             Value::String(text) => Some(text.clone()),
@@ -91,8 +91,8 @@ impl Record {
         }
     }
 
-    /// Returns the pictures at a path: a picture, or the files that a text or a list of texts names, relative to
-    /// the folder of the data.
+    /// Returns the pictures at a path: a picture, or the files that a text or a list of texts names, relative
+    /// to the folder of the data.
     pub fn pictures(&self, path: &str) -> Option<Vec<Picture>> {
         if let Some(Field::Picture(picture)) = self.fields.get(path) {
             return Some(vec![picture.clone()]);

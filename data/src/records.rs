@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::corrupt::Corrupt;
 use crate::error::DataError;
-use crate::format::{Row, Rows};
+use crate::file::{DataFile, DataOptions};
 use crate::record::Record;
-use crate::source::{DataFile, DataOptions};
+use crate::row::{Row, Rows};
 
 /// How many corrupt rows an error lists.
 const LISTED: usize = 3;
@@ -25,24 +26,6 @@ pub struct Cursor {
     rows: u64,
     /// How many rows of all files could not be read.
     corrupt: usize,
-}
-
-/// A row that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Corrupt {
-    /// The name of the file.
-    pub file: String,
-    /// The row, counted from 1.
-    pub row: u64,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl fmt::Display for Corrupt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, row {}: {}", self.file, self.row, self.reason)
-    }
 }
 
 /// Reads the records of a data set, one after the other.

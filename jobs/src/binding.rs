@@ -13,8 +13,8 @@ use crate::error::JobError;
 
 /// Binds the fields of records to the inputs of a task.
 ///
-/// An input that is neither mapped nor fixed is the field of the same name, if there is one. Where a record has
-/// one picture, an input of type image needs no mapping.
+/// An input that is neither mapped nor fixed is the field of the same name, if there is one. Where a record
+/// has one picture, an input of type image needs no mapping.
 #[derive(Debug, Clone)]
 pub(crate) struct Binding<'t> {
     task: &'t Task,
@@ -29,8 +29,8 @@ impl<'t> Binding<'t> {
         Self { task, map, fixed }
     }
 
-    /// Checks on the first record that every required input has its field, so that a wrong mapping is one error
-    /// and not one for each record.
+    /// Checks on the first record that every required input has its field, so that a wrong mapping is one
+    /// error and not one for each record.
     pub(crate) fn check(&self, record: &Record, chosen: Option<&str>) -> Result<(), JobError> {
         for (name, spec) in &self.task.file().inputs {
             let optional = !spec.is_required() || spec.kind == InputKind::Images || chosen == Some(name);
@@ -75,8 +75,8 @@ impl<'t> Binding<'t> {
         record.pictures(name).filter(|_| fields.next().is_none())
     }
 
-    /// Makes the inputs of a record, with its pictures read and preprocessed. `choices` are the answers to choose
-    /// from, for the input of a name.
+    /// Makes the inputs of a record, with its pictures read and preprocessed. `choices` are the answers to
+    /// choose from, for the input of a name.
     ///
     /// The error says what is wrong with the record.
     pub(crate) fn inputs(
@@ -158,8 +158,8 @@ fn opened(
     }))
 }
 
-/// Reads a field as the value of an input; null leaves the input to its default. Tables hold everything as text,
-/// and other data sets write numbers where a task takes text.
+/// Reads a field as the value of an input; null leaves the input to its default. Tables hold everything as
+/// text, and other data sets write numbers where a task takes text.
 fn value(value: Option<&Value>, spec: &InputSpec) -> Result<Option<InputValue>, String> {
     let is_text = matches!(spec.kind, InputKind::Text | InputKind::Choice);
     let read = match value {

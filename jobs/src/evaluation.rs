@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use multiway_data::{Corrupt, DataSource, Record};
+use multiway_data::{DataSource, Record};
 use multiway_prompts::Metric;
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +15,7 @@ use crate::journal::{Journal, read_rows, write_atomically};
 use crate::report::{WorstCases, render};
 use crate::row::Row;
 use crate::scores::{MetricReport, Sample, compares_texts, report, score};
+use crate::summary::EvaluationSummary;
 
 /// The file of the rows, in the folder of an evaluation.
 const RESULTS: &str = "results.jsonl";
@@ -31,32 +32,6 @@ pub struct EvaluationOptions {
     pub reference: Option<String>,
     /// The metrics; those of the task file if there are none.
     pub metrics: Vec<Metric>,
-}
-
-/// Holds the figures of an evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct EvaluationSummary {
-    /// The task.
-    pub task: String,
-    /// The fingerprint of the model.
-    pub model: String,
-    /// The files of the data.
-    pub data: Vec<String>,
-    /// The records, failed ones included.
-    pub records: usize,
-    /// The records that have an error in place of an answer; they count as wrong nowhere, and are said here.
-    pub failed: usize,
-    /// The rows of the data that could not be read.
-    pub corrupt: Vec<Corrupt>,
-    /// The metrics over all records.
-    pub metrics: Vec<MetricReport>,
-    /// The metrics of each group, if records are in groups, by its name.
-    #[serde(skip_serializing_if = "IndexMap::is_empty")]
-    pub groups: IndexMap<String, Vec<MetricReport>>,
-    /// The mean of the groups' values, by metric.
-    #[serde(skip_serializing_if = "IndexMap::is_empty")]
-    pub mean_of_groups: IndexMap<String, f64>,
 }
 
 /// Says what an evaluation has written.

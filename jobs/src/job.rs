@@ -85,7 +85,8 @@ pub struct JobProgress {
     pub fraction: f64,
 }
 
-/// A record that was read, with where reading goes on after it, and the rows before it that could not be read.
+/// A record that was read, with where reading goes on after it, and the rows before it that could not be
+/// read.
 struct ReadRecord {
     record: Record,
     cursor: Cursor,
@@ -195,8 +196,8 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Answers every record that is not answered yet, in the order of the data, and adds what `complete` adds to
-    /// each row.
+    /// Answers every record that is not answered yet, in the order of the data, and adds what `complete` adds
+    /// to each row.
     pub(crate) async fn answer_all(
         &self,
         source: &DataSource,

@@ -10,9 +10,9 @@ use multiway_tasks::Task;
 use serde::Serialize;
 
 use crate::error::JobError;
-use crate::evaluation::EvaluationSummary;
 use crate::job::Job;
 use crate::row::Row;
+use crate::summary::EvaluationSummary;
 
 /// How many of the worst cases are shown.
 const SHOWN: usize = 24;

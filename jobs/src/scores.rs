@@ -1,4 +1,4 @@
-//! The figures of an evaluation.
+//! The metrics of an evaluation.
 
 use multiway_prompts::Metric;
 use multiway_tasks::metrics::{
@@ -36,8 +36,8 @@ pub(crate) fn compares_texts(metric: Metric) -> bool {
     !matches!(metric, Metric::RecallAt1 | Metric::RecallAt5)
 }
 
-/// Scores one answer from 0 to 1, or by how near it is to the best of its metric. What is computed over a corpus
-/// alone is scored by ROUGE-L here.
+/// Scores one answer from 0 to 1, or by how near it is to the best of its metric. What is computed over a
+/// corpus alone is scored by ROUGE-L here.
 pub(crate) fn score(metric: Metric, sample: &Sample) -> f64 {
     let (text, references) = (&sample.text, &sample.references);
     match metric {

@@ -5,9 +5,9 @@ use std::io::Read;
 
 use csv::{Error, ErrorKind, ReaderBuilder, StringRecord};
 
-use super::{Row, Rows};
 use crate::limited::{Budget, Limited};
 use crate::record::Field;
+use crate::row::{Row, Rows};
 
 pub(super) fn rows(bytes: Box<dyn Read + Send>, delimiter: u8, limit: u64) -> Rows {
     let budget = Budget::new(limit);

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indexmap::IndexMap;
 
-use super::{Row, Rows};
 use crate::record::{Field, Picture};
+use crate::row::{Row, Rows};
 
 /// The extensions of pictures.
 const EXTENSIONS: [&str; 10] = [
@@ -21,8 +21,8 @@ pub(crate) fn is_picture(extension: &str) -> bool {
     EXTENSIONS.contains(&extension.to_lowercase().as_str())
 }
 
-/// Lists the pictures of a folder and of the folders in it, in the order of their paths. Links to folders are not
-/// followed.
+/// Lists the pictures of a folder and of the folders in it, in the order of their paths. Links to folders are
+/// not followed.
 pub(crate) fn pictures_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut pictures = Vec::new();
     let mut folders = vec![folder.to_owned()];

@@ -5,9 +5,9 @@ use std::io::{BufReader, Read};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::{Row, Rows};
 use crate::limited::{Line, read_line};
 use crate::record::Field;
+use crate::row::{Row, Rows};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 

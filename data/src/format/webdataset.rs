@@ -1,18 +1,19 @@
-//! A tar in the layout of WebDataset: members with the same name up to the first dot of the file's name are one
-//! record.
+//! A tar in the layout of WebDataset: members with the same name up to the first dot of the file's name are
+//! one record.
 //!
-//! A `.json` member is the fields of the record, a picture the field `image` (a second one has the name of its
-//! extension), and any other member a text named by its extension.
+//! A `.json` member is the fields of the record, a picture the field `image` (a second one has the name of
+//! its extension), and any other member a text named by its extension.
 
 use std::io::{self, Read};
 
 use indexmap::IndexMap;
 use tar::{Archive, EntryType};
 
+use super::folder::is_picture;
 use super::jsonl::object;
-use super::{Row, Rows, is_picture};
 use crate::limited::{Budget, Limited};
 use crate::record::{Field, Picture};
+use crate::row::{Row, Rows};
 
 /// How many members a record may have.
 const MAX_MEMBERS: usize = 64;
@@ -114,8 +115,8 @@ impl Members {
 
     /// Reads the next member that is a file.
     ///
-    /// Each member is read by an archive of its own, which starts where the one before has ended: so the reader
-    /// can be kept beside what it reads.
+    /// Each member is read by an archive of its own, which starts where the one before has ended: so the
+    /// reader can be kept beside what it reads.
     fn next(&mut self) -> io::Result<Option<Member>> {
         loop {
             self.budget.refill();

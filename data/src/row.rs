@@ -1,0 +1,18 @@
+//! A row of a file, whatever its format.
+
+use indexmap::IndexMap;
+
+use crate::record::Field;
+
+/// What a row of a file is.
+pub(crate) enum Row {
+    /// Its key, if the format has one, and its fields.
+    Fields(Option<String>, IndexMap<String, Field>),
+    /// It cannot be read; the next one can.
+    Corrupt(String),
+    /// Nothing behind this can be read.
+    Broken(String),
+}
+
+/// The rows of a file, in their order.
+pub(crate) type Rows = Box<dyn Iterator<Item = Row> + Send>;
