@@ -42,6 +42,10 @@ pub(crate) struct EvalArgs {
     #[arg(long = "metric", value_name = "NAME", value_parser = metric)]
     metrics: Vec<Metric>,
 
+    /// Show this field of the data with each case of the report, such as a licence (repeatable)
+    #[arg(long, value_name = "FIELD")]
+    show: Vec<String>,
+
     /// Folder to write the results and the report to
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
@@ -65,6 +69,7 @@ pub(crate) fn run(context: &Context, args: &EvalArgs) -> Outcome {
     let mut options = EvaluationOptions::default();
     options.reference.clone_from(&args.reference);
     options.metrics.clone_from(&args.metrics);
+    options.shown.clone_from(&args.show);
     let mut bar = JobBar::new(context.quiet());
     let report = context.block_on(until_interrupted(async {
         job.evaluate(&open.source, &open.model, &options, &args.out, |progress| {

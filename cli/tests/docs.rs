@@ -2,9 +2,12 @@
 //! say it prints.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -15,6 +18,7 @@ fn pages() -> Vec<PathBuf> {
         .map(|entry| entry.unwrap().path())
         .collect();
     guides.sort();
+    guides.retain(|path| path.is_file());
     assert!(guides.iter().all(|path| path.extension().unwrap() == "md"));
     [Path::new(ROOT).join("README.md")]
         .into_iter()
@@ -112,4 +116,45 @@ fn every_command_of_the_pages_is_one_that_the_binary_knows() {
         }
     }
     assert!(count >= 40, "{count} commands");
+}
+
+/// Lists the task files that are printed in the pages, with the page and the text.
+fn printed_tasks() -> Vec<(PathBuf, String)> {
+    let mut tasks = Vec::new();
+    for page in pages() {
+        let blocks = blocks(&fs::read_to_string(&page).unwrap(), "text").into_iter();
+        let printed = blocks.filter(|block| block.starts_with("---\n"));
+        tasks.extend(printed.map(|block| (page.clone(), block)));
+    }
+    tasks
+}
+
+#[test]
+fn every_task_file_of_the_pages_is_an_example_and_answers() {
+    let examples = Path::new(ROOT).join("examples/tasks");
+    let mut run: BTreeMap<String, String> = BTreeMap::new();
+    for (page, text) in printed_tasks() {
+        let mut files = fs::read_dir(&examples).unwrap().map(|entry| entry.unwrap().path());
+        let file = files.find(|path| fs::read_to_string(path).unwrap().trim_end() == text);
+        let file = file.unwrap_or_else(|| unreachable!("{}: no example is\n{text}", page.display()));
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        let asked = match name.as_str() {
+            "animal" => "--image examples/pictures/turtle.png",
+            "which-shape" => "--image examples/pictures/green-triangle.jpg --set color=green",
+            "red-shape" => "--image examples/pictures/red-circle.png",
+            "statement" => "--image examples/pictures/red-circle.png --set sentence='there is a red circle'",
+            name => unreachable!("no request to the task '{name}' is here"),
+        };
+        let line = format!("multiway --task-dir examples/tasks run {name} {asked} --json");
+        let (succeeded, found, told) = shell(&line, "");
+        assert!(succeeded, "{line}: {told}");
+        let answer: Value = serde_json::from_str(&found).unwrap();
+        run.insert(name, answer["text"].as_str().unwrap().to_owned());
+        let (_, checked, told) = shell(&format!("multiway tasks check {}", file.display()), "");
+        assert!(checked.contains("1 task"), "{checked}{told}");
+    }
+    insta::assert_debug_snapshot!(run, @"");
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let short = blocks(&readme, "text").into_iter().find(|block| block.starts_with("---\n"));
+    assert!(short.unwrap().lines().count() < 15);
 }

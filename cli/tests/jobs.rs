@@ -4,6 +4,9 @@
 mod common;
 
 use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -160,6 +163,61 @@ fn a_job_that_stopped_goes_on_and_writes_the_same_bytes() {
     assert!(fs::metadata(place.path("out.jsonl.state")).is_err());
 }
 
+/// Runs a job until it has saved more rows than `rows`, kills it, and returns how many it has saved.
+fn killed_after(place: &TestFolder, args: &[&str], rows: u64) -> u64 {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_multiway"))
+        .args(args)
+        .current_dir(place.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let saved = loop {
+        let state = fs::read(place.path("report/results.jsonl.state")).unwrap_or_default();
+        let state: Value = serde_json::from_slice(&state).unwrap_or_default();
+        match state["rows"].as_u64() {
+            Some(saved) if saved > rows => break saved,
+            _ => assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed"),
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    saved
+}
+
+#[test]
+fn an_evaluation_that_is_killed_three_times_writes_the_same_bytes() {
+    let place = TestFolder::new();
+    pairs(&place);
+    let rows: String = (0..600)
+        .map(|row| ["cat.png", "guitar.png", "dog.png"][row % 3])
+        .map(|name| format!("{}\n", json!({"image": name, "right": "cat"})))
+        .collect();
+    place.write("data/many.jsonl", rows);
+    let args = |out| {
+        let data = "data/many.jsonl";
+        [
+            "eval", "caption", "--data", data, "--reference", "right", "--metric", "accuracy", "--out", out,
+        ]
+    };
+    let mut saved = 0;
+    for _ in 0..3 {
+        let more = killed_after(&place, &args("report"), saved);
+        assert!(more < 600, "{more} rows");
+        saved = more;
+    }
+    for out in ["report", "whole"] {
+        let ended = place.run(&args(out));
+        assert_eq!(ended.code, Some(0), "{}", ended.told());
+    }
+    for file in ["results.jsonl", "summary.json", "report.html"] {
+        let of = |out: &str| read(&place, &format!("{out}/{file}"));
+        assert!(of("report") == of("whole"), "{file} differs");
+    }
+    assert_eq!(lines(&read(&place, "report/results.jsonl")).len(), 600);
+}
+
 #[test]
 fn an_evaluation_compares_by_group_and_shows_the_worst() {
     let place = TestFolder::new();
@@ -175,6 +233,10 @@ fn an_evaluation_compares_by_group_and_shows_the_worst() {
         "right",
         "--group-by",
         "kind.of",
+        "--show",
+        "kind",
+        "--show",
+        "licence",
         "--out",
         "report",
         "--json",
@@ -190,6 +252,7 @@ fn an_evaluation_compares_by_group_and_shows_the_worst() {
     assert_eq!(report["mean_of_groups"]["accuracy"], 1.0);
     let page = read(&place, "report/report.html");
     assert!(page.contains("data:image&#x2f;png;base64,") && page.contains("pairs.jsonl#3"));
+    assert!(page.contains("kind: {&quot;of&quot;:&quot;cat&quot;}") && page.contains("licence: (none)"));
 
     let ended = place.run(&[
         "eval",
@@ -215,6 +278,9 @@ fn an_evaluation_compares_by_group_and_shows_the_worst() {
     ");
     let rows = lines(&read(&place, "other/results.jsonl"));
     assert_eq!(rows[2]["references"], json!(["cat"]));
+    // The worst case comes first: the wrong answer.
+    let page = read(&place, "other/report.html");
+    assert!(page.find("pairs.jsonl#3").unwrap() < page.find("pairs.jsonl#1").unwrap());
     let summary: Value = serde_json::from_str(&read(&place, "other/summary.json")).unwrap();
     let right = rows
         .iter()

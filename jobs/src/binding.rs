@@ -112,11 +112,8 @@ impl<'t> Binding<'t> {
         let shown = inputs.filter(|(name, spec)| !spec.kind.is_picture() && !self.is_fixed(name, spec.kind));
         shown
             .filter_map(|(name, _)| {
-                let value = match record.value(self.path(name))? {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                Some((name.clone(), value))
+                let value = record.value(self.path(name))?;
+                Some((name.clone(), text_of(value)))
             })
             .collect()
     }
@@ -169,6 +166,14 @@ fn value(value: Option<&Value>, spec: &InputSpec) -> Result<Option<InputValue>, 
         Some(other) => spec.parse_json(other),
     };
     read.map(Some).map_err(|error| error.to_string())
+}
+
+/// Writes a value as people read it: a text as it is, anything else as JSON.
+pub(crate) fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// The distinct values of a field, by group: the answers that there are to choose from.

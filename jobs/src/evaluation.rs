@@ -32,6 +32,8 @@ pub struct EvaluationOptions {
     pub reference: Option<String>,
     /// The metrics; those of the task file if there are none.
     pub metrics: Vec<Metric>,
+    /// Fields of the records that the report shows with each case, such as a licence or an author.
+    pub shown: Vec<String>,
 }
 
 /// Says what an evaluation has written.
@@ -88,7 +90,7 @@ impl Job<'_> {
         let json = serde_json::to_vec_pretty(&summary).map_err(std::io::Error::from);
         let path = out.join(SUMMARY);
         write_atomically(&path, &json.map_err(file_error("write", &path))?)?;
-        let worst = self.cases(source, figures.worst)?;
+        let worst = self.cases(source, figures.worst, &options.shown)?;
         write_atomically(&out.join(REPORT), render(self.task, &summary, &worst)?.as_bytes())?;
         let folder = out.to_owned();
         Ok(EvaluationReport { summary, folder })

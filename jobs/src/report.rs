@@ -7,8 +7,11 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use multiway_data::DataSource;
 use multiway_tasks::Task;
+use multiway_tasks::metrics::exact_match;
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::binding::text_of;
 use crate::error::JobError;
 use crate::job::Job;
 use crate::row::Row;
@@ -22,20 +25,26 @@ const MAX_PICTURE_BYTES: usize = 512 * 1024;
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 
-/// The cases with the lowest scores, the first of equal ones, and those that failed.
+/// The cases with the lowest scores, and those that failed.
+///
+/// Among equal scores, the case whose right answer was the least probable is the worst, and then the first in
+/// the data.
 #[derive(Debug, Default)]
 pub(crate) struct WorstCases {
-    /// Sorted by score.
-    cases: Vec<(f64, Row)>,
+    /// Sorted by score, and by the probability of the right answer.
+    cases: Vec<(f64, f64, Row)>,
     failed: Vec<Row>,
 }
 
 impl WorstCases {
     /// Keeps a case if it is among the worst.
     pub(crate) fn add(&mut self, row: Row, score: f64) {
-        let place = self.cases.partition_point(|(other, _)| *other <= score);
+        let probability = probability_of_right(&row);
+        let place = self
+            .cases
+            .partition_point(|(other, of_right, _)| (*other, *of_right) <= (score, probability));
         if place < SHOWN {
-            self.cases.insert(place, (score, row));
+            self.cases.insert(place, (score, probability, row));
             self.cases.truncate(SHOWN);
         }
     }
@@ -46,6 +55,17 @@ impl WorstCases {
             self.failed.push(row.clone());
         }
     }
+}
+
+/// Returns the probability that the answer gives to the most probable right one among its choices; 0 if it
+/// has no choices.
+fn probability_of_right(row: &Row) -> f64 {
+    let choices = row.answer.get("choices").and_then(Value::as_array);
+    let of_right = choices.into_iter().flatten().filter_map(|choice| {
+        let text = choice.get("text")?.as_str()?;
+        exact_match(text, &row.references).then(|| choice.get("probability")?.as_f64())?
+    });
+    of_right.fold(0.0, f64::max)
 }
 
 /// A case, as the report shows it.
@@ -66,9 +86,16 @@ pub(crate) struct Case {
 
 impl Job<'_> {
     /// Reads the data again for the pictures and the inputs of the cases that are shown.
-    pub(crate) fn cases(&self, source: &DataSource, worst: WorstCases) -> Result<Vec<Case>, JobError> {
+    ///
+    /// `shown` are fields of the records that are shown beside the inputs.
+    pub(crate) fn cases(
+        &self,
+        source: &DataSource,
+        worst: WorstCases,
+        shown: &[String],
+    ) -> Result<Vec<Case>, JobError> {
         let failed = worst.failed.into_iter().map(|row| (None, row));
-        let rows = worst.cases.into_iter().map(|(score, row)| (Some(score), row));
+        let rows = worst.cases.into_iter().map(|(score, _, row)| (Some(score), row));
         let mut cases: Vec<Case> = failed.chain(rows).map(|(score, row)| case(score, row)).collect();
         let mut missing = cases.len();
         for record in source.records(None)? {
@@ -82,6 +109,10 @@ impl Job<'_> {
             for case in cases.iter_mut().filter(|case| case.id == record.id()) {
                 missing -= 1;
                 case.inputs = self.binding.shown(&record);
+                case.inputs.extend(shown.iter().map(|field| {
+                    let value = record.value(field).map_or_else(|| "(none)".to_owned(), text_of);
+                    (field.clone(), value)
+                }));
                 for picture in self.binding.all_pictures(&record) {
                     match picture.read().ok().and_then(|bytes| data_address(&bytes)) {
                         Some(address) => case.pictures.push(address),
