@@ -30,8 +30,8 @@ pub(crate) struct JobArgs {
     /// Name of the task; `multiway tasks` lists them
     task: String,
 
-    /// Data: JSONL, CSV, TSV, a WebDataset tar (each also gzipped) or a folder of images; repeatable, and `*`
-    /// in a file's name stands for any characters
+    /// Data: JSONL, CSV, TSV, a WebDataset tar (each also gzipped), Parquet or a folder of images; repeatable,
+    /// and `*` in a file's name stands for any characters
     #[arg(long, short, value_name = "PATH", required = true)]
     data: Vec<PathBuf>,
 

@@ -23,7 +23,7 @@ pub enum DataError {
     /// The name of a file says no format that is read.
     #[error(
         "'{path}': expected a folder of pictures or a file that ends in .jsonl, .ndjson, .csv, .tsv or .tar (each also \
-         with .gz) or in .tgz"
+         with .gz), in .tgz or in .parquet"
     )]
     Format {
         /// The file.

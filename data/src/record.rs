@@ -30,6 +30,8 @@ pub enum Field {
     Value(Value),
     /// A picture.
     Picture(Picture),
+    /// A list of pictures.
+    Pictures(Vec<Picture>),
 }
 
 /// A picture of a record, not decoded.
@@ -91,11 +93,13 @@ impl Record {
         }
     }
 
-    /// Returns the pictures at a path: a picture, or the files that a text or a list of texts names, relative
+    /// Returns the pictures at a path: one or a list of them, or the files that a text or a list of texts names, relative
     /// to the folder of the data.
     pub fn pictures(&self, path: &str) -> Option<Vec<Picture>> {
-        if let Some(Field::Picture(picture)) = self.fields.get(path) {
-            return Some(vec![picture.clone()]);
+        match self.fields.get(path) {
+            Some(Field::Picture(picture)) => return Some(vec![picture.clone()]),
+            Some(Field::Pictures(pictures)) => return Some(pictures.clone()),
+            _ => {}
         }
         match self.value(path)? {
             Value::String(file) => Some(vec![self.file(file)]),
@@ -111,7 +115,7 @@ impl Record {
 
 impl Picture {
     /// Makes a picture of the bytes of a file.
-    pub(crate) fn of_bytes(name: String, bytes: Vec<u8>) -> Self {
+    pub(crate) fn of_bytes(name: String, bytes: &[u8]) -> Self {
         let place = Place::Bytes(bytes.into());
         Self { name, place }
     }

@@ -102,28 +102,32 @@ impl Records {
         };
         self.read = Arc::default();
         let limit = self.options.max_record_bytes;
-        let rows = file.format.open(&file.path, file.gzipped, limit, &self.read);
-        let mut rows = rows.map_err(|source| DataError::File {
+        let rows = file
+            .format
+            .open(&file.path, file.gzipped, limit, self.cursor.rows, &self.read);
+        let (mut rows, mut passed) = rows.map_err(|source| DataError::File {
             path: file.path.clone(),
             source,
         })?;
-        for _ in 0..self.cursor.rows {
-            if rows.next().is_none() {
+        while passed < self.cursor.rows {
+            let Some(row) = rows.next() else {
                 break;
-            }
+            };
+            passed = passed.saturating_add(row.count());
         }
         Ok(Some(rows))
     }
 
-    /// Notes a row that cannot be read.
-    fn note(&mut self, reason: String) -> Result<(), DataError> {
+    /// Notes rows that cannot be read, the last of which was the last that was read.
+    fn note(&mut self, reason: String, rows: u64) -> Result<(), DataError> {
         let file = self.files.get(self.cursor.file).map(DataFile::name);
         self.corrupt.push(Corrupt {
             file: file.unwrap_or_default(),
-            row: self.cursor.rows,
+            row: self.cursor.rows.saturating_sub(rows).saturating_add(1),
             reason,
         });
-        self.cursor.corrupt += 1;
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        self.cursor.corrupt = self.cursor.corrupt.saturating_add(rows);
         if self.cursor.corrupt <= self.options.max_corrupt {
             return Ok(());
         }
@@ -152,7 +156,7 @@ impl Records {
                 self.read = Arc::default();
                 continue;
             };
-            self.cursor.rows += 1;
+            self.cursor.rows = self.cursor.rows.saturating_add(row.count());
             match row {
                 Row::Fields(key, fields) => {
                     let Some(file) = self.files.get(self.cursor.file) else {
@@ -162,8 +166,12 @@ impl Records {
                     let folder: Arc<Path> = file.path.parent().unwrap_or(Path::new("")).into();
                     return Ok(Some(Record::new(id, fields, folder)));
                 }
-                Row::Corrupt(reason) => self.note(reason)?,
-                Row::Broken(reason) => self.note(format!("nothing behind this can be read: {reason}"))?,
+                Row::Corrupt(reason) => self.note(reason, 1)?,
+                Row::Broken(reason) => self.note(format!("nothing behind this can be read: {reason}"), 1)?,
+                Row::Lost(reason, 1) => self.note(reason, 1)?,
+                Row::Lost(reason, rows) => {
+                    self.note(format!("this and {} rows behind it: {reason}", rows - 1), rows)?;
+                }
             }
         }
     }

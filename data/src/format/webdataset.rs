@@ -195,7 +195,7 @@ fn record(group: Vec<Member>) -> Row {
             } else {
                 "image"
             };
-            let picture = Picture::of_bytes(member.name.clone(), bytes);
+            let picture = Picture::of_bytes(member.name.clone(), &bytes);
             fields.insert(name.to_owned(), Field::Picture(picture));
         } else {
             let Ok(text) = String::from_utf8(bytes) else {
