@@ -127,7 +127,7 @@ pub mod prompt {
 #[cfg(feature = "data")]
 pub mod data {
     pub use multiway_data::{
-        Corrupt, Cursor, DataError, DataOptions, DataSource, Field, Picture, Record, Records,
+        Corrupt, Cursor, DataError, DataOptions, DataSource, Field, Picture, Record, Records, TableWriter,
     };
 }
 

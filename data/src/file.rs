@@ -13,7 +13,8 @@ use crate::format::{Format, pictures_in};
 pub struct DataOptions {
     /// How many rows that cannot be read are passed over; 0 fails at the first.
     pub max_corrupt: usize,
-    /// The most bytes of a record.
+    /// The most bytes of a record. It may have a value, or a column of a table, for each 64 of them, and then
+    /// takes at most four times as many bytes in memory.
     pub max_record_bytes: u64,
 }
 

@@ -24,6 +24,7 @@
 //! | `source`, `file`, `records` | the files of a data set, and the stream of their records |
 //! | `record` | a record, its fields and its pictures |
 //! | `format`, `row`, `corrupt` | one reader for each format, what it reads, and what it cannot |
+//! | `table` | tables of texts, written as Parquet |
 //! | `limited` | readers that count, and that stop at a record that is too large |
 
 mod corrupt;
@@ -35,6 +36,8 @@ mod record;
 mod records;
 mod row;
 mod source;
+#[cfg(feature = "parquet")]
+mod table;
 
 pub use corrupt::Corrupt;
 pub use error::DataError;
@@ -42,3 +45,5 @@ pub use file::DataOptions;
 pub use record::{Field, Picture, Record};
 pub use records::{Cursor, Records};
 pub use source::DataSource;
+#[cfg(feature = "parquet")]
+pub use table::TableWriter;

@@ -128,8 +128,8 @@ const FEWEST_VALUES: u64 = 1024;
 
 /// Returns how many values (numbers, texts, lists, objects and their members) a record may have.
 ///
-/// A value takes some hundreds of bytes at most beside its text, and may be written in two: so the number of
-/// values bounds what a record takes in memory to a few times its limit.
+/// A value may be written in two bytes and take a hundred: so the number of values bounds what a record takes
+/// in memory to four times its limit.
 pub(crate) fn most_values(limit: u64) -> usize {
     let values = (limit / BYTES_OF_VALUE).max(FEWEST_VALUES);
     usize::try_from(values).unwrap_or(usize::MAX)

@@ -4,7 +4,8 @@
 //! `OUT.partial` holds one line of JSON for each record, in the order of the data. `OUT.state` says how many
 //! bytes of it are good and where reading goes on; it is written under another name and renamed, after the
 //! rows are safe on disk. So a job that is killed at any moment goes on after the last good row, and what was
-//! written behind it is written again, the same.
+//! written behind it is written again, the same. Results that are Parquet are made of the rows when all are
+//! there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{JobError, file_error};
 use crate::row::Row;
+use crate::table::{is_table, write_table};
 
 /// The version of the state's format.
 const FORMAT: u32 = 1;
@@ -169,7 +171,12 @@ impl Journal {
         self.state.corrupt.extend_from_slice(corrupt);
         self.save()?;
         let partial = partial_path(&self.out);
-        fs::rename(&partial, &self.out).map_err(file_error("rename", &partial))?;
+        if is_table(&self.out) {
+            write_table(read_rows(&partial)?, &beside(&self.out, "tmp"), &self.out)?;
+            fs::remove_file(&partial).map_err(file_error("remove", &partial))?;
+        } else {
+            fs::rename(&partial, &self.out).map_err(file_error("rename", &partial))?;
+        }
         let state = state_path(&self.out);
         fs::remove_file(&state).map_err(file_error("remove", &state))?;
         Ok(Finished {
