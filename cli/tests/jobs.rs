@@ -188,6 +188,19 @@ fn results_in_parquet_are_the_same_rows_and_after_a_stop_the_same_bytes() {
     assert_eq!(lines(&partial).len(), 67);
     partial += "{\"id\": \"half a r";
     place.write("out.parquet.partial", partial);
+    // Another file of the same name and size.
+    let text = read(&place, "data/pictures.jsonl");
+    place.write(
+        "data/pictures.jsonl",
+        text.replacen("\"cat.png\"}", "\"dog.png\"}", 1),
+    );
+    let other = job("out.parquet", &[]);
+    assert!(
+        other.stderr.contains("was begun with another data set"),
+        "{}",
+        other.stderr
+    );
+    place.write("data/pictures.jsonl", text);
     for out in ["out.parquet", "whole.parquet", "whole.jsonl"] {
         let ended = job(out, &[]);
         assert_eq!(ended.code, Some(0), "{}", ended.told());

@@ -21,7 +21,8 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `source`, `file`, `records` | the files of a data set, and the stream of their records |
+//! | `source`, `file` | the files of a data set |
+//! | `reader`, `order`, `records` | their records in order, shards and other orders, and the stream with its cursor |
 //! | `record` | a record, its fields and its pictures |
 //! | `format`, `row`, `corrupt` | one reader for each format, what it reads, and what it cannot |
 //! | `table` | tables of texts, written as Parquet |
@@ -32,6 +33,8 @@ mod error;
 mod file;
 mod format;
 mod limited;
+mod order;
+mod reader;
 mod record;
 mod records;
 mod row;

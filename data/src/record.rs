@@ -34,6 +34,29 @@ pub enum Field {
     Pictures(Vec<Picture>),
 }
 
+impl Field {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Value(value) => bytes_of(value),
+            Self::Picture(picture) => picture.bytes(),
+            Self::Pictures(pictures) => pictures.iter().map(Picture::bytes).sum(),
+        }
+    }
+}
+
+fn bytes_of(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes_of).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| name.len() + bytes_of(value))
+            .sum(),
+        _ => 0,
+    };
+    size_of::<Value>() + inside
+}
+
 /// A picture of a record, not decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
@@ -52,7 +75,16 @@ impl Record {
         Self { id, fields, folder }
     }
 
-    /// Returns what names the record in its file: the file's name and the row, or the key in a tar.
+    /// Counts the bytes of texts and pictures, and some for each value.
+    pub(crate) fn bytes(&self) -> u64 {
+        let fields = self.fields.iter();
+        fields
+            .map(|(name, field)| (name.len() + field.bytes()) as u64)
+            .sum()
+    }
+
+    /// Returns what names the record: the file's name and the row, or the key in a tar or the path in a folder,
+    /// with the file's name before it where there are several files.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -123,6 +155,13 @@ impl Picture {
     pub(crate) fn of_file(name: String, path: PathBuf) -> Self {
         let place = Place::File(path);
         Self { name, place }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.place {
+            Place::Bytes(bytes) => bytes.len(),
+            Place::File(_) => 0,
+        }
     }
 
     /// Returns the name, for messages.

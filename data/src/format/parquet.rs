@@ -93,7 +93,7 @@ fn check_codecs(metadata: &ParquetMetaData) -> io::Result<()> {
             let name = column.column_path();
             let message = format!(
                 "the column {name} is compressed with {codec}, which is not read: write the file again with Snappy, \
-                 LZ4 (raw), gzip or no compression, such as `pyarrow.parquet.write_table(pyarrow.parquet.read_table(\
+                 Zstandard, LZ4 (raw), gzip or no compression, such as `pyarrow.parquet.write_table(pyarrow.parquet.read_table(\
                  'old.parquet'), 'new.parquet', compression='snappy')`"
             );
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));

@@ -1,10 +1,11 @@
 //! A page: its header, and its bytes.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use flate2::Crc;
 use flate2::read::MultiGzDecoder;
 use parquet::basic::{Compression, Encoding};
+use ruzstd::decoding::StreamingDecoder;
 
 use super::thrift::{STRUCT, Thrift, ThriftError};
 
@@ -223,26 +224,29 @@ fn decompressed(bytes: &[u8], codec: Compression, size: usize) -> Result<Vec<u8>
             let decompressed = lz4_flex::block::decompress(bytes, size).map_err(|error| wrong(&error))?;
             sized(decompressed, size)
         }
-        Compression::GZIP(_) => {
-            let mut decompressed = Vec::new();
-            let mut decoder = MultiGzDecoder::new(bytes).take(size as u64 + 1);
-            decoder
-                .read_to_end(&mut decompressed)
-                .map_err(|error| wrong(&error))?;
-            sized(decompressed, size)
+        Compression::GZIP(_) => read_sized(MultiGzDecoder::new(bytes), size).map_err(|error| wrong(&error)),
+        Compression::ZSTD(_) => {
+            let decoder = StreamingDecoder::new(bytes).map_err(|error| wrong(&error))?;
+            read_sized(decoder, size).map_err(|error| wrong(&error))
         }
         // Refused when the file is opened.
         _ => Err(format!("the codec {codec} is not read")),
     }
 }
 
+/// Reads `size` bytes, and one more at most to see that there is none.
+fn read_sized(decoder: impl Read, size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    decoder.take(size as u64 + 1).read_to_end(&mut bytes)?;
+    sized(bytes, size).map_err(io::Error::other)
+}
+
 /// Names a codec that is not read.
 pub(super) fn refused(codec: Compression) -> Option<&'static str> {
     match codec {
-        Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::LZ4_RAW | Compression::GZIP(_) => None,
         Compression::LZO => Some("LZO"),
         Compression::BROTLI(_) => Some("Brotli"),
         Compression::LZ4 => Some("LZ4 in the frames of Hadoop"),
-        Compression::ZSTD(_) => Some("Zstandard"),
+        _ => None,
     }
 }
