@@ -296,6 +296,32 @@ fn what_does_not_fit_is_said_before_anything_runs() {
             "cannot read 'data/no.jsonl'",
         ),
         (
+            &[
+                "batch",
+                "caption",
+                "--data",
+                "data/pairs.jsonl",
+                "--shard",
+                "3/3",
+                "--out",
+                "o",
+            ],
+            "there is no shard 3 of 3",
+        ),
+        (
+            &[
+                "batch",
+                "caption",
+                "--data",
+                "data/pairs.jsonl",
+                "--shard",
+                "3",
+                "--out",
+                "o",
+            ],
+            "expected a shard and how many there are, such as 0/4, found '3'",
+        ),
+        (
             &["batch", "vqa", "--data", "data/pairs.jsonl", "--out", "o"],
             "no field for the input 'question' of the task 'vqa'",
         ),

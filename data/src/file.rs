@@ -29,12 +29,12 @@ pub struct DataOptions {
 }
 
 impl DataOptions {
-    /// Reads one of `count` shards, which have no record in common and all records together, for programs that
-    /// share the work.
+    /// Reads one of `count` shards, which have no record in common and all records together, for programs
+    /// that share the work.
     ///
     /// Where there are at least four files for each shard, shards are whole files: file `k` is of shard
-    /// `k % count`. With fewer files, row `k` of a file is, counting on from another shard in each file; then every
-    /// shard reads all files, and those that cannot be read to their end are named by each.
+    /// `k % count`. With fewer files, row `r` of file `k` is of shard `(k + r) % count`; then every shard
+    /// reads all files, and names those that cannot be read to their end.
     ///
     /// # Errors
     ///
@@ -47,11 +47,11 @@ impl DataOptions {
         Ok(self)
     }
 
-    /// Reads the files in another order, and in each piece of `buffer` records that follow each other, these; a
-    /// piece ends early where its records have four times the bytes of the largest one.
+    /// Reads the files in another order, and the records in another order within each piece of `buffer` of
+    /// them; a piece ends early where its records have four times the bytes of the largest one.
     ///
-    /// The order is the same for the same seed and data, on every machine; take another seed for each epoch. A
-    /// [`Cursor`](crate::Cursor) goes on in it from any record.
+    /// The order is the same for the same seed and files, on every machine; take another seed for each epoch.
+    /// A [`Cursor`](crate::Cursor) goes on in it from any record.
     #[must_use]
     pub fn shuffle(mut self, seed: u64, buffer: usize) -> Self {
         self.shuffle = Some(Shuffle { seed, buffer });
@@ -79,8 +79,8 @@ pub(crate) struct DataFile {
     pub(crate) format: Format,
     pub(crate) gzipped: bool,
     pub(crate) bytes: u64,
-    /// What tells the contents from others: a digest of a file's ends, or the names and sizes of the pictures of
-    /// a folder.
+    /// What tells the contents from others: a digest of a file's ends, or the names and sizes of the pictures
+    /// of a folder.
     pub(crate) listing: String,
 }
 

@@ -55,8 +55,8 @@ impl Format {
         Some((format, gzipped))
     }
 
-    /// Opens a file, and counts in `read` how many of its bytes were read. Passes over up to `skip` rows where
-    /// that is cheaper than to read them, and returns over how many.
+    /// Opens a file, and counts in `read` how many of its bytes were read. Passes over up to `skip` rows
+    /// where that is cheaper than to read them, and returns over how many.
     pub(crate) fn open(
         self,
         path: &Path,

@@ -1,9 +1,10 @@
 //! One reader of data sets, for evaluation and batch work.
 //!
 //! A [`DataSource`] is a list of files: JSONL, CSV and TSV, WebDataset tars (each also gzipped), Parquet
-//! (feature `parquet`, on by default), and folders of pictures. Its [`Records`] come in a stream, in the order of the files and of their rows, with memory
-//! bounded by the largest record. Rows that cannot be read are counted, named and passed over, up to a limit.
-//! Reading goes on from a [`Cursor`].
+//! (feature `parquet`, on by default), and folders of pictures. Its [`Records`] come in a stream, in the
+//! order of the files and of their rows or in another, all or those of a shard, with memory bounded by the
+//! largest record. Rows that cannot be read are counted, named and passed over, up to a limit. Reading goes
+//! on from a [`Cursor`].
 //!
 //! ```
 //! use multiway_data::{DataOptions, DataSource};

@@ -83,8 +83,8 @@ impl Record {
             .sum()
     }
 
-    /// Returns what names the record: the file's name and the row, or the key in a tar or the path in a folder,
-    /// with the file's name before it where there are several files.
+    /// Returns what names the record: the file's name and the row, or the key in a tar or the path in a
+    /// folder, with the file's name before it where there are several files.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -125,8 +125,8 @@ impl Record {
         }
     }
 
-    /// Returns the pictures at a path: one or a list of them, or the files that a text or a list of texts names, relative
-    /// to the folder of the data.
+    /// Returns the pictures at a path: one or a list of them, or the files that a text or a list of texts
+    /// names, relative to the folder of the data.
     pub fn pictures(&self, path: &str) -> Option<Vec<Picture>> {
         match self.fields.get(path) {
             Some(Field::Picture(picture)) => return Some(vec![picture.clone()]),

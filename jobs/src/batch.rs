@@ -24,9 +24,9 @@ pub struct BatchReport {
 }
 
 impl Job<'_> {
-    /// Answers every record, and writes a [`Row`](crate::Row) for each to `out`, in the order of the data: a line
-    /// of JSON, or where the name of `out` ends in `.parquet` a row of Parquet, with JSON in the columns `answer`
-    /// and `references`.
+    /// Answers every record, and writes a [`Row`](crate::Row) for each to `out`, in the order of the data: a
+    /// line of JSON, or where the name of `out` ends in `.parquet` a row of Parquet, with JSON in the columns
+    /// `answer` and `references`.
     ///
     /// A batch that was killed goes on where it was when it is run again, and writes the same bytes.
     ///

@@ -168,8 +168,9 @@ impl Journal {
 
     /// Gives the results their name, with the corrupt rows behind the last record counted too.
     pub(crate) fn finish(mut self, corrupt: &[Corrupt]) -> Result<Finished, JobError> {
-        self.state.corrupt.extend_from_slice(corrupt);
+        // A job that is killed from here on reads those corrupt rows again: they are not in the state.
         self.save()?;
+        self.state.corrupt.extend_from_slice(corrupt);
         let partial = partial_path(&self.out);
         if is_table(&self.out) {
             write_table(read_rows(&partial)?, &beside(&self.out, "tmp"), &self.out)?;
@@ -270,4 +271,73 @@ fn open_at(path: &Path, bytes: u64) -> io::Result<File> {
     file.set_len(bytes)?;
     file.seek(SeekFrom::End(0))?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use multiway_data::{DataOptions, DataSource};
+    use serde_json::Map;
+
+    use super::*;
+
+    fn row(number: usize) -> Row {
+        let mut row = Row::failed(format!("data.jsonl#{number}"), None, "no answer".to_owned());
+        row.references = vec![number.to_string()];
+        row.answer = Map::from_iter([("number".to_owned(), number.into())]);
+        row
+    }
+
+    /// Writes rows to `out`; the job is killed after the first `kill` of them, and while the results were
+    /// written.
+    fn write(folder: &Path, out: &str, kill: Option<usize>) -> Vec<u8> {
+        let data = folder.join("data.jsonl");
+        fs::write(&data, "{}\n{}\n{}\nwrong\n").unwrap();
+        let source = DataSource::open(&[data], DataOptions::default()).unwrap();
+        let out = folder.join(out);
+        let open = || {
+            let job = JobIdentity {
+                task: "task".to_owned(),
+                model: "model".to_owned(),
+                data: source.fingerprint(),
+                options: "options".to_owned(),
+            };
+            Journal::open(&out, job).unwrap()
+        };
+        let push = |journal: &mut Journal, most: usize| {
+            let mut records = source.records(journal.cursor()).unwrap();
+            while journal.rows() < most && records.next().is_some() {
+                journal.push(&row(journal.rows()), records.cursor(), &[]).unwrap();
+            }
+        };
+        if let Some(kill) = kill {
+            let mut journal = open();
+            push(&mut journal, kill);
+            journal.save().unwrap();
+            fs::write(beside(&out, "tmp"), "half a table").unwrap();
+        }
+        let mut journal = open();
+        assert_eq!(journal.rows(), kill.unwrap_or(0));
+        push(&mut journal, 3);
+        let mut left = source.records(journal.cursor()).unwrap();
+        assert!(left.next().is_none());
+        let finished = journal.finish(left.corrupt()).unwrap();
+        assert_eq!((finished.rows, finished.corrupt.len()), (3, 1));
+        for left in ["partial", "state"] {
+            assert!(!beside(&out, left).exists(), "{left}");
+        }
+        fs::read(out).unwrap()
+    }
+
+    #[test]
+    fn results_are_the_same_bytes_whenever_the_job_was_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in ["jsonl", "parquet"] {
+            let whole = write(folder.path(), &format!("whole.{kind}"), None);
+            for kill in 0..=3 {
+                let killed = write(folder.path(), &format!("{kill}.{kind}"), Some(kill));
+                assert_eq!(killed, whole, "{kind} {kill}");
+            }
+        }
+        assert!(!folder.path().join("whole.parquet.tmp").exists());
+    }
 }
