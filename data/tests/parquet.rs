@@ -181,25 +181,26 @@ fn pictures_are_bytes_or_else_paths() {
 }
 
 #[test]
-fn a_codec_that_is_not_read_is_named_with_what_to_do() {
-    let source = DataSource::open(&[fixture("brotli")], options(usize::MAX, 1 << 20)).unwrap();
-    let error = source.records(None).unwrap().next().unwrap().unwrap_err();
-    let DataError::File { source, .. } = error else {
-        unreachable!("{error}");
-    };
-    let message = source.to_string();
-    assert!(
-        message.contains("column \"question\" is compressed with Brotli"),
-        "{message}"
-    );
-    assert!(message.contains("write the file again with Snappy"), "{message}");
+fn a_codec_or_an_encoding_that_is_not_read_is_named_with_what_to_do() {
+    for (name, expected) in [
+        ("brotli", "column \"question\" is compressed with Brotli"),
+        ("delta", "column \"question\" is encoded as DELTA_BYTE_ARRAY"),
+    ] {
+        let source = DataSource::open(&[fixture(name)], options(usize::MAX, 1 << 20)).unwrap();
+        let error = source.records(None).unwrap().next().unwrap().unwrap_err();
+        let DataError::File { source, .. } = error else {
+            unreachable!("{error}");
+        };
+        let message = source.to_string();
+        assert!(message.contains(expected), "{message}");
+        assert!(message.contains("write the file again with Snappy"), "{message}");
+    }
 }
 
 #[test]
 fn reading_goes_on_from_any_row_and_passes_over_whole_groups() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = table(20, 6, Compression::SNAPPY);
-    // The first group cannot be read: from the second on, nobody may look at it.
     let path = write(&folder, "x.parquet", &bytes);
     let (records, _) = all(&path);
     assert_eq!(
@@ -221,6 +222,7 @@ fn reading_goes_on_from_any_row_and_passes_over_whole_groups() {
     for (at, cursor) in cursors.iter().take(20).enumerate() {
         assert_eq!(ids(&source, cursor), whole[at..], "{at}");
     }
+    // The first group can no longer be read, and nobody looks at it.
     bytes[8..60].fill(0xff);
     fs::write(&path, &bytes).unwrap();
     assert!(source.records(None).unwrap().next().unwrap().is_err());

@@ -30,6 +30,10 @@ use guard::guarded;
 use pages::{ColumnChunk, Held, Pages};
 use tree::{Node, RowBudget};
 
+/// What to do with a file that is written in a way that is not read.
+const WRITE_AGAIN: &str = "write the file again with Snappy, Zstandard, LZ4 (raw), gzip or no compression, such as \
+    `pyarrow.parquet.write_table(pyarrow.parquet.read_table('old.parquet'), 'new.parquet', compression='snappy')`";
+
 /// How many times the largest record the pages may have that are held at a time.
 const PAGES_OF_RECORD: u64 = 4;
 
@@ -53,7 +57,7 @@ pub(super) fn rows(path: &Path, limit: u64, skip: u64, read: &Arc<AtomicU64>) ->
         Ok(opened) => opened,
         Err(reason) => return Ok((broken(reason), 0)),
     };
-    check_codecs(&metadata)?;
+    check_kinds(&metadata)?;
     let mut rows = ParquetRows {
         file: Arc::new(Mutex::new(file)),
         bytes,
@@ -85,17 +89,20 @@ fn count(group: &RowGroupMetaData) -> u64 {
     u64::try_from(group.num_rows()).unwrap_or(0)
 }
 
-/// Refuses codecs that are not read, so that not every row of such a file is called damaged.
-fn check_codecs(metadata: &ParquetMetaData) -> io::Result<()> {
+/// Refuses codecs and encodings that are not read, so that not every row of such a file is called damaged.
+fn check_kinds(metadata: &ParquetMetaData) -> io::Result<()> {
     let columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
     for column in columns {
-        if let Some(codec) = page::refused(column.compression()) {
-            let name = column.column_path();
-            let message = format!(
-                "the column {name} is compressed with {codec}, which is not read: write the file again with Snappy, \
-                 Zstandard, LZ4 (raw), gzip or no compression, such as `pyarrow.parquet.write_table(pyarrow.parquet.read_table(\
-                 'old.parquet'), 'new.parquet', compression='snappy')`"
-            );
+        let name = column.column_path();
+        let refused = match page::refused(column.compression()) {
+            Some(codec) => Some(format!("compressed with {codec}")),
+            None => column
+                .encodings()
+                .find(|encoding| page::is_refused(*encoding))
+                .map(|encoding| format!("encoded as {encoding}")),
+        };
+        if let Some(refused) = refused {
+            let message = format!("the column {name} is {refused}, which is not read: {WRITE_AGAIN}");
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
     }

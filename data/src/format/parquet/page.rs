@@ -250,3 +250,8 @@ pub(super) fn refused(codec: Compression) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// Tells whether an encoding is not read: its decoder takes memory for numbers that cannot be checked before.
+pub(super) fn is_refused(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::DELTA_BYTE_ARRAY | Encoding::ALP)
+}

@@ -212,7 +212,7 @@ impl Pages {
                 }
             }
             other => Err(general(format!(
-                "the encoding {other} is not read: write the file with the encoding PLAIN or with a dictionary"
+                "a page has the encoding {other}, which the column is not said to have, or which is not read"
             ))),
         }
     }
