@@ -46,6 +46,13 @@ impl DataSource {
         Records::new(&self.files, self.options, data, from)
     }
 
+    /// Returns the data set of all shards.
+    pub fn all_shards(&self) -> Self {
+        let mut all = self.clone();
+        all.options.shard = None;
+        all
+    }
+
     /// Names the files.
     pub fn names(&self) -> Vec<String> {
         self.files.iter().map(|file| file.label.clone()).collect()

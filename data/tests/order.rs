@@ -62,8 +62,9 @@ fn many_files_are_shared_out_whole() {
             .collect();
         assert_eq!(ids, names);
     }
-    // A file of another shard may be damaged or gone.
     let source = open(&folder, options().shard(0, 2).unwrap());
+    assert_eq!(read(&source.all_shards(), None).0.len(), 27);
+    // A file of another shard may be damaged or gone.
     fs::remove_file(folder.path().join("01.jsonl")).unwrap();
     assert_eq!(read(&source, None).0.len(), 15);
 }
