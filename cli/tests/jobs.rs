@@ -180,7 +180,7 @@ fn results_in_parquet_are_the_same_rows_and_after_a_stop_the_same_bytes() {
             "--group-by",
             "kind",
         ];
-        place.run(&[&args, &["--out", out][..], more].concat())
+        place.run(&[&args[..], &["--out", out][..], more].concat())
     };
     let stopped = job("out.parquet", &["--max-failed", "0"]);
     assert_eq!(stopped.code, Some(2), "{}", stopped.told());
