@@ -14,6 +14,15 @@ mkdir -p "${corpus[0]}"
 case "$target" in
 front_matter | task_file | task_folder | template) corpus+=(prompts/tests/cases tasks/library) ;;
 picture) corpus+=(tests/fixtures/images examples/pictures) ;;
+# A first byte says the format.
+records)
+    for file in data/tests/fixtures/*.parquet; do
+        { printf '\4' && cat "$file"; } >"${corpus[0]}/$(basename "$file")"
+    done
+    printf '\0{"a": [1, {"b": null}]}\n' >"${corpus[0]}/lines"
+    printf '\1a,b\n"1, 2",three\n' >"${corpus[0]}/rows"
+    { printf '\3' && tar -c -C data/tests/fixtures make.py; } >"${corpus[0]}/tar"
+    ;;
 tokenizer) corpus+=(runtime/tests/fixtures) ;;
 esac
 

@@ -123,11 +123,11 @@ pub mod prompt {
     };
 }
 
-/// Data sets: JSONL, CSV, WebDataset tars and folders of pictures, read in a stream.
+/// Data sets: JSONL, CSV, Parquet, WebDataset tars and folders of pictures, read in a stream.
 #[cfg(feature = "data")]
 pub mod data {
     pub use multiway_data::{
-        Corrupt, Cursor, DataError, DataOptions, DataSource, Field, Picture, Record, Records,
+        Corrupt, Cursor, DataError, DataOptions, DataSource, Field, Picture, Record, Records, TableWriter,
     };
 }
 

@@ -15,11 +15,12 @@ const AFTER_HELP: &str = "\
 Examples:
   multiway batch caption --data pictures/ --out captions.jsonl
   multiway batch vqa --data questions.jsonl --map question=Question --out answers.jsonl
-  multiway batch caption --data 'shards/*.tar.gz' --set language=French --out captions.jsonl
+  multiway batch caption --data 'shards/*.tar.gz' --set language=French --out captions.parquet
   multiway batch classify --data photos.tar.gz --choices-of name --out names.jsonl --json
 
 Writes a line of JSON for each record, in the order of the data: {id, text, answer}, or
-{id, error} where the record has no answer. Run the same command again after an interruption,
+{id, error} where the record has no answer; to a file that ends in .parquet, a row with these
+columns, `answer` in JSON. Run the same command again after an interruption,
 and it goes on where it was; the file gets its name when it is complete.
 
 With --json, one line: {path, records, failed, corrupt [{file, row, reason}]}.";
@@ -31,7 +32,7 @@ pub(crate) struct BatchArgs {
     #[command(flatten)]
     job: JobArgs,
 
-    /// File to write the answers to, JSONL
+    /// File to write the answers to: Parquet if its name ends in .parquet, otherwise JSONL
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
 

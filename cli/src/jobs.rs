@@ -30,8 +30,8 @@ pub(crate) struct JobArgs {
     /// Name of the task; `multiway tasks` lists them
     task: String,
 
-    /// Data: JSONL, CSV, TSV, a WebDataset tar (each also gzipped) or a folder of images; repeatable, and `*`
-    /// in a file's name stands for any characters
+    /// Data: JSONL, CSV, TSV, a WebDataset tar (each also gzipped), Parquet or a folder of images;
+    /// repeatable, and `*` in a file's name stands for any characters
     #[arg(long, short, value_name = "PATH", required = true)]
     data: Vec<PathBuf>,
 
@@ -65,6 +65,11 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     limit: Option<usize>,
 
+    /// Take one of N shards of the data, numbered from 0, which together are all records: whole files
+    /// where there are four or more for each, otherwise each N-th row
+    #[arg(long, value_name = "SHARD/N", value_parser = shard)]
+    shard: Option<(usize, usize)>,
+
     /// Number of records in the engine at a time
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     in_flight: u16,
@@ -84,6 +89,13 @@ pub(crate) struct JobArgs {
     decoding: DecodingArgs,
 }
 
+/// Reads which of how many shards is taken.
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/');
+    let numbers = parts.and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+    numbers.ok_or_else(|| format!("expected a shard and how many there are, such as 0/4, found '{text}'"))
+}
+
 /// What a job needs, opened.
 pub(crate) struct OpenJob {
     pub(crate) engine: Engine,
@@ -98,6 +110,9 @@ impl JobArgs {
     pub(crate) fn open(&self, context: &Context) -> Outcome<OpenJob> {
         let mut data = DataOptions::default();
         data.max_corrupt = self.max_corrupt;
+        if let Some((index, count)) = self.shard {
+            data = data.shard(index, count).map_err(Failure::input)?;
+        }
         let source = DataSource::open(&self.data, data).map_err(Failure::input)?;
         let checkpoint = context.checkpoint()?;
         let task = context

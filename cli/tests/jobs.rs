@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use multiway::data::{DataOptions, DataSource, Record};
 use serde_json::{Value, json};
 
 use common::{TestFolder, picture};
@@ -219,6 +220,67 @@ fn an_evaluation_that_is_killed_three_times_writes_the_same_bytes() {
 }
 
 #[test]
+fn results_in_parquet_are_the_same_rows_and_after_a_stop_the_same_bytes() {
+    let place = TestFolder::new();
+    place.write("data/cat.png", picture("cat.png"));
+    let rows: Vec<String> = (0..70)
+        .map(|row| if row == 66 { "no.png" } else { "cat.png" })
+        .map(|name| json!({"image": name, "kind": name}).to_string())
+        .collect();
+    place.write("data/pictures.jsonl", rows.join("\n"));
+    let job = |out: &str, more: &[&str]| {
+        let args = [
+            "batch",
+            "caption",
+            "--data",
+            "data/pictures.jsonl",
+            "--quiet",
+            "--group-by",
+            "kind",
+        ];
+        place.run(&[&args[..], &["--out", out][..], more].concat())
+    };
+    let stopped = job("out.parquet", &["--max-failed", "0"]);
+    assert_eq!(stopped.code, Some(2), "{}", stopped.told());
+    let mut partial = read(&place, "out.parquet.partial");
+    assert_eq!(lines(&partial).len(), 67);
+    partial += "{\"id\": \"half a r";
+    place.write("out.parquet.partial", partial);
+    // Another file of the same name and size.
+    let text = read(&place, "data/pictures.jsonl");
+    place.write(
+        "data/pictures.jsonl",
+        text.replacen("\"cat.png\"}", "\"dog.png\"}", 1),
+    );
+    let other = job("out.parquet", &[]);
+    assert!(
+        other.stderr.contains("was begun with another data set"),
+        "{}",
+        other.stderr
+    );
+    place.write("data/pictures.jsonl", text);
+    for out in ["out.parquet", "whole.parquet", "whole.jsonl"] {
+        let ended = job(out, &[]);
+        assert_eq!(ended.code, Some(0), "{}", ended.told());
+    }
+    let bytes = |name: &str| fs::read(place.path(name)).unwrap();
+    assert_eq!(bytes("out.parquet"), bytes("whole.parquet"));
+    for left in ["out.parquet.partial", "out.parquet.state", "out.parquet.tmp"] {
+        assert!(fs::metadata(place.path(left)).is_err(), "{left}");
+    }
+    let source = DataSource::open(&[place.path("out.parquet")], DataOptions::default()).unwrap();
+    let records: Vec<Record> = source.records(None).unwrap().map(Result::unwrap).collect();
+    let rows = lines(&read(&place, "whole.jsonl"));
+    assert_eq!((records.len(), rows.len()), (70, 70));
+    for (record, row) in records.iter().zip(&rows) {
+        for column in ["id", "group", "text", "error"] {
+            assert_eq!(record.text(column).as_deref(), row[column].as_str(), "{column}");
+        }
+        assert_eq!(record.value("references"), Some(&Value::Null));
+    }
+}
+
+#[test]
 fn an_evaluation_compares_by_group_and_shows_the_worst() {
     let place = TestFolder::new();
     pairs(&place);
@@ -298,6 +360,32 @@ fn what_does_not_fit_is_said_before_anything_runs() {
         (
             &["batch", "caption", "--data", "data/no.jsonl", "--out", "o"][..],
             "cannot read 'data/no.jsonl'",
+        ),
+        (
+            &[
+                "batch",
+                "caption",
+                "--data",
+                "data/pairs.jsonl",
+                "--shard",
+                "3/3",
+                "--out",
+                "o",
+            ],
+            "there is no shard 3 of 3",
+        ),
+        (
+            &[
+                "batch",
+                "caption",
+                "--data",
+                "data/pairs.jsonl",
+                "--shard",
+                "3",
+                "--out",
+                "o",
+            ],
+            "expected a shard and how many there are, such as 0/4, found '3'",
         ),
         (
             &["batch", "vqa", "--data", "data/pairs.jsonl", "--out", "o"],

@@ -23,7 +23,7 @@ pub enum DataError {
     /// The name of a file says no format that is read.
     #[error(
         "'{path}': expected a folder of pictures or a file that ends in .jsonl, .ndjson, .csv, .tsv or .tar (each also \
-         with .gz) or in .tgz"
+         with .gz), in .tgz or in .parquet"
     )]
     Format {
         /// The file.
@@ -49,12 +49,23 @@ pub enum DataError {
         first: Vec<Corrupt>,
     },
     /// A cursor belongs to other data.
-    #[error("reading cannot go on at file {file} of {files}: the cursor is of other data")]
+    #[error(
+        "reading cannot go on behind row {rows} of file {}: since the cursor was made, a file has got another name, size \
+         or content, or the shard or the order is another; begin anew", file + 1
+    )]
     Cursor {
         /// The file where reading should go on, counted from 0.
         file: usize,
-        /// How many files there are.
-        files: usize,
+        /// How many of its rows were read.
+        rows: u64,
+    },
+    /// There is no such shard.
+    #[error("there is no shard {index} of {count}: expected a number below {count}")]
+    Shard {
+        /// The shard, counted from 0.
+        index: usize,
+        /// How many there are.
+        count: usize,
     },
     /// A picture cannot be read.
     #[error("picture '{name}': {reason}")]

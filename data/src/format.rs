@@ -3,6 +3,8 @@
 mod delimited;
 mod folder;
 mod jsonl;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod webdataset;
 
 use std::fs::File;
@@ -24,6 +26,7 @@ pub(crate) enum Format {
     Jsonl,
     Delimited(u8),
     Tar,
+    Parquet,
     Pictures,
 }
 
@@ -46,21 +49,26 @@ impl Format {
             "csv" => Self::Delimited(b','),
             "tsv" => Self::Delimited(b'\t'),
             "tar" => Self::Tar,
+            "parquet" if !gzipped => Self::Parquet,
             _ => return None,
         };
         Some((format, gzipped))
     }
 
-    /// Opens a file, and counts in `read` how many of its bytes were read.
+    /// Opens a file, and counts in `read` how many of its bytes were read. Passes over up to `skip` rows
+    /// where that is cheaper than to read them, and returns over how many.
     pub(crate) fn open(
         self,
         path: &Path,
         gzipped: bool,
         limit: u64,
+        skip: u64,
         read: &Arc<AtomicU64>,
-    ) -> io::Result<Rows> {
-        if self == Self::Pictures {
-            return folder::rows(path, read);
+    ) -> io::Result<(Rows, u64)> {
+        match self {
+            Self::Pictures => return Ok((folder::rows(path, read)?, 0)),
+            Self::Parquet => return parquet(path, limit, skip, read),
+            _ => {}
         }
         let file = Counted::new(File::open(path)?, Arc::clone(read));
         let bytes: Box<dyn Read + Send> = if gzipped {
@@ -68,10 +76,22 @@ impl Format {
         } else {
             Box::new(file)
         };
-        Ok(match self {
+        let rows = match self {
             Self::Jsonl => jsonl::rows(bytes, limit),
             Self::Delimited(delimiter) => delimited::rows(bytes, delimiter, limit),
-            Self::Tar | Self::Pictures => webdataset::rows(bytes, limit),
-        })
+            _ => webdataset::rows(bytes, limit),
+        };
+        Ok((rows, 0))
     }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(path: &Path, limit: u64, skip: u64, read: &Arc<AtomicU64>) -> io::Result<(Rows, u64)> {
+    parquet::rows(path, limit, skip, read)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: &Path, _: u64, _: u64, _: &Arc<AtomicU64>) -> io::Result<(Rows, u64)> {
+    let message = "this program reads no Parquet: build it with the feature `parquet` of multiway-data";
+    Err(io::Error::new(io::ErrorKind::Unsupported, message))
 }

@@ -1,9 +1,10 @@
 //! One reader of data sets, for evaluation and batch work.
 //!
-//! A [`DataSource`] is a list of files: JSONL, CSV and TSV, WebDataset tars (each also gzipped), and folders
-//! of pictures. Its [`Records`] come in a stream, in the order of the files and of their rows, with memory
-//! bounded by the largest record. Rows that cannot be read are counted, named and passed over, up to a limit.
-//! Reading goes on from a [`Cursor`].
+//! A [`DataSource`] is a list of files: JSONL, CSV and TSV, WebDataset tars (each also gzipped), Parquet
+//! (feature `parquet`, on by default), and folders of pictures. Its [`Records`] come in a stream, in the
+//! order of the files and of their rows or in another, all or those of a shard, with memory bounded by the
+//! largest record. Rows that cannot be read are counted, named and passed over, up to a limit. Reading goes
+//! on from a [`Cursor`].
 //!
 //! ```
 //! use multiway_data::{DataOptions, DataSource};
@@ -21,9 +22,11 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `source`, `file`, `records` | the files of a data set, and the stream of their records |
+//! | `source`, `file` | the files of a data set |
+//! | `reader`, `order`, `records` | their records in order, shards and other orders, and the stream with its cursor |
 //! | `record` | a record, its fields and its pictures |
 //! | `format`, `row`, `corrupt` | one reader for each format, what it reads, and what it cannot |
+//! | `table` | tables of texts, written as Parquet |
 //! | `limited` | readers that count, and that stop at a record that is too large |
 
 mod corrupt;
@@ -31,10 +34,14 @@ mod error;
 mod file;
 mod format;
 mod limited;
+mod order;
+mod reader;
 mod record;
 mod records;
 mod row;
 mod source;
+#[cfg(feature = "parquet")]
+mod table;
 
 pub use corrupt::Corrupt;
 pub use error::DataError;
@@ -42,3 +49,5 @@ pub use file::DataOptions;
 pub use record::{Field, Picture, Record};
 pub use records::{Cursor, Records};
 pub use source::DataSource;
+#[cfg(feature = "parquet")]
+pub use table::TableWriter;

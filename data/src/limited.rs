@@ -119,3 +119,18 @@ fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
         }
     }
 }
+
+/// The bytes of a record's limit for each value that it may have.
+const BYTES_OF_VALUE: u64 = 64;
+
+/// The fewest values that a record may have, whatever its limit.
+const FEWEST_VALUES: u64 = 1024;
+
+/// Returns how many values (numbers, texts, lists, objects and their members) a record may have.
+///
+/// A value may be written in two bytes and take a hundred: so the number of values bounds what a record takes
+/// in memory to four times its limit.
+pub(crate) fn most_values(limit: u64) -> usize {
+    let values = (limit / BYTES_OF_VALUE).max(FEWEST_VALUES);
+    usize::try_from(values).unwrap_or(usize::MAX)
+}

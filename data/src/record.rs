@@ -30,6 +30,31 @@ pub enum Field {
     Value(Value),
     /// A picture.
     Picture(Picture),
+    /// A list of pictures.
+    Pictures(Vec<Picture>),
+}
+
+impl Field {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Value(value) => bytes_of(value),
+            Self::Picture(picture) => picture.bytes(),
+            Self::Pictures(pictures) => pictures.iter().map(Picture::bytes).sum(),
+        }
+    }
+}
+
+fn bytes_of(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes_of).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| name.len() + bytes_of(value))
+            .sum(),
+        _ => 0,
+    };
+    size_of::<Value>() + inside
 }
 
 /// A picture of a record, not decoded.
@@ -50,7 +75,16 @@ impl Record {
         Self { id, fields, folder }
     }
 
-    /// Returns what names the record in its file: the file's name and the row, or the key in a tar.
+    /// Counts the bytes of texts and pictures, and some for each value.
+    pub(crate) fn bytes(&self) -> u64 {
+        let fields = self.fields.iter();
+        fields
+            .map(|(name, field)| (name.len() + field.bytes()) as u64)
+            .sum()
+    }
+
+    /// Returns what names the record: the file's name and the row, or the key in a tar or the path in a
+    /// folder, with the file's name before it where there are several files.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -91,11 +125,13 @@ impl Record {
         }
     }
 
-    /// Returns the pictures at a path: a picture, or the files that a text or a list of texts names, relative
-    /// to the folder of the data.
+    /// Returns the pictures at a path: one or a list of them, or the files that a text or a list of texts
+    /// names, relative to the folder of the data.
     pub fn pictures(&self, path: &str) -> Option<Vec<Picture>> {
-        if let Some(Field::Picture(picture)) = self.fields.get(path) {
-            return Some(vec![picture.clone()]);
+        match self.fields.get(path) {
+            Some(Field::Picture(picture)) => return Some(vec![picture.clone()]),
+            Some(Field::Pictures(pictures)) => return Some(pictures.clone()),
+            _ => {}
         }
         match self.value(path)? {
             Value::String(file) => Some(vec![self.file(file)]),
@@ -111,7 +147,7 @@ impl Record {
 
 impl Picture {
     /// Makes a picture of the bytes of a file.
-    pub(crate) fn of_bytes(name: String, bytes: Vec<u8>) -> Self {
+    pub(crate) fn of_bytes(name: String, bytes: &[u8]) -> Self {
         let place = Place::Bytes(bytes.into());
         Self { name, place }
     }
@@ -119,6 +155,13 @@ impl Picture {
     pub(crate) fn of_file(name: String, path: PathBuf) -> Self {
         let place = Place::File(path);
         Self { name, place }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.place {
+            Place::Bytes(bytes) => bytes.len(),
+            Place::File(_) => 0,
+        }
     }
 
     /// Returns the name, for messages.

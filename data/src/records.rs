@@ -1,171 +1,163 @@
 //! The stream of records.
 
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::corrupt::Corrupt;
 use crate::error::DataError;
 use crate::file::{DataFile, DataOptions};
+use crate::order::Shuffle;
+use crate::reader::{Position, Reader};
 use crate::record::Record;
-use crate::row::{Row, Rows};
 
-/// How many corrupt rows an error lists.
-const LISTED: usize = 3;
+/// How many times the largest record the records may have that are mixed with each other.
+const BUFFER_OF_RECORD: u64 = 4;
 
-/// Where reading stands: the rows before it are read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Where reading stands: the records before it are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// The file, counted from 0.
+    /// The data, and how it is read.
+    data: u64,
+    /// The file, counted from 0 in the order in which they are read.
     file: usize,
     /// How many of its rows are read, those that cannot be read included.
     rows: u64,
     /// How many rows of all files could not be read.
     corrupt: usize,
+    /// How many of the records that are mixed with each other from there on were given.
+    given: usize,
 }
 
 /// Reads the records of a data set, one after the other.
 pub struct Records {
-    files: Vec<DataFile>,
-    options: DataOptions,
-    cursor: Cursor,
-    /// The rows of the file that is being read.
-    open: Option<Rows>,
-    corrupt: Vec<Corrupt>,
-    /// The bytes that were read of the open file.
-    read: Arc<AtomicU64>,
+    reader: Reader,
+    data: u64,
+    shuffle: Option<Shuffled>,
     is_over: bool,
+}
+
+/// Records that are mixed with each other.
+struct Shuffled {
+    shuffle: Shuffle,
+    most_bytes: u64,
+    /// Where the first of them in the file is.
+    start: Position,
+    /// How many were given.
+    given: usize,
+    /// Those that are left, the next one last.
+    left: Vec<Record>,
 }
 
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Records")
-            .field("cursor", &self.cursor)
+            .field("cursor", &self.cursor())
             .finish_non_exhaustive()
     }
 }
 
 impl Records {
+    /// Reads `files`, whose digest is `data`.
     pub(crate) fn new(
-        files: Vec<DataFile>,
+        files: &[DataFile],
         options: DataOptions,
+        data: u64,
         from: Option<&Cursor>,
     ) -> Result<Self, DataError> {
-        let cursor = from.copied().unwrap_or_default();
-        if cursor.file > files.len() {
+        let start = from.map_or_else(Position::default, Cursor::position);
+        let given = from.map_or(0, |cursor| cursor.given);
+        if let Some(cursor) = from
+            && cursor.data != data
+        {
             return Err(DataError::Cursor {
                 file: cursor.file,
-                files: files.len(),
+                rows: cursor.rows,
             });
         }
+        let shuffle = options.shuffle.map(|shuffle| Shuffled {
+            shuffle,
+            most_bytes: options.max_record_bytes.saturating_mul(BUFFER_OF_RECORD),
+            start,
+            given,
+            left: Vec::new(),
+        });
         Ok(Self {
-            files,
-            options,
-            cursor,
-            open: None,
-            corrupt: Vec::new(),
-            read: Arc::default(),
+            reader: Reader::new(files, options, start),
+            data,
+            shuffle,
             is_over: false,
         })
     }
 
     /// Returns where reading stands.
     pub fn cursor(&self) -> Cursor {
-        self.cursor
+        let (position, given) = match &self.shuffle {
+            Some(shuffled) => (shuffled.start, shuffled.given),
+            None => (self.reader.position, 0),
+        };
+        Cursor {
+            data: self.data,
+            file: position.file,
+            rows: position.rows,
+            corrupt: position.corrupt,
+            given,
+        }
     }
 
     /// Lists the rows that could not be read since reading began.
     pub fn corrupt(&self) -> &[Corrupt] {
-        &self.corrupt
+        &self.reader.corrupt
     }
 
     /// Returns the share of the bytes that are read, from 0 to 1.
     pub fn fraction(&self) -> f64 {
-        let total: u64 = self.files.iter().map(|file| file.bytes).sum();
-        let files = self.files.iter().take(self.cursor.file);
-        let read = files.map(|file| file.bytes).sum::<u64>() + self.read.load(Ordering::Relaxed);
-        if total == 0 {
-            1.0
-        } else {
-            (read as f64 / total as f64).min(1.0)
+        self.reader.fraction()
+    }
+}
+
+impl Cursor {
+    fn position(&self) -> Position {
+        Position {
+            file: self.file,
+            rows: self.rows,
+            corrupt: self.corrupt,
         }
     }
+}
 
-    /// Opens the file where the cursor stands, and passes over the rows that are read.
-    fn open(&mut self) -> Result<Option<Rows>, DataError> {
-        let Some(file) = self.files.get(self.cursor.file) else {
-            return Ok(None);
-        };
-        self.read = Arc::default();
-        let limit = self.options.max_record_bytes;
-        let rows = file.format.open(&file.path, file.gzipped, limit, &self.read);
-        let mut rows = rows.map_err(|source| DataError::File {
-            path: file.path.clone(),
-            source,
-        })?;
-        for _ in 0..self.cursor.rows {
-            if rows.next().is_none() {
+impl Shuffled {
+    fn next(&mut self, reader: &mut Reader) -> Result<Option<Record>, DataError> {
+        if self.left.is_empty() {
+            self.fill(reader)?;
+        }
+        let record = self.left.pop();
+        self.given += 1;
+        if self.left.is_empty() {
+            (self.start, self.given) = (reader.position, 0);
+        }
+        Ok(record)
+    }
+
+    /// Reads records and mixes them; those that were given before reading began are left out.
+    fn fill(&mut self, reader: &mut Reader) -> Result<(), DataError> {
+        let mut bytes = 0;
+        while self.left.len() < self.shuffle.buffer.max(1) && bytes < self.most_bytes {
+            let Some(record) = reader.next()? else {
                 break;
-            }
-        }
-        Ok(Some(rows))
-    }
-
-    /// Notes a row that cannot be read.
-    fn note(&mut self, reason: String) -> Result<(), DataError> {
-        let file = self.files.get(self.cursor.file).map(DataFile::name);
-        self.corrupt.push(Corrupt {
-            file: file.unwrap_or_default(),
-            row: self.cursor.rows,
-            reason,
-        });
-        self.cursor.corrupt += 1;
-        if self.cursor.corrupt <= self.options.max_corrupt {
-            return Ok(());
-        }
-        Err(DataError::TooManyCorrupt {
-            count: self.cursor.corrupt,
-            most: self.options.max_corrupt,
-            first: self.corrupt.iter().take(LISTED).cloned().collect(),
-        })
-    }
-
-    fn read_next(&mut self) -> Result<Option<Record>, DataError> {
-        loop {
-            if self.open.is_none() {
-                self.open = self.open()?;
-            }
-            let Some(rows) = &mut self.open else {
-                return Ok(None);
             };
-            let Some(row) = rows.next() else {
-                self.open = None;
-                self.cursor = Cursor {
-                    file: self.cursor.file + 1,
-                    rows: 0,
-                    corrupt: self.cursor.corrupt,
-                };
-                self.read = Arc::default();
-                continue;
-            };
-            self.cursor.rows += 1;
-            match row {
-                Row::Fields(key, fields) => {
-                    let Some(file) = self.files.get(self.cursor.file) else {
-                        return Ok(None);
-                    };
-                    let id = key.unwrap_or_else(|| format!("{}#{}", file.name(), self.cursor.rows));
-                    let folder: Arc<Path> = file.path.parent().unwrap_or(Path::new("")).into();
-                    return Ok(Some(Record::new(id, fields, folder)));
-                }
-                Row::Corrupt(reason) => self.note(reason)?,
-                Row::Broken(reason) => self.note(format!("nothing behind this can be read: {reason}"))?,
-            }
+            bytes += record.bytes();
+            self.left.push(record);
         }
+        self.shuffle
+            .records(self.start.file, self.start.rows, &mut self.left);
+        if self.given > 0 {
+            self.left.truncate(self.left.len().saturating_sub(self.given));
+            // Whoever had the first of these records was told of the rows between them.
+            reader.corrupt.clear();
+        }
+        Ok(())
     }
 }
 
@@ -176,7 +168,11 @@ impl Iterator for Records {
         if self.is_over {
             return None;
         }
-        let next = self.read_next().transpose();
+        let next = match &mut self.shuffle {
+            Some(shuffled) => shuffled.next(&mut self.reader),
+            None => self.reader.next(),
+        };
+        let next = next.transpose();
         self.is_over = !matches!(next, Some(Ok(_)));
         next
     }

@@ -12,6 +12,22 @@ pub(crate) enum Row {
     Corrupt(String),
     /// Nothing behind this can be read.
     Broken(String),
+    /// So many rows cannot be read; the next one can.
+    #[cfg_attr(
+        not(feature = "parquet"),
+        expect(dead_code, reason = "rows of Parquet alone are lost together")
+    )]
+    Lost(String, u64),
+}
+
+impl Row {
+    /// Counts the rows of the file that this is.
+    pub(crate) fn count(&self) -> u64 {
+        match self {
+            Self::Lost(_, rows) => *rows,
+            _ => 1,
+        }
+    }
 }
 
 /// The rows of a file, in their order.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
-use crate::file::{DataFile, DataOptions};
+use crate::file::{DataFile, DataOptions, label};
 use crate::records::{Cursor, Records};
 
 /// A data set: files that are read one after the other.
@@ -31,6 +31,7 @@ impl DataSource {
                 files.push(DataFile::open(&path)?);
             }
         }
+        label(&mut files);
         Ok(Self { files, options })
     }
 
@@ -38,27 +39,42 @@ impl DataSource {
     ///
     /// # Errors
     ///
-    /// When the cursor is of other data.
+    /// When the cursor is of other data, or of the same in another order.
     pub fn records(&self, from: Option<&Cursor>) -> Result<Records, DataError> {
-        Records::new(self.files.clone(), self.options, from)
+        let [a, b, c, d, e, f, g, h, ..] = self.digest();
+        let data = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        Records::new(&self.files, self.options, data, from)
+    }
+
+    /// Returns the data set of all shards.
+    pub fn all_shards(&self) -> Self {
+        let mut all = self.clone();
+        all.options.shard = None;
+        all
     }
 
     /// Names the files.
     pub fn names(&self) -> Vec<String> {
-        self.files.iter().map(DataFile::name).collect()
+        self.files.iter().map(|file| file.label.clone()).collect()
     }
 
-    /// Digests the names and the sizes of the files, so that a job that goes on notices other data.
+    /// Digests the names, the sizes, the first and the last bytes of the files, and which records are read in
+    /// what order, so that a job that goes on notices other data.
     pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for file in &self.files {
-            hash.update(format!("{:?} {}\n{}", file.name(), file.bytes, file.listing));
-        }
-        hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+        self.digest().iter().fold(String::new(), |mut hex, byte| {
             // Writing to a text never fails.
             let _ = write!(hex, "{byte:02x}");
             hex
         })
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(format!("{:?} {:?}\n", self.options.shard, self.options.shuffle));
+        for file in &self.files {
+            hash.update(format!("{:?} {}\n{}\n", file.label, file.bytes, file.listing));
+        }
+        hash.finalize().into()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::journal::Journal;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BatchReport {
-    /// The file of the results, a line of JSON for each record.
+    /// The file of the results, a line of JSON or a row of Parquet for each record.
     pub path: PathBuf,
     /// The records, failed ones included.
     pub records: usize,
@@ -24,7 +24,9 @@ pub struct BatchReport {
 }
 
 impl Job<'_> {
-    /// Answers every record, and writes a [`Row`](crate::Row) for each to `out`, in the order of the data.
+    /// Answers every record, and writes a [`Row`](crate::Row) for each to `out`, in the order of the data: a
+    /// line of JSON, or where the name of `out` ends in `.parquet` a row of Parquet, with JSON in the columns
+    /// `answer` and `references`.
     ///
     /// A batch that was killed goes on where it was when it is run again, and writes the same bytes.
     ///

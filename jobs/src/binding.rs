@@ -70,7 +70,7 @@ impl<'t> Binding<'t> {
         }
         let mut fields = record
             .fields()
-            .filter(|(_, field)| matches!(field, Field::Picture(_)));
+            .filter(|(_, field)| matches!(field, Field::Picture(_) | Field::Pictures(_)));
         let (name, _) = fields.next()?;
         record.pictures(name).filter(|_| fields.next().is_none())
     }

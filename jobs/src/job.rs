@@ -299,7 +299,8 @@ impl<'a> Job<'a> {
             return Err(JobError::NoChoices { task });
         };
         let mut by_group = ChoicesByGroup::new();
-        for record in source.records(None)? {
+        // Each shard chooses among the same answers.
+        for record in source.all_shards().records(None)? {
             let record = record?;
             if !self.takes(&record) {
                 continue;

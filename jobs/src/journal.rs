@@ -4,7 +4,8 @@
 //! `OUT.partial` holds one line of JSON for each record, in the order of the data. `OUT.state` says how many
 //! bytes of it are good and where reading goes on; it is written under another name and renamed, after the
 //! rows are safe on disk. So a job that is killed at any moment goes on after the last good row, and what was
-//! written behind it is written again, the same.
+//! written behind it is written again, the same. Results that are Parquet are made of the rows when all are
+//! there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{JobError, file_error};
 use crate::row::Row;
+use crate::table::{is_table, write_table};
 
 /// The version of the state's format.
 const FORMAT: u32 = 1;
@@ -166,10 +168,16 @@ impl Journal {
 
     /// Gives the results their name, with the corrupt rows behind the last record counted too.
     pub(crate) fn finish(mut self, corrupt: &[Corrupt]) -> Result<Finished, JobError> {
-        self.state.corrupt.extend_from_slice(corrupt);
+        // A job that is killed from here on reads those corrupt rows again: they are not in the state.
         self.save()?;
+        self.state.corrupt.extend_from_slice(corrupt);
         let partial = partial_path(&self.out);
-        fs::rename(&partial, &self.out).map_err(file_error("rename", &partial))?;
+        if is_table(&self.out) {
+            write_table(read_rows(&partial)?, &beside(&self.out, "tmp"), &self.out)?;
+            fs::remove_file(&partial).map_err(file_error("remove", &partial))?;
+        } else {
+            fs::rename(&partial, &self.out).map_err(file_error("rename", &partial))?;
+        }
         let state = state_path(&self.out);
         fs::remove_file(&state).map_err(file_error("remove", &state))?;
         Ok(Finished {
@@ -263,4 +271,73 @@ fn open_at(path: &Path, bytes: u64) -> io::Result<File> {
     file.set_len(bytes)?;
     file.seek(SeekFrom::End(0))?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use multiway_data::{DataOptions, DataSource};
+    use serde_json::Map;
+
+    use super::*;
+
+    fn row(number: usize) -> Row {
+        let mut row = Row::failed(format!("data.jsonl#{number}"), None, "no answer".to_owned());
+        row.references = vec![number.to_string()];
+        row.answer = Map::from_iter([("number".to_owned(), number.into())]);
+        row
+    }
+
+    /// Writes rows to `out`; the job is killed after the first `kill` of them, and while the results were
+    /// written.
+    fn write(folder: &Path, out: &str, kill: Option<usize>) -> Vec<u8> {
+        let data = folder.join("data.jsonl");
+        fs::write(&data, "{}\n{}\n{}\nwrong\n").unwrap();
+        let source = DataSource::open(&[data], DataOptions::default()).unwrap();
+        let out = folder.join(out);
+        let open = || {
+            let job = JobIdentity {
+                task: "task".to_owned(),
+                model: "model".to_owned(),
+                data: source.fingerprint(),
+                options: "options".to_owned(),
+            };
+            Journal::open(&out, job).unwrap()
+        };
+        let push = |journal: &mut Journal, most: usize| {
+            let mut records = source.records(journal.cursor()).unwrap();
+            while journal.rows() < most && records.next().is_some() {
+                journal.push(&row(journal.rows()), records.cursor(), &[]).unwrap();
+            }
+        };
+        if let Some(kill) = kill {
+            let mut journal = open();
+            push(&mut journal, kill);
+            journal.save().unwrap();
+            fs::write(beside(&out, "tmp"), "half a table").unwrap();
+        }
+        let mut journal = open();
+        assert_eq!(journal.rows(), kill.unwrap_or(0));
+        push(&mut journal, 3);
+        let mut left = source.records(journal.cursor()).unwrap();
+        assert!(left.next().is_none());
+        let finished = journal.finish(left.corrupt()).unwrap();
+        assert_eq!((finished.rows, finished.corrupt.len()), (3, 1));
+        for left in ["partial", "state"] {
+            assert!(!beside(&out, left).exists(), "{left}");
+        }
+        fs::read(out).unwrap()
+    }
+
+    #[test]
+    fn results_are_the_same_bytes_whenever_the_job_was_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in ["jsonl", "parquet"] {
+            let whole = write(folder.path(), &format!("whole.{kind}"), None);
+            for kill in 0..=3 {
+                let killed = write(folder.path(), &format!("{kill}.{kind}"), Some(kill));
+                assert_eq!(killed, whole, "{kind} {kill}");
+            }
+        }
+        assert!(!folder.path().join("whole.parquet.tmp").exists());
+    }
 }

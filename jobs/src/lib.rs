@@ -27,7 +27,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `job`, `binding` | a task on all records, and which fields are which inputs |
-//! | `journal`, `row` | unfinished results on disk, and what is written for a record |
+//! | `journal`, `row`, `table` | unfinished results on disk, what is written for a record, and results as Parquet |
 //! | `batch`, `evaluation` | the two kinds of job |
 //! | `scores`, `summary`, `report` | the figures of an evaluation, and its page |
 
@@ -41,6 +41,7 @@ mod report;
 mod row;
 mod scores;
 mod summary;
+mod table;
 
 pub use batch::BatchReport;
 pub use error::JobError;

@@ -60,6 +60,7 @@ fn all_files() -> Vec<PathBuf> {
         "tests",
         "examples",
         "cli/tests",
+        "data/tests",
         "index/tests",
         "model/tests",
         "prompts/tests",

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::limited::{Line, read_line};
+use crate::limited::{Line, most_values, read_line};
 use crate::record::Field;
 use crate::row::{Row, Rows};
 
@@ -39,20 +39,24 @@ pub(super) fn rows(bytes: Box<dyn Read + Send>, limit: u64) -> Rows {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            return Some(row(line));
+            return Some(row(line, most_values(limit)));
         }
     }))
 }
 
-fn row(line: &[u8]) -> Row {
-    match object(line) {
+fn row(line: &[u8], mut values: usize) -> Row {
+    match object(line, &mut values) {
         Ok(fields) => Row::Fields(None, fields),
         Err(reason) => Row::Corrupt(reason),
     }
 }
 
-/// Reads the fields of a JSON object.
-pub(super) fn object(json: &[u8]) -> Result<IndexMap<String, Field>, String> {
+/// Reads the fields of a JSON object, and takes its values from those that the record may still have.
+pub(super) fn object(json: &[u8], values: &mut usize) -> Result<IndexMap<String, Field>, String> {
+    let found = count_values(json);
+    *values = values
+        .checked_sub(found)
+        .ok_or_else(|| format!("expected at most {values} values, found {found}"))?;
     match serde_json::from_slice(json) {
         Ok(Value::Object(members)) => Ok(members
             .into_iter()
@@ -60,5 +64,41 @@ pub(super) fn object(json: &[u8]) -> Result<IndexMap<String, Field>, String> {
             .collect()),
         Ok(_) => Err("expected a JSON object, found another value".to_owned()),
         Err(error) => Err(format!("expected a JSON object: {error}")),
+    }
+}
+
+/// Counts the values of a JSON text before any memory is taken for them: in memory, the two bytes of `0,` are
+/// a hundred.
+fn count_values(json: &[u8]) -> usize {
+    let mut values = 1;
+    let mut is_text = false;
+    let mut is_escaped = false;
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b',' | b'[' | b'{' if !is_text => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_texts() {
+        for (json, expected) in [
+            ("{}", 2),
+            ("{\"a\": 1}", 2),
+            ("{\"a\": 1, \"b\": [1, 2]}", 5),
+            ("{\"a,[{\\\"\\\\\": \"\\\\\", \"b\": 0}", 3),
+            ("[[[[", 5),
+        ] {
+            assert_eq!(count_values(json.as_bytes()), expected, "{json}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use tar::{Archive, EntryType};
 
 use super::folder::is_picture;
 use super::jsonl::object;
-use crate::limited::{Budget, Limited};
+use crate::limited::{Budget, Limited, most_values};
 use crate::record::{Field, Picture};
 use crate::row::{Row, Rows};
 
@@ -55,10 +55,10 @@ impl Group {
         }
     }
 
-    fn row(self) -> Row {
+    fn row(self, limit: u64) -> Row {
         match self.problem {
             Some(problem) => Row::Corrupt(problem),
-            None => record(self.members),
+            None => record(self.members, most_values(limit)),
         }
     }
 }
@@ -80,11 +80,11 @@ pub(super) fn rows(bytes: Box<dyn Read + Send>, limit: u64) -> Rows {
                 Ok(Some(member)) if group.takes(&member) => group.add(member, limit),
                 Ok(Some(member)) => {
                     ahead = Some(member);
-                    return Some(group.row());
+                    return Some(group.row(limit));
                 }
                 Ok(None) => {
                     is_over = true;
-                    return (!group.members.is_empty()).then(|| group.row());
+                    return (!group.members.is_empty()).then(|| group.row(limit));
                 }
                 // Whether the record before the damage is whole cannot be known.
                 Err(error) => {
@@ -175,7 +175,8 @@ fn split(name: &str) -> (&str, &str) {
     }
 }
 
-fn record(group: Vec<Member>) -> Row {
+/// Makes members a record, which may have `values` values.
+fn record(group: Vec<Member>, mut values: usize) -> Row {
     let id = group.first().map(|member| key(&member.name).to_owned());
     let mut fields = IndexMap::new();
     for member in group {
@@ -185,7 +186,7 @@ fn record(group: Vec<Member>) -> Row {
             Err(reason) => return Row::Corrupt(format!("'{}': {reason}", member.name)),
         };
         if extension == "json" {
-            match object(&bytes) {
+            match object(&bytes, &mut values) {
                 Ok(more) => fields.extend(more),
                 Err(reason) => return Row::Corrupt(format!("'{}': {reason}", member.name)),
             }
@@ -195,7 +196,7 @@ fn record(group: Vec<Member>) -> Row {
             } else {
                 "image"
             };
-            let picture = Picture::of_bytes(member.name.clone(), bytes);
+            let picture = Picture::of_bytes(member.name.clone(), &bytes);
             fields.insert(name.to_owned(), Field::Picture(picture));
         } else {
             let Ok(text) = String::from_utf8(bytes) else {
