@@ -20,6 +20,7 @@ mod proto;
 mod slow;
 mod token;
 mod vocabulary;
+mod words;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -39,6 +40,7 @@ pub(crate) use token::MASK;
 pub use token::TokenId;
 use token::{LeadingSpace, Spelling};
 use vocabulary::Vocabulary;
+pub use words::TokenWord;
 
 /// The EOS token of the encoder's text.
 const END_OF_TEXT: &str = "</s>";
