@@ -109,11 +109,11 @@ impl Explaining<'_> {
             let explained = prepared.explain(engine, tokens, layer).await;
             explained.map_err(task_failure)
         }))?;
+        let layers = engine.config().decoder.map_or(0, |decoder| decoder.layers);
         if !context.quiet() {
-            note_words(&explanation);
+            note_words(&explanation, layers);
         }
         let answer = outcome.answer.text().unwrap_or_default();
-        let layers = engine.config().decoder.map_or(0, |decoder| decoder.layers);
         let png = self.sheet(&explanation, &shown, answer, layers).to_png();
         let png = png.map_err(Failure::Runtime)?;
         fs::write(self.path, png)
@@ -141,6 +141,9 @@ impl Explaining<'_> {
         ];
         if shown.iter().any(|index| given(index).is_none()) {
             lines.push("Images of few-shot examples are counted, and not shown.".to_owned());
+        }
+        if explanation.answer.is_empty() {
+            lines.push(only_alignment(layers).to_owned());
         }
         let attention = (!explanation.answer.is_empty())
             .then(|| attention(&explanation.answer, shown, self.layer, layers));
@@ -230,10 +233,18 @@ fn aligned(alignment: &WordPatchAlignment, shown: &[Option<usize>]) -> Section {
     }
 }
 
+/// Says why there is no cross-attention to draw.
+fn only_alignment(layers: usize) -> &'static str {
+    match layers {
+        0 => "The model has no cross-attention: the word-patch alignment of the prompt alone is drawn.",
+        _ => "The answer has no words: the word-patch alignment of the prompt alone is drawn.",
+    }
+}
+
 /// Lists what the tiles show, on standard error.
-fn note_words(explanation: &Explanation) {
+fn note_words(explanation: &Explanation, layers: usize) {
     if explanation.answer.is_empty() {
-        note("  explain: no word of the answer attends to the image; the prompt's alignment is drawn");
+        note(&format!("note: {}", only_alignment(layers)));
     }
     for (index, word) in explanation.answer.iter().enumerate() {
         let (image, text) = (word.picture_share(), word.text_share);

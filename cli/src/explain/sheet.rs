@@ -114,7 +114,7 @@ impl Sheet {
         layout.items.push((x, top, Item::Picture(bar())));
         let y = top + GAP + 4;
         layout.text(x, y, 1, "0", PALE);
-        let most = "the most of a tile";
+        let most = "the most in the tile";
         layout.text((x + SIDE).saturating_sub(text_width(most, 1)), y, 1, most, PALE);
         let room = layout.width.saturating_sub(x + MARGIN);
         let mut y = y + GAP + 8;
