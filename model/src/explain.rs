@@ -1,7 +1,7 @@
 //! Explains an answer: where the decoder's cross-attention looked, token by token.
 //!
-//! The answer is read again in one teacher-forced pass, whose cross-attention is the reference implementation.
-//! The logits of the pass are computed from the very weights that it returns.
+//! The answer is read again in one teacher-forced pass, whose cross-attention is the reference
+//! implementation. The logits of the pass are computed from the very weights that it returns.
 
 use candle_core::{Result, Tensor};
 
@@ -15,9 +15,9 @@ use crate::output::EncoderOutput;
 /// The cross-attention of a decoder that reads a given text, and the logits that followed from it.
 ///
 /// # Shapes
-/// L decoder layers, H heads, T tokens read, S encoder rows of the sample: its pictures in their order, each a
-/// class row and then its patches, and then its text, as [`SampleSegments::all`](crate::SampleSegments::all)
-/// lists them.
+/// L decoder layers, H heads, T tokens read, S encoder rows of the sample: its pictures in their order, each
+/// a class row and then its patches, and then its text, as
+/// [`SampleSegments::all`](crate::SampleSegments::all) lists them.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// Attention weights in f32, `[L, H, T, S]`; each row sums to 1.

@@ -1,5 +1,5 @@
-//! Explanations are of the computation that writes answers: the same logits, and the same attention however the
-//! model is executed.
+//! Explanations are of the computation that writes answers: the same logits, and the same attention however
+//! the model is executed.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use multiway_model::testing::{random_inference_model, random_model, random_quantized_model, tiny_config};

@@ -13,6 +13,7 @@ mod call;
 mod command;
 mod decode;
 mod digest;
+mod explain;
 mod explaining;
 mod forward;
 mod job;
@@ -44,8 +45,7 @@ use multiway_model::{Checkpoint, Model, ModelConfig};
 
 use crate::answer::{Answered, ClassScore, CodeScore, Generation, Hypothesis, Score, Usage, WordScore};
 use crate::blocking::block_on;
-use crate::error::{NOT_FINITE, RequestError};
-use crate::explanation::{AnswerTokens, ExplainedAnswer, ExplainedPrompt, Explanation};
+use crate::error::RequestError;
 use crate::request::Request;
 use crate::sampling::fresh_seed;
 use crate::sampling_params::SamplingParams;
@@ -585,100 +585,6 @@ impl Engine {
         })
     }
 
-    /// Explains an answer to a prompt about pictures: where cross-attention looked for each word of the answer,
-    /// and which words of the prompt go with which patches.
-    ///
-    /// The answer is read again in one pass beside running requests, after the prompt is encoded; of the
-    /// sampling parameters only `prefix` is used. A model without cross-attention gives the alignment alone.
-    ///
-    /// # Errors
-    /// [`RequestError::NothingToExplain`] and [`RequestError::ExplainedLayer`] if there is no picture, neither
-    /// answer nor text, or no such layer; [`RequestError::CandidateTooLong`] if the answer is longer than the
-    /// model writes; else as [`embed`](Self::embed).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # let engine = multiway_runtime::testing::tiny_engine()?;
-    /// use multiway_model::ProcessedImage;
-    /// use multiway_prompts::{Prompt, PromptPart};
-    /// use multiway_runtime::{ExplainedAnswer, Request};
-    ///
-    /// let side = engine.config().image_size();
-    /// let image = ProcessedImage::from_pixels(vec![0.5; 3 * side * side]);
-    /// let mut prompt: Prompt = [PromptPart::Image(0)].into_iter().collect();
-    /// prompt.push(PromptPart::Text("what is it?".to_owned()));
-    /// let request = Request::new(prompt, vec![image]);
-    /// let tokens = engine.tokenizer().encode_text("a cat")?;
-    ///
-    /// let answer = ExplainedAnswer { tokens, ..ExplainedAnswer::default() };
-    /// let explanation = engine.explain(request, answer).wait_blocking()?.value;
-    /// let cat = &explanation.answer[1];
-    /// assert_eq!(cat.text, "cat");
-    /// let shares = cat.picture_share() + cat.class_share + cat.text_share;
-    /// assert!((shares - 1.0).abs() < 1e-4);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn explain(&self, request: Request, answer: ExplainedAnswer) -> Pending<'_, Explanation> {
-        Pending::new(async move {
-            let (call, ()) = self.call(request, || self.check_layer(answer.layer))?;
-            let config = self.config();
-            let prompt = ExplainedPrompt {
-                grid: config.grid(),
-                pictures: call.prepared.images.len(),
-            };
-            let text = self.tokenizer().words(&call.prepared.tokens);
-            let attends = config.decoder.is_some() && !answer.tokens.is_empty();
-            prompt.check(attends, &text)?;
-            let words = self.tokenizer().words(&answer.tokens);
-            let ends = &self.shared.generation.ends;
-            let is_end = |index: usize| answer.tokens.get(index).is_some_and(|id| ends.contains(*id));
-            let words = words
-                .into_iter()
-                .filter(|word| !is_end(word.tokens.start))
-                .collect();
-            let readout = Readout::Explanation(self.answer_tokens(&call.prepared, &answer)?);
-            let explained = call.read_out(readout, ReadoutValue::explanation).await?;
-            let Answered {
-                value,
-                usage,
-                timings,
-                ..
-            } = explained;
-            let value = value.of_words(prompt, words, text).ok_or_else(not_finite)?;
-            Ok(Answered::new(value, usage, timings))
-        })
-    }
-
-    /// Puts an answer behind what the decoder reads before it.
-    fn answer_tokens(
-        &self,
-        prepared: &PreparedRequest,
-        answer: &ExplainedAnswer,
-    ) -> Result<AnswerTokens, RequestError> {
-        let tokens = [prepared.start.as_slice(), &answer.tokens].concat();
-        // The start token is not written, and the last one not read.
-        let (found, limit) = (tokens.len() - 1, self.config().max_target_length);
-        if found > limit && !answer.tokens.is_empty() {
-            let index = 0;
-            return Err(RequestError::CandidateTooLong { index, found, limit });
-        }
-        Ok(AnswerTokens {
-            before: prepared.start.len(),
-            tokens,
-            layer: answer.layer,
-            vocabulary: self.tokenizer().vocab_size(),
-        })
-    }
-
-    fn check_layer(&self, layer: Option<usize>) -> Result<(), RequestError> {
-        let layers = self.config().decoder.map_or(0, |decoder| decoder.layers);
-        match layer {
-            Some(found) if found >= layers => Err(RequestError::ExplainedLayer { found, layers }),
-            _ => Ok(()),
-        }
-    }
-
     /// Starts a call that `needs` something of the model.
     fn call<T>(
         &self,
@@ -794,11 +700,6 @@ fn together(answers: Vec<Generation>) -> Answered<Vec<Generation>> {
     let (usage, timings) = last.map(|last| (last.usage, last.timings)).unwrap_or_default();
     let new_tokens = answers.iter().map(|answer| answer.usage.new_tokens).sum();
     Answered::new(answers, Usage { new_tokens, ..usage }, timings)
-}
-
-fn not_finite() -> RequestError {
-    let cause = NOT_FINITE.to_owned();
-    RequestError::Failed { cause }
 }
 
 /// Turns the top k of each place into scores.

@@ -37,10 +37,9 @@ pub use error::TokenizerError;
 use files::{SlowFiles, SlowSettings};
 use json::LibraryTokenizer;
 pub(crate) use token::MASK;
-pub use token::TokenId;
 use token::{LeadingSpace, Spelling};
+pub use token::{TokenId, TokenWord};
 use vocabulary::Vocabulary;
-pub use words::TokenWord;
 
 /// The EOS token of the encoder's text.
 const END_OF_TEXT: &str = "</s>";

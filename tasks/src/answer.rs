@@ -243,7 +243,8 @@ pub struct TaskOutcome {
     /// are not free text.
     pub tokens: Vec<WrittenToken>,
     /// The ids of the answer's tokens as the decoder wrote or scored them, without the forced prefix: for a
-    /// choice those of the most probable candidate. Empty where no decoder did, as for classes and embeddings.
+    /// choice those of the most probable candidate. Empty where no decoder did, as for classes and
+    /// embeddings.
     pub answer_tokens: Vec<TokenId>,
     /// The returned samples, the task's own answer first; empty unless several were drawn.
     pub samples: Vec<TaskSample>,

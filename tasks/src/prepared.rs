@@ -79,9 +79,10 @@ impl PreparedTask {
     }
 
     /// Explains an answer to the prompt: where the model looked for each of its words, and which words of the
-    /// prompt go with which patches of the pictures, in the order of [`pictures`](Self::pictures). `tokens` are
-    /// those of [`TaskOutcome::answer_tokens`](crate::TaskOutcome::answer_tokens), `layer` is the decoder layer
-    /// to show, or `None` for the mean of all.
+    /// prompt go with which patches of the pictures, in the order of [`pictures`](Self::pictures).
+    ///
+    /// `tokens` are those of [`TaskOutcome::answer_tokens`](crate::TaskOutcome::answer_tokens), `layer` is
+    /// the decoder layer to show, or `None` for the mean of all.
     ///
     /// # Errors
     ///
@@ -117,8 +118,8 @@ impl PreparedTask {
         Ok(engine.explain(request, answer).await?.value)
     }
 
-    /// Lists the pictures in the order in which the prompt shows them: the place of each among the pictures of
-    /// the inputs, or `None` for one of a few-shot example.
+    /// Lists the pictures in the order in which the prompt shows them: the place of each among the pictures
+    /// of the inputs, or `None` for one of a few-shot example.
     pub fn pictures(&self) -> Vec<Option<usize>> {
         let of_shots: usize = self.shot_images.iter().sum();
         let shown = self.prompt.images();

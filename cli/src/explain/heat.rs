@@ -136,8 +136,8 @@ pub(super) fn fitted(picture: &Rgb8Picture, side: u32) -> Rgb8Picture {
     }
 }
 
-/// Resamples a line of points of `channels` numbers each to `count` points, by a triangle that covers at least
-/// what a new point covers of the old ones.
+/// Resamples a line of points of `channels` numbers each to `count` points, by a triangle that covers at
+/// least what a new point covers of the old ones.
 fn resampled(line: &[f32], count: usize, channels: usize) -> Vec<f32> {
     let points: Vec<&[f32]> = line.chunks_exact(channels.max(1)).collect();
     let step = points.len() as f32 / count as f32;

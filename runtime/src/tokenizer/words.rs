@@ -3,19 +3,7 @@
 use std::ops::Range;
 
 use super::Tokenizer;
-use super::token::TokenId;
-
-/// A word, and the tokens that spell it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TokenWord {
-    /// The word with its punctuation, or the name of a special token.
-    pub text: String,
-    /// Its tokens, counted from the first of those that were grouped.
-    pub tokens: Range<usize>,
-    /// Whether it is a special token.
-    pub is_special: bool,
-}
+use super::token::{TokenId, TokenWord};
 
 impl Tokenizer {
     /// Groups tokens into words: what white space separates, and in scripts that are written without it, what
