@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use multiway::checkpoint::ModelConfig;
 use multiway::engine::{AttendedWord, Explanation, WordPatchAlignment};
 use multiway::image::Rgb8Picture;
 use multiway::prompt::InputKind;
 use multiway::task::{PreparedTask, TaskOutcome};
-use multiway::{Engine, ImageProcessor, Task, TaskInputs};
+use multiway::{Engine, Task, TaskInputs};
 
 use super::context::Context;
 use super::draw::original;
@@ -51,7 +52,7 @@ impl ExplainArgs {
         &'a self,
         task: &'a Task,
         prepared: &PreparedTask,
-        processor: &ImageProcessor,
+        config: &ModelConfig,
         (paths, inputs): (&[PathBuf], &TaskInputs),
     ) -> Outcome<Option<Explaining<'a>>> {
         let Some(path) = &self.path else {
@@ -60,6 +61,13 @@ impl ExplainArgs {
         if paths.is_empty() {
             return Err(Failure::Input(anyhow!("--explain: {}", no_picture(task))));
         }
+        let layers = layers(config);
+        if let Some(layer) = self.layer.filter(|layer| *layer >= layers) {
+            return Err(Failure::Input(anyhow!(
+                "--explain-layer: the model has {layers} decoder layers, counted from 0; found {layer}"
+            )));
+        }
+        let processor = task.image_processor(config);
         let visible = inputs.images.iter().map(|image| {
             let (width, height) = image.original_size();
             let [left, top, right, bottom] = image.visible();
@@ -70,7 +78,7 @@ impl ExplainArgs {
             true => Err(Failure::Input(anyhow!(
                 "--explain: expected the image as a file, `--image PATH`; standard input is read once"
             ))),
-            false => Ok((original(processor, path)?, visible)),
+            false => Ok((original(&processor, path)?, visible)),
         };
         Ok(Some(Explaining {
             path,
@@ -80,6 +88,11 @@ impl ExplainArgs {
             pictures: paths.iter().zip(visible).map(open).collect::<Outcome<_>>()?,
         }))
     }
+}
+
+/// Counts the layers that have cross-attention.
+fn layers(config: &ModelConfig) -> usize {
+    config.decoder.map_or(0, |decoder| decoder.layers)
 }
 
 /// Says what to do where there is no picture to draw on.
@@ -109,7 +122,7 @@ impl Explaining<'_> {
             let explained = prepared.explain(engine, tokens, layer).await;
             explained.map_err(task_failure)
         }))?;
-        let layers = engine.config().decoder.map_or(0, |decoder| decoder.layers);
+        let layers = layers(engine.config());
         if !context.quiet() {
             note_words(&explanation, layers);
         }

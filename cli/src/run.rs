@@ -142,8 +142,8 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
         ));
     }
     let mut inputs = profile.time(Part::Render, || values(context, task, args))?;
-    let processor = task.image_processor(checkpoint.config());
     profile.time(Part::Pictures, || {
+        let processor = task.image_processor(checkpoint.config());
         open_pictures(task, &processor, &args.images, args.shots, &mut inputs)
     })?;
     let canvas = profile.time(Part::Pictures, || canvas(&checkpoint, task, args))?;
@@ -153,7 +153,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     let prepared = prepared.map_err(Failure::input)?;
     let explaining = profile.time(Part::Pictures, || {
         args.explain
-            .begin(task, &prepared, &processor, (&args.images, &inputs))
+            .begin(task, &prepared, checkpoint.config(), (&args.images, &inputs))
     })?;
     let engine = profile.time(Part::Load, || {
         context.engine_with(&checkpoint, tokenizer, &args.engine)
