@@ -113,21 +113,24 @@ fn two_pictures_are_side_by_side() {
 
 #[test]
 fn what_cannot_be_explained_is_refused_before_the_model_runs() {
-    let text = TestFolder::new();
-    let ended = text.run(&[
-        "run",
-        "infill",
-        "--set",
-        "text=The ___ sat.",
-        "--explain",
-        "looked.png",
-    ]);
-    assert_eq!(ended.code, Some(2), "{}", ended.told());
-    assert!(
-        ended.stderr.contains("the task 'infill' takes no image"),
-        "{}",
-        ended.told()
-    );
+    let explain = ["--explain", "looked.png"];
+    for (task, text, told) in [
+        (
+            "summarize",
+            "text=The cat sat.",
+            "the task 'summarize' takes no image",
+        ),
+        (
+            "infill",
+            "text=The ___ sat.",
+            "expected an image to draw on, `--image PATH`",
+        ),
+    ] {
+        let args = [&["run", task, "--set", text], &explain[..]].concat();
+        let ended = TestFolder::new().run(&args);
+        assert_eq!(ended.code, Some(2), "{}", ended.told());
+        assert!(ended.stderr.contains(told), "{}", ended.told());
+    }
     let (place, ended) = run(&["cat.png"], &["caption", "--explain-layer", "2"]);
     assert_eq!(ended.code, Some(2), "{}", ended.told());
     assert!(
@@ -139,7 +142,7 @@ fn what_cannot_be_explained_is_refused_before_the_model_runs() {
     let place = TestFolder::new();
     place.picture("cat.png");
     let bytes = std::fs::read(place.path("cat.png")).unwrap();
-    let stdin = ["run", "caption", "--image", "-", "--explain", "looked.png"];
+    let stdin = [&["run", "caption", "--image", "-"], &explain[..]].concat();
     let ended = place.run_with(&stdin, &bytes);
     assert_eq!(ended.code, Some(2), "{}", ended.told());
     assert!(
