@@ -76,10 +76,10 @@ pub mod checkpoint {
 /// The engine: requests in, streams of tokens, scores and vectors out.
 pub mod engine {
     pub use multiway_runtime::{
-        Alternative, Answered, ClassScore, CodeScore, Constraint, EarlyStopping, Engine, EngineBuilder,
-        EngineError, EngineStats, FinishReason, Generation, Hypothesis, Pending, Request, RequestError,
-        SamplingOptions, SamplingParams, Score, Shutdown, StreamEvent, Timings, TokenStream, Usage,
-        WordScore, block_on,
+        AlignedWord, Alternative, Answered, AttendedWord, ClassScore, CodeScore, Constraint, EarlyStopping,
+        Engine, EngineBuilder, EngineError, EngineStats, ExplainedAnswer, Explanation, FinishReason,
+        Generation, Hypothesis, Pending, Request, RequestError, SamplingOptions, SamplingParams, Score,
+        Shutdown, StreamEvent, Timings, TokenStream, Usage, WordPatchAlignment, WordScore, block_on,
     };
 }
 
@@ -151,7 +151,9 @@ pub mod task {
 
 /// Tokenizers: text to token ids and back.
 pub mod tokenizer {
-    pub use multiway_runtime::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};
+    pub use multiway_runtime::{
+        DecodeStream, TokenId, TokenWord, Tokenizer, TokenizerError, sentencepiece_to_json,
+    };
 }
 
 /// Compiles the README's programs.

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use font8x8::{BASIC_FONTS, GREEK_FONTS, HIRAGANA_FONTS, LATIN_FONTS, UnicodeFonts as _};
 use multiway::image::Rgb8Picture;
 use multiway::task::parse::LocatedObject;
 use multiway::{Answer, ImageProcessor};
-use tiny_skia::{Color, FillRule, IntSize, Paint, PathBuilder, Pixmap, PixmapPaint, Rect, Stroke, Transform};
+use tiny_skia::{FillRule, IntSize, PathBuilder, Pixmap, PixmapPaint, Rect, Stroke, Transform};
 
 use super::failure::{Failure, Outcome};
+use super::font::{WHITE, paint, plate, spelled};
 
 /// The colors of objects, in turn: those that are told apart with every kind of color vision.
 ///
@@ -22,9 +22,6 @@ const COLORS: [[u8; 3]; 6] = [
     [230, 159, 0],
     [86, 180, 233],
 ];
-
-/// The side of a glyph of the font, in its own pixels.
-const GLYPH: u16 = 8;
 
 /// Reads a picture file upright, as it was given.
 pub(crate) fn original(processor: &ImageProcessor, path: &Path) -> Outcome<Rgb8Picture> {
@@ -76,12 +73,6 @@ fn line_width(pixmap: &Pixmap) -> u16 {
         .clamp(1, 16)
 }
 
-fn paint([red, green, blue]: [u8; 3]) -> Paint<'static> {
-    let mut paint = Paint::default();
-    paint.set_color(Color::from_rgba8(red, green, blue, 255));
-    paint
-}
-
 #[expect(
     clippy::cast_possible_truncation,
     reason = "pixels of a picture are exact in 32 bits"
@@ -129,24 +120,6 @@ fn outline(pixmap: &mut Pixmap, object: &LocatedObject, color: [u8; 3]) {
     }
 }
 
-/// Spells a label with characters that the font has; others are spelled by their code points.
-fn spelled(label: &str) -> String {
-    let spell = |c: char| match glyph(c) {
-        Some(_) => c.to_string(),
-        None => format!("[U+{:04X}]", u32::from(c)),
-    };
-    label.chars().map(spell).collect()
-}
-
-fn glyph(c: char) -> Option<[u8; 8]> {
-    BASIC_FONTS
-        .get(c)
-        .filter(|_| !c.is_control())
-        .or_else(|| LATIN_FONTS.get(c))
-        .or_else(|| GREEK_FONTS.get(c))
-        .or_else(|| HIRAGANA_FONTS.get(c))
-}
-
 /// Draws the label in white on the object's color, above its first point or, where there is no room, below
 /// it.
 fn label(pixmap: &mut Pixmap, object: &LocatedObject, color: [u8; 3]) {
@@ -154,7 +127,9 @@ fn label(pixmap: &mut Pixmap, object: &LocatedObject, color: [u8; 3]) {
     let Some((x, y)) = points.first() else { return };
     let text = spelled(&object.label);
     let scale = line_width(pixmap);
-    let Some(plate) = plate(&text, color) else { return };
+    let Some(plate) = plate(&text, WHITE, color) else {
+        return;
+    };
     let size = |length: u32| f32::from(u16::try_from(length).unwrap_or(u16::MAX)) * f32::from(scale);
     let (width, height) = (size(plate.width()), size(plate.height()));
     let room = f32::from(u16::try_from(pixmap.width()).unwrap_or(u16::MAX)) - width;
@@ -162,26 +137,6 @@ fn label(pixmap: &mut Pixmap, object: &LocatedObject, color: [u8; 3]) {
     let top = if *y >= height { *y - height } else { *y }.round();
     let place = Transform::from_scale(f32::from(scale), f32::from(scale)).post_translate(left, top);
     pixmap.draw_pixmap(0, 0, plate.as_ref(), &PixmapPaint::default(), place, None);
-}
-
-/// Draws a line of text, one pixel of the picture for each of the font.
-fn plate(text: &str, color: [u8; 3]) -> Option<Pixmap> {
-    let count = u32::try_from(text.chars().count()).ok()?.min(256);
-    let side = u32::from(GLYPH);
-    let mut plate = Pixmap::new((count * side).max(1) + 2, side + 2)?;
-    let [red, green, blue] = color;
-    plate.fill(Color::from_rgba8(red, green, blue, 255));
-    let white = paint([255, 255, 255]);
-    for (index, c) in (0_u16..256).zip(text.chars()) {
-        for (row, bits) in (0_u16..).zip(glyph(c)?) {
-            for column in (0..GLYPH).filter(|column| bits & (1 << column) != 0) {
-                let (x, y) = (f32::from(1 + index * GLYPH + column), f32::from(1 + row));
-                let dot = Rect::from_xywh(x, y, 1.0, 1.0)?;
-                plate.fill_rect(dot, &white, Transform::identity(), None);
-            }
-        }
-    }
-    Some(plate)
 }
 
 #[cfg(test)]
@@ -207,12 +162,5 @@ mod tests {
         assert!(changed(50, 60) && changed(90, 60) && changed(70, 72));
         assert!(changed(52, 34), "the label is above the box");
         assert!(!changed(10, 10) && !changed(70, 60) && !changed(97, 77));
-    }
-
-    #[test]
-    fn what_the_font_lacks_is_spelled_by_its_code_point() {
-        assert_eq!(spelled("cat é λ"), "cat é λ");
-        assert_eq!(spelled("猫"), "[U+732B]");
-        assert!(plate(&spelled("قطة"), COLORS[0]).is_some());
     }
 }

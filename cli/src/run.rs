@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use futures_util::StreamExt;
-use multiway::engine::{Constraint, FinishReason, Usage};
+use multiway::engine::{Constraint, Explanation, FinishReason, Usage};
 use multiway::image::Rgb8Picture;
 use multiway::prompt::InputValue;
 use multiway::prompt::text_of_file;
@@ -19,6 +19,7 @@ use super::context::{Context, tokenizer};
 use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
 use super::draw::{draw, original};
 use super::engine::EngineArgs;
+use super::explain::ExplainArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::interrupt::until_interrupted;
 use super::output::{TimingsMs, note, print_json, print_line, print_piece};
@@ -40,6 +41,7 @@ Examples:
   multiway run caption --image cat.png --temperature 0.8 --min-p 0.05 --samples 3 --best-of 16
   multiway run vqa --image cat.png --set question='how many?' --regex '[0-9]{1,2}'
   multiway run caption --image cat.png --json-schema picture.schema.json
+  multiway run caption --image cat.png --explain looked.png
   multiway run caption --image cat.png --profile
   cat cat.png | multiway run caption --image - --json
   multiway --task-dir my-tasks run my-task --image one.png --image two.png
@@ -56,6 +58,8 @@ fractions, raw, problem}], grounded {plain, phrases}, table {title, header, rows
 score {log_probability, tokens}.
 --samples and --best-of add samples [{text, finish_reason, mean_log_probability}];
 --top-log-probabilities adds tokens [{id, piece, log_probability, alternatives [..]}];
+--explain adds explanation {grid, pictures, answer [{text, patches [[..]], class_share, text_share}],
+log_probabilities [..], alignment {distance, words [{text, patches [[..]]}]}}; patches are shares, row by row.
 --profile adds profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token,
 first_token_ms}, whose parts add up to the total.
 
@@ -90,6 +94,9 @@ pub(crate) struct RunArgs {
     /// Draw boxes, points or polygons with their labels on the first picture, and write it as PNG
     #[arg(long, value_name = "PATH")]
     draw: Option<PathBuf>,
+
+    #[command(flatten)]
+    explain: ExplainArgs,
 
     /// Profile the request: a table on standard error after the answer, or the key `profile` with --json
     #[arg(long)]
@@ -144,6 +151,10 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     args.decoding.ban_words(&tokenizer, &mut inputs.sampling)?;
     let prepared = profile.time(Part::Render, || task.prepare(&tokenizer, &inputs));
     let prepared = prepared.map_err(Failure::input)?;
+    let explaining = profile.time(Part::Pictures, || {
+        args.explain
+            .begin(task, &prepared, checkpoint.config(), (&args.images, &inputs))
+    })?;
     let engine = profile.time(Part::Load, || {
         context.engine_with(&checkpoint, tokenizer, &args.engine)
     })?;
@@ -154,9 +165,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     if let Some((picture, path)) = canvas.as_ref().zip(args.draw.as_ref()) {
         draw(picture, &outcome.answer, path)?;
     }
+    let explanation = explaining.map(|explaining| explaining.finish(context, &engine, &outcome));
+    let explanation = explanation.transpose()?;
     if args.json {
         let profile = args.profile.then(|| profile.report(&outcome));
-        return print_json(&Report::new(task, &outcome, load, profile));
+        let report = Report::new(task, &outcome, load, profile);
+        return print_json(&report.with(explanation.as_ref()));
     }
     profile.time(Part::Answer, || print_rest(context, &outcome))?;
     if args.profile {
@@ -361,6 +375,8 @@ struct Report<'a> {
     timings_ms: TimingsMs,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<ProfileReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<&'a Explanation>,
 }
 
 impl<'a> Report<'a> {
@@ -379,6 +395,11 @@ impl<'a> Report<'a> {
             value: outcome.answer.json(),
             timings_ms: TimingsMs::new(load, outcome.timings),
             profile,
+            explanation: None,
         }
+    }
+
+    fn with(self, explanation: Option<&'a Explanation>) -> Self {
+        Self { explanation, ..self }
     }
 }

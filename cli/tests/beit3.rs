@@ -84,6 +84,68 @@ fn expected(place: &TestFolder, pictures: &[&str], tokens: &[u32]) -> Vec<f64> {
 }
 
 #[test]
+fn without_cross_attention_the_alignment_alone_is_explained() {
+    let explain = ["--explain", "looked.png", "--json"];
+    let place = TestFolder::new();
+    small(&place, "beit3_vqa");
+    place.write("model/labels.txt", labels(37));
+    let vqa = ["--checkpoint", "model", "run", "vqa", "--image", "cat.png"];
+    let vqa = [&vqa[..], &["--set", "question=a cat sits"], &explain].concat();
+    let ended = place.run(&vqa);
+    assert_eq!(ended.code, Some(0), "{}", ended.told());
+    assert!(
+        ended.stderr.contains("The model has no cross-attention"),
+        "{}",
+        ended.told()
+    );
+    let explanation = ended.json()["explanation"].clone();
+    assert_eq!(explanation["answer"], serde_json::json!([]));
+    let words = explanation["alignment"]["words"].as_array().unwrap().iter();
+    let words: Vec<&str> = words.map(|word| word["text"].as_str().unwrap()).collect();
+    assert_eq!(words, ["a", "cat", "sits"]);
+
+    // The head for two pictures reads each beside the sentence.
+    let place = TestFolder::new();
+    small(&place, "beit3_nlvr2");
+    let pair = [
+        "--checkpoint",
+        "model",
+        "run",
+        "reason",
+        "--image",
+        "cat.png",
+        "--image",
+        "dog.png",
+    ];
+    let pair = [&pair[..], &["--set", "sentence=a cat sits"], &explain].concat();
+    let explanation = place.run(&pair).json()["explanation"].clone();
+    let patches = explanation["alignment"]["words"][1]["patches"]
+        .as_array()
+        .unwrap();
+    for patches in patches {
+        let shares = patches
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|share| share.as_f64().unwrap());
+        assert!((shares.sum::<f64>() - 0.5).abs() < 1e-5, "{patches}");
+    }
+    assert_eq!(patches.len(), 2);
+
+    let place = TestFolder::new();
+    small(&place, "beit3_captioning");
+    let caption = ["--checkpoint", "model", "run", "caption", "--image", "cat.png"];
+    let ended = place.run(&[&caption[..], &explain].concat());
+    assert_eq!(ended.code, Some(2), "{}", ended.told());
+    assert!(
+        ended.stderr.contains("there is nothing to explain"),
+        "{}",
+        ended.told()
+    );
+    assert!(!place.path("looked.png").exists());
+}
+
+#[test]
 fn a_question_is_answered_with_one_of_the_answers_in_the_side_file() {
     let place = TestFolder::new();
     small(&place, "beit3_vqa");

@@ -61,6 +61,19 @@ struct DecoderLayer<F: Form> {
     cross_scoring: ScoreRule,
 }
 
+/// The input of a decoder layer's cross-attention.
+pub(crate) struct CrossInput<'a> {
+    /// `[N, H Dh]`.
+    pub(crate) queries: &'a Tensor,
+    /// `[N + R, 2 H Dh]`.
+    pub(crate) keys_values: &'a Tensor,
+    pub(crate) plan: &'a Arc<AttentionPlan>,
+    pub(crate) scoring: &'a ScoreRule,
+}
+
+/// Computes a layer's cross-attention, `[N, H Dh]`.
+pub(crate) type AttendCross<'a> = &'a mut dyn FnMut(&CrossInput) -> Result<Tensor>;
+
 /// The operations of a decoder that differ between forms.
 pub(crate) trait DecoderForm: Form {
     /// Advances each row by one token, and writes the logits of the next into `logits`, `[B * V]`.
@@ -142,6 +155,27 @@ impl<F: Form> Decoder<F> {
         batch: &TargetBatch,
         observe: Observe,
     ) -> std::result::Result<Tensor, ForwardError> {
+        let mut attend = |input: &CrossInput| {
+            let CrossInput {
+                queries,
+                keys_values,
+                plan,
+                scoring,
+            } = input;
+            cross_attention(queries, keys_values, plan, scoring)
+        };
+        self.forward_with(encoded, batch, observe, &mut attend)
+    }
+
+    /// Runs whole targets as [`forward`](Self::forward) does, with an implementation of cross-attention that
+    /// the caller chooses.
+    pub(crate) fn forward_with(
+        &self,
+        encoded: &EncoderOutput,
+        batch: &TargetBatch,
+        observe: Observe,
+        attend: AttendCross,
+    ) -> std::result::Result<Tensor, ForwardError> {
         batch.check(self.max_length, encoded.segments.samples.len())?;
         let (mut own, mut cross) = (AttentionPlan::default(), AttentionPlan::default());
         for (sample, range) in &batch.targets {
@@ -161,9 +195,13 @@ impl<F: Form> Decoder<F> {
             let qkv = self.rotate(&layer.projections.qkv(&h, 0)?, &positions)?; // [N, 3D]
             let attended = self_attention(&qkv, &own, &layer.scoring)?; // [N, D]
             x = layer.after_self(&x, &attended)?; // [N, D]
-            let q = layer.cross_query(&x)?; // [N, D]
-            let kv = layer.cross_keys_values(index, encoded)?; // [N + R, 2D]
-            x = layer.after_cross(&x, &cross_attention(&q, &kv, &cross, &layer.cross_scoring)?)?; // [N, D]
+            let attended = attend(&CrossInput {
+                queries: &layer.cross_query(&x)?,                       // [N, D]
+                keys_values: &layer.cross_keys_values(index, encoded)?, // [N + R, 2D]
+                plan: &cross,
+                scoring: &layer.cross_scoring,
+            })?; // [N, D]
+            x = layer.after_cross(&x, &attended)?; // [N, D]
             observe(HookPoint::Layer(index), &x)?;
         }
         let hidden = self.norm.forward(&x, 0)?; // [N, D]

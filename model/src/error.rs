@@ -116,6 +116,14 @@ pub enum ForwardError {
         /// The layers that the model has.
         expected: String,
     },
+    /// A sample lacks one of the two sides of a word-patch alignment.
+    #[error("sample {sample} has no {missing}; an alignment of words and patches needs text and an image")]
+    NothingToAlign {
+        /// Which sample of the batch.
+        sample: usize,
+        /// What it lacks.
+        missing: &'static str,
+    },
     /// Something was asked of a model that it was not made for.
     #[error("the model makes no {0}: it has no head for it")]
     NoHead(&'static str),

@@ -40,6 +40,7 @@ mod encoder;
 mod encoding;
 mod error;
 mod execution;
+mod explain;
 mod families;
 mod heads;
 mod hook;
@@ -57,6 +58,7 @@ mod parts;
 mod prefix;
 mod step;
 pub mod testing;
+mod transport;
 
 pub use batch::{
     EncoderBatch, EncoderBatchBuilder, EncoderSample, Patch, PatchedImage, SampleSegments, Segments,
@@ -72,6 +74,7 @@ pub use convert::Conversion;
 pub use encoding::{Encoded, EncodingTargets};
 pub use error::ForwardError;
 pub use execution::{Execution, LoadOptions};
+pub use explain::Explanation;
 pub use families::model_types;
 pub use hook::HookPoint;
 pub use image::{ImageError, ImageLimits, ImageProcessor, ProcessedImage, Rgb8Picture};
@@ -82,3 +85,4 @@ pub use model::{EncodingPass, Model};
 pub use output::EncoderOutput;
 pub use prefix::ImagePrefix;
 pub use step::{DecoderBatch, DecoderRow};
+pub use transport::TransportPlan;

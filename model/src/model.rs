@@ -10,6 +10,7 @@ use crate::config::ModelConfig;
 use crate::encoding::{Encoded, EncodingTargets};
 use crate::error::ForwardError;
 use crate::execution::{Assembled, Execution, LoadOptions, Underway, with_parts};
+use crate::explain::Explanation;
 use crate::hook::{HookPoint, Observe};
 use crate::kernels::{CacheType, WeightType};
 use crate::layers::Weights;
@@ -522,6 +523,47 @@ impl Model {
             let decoder = parts.decoder()?;
             let hidden = decoder.forward(encoded, targets, observe)?; // [N, D]
             Ok(decoder.logits(&hidden)?)
+        })
+    }
+
+    /// Reads a text for one sample of an encoded batch, and returns where the decoder's cross-attention
+    /// looked at each token: for looking at answers, not for serving. `tokens` is the decoder's input, the
+    /// start token first.
+    ///
+    /// Weights are those of this model, in whatever type they are stored; keys and values are those of f32,
+    /// also where [`Model::with_cache`] stores narrower ones.
+    ///
+    /// # Errors
+    /// [`ForwardError::NoHead`] where the model has no decoder with cross-attention; otherwise as
+    /// [`Model::decode`].
+    ///
+    /// # Examples
+    /// ```
+    /// use multiway_model::testing::{random_inference_model, tiny_config};
+    /// use multiway_model::{EncoderBatch, EncoderSample, ProcessedImage};
+    ///
+    /// # fn main() -> Result<(), multiway_model::ForwardError> {
+    /// let config = tiny_config(); // pictures of 16 patches
+    /// let model = random_inference_model(&config, 7)?;
+    /// let picture = [ProcessedImage::from_pixels(vec![0.0; 3 * 16 * 16])];
+    /// let batch = EncoderBatch::new(&config, &[EncoderSample { images: &picture, tokens: &[5, 1] }])?;
+    /// let start = config.decoder_start_token_id;
+    /// let explanation = model.explain(&model.encode(&batch)?, 0, &[start, 8, 9])?;
+    /// // Two layers of two heads, three tokens, and 1 + 16 + 2 rows of the encoder.
+    /// assert_eq!(explanation.cross_attention.dims(), [2, 2, 3, 19]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn explain(
+        &self,
+        encoded: &EncoderOutput,
+        sample: usize,
+        tokens: &[u32],
+    ) -> Result<Explanation, ForwardError> {
+        with_parts!(&self.parts, parts => {
+            let decoder = parts.decoder_if_any();
+            let decoder = decoder.ok_or(ForwardError::NoHead("cross-attention"))?;
+            decoder.explain(encoded, sample, tokens)
         })
     }
 

@@ -1,6 +1,6 @@
 //! The encoder's output.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::batch::Segments;
 use crate::error::ForwardError;
@@ -41,6 +41,33 @@ impl EncoderOutput {
             keys_values: self.keys_values.clone(),
             prefixes: self.prefixes.clone(),
         }
+    }
+
+    /// Computes the cosine distance of each text row of a sample to each patch of its pictures, for a
+    /// [`TransportPlan`](crate::TransportPlan) between them.
+    ///
+    /// # Shapes
+    /// `[n, m]` in f32 for n text rows and the m patches of all pictures in their order, class rows left out.
+    ///
+    /// # Errors
+    /// [`ForwardError::NoSample`] and [`ForwardError::NothingToAlign`] where there is no such sample, or it
+    /// has no text or no patches.
+    ///
+    /// Source: `cost_matrix_cosine` of UNITER's and ViLT's code; Chen et al. 2020 (arXiv 1909.11740), section
+    /// 3.2.
+    pub fn text_patch_distances(&self, sample: usize) -> std::result::Result<Tensor, ForwardError> {
+        let samples = self.segments.samples.len();
+        let segments = self.segments.samples.get(sample);
+        let segments = segments.ok_or(ForwardError::NoSample { sample, samples })?;
+        let patches = segments.images.iter().map(|image| image.start + 1..image.end);
+        let patches: Vec<_> = patches.filter(|rows| !rows.is_empty()).collect();
+        if segments.text.is_empty() || patches.is_empty() {
+            let missing = if patches.is_empty() { "image" } else { "text" };
+            return Err(ForwardError::NothingToAlign { sample, missing });
+        }
+        let text = unit_rows(&copy_rows(&self.hidden, std::slice::from_ref(&segments.text))?)?; // [n, D]
+        let patches = unit_rows(&copy_rows(&self.hidden, &patches)?)?; // [m, D]
+        Ok((1.0 - text.matmul(&patches.t()?)?)?) // [n, m]
     }
 
     /// Returns the rows that the batch had of its own, `[N, D]`; none where all were known.
@@ -94,4 +121,11 @@ impl EncoderOutput {
             found
         })
     }
+}
+
+/// Scales rows to unit length, in f32; a row of zeros stays one.
+fn unit_rows(x: &Tensor) -> Result<Tensor> {
+    let x = x.to_dtype(DType::F32)?;
+    let length = x.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(1e-5)?; // [rows, 1]
+    x.broadcast_div(&length)
 }

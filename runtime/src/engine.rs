@@ -13,6 +13,8 @@ mod call;
 mod command;
 mod decode;
 mod digest;
+mod explain;
+mod explaining;
 mod forward;
 mod job;
 mod labels;

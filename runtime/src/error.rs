@@ -95,6 +95,20 @@ pub enum RequestError {
     /// The model's head reads a text, and the prompt has none.
     #[error("the prompt has no text, but the model's head reads a sentence beside the images")]
     HeadText,
+    /// There is nothing to explain.
+    #[error("there is nothing to explain: {problem}")]
+    NothingToExplain {
+        /// What is missing.
+        problem: &'static str,
+    },
+    /// A decoder layer is to be explained that the model does not have.
+    #[error("layer {found} is to be explained, but the model has {layers} decoder layers (counted from 0)")]
+    ExplainedLayer {
+        /// The layer.
+        found: usize,
+        /// How many layers there are.
+        layers: usize,
+    },
     /// Patches are to be hidden, and the prompt shows no picture.
     #[error("the prompt shows no image of which patches could be hidden")]
     NothingToHide,
@@ -339,6 +353,8 @@ impl RequestError {
             | Self::TextNotTaken
             | Self::HeadImages { .. }
             | Self::HeadText
+            | Self::NothingToExplain { .. }
+            | Self::ExplainedLayer { .. }
             | Self::NothingToHide
             | Self::Patch { .. }
             | Self::NoLabels { .. }

@@ -29,6 +29,7 @@
 //! | `generation`, `eos` | a checkpoint's defaults and EOS tokens |
 //! | `beam`, `beam_slots` | beam search, and the cache slots of its beams |
 //! | `answer`, `stream` | answers: whole, and as token streams |
+//! | `explanation` | what an answer looked at |
 //! | `blocking` | blocking on futures |
 //! | `handover`, `sync` | the channel from the engine's thread to a stream |
 //! | [`measure`] | latency and throughput of a model without an engine |
@@ -89,6 +90,7 @@ mod constraint;
 mod engine;
 mod eos;
 mod error;
+mod explanation;
 mod generation;
 mod handover;
 mod layers;
@@ -114,8 +116,9 @@ pub use blocking::block_on;
 pub use constraint::Constraint;
 pub use engine::{Engine, EngineBuilder, EngineStats, Pending, Shutdown};
 pub use error::{EngineError, RequestError};
+pub use explanation::{AlignedWord, AttendedWord, ExplainedAnswer, Explanation, WordPatchAlignment};
 pub use multiway_prompts::{EarlyStopping, SamplingOptions};
 pub use request::Request;
 pub use sampling_params::SamplingParams;
 pub use stream::{StreamEvent, TokenStream};
-pub use tokenizer::{DecodeStream, TokenId, Tokenizer, TokenizerError, sentencepiece_to_json};
+pub use tokenizer::{DecodeStream, TokenId, TokenWord, Tokenizer, TokenizerError, sentencepiece_to_json};

@@ -20,6 +20,7 @@ mod proto;
 mod slow;
 mod token;
 mod vocabulary;
+mod words;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,8 +37,8 @@ pub use error::TokenizerError;
 use files::{SlowFiles, SlowSettings};
 use json::LibraryTokenizer;
 pub(crate) use token::MASK;
-pub use token::TokenId;
 use token::{LeadingSpace, Spelling};
+pub use token::{TokenId, TokenWord};
 use vocabulary::Vocabulary;
 
 /// The EOS token of the encoder's text.

@@ -242,6 +242,10 @@ pub struct TaskOutcome {
     /// The generated tokens, each with its top-k alternatives; empty unless requested, and for answers that
     /// are not free text.
     pub tokens: Vec<WrittenToken>,
+    /// The ids of the answer's tokens as the decoder wrote or scored them, without the forced prefix: for a
+    /// choice those of the most probable candidate. Empty where no decoder did, as for classes and
+    /// embeddings.
+    pub answer_tokens: Vec<TokenId>,
     /// The returned samples, the task's own answer first; empty unless several were drawn.
     pub samples: Vec<TaskSample>,
 }
@@ -255,6 +259,7 @@ impl TaskOutcome {
             usage: answered.usage,
             timings: answered.timings,
             tokens: Vec::new(),
+            answer_tokens: Vec::new(),
             samples: Vec::new(),
         }
     }

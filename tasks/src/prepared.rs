@@ -2,7 +2,7 @@
 
 use multiway_model::ProcessedImage;
 use multiway_prompts::{Prompt, SamplingOptions};
-use multiway_runtime::{Constraint, Engine, Request, SamplingParams};
+use multiway_runtime::{Constraint, Engine, ExplainedAnswer, Explanation, Request, SamplingParams, TokenId};
 
 use crate::error::TaskError;
 use crate::inputs::RequestTerms;
@@ -74,14 +74,56 @@ impl PreparedTask {
                 kind: self.kind,
             });
         }
-        let request = Request {
-            prompt: self.prompt,
-            images: self.images,
-            sampling,
-            priority: self.terms.priority,
-            timeout: self.terms.timeout,
-        };
+        let request = request(self.prompt, self.images, sampling, self.terms);
         Ok(TaskRun::new(engine.clone(), self.name, request, shape))
+    }
+
+    /// Explains an answer to the prompt: where the model looked for each of its words, and which words of the
+    /// prompt go with which patches of the pictures, in the order of [`pictures`](Self::pictures).
+    ///
+    /// `tokens` are those of [`TaskOutcome::answer_tokens`](crate::TaskOutcome::answer_tokens), `layer` is
+    /// the decoder layer to show, or `None` for the mean of all.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to explain, the layer does not exist, or the engine refuses the request or fails
+    /// on it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_runtime::{Engine, block_on};
+    /// use multiway_tasks::{TaskInputs, TaskLibrary};
+    /// # let checkpoint = multiway_model::Checkpoint::open("../checkpoints/default")?;
+    ///
+    /// let engine = Engine::builder(&checkpoint).build()?;
+    /// let task = TaskLibrary::for_model(checkpoint.config())?.get("caption")?.clone();
+    /// let image = task.image_processor(checkpoint.config()).open("../examples/pictures/cat.png")?;
+    /// let prepared = task.prepare(engine.tokenizer(), &TaskInputs::new().with_image(image))?;
+    /// let outcome = prepared.clone().run(&engine)?.wait_blocking()?;
+    /// let explanation = block_on(prepared.explain(&engine, outcome.answer_tokens, None))?;
+    /// assert_eq!(explanation.answer[0].patches[0].len(), engine.config().patches());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn explain(
+        self,
+        engine: &Engine,
+        tokens: Vec<TokenId>,
+        layer: Option<usize>,
+    ) -> Result<Explanation, TaskError> {
+        self.check_pictures(engine.config().max_images())?;
+        let sampling = self.sampling(engine);
+        let request = request(self.prompt, self.images, sampling, self.terms);
+        let answer = ExplainedAnswer { tokens, layer };
+        Ok(engine.explain(request, answer).await?.value)
+    }
+
+    /// Lists the pictures in the order in which the prompt shows them: the place of each among the pictures
+    /// of the inputs, or `None` for one of a few-shot example.
+    pub fn pictures(&self) -> Vec<Option<usize>> {
+        let of_shots: usize = self.shot_images.iter().sum();
+        let shown = self.prompt.images();
+        shown.map(|index| index.checked_sub(of_shots)).collect()
     }
 
     /// Returns the log-likelihood of a text as the whole answer, its end included.
@@ -106,13 +148,8 @@ impl PreparedTask {
     /// ```
     pub async fn log_likelihood(self, engine: &Engine, text: &str) -> Result<f32, TaskError> {
         self.check_pictures(engine.config().max_images())?;
-        let request = Request {
-            sampling: self.sampling(engine),
-            prompt: self.prompt,
-            images: self.images,
-            priority: self.terms.priority,
-            timeout: self.terms.timeout,
-        };
+        let sampling = self.sampling(engine);
+        let request = request(self.prompt, self.images, sampling, self.terms);
         let scores = engine.score(request, vec![text.to_owned()]).await?.value;
         let value = scores.first().map_or(f32::NAN, |score| score.log_probability);
         if value.is_nan() {
@@ -182,6 +219,21 @@ impl PreparedTask {
             params.min_new_tokens = params.min_new_tokens.min(params.max_new_tokens);
         }
         params
+    }
+}
+
+fn request(
+    prompt: Prompt,
+    images: Vec<ProcessedImage>,
+    sampling: SamplingParams,
+    terms: RequestTerms,
+) -> Request {
+    Request {
+        prompt,
+        images,
+        sampling,
+        priority: terms.priority,
+        timeout: terms.timeout,
     }
 }
 

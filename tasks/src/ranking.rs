@@ -58,10 +58,12 @@ pub(crate) async fn choose(
         check_numbers(&task, candidates, &raw(base))?;
     }
     let log_probabilities = ranked.normalised(scores, base.as_deref());
-    let new_tokens = best(scores, &log_probabilities).map_or(0, |score| score.tokens.len());
+    let answer_tokens = best(scores, &log_probabilities).map(|score| score.tokens.clone());
+    let answer_tokens = answer_tokens.unwrap_or_default();
     let answer = ranked.answer(&log_probabilities);
     let mut outcome = TaskOutcome::whole(answered.map(|_scores| answer), Some(FinishReason::Stop));
-    outcome.usage.new_tokens = new_tokens;
+    outcome.usage.new_tokens = answer_tokens.len();
+    outcome.answer_tokens = answer_tokens;
     Ok(outcome)
 }
 
@@ -176,15 +178,17 @@ pub(crate) async fn classify(
 pub(crate) async fn descend(engine: Engine, mut request: Request) -> Result<TaskOutcome, TaskError> {
     request.sampling.temperature = 0.0;
     let mut tokens = engine.generate(request).await?;
-    let (mut answer, mut log_probability) = (String::new(), 0.0);
+    let (mut answer, mut log_probability, mut answer_tokens) = (String::new(), 0.0, Vec::new());
     while let Some(event) = tokens.next().await {
         match event? {
             StreamEvent::Token {
+                id,
                 text,
                 log_probability: value,
                 ..
             } => {
                 answer.push_str(&text);
+                answer_tokens.push(id);
                 log_probability += f64::from(value);
             }
             StreamEvent::Finished {
@@ -197,7 +201,10 @@ pub(crate) async fn descend(engine: Engine, mut request: Request) -> Result<Task
                     probability: log_probability.exp(),
                 }];
                 let answered = Answered::new(Answer::Choice { choices }, usage, timings);
-                return Ok(TaskOutcome::whole(answered, Some(finish_reason)));
+                return Ok(TaskOutcome {
+                    answer_tokens,
+                    ..TaskOutcome::whole(answered, Some(finish_reason))
+                });
             }
             _ => {}
         }
@@ -216,7 +223,7 @@ pub(crate) async fn score(
     let values: Vec<f32> = answered.value.iter().map(|score| score.log_probability).collect();
     check_numbers(&task, std::slice::from_ref(&target), &values)?;
     let tokenizer = engine.tokenizer();
-    let mut new_tokens = 0;
+    let mut answer_tokens = Vec::new();
     let answered = answered.map(|scores| {
         let pairs = scores
             .iter()
@@ -224,7 +231,7 @@ pub(crate) async fn score(
         let tokens: Vec<ScoredToken> = pairs
             .map(|(id, value)| ScoredToken::new(tokenizer, *id, *value))
             .collect();
-        new_tokens = tokens.len();
+        answer_tokens = tokens.iter().map(|token| token.id).collect();
         let log_probability = tokens.iter().map(|token| f64::from(token.log_probability)).sum();
         Answer::Score {
             log_probability,
@@ -233,7 +240,8 @@ pub(crate) async fn score(
         }
     });
     let mut outcome = TaskOutcome::whole(answered, None);
-    outcome.usage.new_tokens = new_tokens;
+    outcome.usage.new_tokens = answer_tokens.len();
+    outcome.answer_tokens = answer_tokens;
     Ok(outcome)
 }
 

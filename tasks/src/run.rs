@@ -201,7 +201,7 @@ struct Writing {
     engine: Engine,
     gaps: Option<Gaps>,
     text: String,
-    /// What fills the gaps.
+    /// All tokens; those that fill gaps are read at the end.
     tokens: Vec<TokenId>,
     /// The tokens whose alternatives were told.
     written: Vec<WrittenToken>,
@@ -235,11 +235,8 @@ impl Writing {
     }
 
     fn token(&mut self, id: TokenId, text: String) -> Events {
-        if self.gaps.is_some() {
-            self.tokens.push(id);
-            return Vec::new();
-        }
-        if text.is_empty() {
+        self.tokens.push(id);
+        if text.is_empty() || self.gaps.is_some() {
             return Vec::new();
         }
         self.text.push_str(&text);
@@ -264,6 +261,7 @@ impl Writing {
             usage,
             timings,
             tokens: std::mem::take(&mut self.written),
+            answer_tokens: std::mem::take(&mut self.tokens),
             samples: Vec::new(),
         };
         filled

@@ -39,6 +39,7 @@ pub(crate) async fn draw(
     gaps: Option<Gaps>,
 ) -> Result<TaskOutcome, TaskError> {
     let drawn = engine.samples(request).await?;
+    let answer_tokens = drawn.value.first().map(|first| first.tokens.clone());
     let sample = |generation| sample(engine.tokenizer(), gaps.as_ref(), generation);
     let samples: Vec<TaskSample> = drawn.value.into_iter().map(sample).collect();
     // Only an engine that has shut down returns no answer.
@@ -49,6 +50,7 @@ pub(crate) async fn draw(
         usage: drawn.usage,
         timings: drawn.timings,
         tokens: first.tokens,
+        answer_tokens: answer_tokens.unwrap_or_default(),
         samples,
     })
 }

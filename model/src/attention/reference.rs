@@ -18,6 +18,19 @@ pub(crate) fn attend(
     plan: &AttentionPlan,
     scoring: &ScoreRule,
 ) -> Result<Tensor> {
+    attend_observed(q, k, v, plan, scoring, &mut |_| ())
+}
+
+/// Attends as [`attend`] does, and shows the attention weights of each block, `[H, Lq, Lk]` in f32, to
+/// `observe`.
+pub(crate) fn attend_observed(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    plan: &AttentionPlan,
+    scoring: &ScoreRule,
+    observe: &mut dyn FnMut(&Tensor),
+) -> Result<Tensor> {
     let (n, d) = q.dims2()?;
     let heads = scoring.heads;
     let device = q.device();
@@ -36,19 +49,16 @@ pub(crate) fn attend(
         let q = split_heads(&q.contiguous()?.index_select(&queries, 0)?, heads)?; // [H, Lq, Dh]
         let k = split_heads(&k.contiguous()?.index_select(&keys, 0)?, heads)?; // [H, Lk, Dh]
         let v = split_heads(&v.contiguous()?.index_select(&keys, 0)?, heads)?; // [H, Lk, Dh]
-        let attended = softmax_attention(&q, &k, &v, block, scoring)?; // [H, Lq, Dh]
+        let weights = softmax_weights(&q, &k, block, scoring)?; // [H, Lq, Lk]
+        observe(&weights);
+        let attended = weights.to_dtype(v.dtype())?.matmul(&v)?; // [H, Lq, Dh]
         outputs.push(attended.transpose(0, 1)?.reshape((block.query_rows(), d))?); // [Lq, D]
     }
     Tensor::cat(&outputs, 0)?.index_select(&Tensor::new(home, device)?, 0) // [N, D]
 }
 
-fn softmax_attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    block: &Block,
-    scoring: &ScoreRule,
-) -> Result<Tensor> {
+/// Computes attention weights in f32; each row sums to 1.
+fn softmax_weights(q: &Tensor, k: &Tensor, block: &Block, scoring: &ScoreRule) -> Result<Tensor> {
     let device = q.device();
     let mut scores = (q.matmul(&k.t()?)? * f64::from(scoring.scale))?; // [H, Lq, Lk]
     if let Some(bias) = &scoring.bias {
@@ -59,8 +69,7 @@ fn softmax_attention(
         let mask = causal_mask(block.query_rows(), block.key_rows(), device)?.to_dtype(scores.dtype())?;
         scores = scores.broadcast_add(&mask)?; // [H, Lq, Lk]
     }
-    let weights = candle_nn::ops::softmax(&scores.to_dtype(DType::F32)?, 2)?.to_dtype(v.dtype())?; // [H, Lq, Lk]
-    weights.matmul(v) // [H, Lq, Dh]
+    candle_nn::ops::softmax(&scores.to_dtype(DType::F32)?, 2) // [H, Lq, Lk]
 }
 
 fn causal_mask(queries: usize, keys: usize, device: &Device) -> Result<Tensor> {

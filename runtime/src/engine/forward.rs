@@ -11,6 +11,7 @@ use multiway_model::{
 };
 
 use super::digest::Digest;
+use super::explaining::explain;
 use super::readout::{EncodedPrompt, PromptToEncode, Readout, ReadoutValue};
 use super::reuse::{ReuseCache, ReuseCounts, ReuseKey, ReuseValue};
 use crate::scheduler::Resources;
@@ -127,7 +128,7 @@ impl ModelForward {
             } else if let Some(earlier) = earlier {
                 self.reuse.pictures += 1;
                 batch.push_shared(wanted.prefixes[earlier], &prompt.tokens)?;
-            } else if prompt.readout == Readout::Classes && config.max_images() > 1 {
+            } else if reads_apart(config, &prompt.readout) {
                 // A head that compares two pictures reads each beside the same text, as a sample of its own.
                 samples = start + prompt.images.len();
                 for image in &prompt.images {
@@ -211,6 +212,7 @@ impl ModelForward {
                     let logits = |rows: &[u32]| self.model.word_logits(encoded, rows);
                     top_of_rows(&rows, *count, *vocabulary, logits)
                 }
+                Readout::Explanation(answer) => explain(&self.model, encoded, samples.clone(), answer),
                 Readout::Codes { hidden, count } => {
                     let rows = hidden_rows(sample, hidden);
                     let logits = |rows: &[u32]| self.model.visual_code_logits(encoded, rows);
@@ -315,6 +317,12 @@ impl Forward for ModelForward {
             ..self.reuse
         }
     }
+}
+
+/// Tells whether the model reads each picture of a prompt apart, for a head that compares two.
+fn reads_apart(config: &ModelConfig, readout: &Readout) -> bool {
+    let compares = config.classes() > 0 && config.max_images() > 1;
+    compares && matches!(readout, Readout::Classes | Readout::Explanation(_))
 }
 
 /// Lists the encoder rows of the masks in a prompt's text.

@@ -4,6 +4,7 @@ use multiway_model::{ProcessedImage, PromptMemory};
 
 use super::digest::Digest;
 use crate::error::RequestError;
+use crate::explanation::{AnswerTokens, ExplainedTokens};
 use crate::tokenizer::TokenId;
 use crate::top_k::TopK;
 
@@ -34,6 +35,8 @@ pub(crate) enum Readout {
     },
     /// The top `count` visual codes of each patch of the first picture that is hidden from the encoder.
     Codes { hidden: Vec<usize>, count: usize },
+    /// What an answer looked at.
+    Explanation(AnswerTokens),
 }
 
 /// The value of a prompt's [`Readout`].
@@ -52,20 +55,29 @@ pub(crate) enum ReadoutValue {
     Vector(Vec<f32>),
     /// The top-k words or codes at each mask.
     TopK(Vec<TopK>),
+    /// What an answer looked at.
+    Explanation(Box<ExplainedTokens>),
 }
 
 impl ReadoutValue {
     pub(super) fn vector(self) -> Result<Vec<f32>, RequestError> {
         match self {
             Self::Vector(values) => Ok(values),
-            Self::TopK(_) => Err(mismatch()),
+            _ => Err(mismatch()),
         }
     }
 
     pub(super) fn top_k(self) -> Result<Vec<TopK>, RequestError> {
         match self {
             Self::TopK(places) => Ok(places),
-            Self::Vector(_) => Err(mismatch()),
+            _ => Err(mismatch()),
+        }
+    }
+
+    pub(super) fn explanation(self) -> Result<Box<ExplainedTokens>, RequestError> {
+        match self {
+            Self::Explanation(explained) => Ok(explained),
+            _ => Err(mismatch()),
         }
     }
 
@@ -73,6 +85,7 @@ impl ReadoutValue {
         match self {
             Self::Vector(values) => size_of_val(values.as_slice()),
             Self::TopK(places) => places.iter().map(|place| size_of_val(place.as_slice())).sum(),
+            Self::Explanation(explained) => explained.bytes(),
         }
     }
 }

@@ -7,7 +7,7 @@ use multiway_model::ImagePrefix;
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
-use super::readout::{EncodedPrompt, PromptToEncode};
+use super::readout::{EncodedPrompt, PromptToEncode, Readout};
 
 /// The overhead of an entry: its key twice, and its place in the tables.
 const ENTRY_BYTES: usize = 256;
@@ -24,6 +24,9 @@ pub(super) enum ReuseKey {
 impl ReuseKey {
     /// Hashes a prompt and its readout; `None` if it is not to be cached.
     pub(super) fn prompt(prompt: &PromptToEncode) -> Option<Self> {
+        if matches!(prompt.readout, Readout::Explanation(_)) {
+            return None;
+        }
         let mut hash = Sha256::new();
         hash.update(prompt.pictures?);
         hash.update(format!("{:?}", prompt.readout));

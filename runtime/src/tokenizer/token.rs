@@ -1,5 +1,7 @@
 //! Token ids, and how tokens spell text.
 
+use std::ops::Range;
+
 /// The id of a token.
 pub type TokenId = u32;
 
@@ -29,4 +31,16 @@ pub(super) enum LeadingSpace {
         expect(dead_code, reason = "only SentencePiece drops all")
     )]
     AllDropped,
+}
+
+/// A word, and the tokens that spell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenWord {
+    /// The word with its punctuation, or the name of a special token.
+    pub text: String,
+    /// Its tokens, counted from the first of those that were grouped.
+    pub tokens: Range<usize>,
+    /// Whether it is a special token.
+    pub is_special: bool,
 }
