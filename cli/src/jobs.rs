@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::data::{DataOptions, DataSource};
-use multiway::jobs::{JobError, JobOptions, JobProgress};
+use multiway::jobs::{Filter, JobError, JobOptions, JobProgress};
 use multiway::tokenizer::Tokenizer;
 use multiway::{Checkpoint, Engine, Task, TaskInputs};
 
@@ -48,9 +48,10 @@ pub(crate) struct JobArgs {
     #[arg(long = "image", short, value_name = "PATH")]
     images: Vec<PathBuf>,
 
-    /// Take only records whose field has this value (repeatable: all must hold)
-    #[arg(long = "where", value_name = "FIELD=VALUE", value_parser = assignment)]
-    filters: Vec<(String, String)>,
+    /// Take only records whose field has this value or, with `FIELD!=VALUE`, has it not (repeatable: all must
+    /// hold)
+    #[arg(long = "where", value_name = "FIELD=VALUE", value_parser = filter)]
+    filters: Vec<Filter>,
 
     /// Put records in groups by this field
     #[arg(long, value_name = "FIELD")]
@@ -94,6 +95,21 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('/');
     let numbers = parts.and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
     numbers.ok_or_else(|| format!("expected a shard and how many there are, such as 0/4, found '{text}'"))
+}
+
+/// Reads `FIELD=VALUE` or `FIELD!=VALUE`.
+fn filter(text: &str) -> Result<Filter, String> {
+    let (field, value) = assignment(text).map_err(|_| format!("expected FIELD=VALUE, found '{text}'"))?;
+    let (field, is_equal) = match field.strip_suffix('!') {
+        Some("") => return Err(format!("expected a field before '!=', found '{text}'")),
+        Some(field) => (field.to_owned(), false),
+        None => (field, true),
+    };
+    Ok(Filter {
+        field,
+        value,
+        is_equal,
+    })
 }
 
 /// What a job needs, opened.

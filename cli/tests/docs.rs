@@ -134,7 +134,9 @@ fn every_task_file_of_the_pages_is_an_example_and_answers() {
     let examples = Path::new(ROOT).join("examples/tasks");
     let mut run: BTreeMap<String, String> = BTreeMap::new();
     for (page, text) in printed_tasks() {
-        let mut files = fs::read_dir(&examples).unwrap().map(|entry| entry.unwrap().path());
+        let mut files = fs::read_dir(&examples)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
         let file = files.find(|path| fs::read_to_string(path).unwrap().trim_end() == text);
         let file = file.unwrap_or_else(|| unreachable!("{}: no example is\n{text}", page.display()));
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -155,6 +157,8 @@ fn every_task_file_of_the_pages_is_an_example_and_answers() {
     }
     insta::assert_debug_snapshot!(run, @"");
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let short = blocks(&readme, "text").into_iter().find(|block| block.starts_with("---\n"));
+    let short = blocks(&readme, "text")
+        .into_iter()
+        .find(|block| block.starts_with("---\n"));
     assert!(short.unwrap().lines().count() < 15);
 }

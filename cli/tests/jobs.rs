@@ -178,7 +178,10 @@ fn killed_after(place: &TestFolder, args: &[&str], rows: u64) -> u64 {
         let state: Value = serde_json::from_slice(&state).unwrap_or_default();
         match state["rows"].as_u64() {
             Some(saved) if saved > rows => break saved,
-            _ => assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed"),
+            _ => assert!(
+                child.try_wait().unwrap().is_none(),
+                "it ended before it could be killed"
+            ),
         }
         thread::sleep(Duration::from_millis(2));
     };
@@ -199,7 +202,16 @@ fn an_evaluation_that_is_killed_three_times_writes_the_same_bytes() {
     let args = |out| {
         let data = "data/many.jsonl";
         [
-            "eval", "caption", "--data", data, "--reference", "right", "--metric", "accuracy", "--out", out,
+            "eval",
+            "caption",
+            "--data",
+            data,
+            "--reference",
+            "right",
+            "--metric",
+            "accuracy",
+            "--out",
+            out,
         ]
     };
     let mut saved = 0;
@@ -349,6 +361,45 @@ fn an_evaluation_compares_by_group_and_shows_the_worst() {
         .filter(|row| row["text"] == row["references"][0])
         .count();
     assert!((summary["metrics"][0]["value"].as_f64().unwrap() - right as f64 / 3.0).abs() < 1e-12);
+}
+
+#[test]
+fn filters_take_or_leave_out_a_value_and_empty_texts_are_no_answers() {
+    let place = TestFolder::new();
+    pairs(&place);
+    let mut rows = read(&place, "data/pairs.jsonl");
+    rows += &format!(
+        "{}\n",
+        json!({"image": "dog.png", "right": "", "kind": {"of": "none"}})
+    );
+    place.write("data/pairs.jsonl", rows);
+    let choose = |filters: &[&str], out| {
+        let args = [
+            "eval",
+            "classify",
+            "--data",
+            "data/pairs.jsonl",
+            "--reference",
+            "right",
+        ];
+        let more = ["--choices-of", "right", "--json", "--out", out];
+        let ended = place.run(&[&args[..], &more, filters].concat());
+        assert_eq!(ended.code, Some(0), "{}", ended.told());
+        lines(&read(&place, &format!("{out}/results.jsonl")))
+    };
+    let all = choose(&[], "all");
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|row| row["error"].is_null()));
+    let left = choose(&["--where", "kind.of!=none", "--where", "right!=guitar"], "left");
+    let ids: Vec<&str> = left.iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["pairs.jsonl#1", "pairs.jsonl#3"]);
+    assert_eq!(choose(&["--where", "right=guitar"], "taken").len(), 1);
+    let ended = place.run(&["batch", "caption", "--data", "d", "--out", "o", "--where", "!=x"]);
+    assert!(
+        ended.stderr.contains("expected a field before '!='"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ use multiway_model::ImageProcessor;
 use multiway_prompts::{Choices, OutputSpec};
 use multiway_runtime::{Engine, RequestError};
 use multiway_tasks::{Task, TaskError, TaskInputs};
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -42,8 +43,8 @@ pub struct JobOptions {
     pub map: BTreeMap<String, String>,
     /// The inputs that are the same for every record, with sampling parameters and request terms.
     pub fixed: TaskInputs,
-    /// Only records whose fields have these values, as text, are taken.
-    pub filters: Vec<(String, String)>,
+    /// Only records that pass all of these are taken.
+    pub filters: Vec<Filter>,
     /// The field that puts records in groups.
     pub group_by: Option<String>,
     /// The field whose distinct values, in a record's group, are the answers to choose from.
@@ -54,6 +55,17 @@ pub struct JobOptions {
     pub max_failed: usize,
     /// How many records are taken, from the first.
     pub limit: Option<usize>,
+}
+
+/// Takes records by the value of a field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Filter {
+    /// The path of the field.
+    pub field: String,
+    /// The value, as text.
+    pub value: String,
+    /// Whether records with this value are taken, rather than those without it.
+    pub is_equal: bool,
 }
 
 impl Default for JobOptions {
@@ -252,7 +264,10 @@ impl<'a> Job<'a> {
     /// Tells whether the filters take a record.
     pub(crate) fn takes(&self, record: &Record) -> bool {
         let mut filters = self.options.filters.iter();
-        filters.all(|(path, value)| record.text(path).is_some_and(|found| found == *value))
+        filters.all(|filter| {
+            let found = record.text(&filter.field);
+            (found.as_deref() == Some(filter.value.as_str())) == filter.is_equal
+        })
     }
 
     /// Names the group of a record.
@@ -305,7 +320,7 @@ impl<'a> Job<'a> {
             if !self.takes(&record) {
                 continue;
             }
-            let Some(value) = record.text(field) else {
+            let Some(value) = record.text(field).filter(|value| !value.is_empty()) else {
                 continue;
             };
             let group = self.group_of(&record);
@@ -342,7 +357,11 @@ fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
+        let reason = error.to_string();
+        // Some messages end in that of their cause.
+        if !text.ends_with(&reason) {
+            let _ = write!(text, ": {reason}");
+        }
         cause = error.source();
     }
     text

@@ -46,7 +46,7 @@ mod table;
 pub use batch::BatchReport;
 pub use error::JobError;
 pub use evaluation::{EvaluationOptions, EvaluationReport};
-pub use job::{Job, JobOptions, JobProgress};
+pub use job::{Filter, Job, JobOptions, JobProgress};
 pub use row::Row;
 pub use scores::MetricReport;
 pub use summary::EvaluationSummary;
