@@ -14,6 +14,7 @@ mod embed;
 mod engine;
 mod eval;
 mod failure;
+mod find;
 mod fingerprint;
 mod global;
 mod inspect;

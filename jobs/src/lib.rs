@@ -28,24 +28,37 @@
 //! |---|---|
 //! | `job`, `binding` | a task on all records, and which fields are which inputs |
 //! | `journal`, `row` | unfinished results on disk, and what is written for a record |
-//! | `batch`, `evaluation` | the two kinds of job |
-//! | `scores`, `summary`, `report` | the figures of an evaluation, and its page |
+//! | `batch`, `evaluation`, `calibration` | the three kinds of job |
+//! | `plan`, `boxes`, `pairs` | what an evaluation compares: right answers, boxes, pictures with their texts |
+//! | `sample`, `scores`, `figures`, `retrieval` | metrics over rows |
+//! | `summary`, `report` | the figures of an evaluation, and its page |
 
 mod batch;
 mod binding;
+mod boxes;
+mod calibration;
+mod digest;
 mod error;
 mod evaluation;
+mod figures;
 mod job;
 mod journal;
+mod pairs;
+mod plan;
 mod report;
+mod retrieval;
 mod row;
+mod sample;
 mod scores;
 mod summary;
 
 pub use batch::BatchReport;
+pub use boxes::{Edges, RightBox};
+pub use calibration::{CalibrationReport, Reliability};
 pub use error::JobError;
-pub use evaluation::{EvaluationOptions, EvaluationReport};
+pub use evaluation::EvaluationReport;
 pub use job::{Job, JobOptions, JobProgress};
+pub use plan::EvaluationOptions;
 pub use row::Row;
-pub use scores::MetricReport;
+pub use scores::{Direction, MetricReport};
 pub use summary::EvaluationSummary;

@@ -137,7 +137,9 @@ impl AveragePrecision {
         }
         let mut labels: Vec<LabelRanking> = labels.into_values().collect();
         for label in &mut labels {
-            label.found.sort_by(|one, other| other.score.total_cmp(&one.score));
+            label
+                .found
+                .sort_by(|one, other| other.score.total_cmp(&one.score));
         }
         Self {
             curve,
@@ -188,11 +190,7 @@ fn by_label(picture: &PictureBoxes) -> HashMap<&str, Here<'_>> {
             .push((score.unwrap_or_else(|| -count(place)), &found.bounds));
     }
     for expected in &picture.expected {
-        labels
-            .entry(&expected.label)
-            .or_default()
-            .expected
-            .push(expected);
+        labels.entry(&expected.label).or_default().expected.push(expected);
     }
     labels
 }
@@ -245,7 +243,10 @@ impl LabelRanking {
                 Some(Verdict::Ignored) | None => continue,
             }
             if right + wrong > 0 {
-                points.push((count(right) / count(expected), count(right) / count(right + wrong)));
+                points.push((
+                    count(right) / count(expected),
+                    count(right) / count(right + wrong),
+                ));
             }
         }
         let mut highest = 0.0;
@@ -267,7 +268,12 @@ impl Here<'_> {
                 found.iou(&expected.bounds)
             }
         };
-        let row = |found: &BoundingBox| self.expected.iter().map(|expected| overlap(found, expected)).collect();
+        let row = |found: &BoundingBox| {
+            self.expected
+                .iter()
+                .map(|expected| overlap(found, expected))
+                .collect()
+        };
         self.found.iter().map(|(_, found)| row(found)).collect()
     }
 
@@ -293,7 +299,11 @@ impl Here<'_> {
                 if let Some(taken) = taken.get_mut(at) {
                     *taken = true;
                 }
-                if self.is_single(best) { Verdict::Right } else { Verdict::Ignored }
+                if self.is_single(best) {
+                    Verdict::Right
+                } else {
+                    Verdict::Ignored
+                }
             })
             .collect()
     }

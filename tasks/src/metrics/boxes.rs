@@ -96,7 +96,9 @@ fn over(part: f64, whole: f64) -> f64 {
 /// ```
 pub fn box_match(found: &[BoundingBox], expected: &[BoundingBox]) -> bool {
     match found.first() {
-        Some(first) => expected.iter().any(|expected| first.iou(expected) >= BOX_THRESHOLD),
+        Some(first) => expected
+            .iter()
+            .any(|expected| first.iou(expected) >= BOX_THRESHOLD),
         None => expected.is_empty(),
     }
 }

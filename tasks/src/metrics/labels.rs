@@ -35,7 +35,10 @@ pub struct LabelCounts {
 impl LabelCounts {
     /// Counts the labels of one answer.
     pub fn of<F: AsRef<str>, E: AsRef<str>>(found: &[F], expected: &[E]) -> Self {
-        let found: HashSet<String> = found.iter().map(|label| normalise_label(label.as_ref())).collect();
+        let found: HashSet<String> = found
+            .iter()
+            .map(|label| normalise_label(label.as_ref()))
+            .collect();
         let expected: HashSet<String> = expected
             .iter()
             .map(|label| normalise_label(label.as_ref()))

@@ -64,7 +64,11 @@ pub fn fit_temperature(cases: &[LabelledLogits]) -> Option<TemperatureFit> {
     let (low, high) = TEMPERATURE_BOUNDS;
     let best = minimum(low.ln(), high.ln(), loss).exp();
     let (before, after) = (loss(0.0), loss(best.ln()));
-    let (temperature, after) = if after < before { (best, after) } else { (1.0, before) };
+    let (temperature, after) = if after < before {
+        (best, after)
+    } else {
+        (1.0, before)
+    };
     Some(TemperatureFit {
         temperature,
         before,
