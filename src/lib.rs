@@ -114,12 +114,12 @@ pub mod measure {
 /// Task files and prompts: typed inputs, a sandboxed template, and the parts that it renders to.
 pub mod prompt {
     pub use multiway_prompts::{
-        BoxUnit, Calibration, CheckedInputs, ChoiceMethod, ChoiceSpec, Choices, DecodeSpec, Example,
-        ExampleInput, FewShot, GroundingDialect, ImageFit, InputError, InputKind, InputSpec, InputValue,
-        Inputs, LabelsSpec, LevelSpec, LocationDialect, LocationSpec, MAX_SHOTS, MetadataValue, Metric,
-        Normalization, NumberLanguage, NumberSpec, OutputSpec, ParameterError, PatchRange, PredicateSpec,
-        Preprocessing, Prompt, PromptError, PromptErrorKind, PromptPart, Ranking, Shot, SourceFile,
-        SourceTask, TaskFile, TaskSource, task_file_schema, text_of_file,
+        BoxUnit, Calibration, CheckedInputs, ChoiceMethod, ChoiceSpec, Choices, Compared, DecodeSpec,
+        Example, ExampleInput, FewShot, GroundingDialect, ImageFit, InputError, InputKind, InputSpec,
+        InputValue, Inputs, LabelsSpec, LevelSpec, LocationDialect, LocationSpec, MAX_SHOTS, MetadataValue,
+        Metric, Normalization, NumberLanguage, NumberSpec, OutputSpec, ParameterError, PatchRange,
+        PredicateSpec, Preprocessing, Prompt, PromptError, PromptErrorKind, PromptPart, Ranking, Shot,
+        SourceFile, SourceTask, TaskFile, TaskSource, task_file_schema, text_of_file,
     };
 }
 
@@ -135,8 +135,8 @@ pub mod data {
 #[cfg(feature = "data")]
 pub mod jobs {
     pub use multiway_jobs::{
-        BatchReport, EvaluationOptions, EvaluationReport, EvaluationSummary, Job, JobError, JobOptions,
-        JobProgress, MetricReport, Row,
+        BatchReport, CalibrationReport, Direction, Edges, EvaluationOptions, EvaluationReport,
+        EvaluationSummary, Job, JobError, JobOptions, JobProgress, MetricReport, Reliability, RightBox, Row,
     };
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use multiway::jobs::{EvaluationOptions, EvaluationReport, Job, MetricReport};
-use multiway::prompt::Metric;
+use multiway::prompt::{BoxUnit, Metric};
 
 use super::context::Context;
 use super::failure::Outcome;
@@ -18,13 +18,18 @@ Examples:
   multiway eval classify --data photos96-test-000.tar.gz --reference name \\
       --choices-of name --group-by set --out report/
   multiway eval caption --data pairs.csv --reference caption --metric cider --out report/ --json
+  multiway eval detect --data boxes.jsonl --reference boxes --box-unit fractions --out report/
+  multiway eval retrieve --data pairs.jsonl --reference captions --out report/
 
 Prints each metric with its 95 % interval, and writes results.jsonl (a line for each record),
 summary.json and report.html (with the worst cases) to the folder. Run the same command again
 after an interruption, and it goes on where it was.
 
-With --json, one line: {task, model, data, records, failed, corrupt, metrics [{metric, value,
-interval, samples}], groups, mean_of_groups, folder}.";
+A task that makes vectors is evaluated by retrieval: every different text searches the pictures,
+and every picture the texts.
+
+With --json, one line: {task, model, data, records, failed, corrupt, metrics [{metric, direction,
+value, interval, samples}], groups, mean_of_groups, folder}; only retrieval has a direction.";
 
 /// Names the data, the right answers and the metrics.
 #[derive(Debug, Args)]
@@ -33,8 +38,9 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     job: JobArgs,
 
-    /// Field of the data with the right answer: a text or a number, or a list of texts of which each is right
-    /// [default: the field of the task's target]
+    /// Field of the data with the right answer: a text or a number, a list of texts of which each is right, a
+    /// list of labels, a list of boxes, or the texts of a picture [default: the field of the task's target, or
+    /// of the text that a vector is made of]
     #[arg(long, short, value_name = "FIELD")]
     reference: Option<String>,
 
@@ -46,6 +52,10 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FIELD")]
     show: Vec<String>,
 
+    /// Unit of right boxes that are written as `box` or as `x0`, `y0`, `x1`, `y1`
+    #[arg(long, value_name = "UNIT", value_enum, default_value_t = Unit::Pixels)]
+    box_unit: Unit,
+
     /// Folder to write the results and the report to
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
@@ -53,6 +63,13 @@ pub(crate) struct EvalArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The units of boxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Unit {
+    Pixels,
+    Fractions,
 }
 
 fn metric(name: &str) -> Result<Metric, String> {
@@ -70,6 +87,10 @@ pub(crate) fn run(context: &Context, args: &EvalArgs) -> Outcome {
     options.reference.clone_from(&args.reference);
     options.metrics.clone_from(&args.metrics);
     options.shown.clone_from(&args.show);
+    options.box_unit = match args.box_unit {
+        Unit::Pixels => BoxUnit::Pixels,
+        Unit::Fractions => BoxUnit::Fractions,
+    };
     let mut bar = JobBar::new(context.quiet());
     let report = context.block_on(until_interrupted(async {
         job.evaluate(&open.source, &open.model, &options, &args.out, |progress| {
@@ -115,6 +136,8 @@ fn line(report: &MetricReport) -> String {
         .unwrap_or_default();
     format!(
         "{} {:.3}{interval}, {} samples",
-        report.metric, report.value, report.samples
+        report.label(),
+        report.value,
+        report.samples
     )
 }

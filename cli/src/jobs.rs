@@ -10,12 +10,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::data::{DataOptions, DataSource};
 use multiway::jobs::{Filter, JobError, JobOptions, JobProgress};
 use multiway::tokenizer::Tokenizer;
-use multiway::{Checkpoint, Engine, Task, TaskInputs};
+use multiway::{Checkpoint, Engine, Task, TaskInputs, TaskLibrary};
 
 use super::context::{Context, tokenizer};
 use super::decoding::DecodingArgs;
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
+use super::find::find;
 use super::fingerprint::fingerprint;
 use super::pictures;
 use super::run::{assignment, set_values};
@@ -27,7 +28,7 @@ const STEPS: u64 = 10_000;
 /// Names the data and says what of it goes where.
 #[derive(Debug, Args)]
 pub(crate) struct JobArgs {
-    /// Name of the task; `multiway tasks` lists them
+    /// Name of the task, or path of a task file; `multiway tasks` lists the names
     task: String,
 
     /// Data: JSONL, CSV, TSV, a WebDataset tar (each also gzipped), Parquet or a folder of images;
@@ -115,6 +116,7 @@ fn filter(text: &str) -> Result<Filter, String> {
 /// What a job needs, opened.
 pub(crate) struct OpenJob {
     pub(crate) engine: Engine,
+    pub(crate) library: TaskLibrary,
     pub(crate) task: Task,
     pub(crate) source: DataSource,
     pub(crate) options: JobOptions,
@@ -131,17 +133,15 @@ impl JobArgs {
         }
         let source = DataSource::open(&self.data, data).map_err(Failure::input)?;
         let checkpoint = context.checkpoint()?;
-        let task = context
-            .library(&checkpoint)?
-            .get(&self.task)
-            .map_err(Failure::input)?
-            .clone();
+        let library = context.library(&checkpoint)?;
+        let task = find(&library, &checkpoint, &self.task)?;
         let tokenizer = tokenizer(&checkpoint)?;
         let options = self.options(context, &checkpoint, &task, &tokenizer)?;
         let model = fingerprint(&checkpoint)?;
         let engine = context.engine_with(&checkpoint, tokenizer, &self.engine)?;
         Ok(OpenJob {
             engine,
+            library,
             task,
             source,
             options,

@@ -15,6 +15,7 @@ mod engine;
 mod eval;
 mod explain;
 mod failure;
+mod find;
 mod fingerprint;
 mod font;
 mod global;

@@ -1,10 +1,12 @@
 //! `multiway tasks`: what tasks there are, what they take, what they ask, and whether their files are right.
 
+mod calibrate;
 mod check;
-mod find;
 mod new;
+mod output_text;
 mod render;
 mod show;
+mod written;
 
 use clap::{Args, Subcommand};
 use multiway::checkpoint::ModelConfig;
@@ -12,12 +14,13 @@ use multiway::prompt::task_file_schema;
 use multiway::{Task, TaskLibrary};
 use serde_json::{Value, json};
 
+use self::calibrate::CalibrateArgs;
 use self::check::CheckArgs;
-use self::find::find;
 use self::new::NewArgs;
 use self::render::RenderArgs;
 use super::context::Context;
 use super::failure::Outcome;
+use super::find::find;
 use super::output::{print_json, print_line};
 
 const AFTER_HELP: &str = "\
@@ -27,6 +30,7 @@ Examples:
   multiway tasks show caption
   multiway tasks new my-task --out my-tasks
   multiway tasks check my-tasks/my-task.task
+  multiway tasks calibrate closed-vqa --data questions.jsonl --reference answer --out closed-vqa.task
   multiway tasks render vqa --image cat.png --set question='what is this?'
   multiway --task-dir my-tasks tasks
   multiway --task-dir my-tasks tasks check
@@ -75,6 +79,8 @@ enum TasksVerb {
     Check(CheckArgs),
     /// Show the parts and the tokens of a prompt
     Render(RenderArgs),
+    /// Fit the temperature of a task's probabilities on data, and write it into the task file
+    Calibrate(Box<CalibrateArgs>),
     /// Print the JSON Schema of the front matter of task files
     #[command(after_help = SCHEMA_HELP)]
     Schema {
@@ -93,6 +99,7 @@ impl TasksArgs {
             Some(TasksVerb::New(args)) => args.json,
             Some(TasksVerb::Check(args)) => args.json,
             Some(TasksVerb::Render(args)) => args.json,
+            Some(TasksVerb::Calibrate(args)) => args.json,
         };
         self.json || of_verb
     }
@@ -114,6 +121,7 @@ pub(crate) fn run(context: &Context, args: TasksArgs) -> Outcome {
         Some(TasksVerb::New(args)) => new::run(&args, json),
         Some(TasksVerb::Check(args)) => check::run(context, &args, json),
         Some(TasksVerb::Render(args)) => render::run(context, &args, json),
+        Some(TasksVerb::Calibrate(args)) => calibrate::run(context, &args, json),
         Some(TasksVerb::Schema { .. }) => schema(json),
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use multiway_data::{Corrupt, DataSource};
+use multiway_data::{Corrupt, DataSource, Record};
 use serde::Serialize;
 
 use crate::error::JobError;
-use crate::job::{Job, JobProgress};
+use crate::job::{ChosenFrom, Job, JobProgress};
 use crate::journal::Journal;
 
 /// Says what a batch has written.
@@ -42,9 +42,8 @@ impl Job<'_> {
         on_progress: impl FnMut(JobProgress),
     ) -> Result<BatchReport, JobError> {
         let journal = Journal::open(out, self.identity(source, model, "batch")?)?;
-        let finished = self
-            .answer_all(source, journal, |_, row| Ok(row), on_progress)
-            .await?;
+        let answer = async |record: &Record, choices: Option<&ChosenFrom>| self.answer(record, choices).await;
+        let finished = self.answer_all(source, journal, answer, on_progress).await?;
         Ok(BatchReport {
             path: finished.path,
             records: finished.rows,

@@ -52,16 +52,26 @@ impl<'t> Binding<'t> {
     }
 
     fn is_fixed(&self, name: &str, kind: InputKind) -> bool {
-        self.fixed.values.contains_key(name) || (kind.is_picture() && !self.fixed.images.is_empty())
+        self.is_set(name) || (kind.is_picture() && !self.fixed.images.is_empty())
+    }
+
+    /// Returns the inputs that every record has.
+    pub(crate) fn fixed(&self) -> &TaskInputs {
+        &self.fixed
+    }
+
+    /// Tells whether an input has the same value for every record.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.fixed.values.contains_key(name)
     }
 
     /// Returns the path of the field that is an input.
-    fn path<'p>(&'p self, input: &'p str) -> &'p str {
+    pub(crate) fn path<'p>(&'p self, input: &'p str) -> &'p str {
         self.map.get(input).map_or(input, String::as_str)
     }
 
     /// Returns the pictures that an input is.
-    fn pictures(&self, record: &Record, input: &str) -> Option<Vec<Picture>> {
+    pub(crate) fn pictures(&self, record: &Record, input: &str) -> Option<Vec<Picture>> {
         if let Some(pictures) = record.pictures(self.path(input)) {
             return Some(pictures);
         }

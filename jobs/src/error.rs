@@ -83,10 +83,45 @@ pub enum JobError {
         fields: Vec<String>,
     },
     /// A metric compares what the task does not answer.
-    #[error("the metric '{metric}' does not compare texts, and evaluation compares nothing else")]
+    #[error(
+        "the metric '{metric}' does not fit the task '{task}', whose output is of kind {kind}: it fits {}{}",
+        fits.join(", "),
+        if fits.contains(kind) { ", whose answers are all ranked (not `method: trie`)" } else { "" }
+    )]
     Metric {
         /// The metric.
         metric: String,
+        /// The task.
+        task: String,
+        /// The kind of its output.
+        kind: &'static str,
+        /// The kinds that the metric fits.
+        fits: &'static [&'static str],
+    },
+    /// Metrics of boxes and of texts want different right answers.
+    #[error(
+        "metrics of boxes and of texts have no right answers in common: evaluate with one sort of them at a time"
+    )]
+    MixedMetrics,
+    /// A task that makes vectors does not make them of pictures and of texts alone.
+    #[error(
+        "the task '{task}' does not make vectors of pictures and of texts: that takes one input of type images, and one of type text with a default"
+    )]
+    NoPairs {
+        /// The task.
+        task: String,
+    },
+    /// There are too few records to fit a temperature and to test it.
+    #[error(
+        "{records} records have a right answer among those to choose from, {fitted} of them to fit and {tested} to test: expected some of both, take more data"
+    )]
+    TooFewRecords {
+        /// The records that can be used.
+        records: usize,
+        /// Those to fit.
+        fitted: usize,
+        /// Those to test.
+        tested: usize,
     },
     /// Too many records failed.
     #[error("{failed} records failed, and at most {most} may; the last: {last}")]

@@ -3,18 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
 use multiway_data::{DataSource, Record};
-use multiway_prompts::Metric;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::error::{JobError, file_error};
-use crate::job::{Job, JobProgress};
-use crate::journal::{Journal, read_rows, write_atomically};
-use crate::report::{WorstCases, render};
-use crate::row::Row;
-use crate::scores::{MetricReport, Sample, compares_texts, report, score};
+use crate::figures::{figures, means};
+use crate::job::{ChosenFrom, Job, JobProgress};
+use crate::journal::{Finished, Journal, write_atomically};
+use crate::plan::{EvaluationOptions, Plan, right_value, texts_of};
+use crate::report::render;
+use crate::retrieval::retrieval_figures;
 use crate::summary::EvaluationSummary;
 
 /// The file of the rows, in the folder of an evaluation.
@@ -23,18 +21,6 @@ const RESULTS: &str = "results.jsonl";
 const SUMMARY: &str = "summary.json";
 /// The file for people.
 const REPORT: &str = "report.html";
-
-/// Says how a task is evaluated.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct EvaluationOptions {
-    /// The field that holds the right answer; without it, the one that the task's target names.
-    pub reference: Option<String>,
-    /// The metrics; those of the task file if there are none.
-    pub metrics: Vec<Metric>,
-    /// Fields of the records that the report shows with each case, such as a licence or an author.
-    pub shown: Vec<String>,
-}
 
 /// Says what an evaluation has written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,15 +50,15 @@ impl Job<'_> {
         out: &Path,
         on_progress: impl FnMut(JobProgress),
     ) -> Result<EvaluationReport, JobError> {
-        let metrics = self.metrics(options)?;
-        let reference = self.reference(options)?;
+        let plan = self.plan(options)?;
         fs::create_dir_all(out).map_err(file_error("create", out))?;
         let results = out.join(RESULTS);
-        let kind = format!("evaluate {reference}");
-        let journal = Journal::open(&results, self.identity(source, model, &kind)?)?;
-        let complete = |record: &Record, row| with_references(record, row, &reference);
-        let finished = self.answer_all(source, journal, complete, on_progress).await?;
-        let figures = figures(&finished.path, &metrics)?;
+        let journal = Journal::open(&results, self.identity(source, model, &plan.kind())?)?;
+        let finished = self.answer_plan(source, journal, &plan, on_progress).await?;
+        let figures = match &plan.pairs {
+            Some(_) => retrieval_figures(&finished.path, &plan.metrics)?,
+            None => figures(&finished.path, &plan.metrics, plan.output)?,
+        };
         if figures.samples == 0 && finished.failed == 0 {
             return Err(JobError::NoRecords);
         }
@@ -96,121 +82,24 @@ impl Job<'_> {
         Ok(EvaluationReport { summary, folder })
     }
 
-    fn metrics(&self, options: &EvaluationOptions) -> Result<Vec<Metric>, JobError> {
-        let own = &self.task.file().metrics;
-        let metrics = if options.metrics.is_empty() {
-            own
-        } else {
-            &options.metrics
+    /// Answers every record, each with its right answers, or makes the vectors of its picture and its texts.
+    async fn answer_plan(
+        &self,
+        source: &DataSource,
+        journal: Journal,
+        plan: &Plan<'_>,
+        on_progress: impl FnMut(JobProgress),
+    ) -> Result<Finished, JobError> {
+        let Some(pairs) = &plan.pairs else {
+            let answer = async |record: &Record, choices: Option<&ChosenFrom>| {
+                plan.with_references(record, self.answer(record, choices).await?)
+            };
+            return self.answer_all(source, journal, answer, on_progress).await;
         };
-        if metrics.is_empty() {
-            return Err(JobError::NoMetric {
-                task: self.task.name().to_owned(),
-                known: Metric::ALL
-                    .iter()
-                    .map(|metric| metric.name().to_owned())
-                    .collect(),
-            });
-        }
-        if let Some(metric) = metrics.iter().find(|metric| !compares_texts(**metric)) {
-            return Err(JobError::Metric {
-                metric: metric.name().to_owned(),
-            });
-        }
-        Ok(metrics.clone())
-    }
-
-    /// Names the field with the right answers.
-    fn reference(&self, options: &EvaluationOptions) -> Result<String, JobError> {
-        if let Some(field) = &options.reference {
-            return Ok(field.clone());
-        }
-        match self.task.file().target_fields() {
-            [field] => Ok(field.clone()),
-            fields => Err(JobError::WhichReference {
-                task: self.task.name().to_owned(),
-                fields: fields.to_vec(),
-            }),
-        }
-    }
-}
-
-/// Adds the right answers to the row of a record.
-fn with_references(record: &Record, mut row: Row, field: &str) -> Result<Row, JobError> {
-    let Some(value) = record.value(field) else {
-        return Err(JobError::NoReference {
-            field: field.to_owned(),
-            fields: record.fields().map(|(name, _)| name.to_owned()).collect(),
-        });
-    };
-    row.references = texts_of(value);
-    if row.references.is_empty() && row.error.is_none() {
-        let reason =
-            format!("the field '{field}' holds no right answer, a text or a number or a list of them");
-        return Ok(Row::failed(row.id, row.group, reason));
-    }
-    Ok(row)
-}
-
-/// Lists the texts and numbers of a value, each of which is right.
-fn texts_of(value: &Value) -> Vec<String> {
-    match value {
-        Value::String(text) => vec![text.clone()],
-        Value::Number(_) | Value::Bool(_) => vec![value.to_string()],
-        Value::Array(items) => items.iter().flat_map(texts_of).collect(),
-        Value::Null | Value::Object(_) => Vec::new(),
-    }
-}
-
-/// The figures of finished results.
-struct Figures {
-    all: Vec<MetricReport>,
-    groups: IndexMap<String, Vec<MetricReport>>,
-    samples: usize,
-    worst: WorstCases,
-}
-
-/// Computes the figures from the rows, in their order, so that they do not depend on interruptions.
-fn figures(results: &Path, metrics: &[Metric]) -> Result<Figures, JobError> {
-    let mut all = Vec::new();
-    let mut groups: IndexMap<String, Vec<Sample>> = IndexMap::new();
-    let mut worst = WorstCases::default();
-    for row in read_rows(results)? {
-        let row = row?;
-        let Some(text) = row.text.clone().filter(|_| row.error.is_none()) else {
-            worst.add_failed(&row);
-            continue;
+        let embed = async |record: &Record, _: Option<&ChosenFrom>| {
+            let texts = texts_of(right_value(record, &pairs.texts)?, plan.output);
+            self.embed_pair(record, pairs, texts).await
         };
-        let sample = Sample {
-            text,
-            references: row.references.clone(),
-        };
-        if let Some(group) = &row.group {
-            groups.entry(group.clone()).or_default().push(sample.clone());
-        }
-        if let Some(metric) = metrics.first() {
-            worst.add(row, score(*metric, &sample));
-        }
-        all.push(sample);
+        self.answer_all(source, journal, embed, on_progress).await
     }
-    groups.sort_keys();
-    let reports = |samples: &[Sample]| metrics.iter().map(|metric| report(*metric, samples)).collect();
-    Ok(Figures {
-        all: reports(&all),
-        groups: groups
-            .iter()
-            .map(|(name, samples)| (name.clone(), reports(samples)))
-            .collect(),
-        samples: all.len(),
-        worst,
-    })
-}
-
-/// Averages each metric over the groups, each group counted once.
-fn means(groups: &IndexMap<String, Vec<MetricReport>>) -> IndexMap<String, f64> {
-    let mut means: IndexMap<String, f64> = IndexMap::new();
-    for report in groups.values().flatten() {
-        *means.entry(report.metric.name().to_owned()).or_default() += report.value / groups.len() as f64;
-    }
-    means
 }

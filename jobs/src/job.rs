@@ -8,12 +8,12 @@ use multiway_data::{Corrupt, Cursor, DataSource, Record, Records};
 use multiway_model::ImageProcessor;
 use multiway_prompts::{Choices, OutputSpec};
 use multiway_runtime::{Engine, RequestError};
-use multiway_tasks::{Task, TaskError, TaskInputs};
+use multiway_tasks::{Task, TaskError, TaskInputs, TaskOutcome};
 use serde::Serialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::binding::{Binding, ChoicesByGroup};
+use crate::digest::digest;
 use crate::error::JobError;
 use crate::journal::{Finished, JobIdentity, Journal};
 use crate::row::Row;
@@ -31,7 +31,7 @@ pub struct Job<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) task: &'a Task,
     pub(crate) binding: Binding<'a>,
-    processor: ImageProcessor,
+    pub(crate) processor: ImageProcessor,
     options: JobOptions,
 }
 
@@ -201,20 +201,19 @@ impl<'a> Job<'a> {
             options.limit
         ]);
         Ok(JobIdentity {
-            task: digest(&task.to_string()),
+            task: digest(task.to_string().as_bytes()),
             model: model.to_owned(),
             data: source.fingerprint(),
-            options: digest(&chosen.to_string()),
+            options: digest(chosen.to_string().as_bytes()),
         })
     }
 
-    /// Answers every record that is not answered yet, in the order of the data, and adds what `complete` adds
-    /// to each row.
+    /// Makes the row of every record that has none yet, in the order of the data, by `answer`.
     pub(crate) async fn answer_all(
         &self,
         source: &DataSource,
         mut journal: Journal,
-        complete: impl Fn(&Record, Row) -> Result<Row, JobError>,
+        answer: impl AsyncFn(&Record, Option<&ChosenFrom>) -> Result<Row, JobError>,
         mut on_progress: impl FnMut(JobProgress),
     ) -> Result<Finished, JobError> {
         let choices = self.choices(source)?;
@@ -227,8 +226,8 @@ impl<'a> Job<'a> {
             let mut rows = stream::iter(reads)
                 .map(|read: Result<ReadRecord, JobError>| async {
                     let read = read?;
-                    let row = self.answer(&read.record, choices.as_ref()).await?;
-                    Ok::<_, JobError>((complete(&read.record, row)?, read))
+                    let row = answer(&read.record, choices.as_ref()).await?;
+                    Ok::<_, JobError>((row, read))
                 })
                 .buffered(self.options.in_flight.max(1));
             loop {
@@ -277,7 +276,11 @@ impl<'a> Job<'a> {
     }
 
     /// Runs the task on a record.
-    async fn answer(&self, record: &Record, choices: Option<&ChosenFrom>) -> Result<Row, JobError> {
+    pub(crate) async fn answer(
+        &self,
+        record: &Record,
+        choices: Option<&ChosenFrom>,
+    ) -> Result<Row, JobError> {
         let id = record.id().to_owned();
         let group = self.group_of(record);
         let candidates =
@@ -286,14 +289,22 @@ impl<'a> Job<'a> {
             Ok(inputs) => inputs,
             Err(error) => return Ok(Row::failed(id, group, error)),
         };
-        let outcome = match self.task.run(self.engine, &inputs) {
+        Ok(match self.outcome(&inputs).await? {
+            Ok(outcome) => Row::answered(id, group, &outcome),
+            Err(reason) => Row::failed(id, group, reason),
+        })
+    }
+
+    /// Runs the task. What is wrong with the inputs is the inner error.
+    pub(crate) async fn outcome(&self, inputs: &TaskInputs) -> Result<Result<TaskOutcome, String>, JobError> {
+        let outcome = match self.task.run(self.engine, inputs) {
             Ok(run) => run.wait().await,
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(outcome) => Ok(Row::answered(id, group, &outcome)),
+            Ok(outcome) => Ok(Ok(outcome)),
             Err(error @ TaskError::Request(RequestError::ShutDown)) => Err(error.into()),
-            Err(error) => Ok(Row::failed(id, group, chain_of(&error))),
+            Err(error) => Ok(Err(chain_of(&error))),
         }
     }
 
@@ -347,7 +358,7 @@ impl<'a> Job<'a> {
 const MAX_CHOICES: usize = 1000;
 
 /// The answers to choose from, and the input that they are.
-struct ChosenFrom {
+pub(crate) struct ChosenFrom {
     input: String,
     by_group: ChoicesByGroup,
 }
@@ -365,12 +376,4 @@ fn chain_of(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-fn digest(text: &str) -> String {
-    let bytes = Sha256::digest(text.as_bytes());
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

@@ -28,25 +28,38 @@
 //! |---|---|
 //! | `job`, `binding` | a task on all records, and which fields are which inputs |
 //! | `journal`, `row`, `table` | unfinished results on disk, what is written for a record, and results as Parquet |
-//! | `batch`, `evaluation` | the two kinds of job |
-//! | `scores`, `summary`, `report` | the figures of an evaluation, and its page |
+//! | `batch`, `evaluation`, `calibration` | the three kinds of job |
+//! | `plan`, `boxes`, `pairs` | what an evaluation compares: right answers, boxes, pictures with their texts |
+//! | `sample`, `scores`, `figures`, `retrieval` | metrics over rows |
+//! | `summary`, `report` | the figures of an evaluation, and its page |
 
 mod batch;
 mod binding;
+mod boxes;
+mod calibration;
+mod digest;
 mod error;
 mod evaluation;
+mod figures;
 mod job;
 mod journal;
+mod pairs;
+mod plan;
 mod report;
+mod retrieval;
 mod row;
+mod sample;
 mod scores;
 mod summary;
 mod table;
 
 pub use batch::BatchReport;
+pub use boxes::{Edges, RightBox};
+pub use calibration::{CalibrationReport, Reliability};
 pub use error::JobError;
-pub use evaluation::{EvaluationOptions, EvaluationReport};
+pub use evaluation::EvaluationReport;
 pub use job::{Filter, Job, JobOptions, JobProgress};
+pub use plan::EvaluationOptions;
 pub use row::Row;
-pub use scores::MetricReport;
+pub use scores::{Direction, MetricReport};
 pub use summary::EvaluationSummary;

@@ -127,15 +127,23 @@ impl Job<'_> {
 
 fn case(score: Option<f64>, row: Row) -> Case {
     Case {
+        reference: reference(&row),
         id: row.id,
         score,
         group: row.group,
         answer: row.text.unwrap_or_default(),
-        reference: row.references.join(" / "),
         error: row.error,
         inputs: IndexMap::new(),
         pictures: Vec::new(),
         left_out: Vec::new(),
+    }
+}
+
+/// Writes the right answers.
+fn reference(row: &Row) -> String {
+    match &row.boxes {
+        Some(boxes) => serde_json::to_string(boxes).unwrap_or_default(),
+        None => row.references.join(" / "),
     }
 }
 

@@ -4,6 +4,8 @@ use multiway_tasks::{Answer, TaskOutcome};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::boxes::RightBox;
+
 /// The result of one record, a line of JSON.
 ///
 /// It holds nothing that another run of the same job would give otherwise, such as times.
@@ -24,6 +26,9 @@ pub struct Row {
     /// The right answers, where the job evaluates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
+    /// The boxes that should be found, where the job evaluates boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Vec<RightBox>>,
     /// Why there is no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -38,6 +43,7 @@ impl Row {
             text: outcome.answer.text().map(str::to_owned),
             answer: typed(&outcome.answer),
             references: Vec::new(),
+            boxes: None,
             error: None,
         }
     }
@@ -50,6 +56,7 @@ impl Row {
             text: None,
             answer: Map::new(),
             references: Vec::new(),
+            boxes: None,
             error: Some(error),
         }
     }

@@ -84,7 +84,7 @@
 //! | `checked_inputs` | [`CheckedInputs`]: what a prompt is rendered with |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
 //! | `schema`, `field_names` | [`task_file_schema`]: the JSON Schema of front matter |
-//! | `input`, `output`, `spec` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
+//! | `input`, `output`, `spec`, `metric` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
 //! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
 //! | `template`, `template_file`, `sandbox`, `render_error` | the Jinja environment, and its errors in our words |
 //! | `target`, `shots` | what the model should write, and few-shot examples: [`Shot`] |
@@ -102,6 +102,7 @@ mod infill;
 mod input;
 mod loader;
 mod markers;
+mod metric;
 mod output;
 mod patches;
 mod prompt;
@@ -125,6 +126,7 @@ pub use encoding::text_of_file;
 pub use error::{InputError, PromptError, PromptErrorKind};
 pub use infill::{MAX_GAPS, count_gaps, fill_gaps};
 pub use input::{BoxUnit, InputKind, InputSpec, InputValue, Inputs};
+pub use metric::{Compared, Metric};
 pub use output::{
     Calibration, ChoiceMethod, ChoiceSpec, Choices, GroundingDialect, LabelsSpec, LevelSpec, LocationDialect,
     LocationSpec, Normalization, NumberLanguage, NumberSpec, OutputSpec, PredicateSpec, Ranking,
@@ -135,7 +137,7 @@ pub use sampling::{EarlyStopping, ParameterError, SamplingLists, SamplingOptions
 pub use schema::task_file_schema;
 pub use shots::{MAX_SHOTS, Shot};
 pub use source::{SourceFile, SourceTask, TaskSource};
-pub use spec::{DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Metric, Preprocessing};
+pub use spec::{DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Preprocessing};
 pub use special::is_special_form;
 pub use target::MAX_INPUT_BYTES;
 pub use task_file::TaskFile;

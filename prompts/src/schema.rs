@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::field_names::field_names;
 use crate::front_matter::{Keys, keys};
 use crate::input::{BoxUnit, InputKind, MAX_ITEMS};
+use crate::metric::Metric;
 use crate::output::{GroundingDialect, LocationDialect, NumberLanguage, OutputSpec};
 use crate::sampling::EarlyStopping;
 use crate::shots::MAX_SHOTS;
-use crate::spec::{ImageFit, Metric};
+use crate::spec::ImageFit;
 
 /// Returns the JSON Schema (draft 2020-12) of the front matter of task files.
 ///

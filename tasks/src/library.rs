@@ -218,6 +218,26 @@ impl TaskLibrary {
         self.add_file(path.as_ref())
     }
 
+    /// Reads a task file as if it had these bytes and were at a path, next to the files that it extends and
+    /// imports. The library does not get the task.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a task file.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let library = multiway_tasks::TaskLibrary::builtin()?;
+    /// let file = b"---\nextends: match\noutput: {kind: predicate, calibration: {temperature: 2}}\n---\n";
+    /// assert_eq!(library.parse_file("mine.task", file)?.name(), "mine");
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
+    pub fn parse_file(&self, path: impl AsRef<Path>, bytes: &[u8]) -> Result<Task, TaskError> {
+        let path = path.as_ref();
+        task_at(path, bytes, &FolderSource::new(path, self.builtin))
+    }
+
     /// Returns the task of a name.
     ///
     /// # Errors
@@ -256,8 +276,7 @@ impl TaskLibrary {
             path: path.to_owned(),
             source,
         })?;
-        let file = TaskFile::parse_from(&path.display().to_string(), &bytes, source)?;
-        Ok(Task::from_file(checked_families(file)?, path))
+        task_at(path, &bytes, source)
     }
 
     /// Returns the built-in files, which loaded ones may extend.
@@ -281,6 +300,12 @@ impl TaskLibrary {
         }
         Ok(name)
     }
+}
+
+/// Reads the bytes of the task file at a path, with what it extends and imports.
+fn task_at(path: &Path, bytes: &[u8], source: &FolderSource) -> Result<Task, TaskError> {
+    let file = TaskFile::parse_from(&path.display().to_string(), bytes, source)?;
+    Ok(Task::from_file(checked_families(file)?, path))
 }
 
 /// Checks that the families that a task has settings for exist.

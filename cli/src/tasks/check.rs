@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::super::context::{Context, tokenizer};
 use super::super::engine::EngineArgs;
 use super::super::failure::{Failure, Outcome, task_failure};
+use super::super::find::find;
 use super::super::interrupt::until_interrupted;
 use super::super::output::{print_json, print_line};
 use super::super::pictures;
-use super::find::find;
 
 const AFTER_HELP: &str = "\
 Examples:

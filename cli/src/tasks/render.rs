@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::super::context::{Context, tokenizer};
 use super::super::failure::{Failure, Outcome};
+use super::super::find::find;
 use super::super::output::{print_json, print_line};
 use super::super::run::{assignment, open_pictures, set_values};
-use super::find::find;
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -2,10 +2,10 @@
 
 use multiway::{Checkpoint, Task, TaskLibrary};
 
-use super::super::failure::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 
 /// Finds the task of a name, or reads the task file at a path.
-pub(super) fn find(library: &TaskLibrary, checkpoint: &Checkpoint, name: &str) -> Outcome<Task> {
+pub(crate) fn find(library: &TaskLibrary, checkpoint: &Checkpoint, name: &str) -> Outcome<Task> {
     if !is_path(name) {
         return library.get(name).cloned().map_err(Failure::input);
     }
