@@ -163,6 +163,9 @@ fn opened(
 fn value(value: Option<&Value>, spec: &InputSpec) -> Result<Option<InputValue>, String> {
     let is_text = matches!(spec.kind, InputKind::Text | InputKind::Choice);
     let read = match value {
+        Some(value) if spec.kind == InputKind::Json && (spec.is_required() || !value.is_null()) => {
+            spec.parse_json(value)
+        }
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => spec.parse(text),
         Some(Value::Number(number)) if is_text => spec.parse(&number.to_string()),
