@@ -142,6 +142,6 @@ pub use schema::task_file_schema;
 pub use shots::{MAX_SHOTS, Shot};
 pub use source::{SourceFile, SourceTask, TaskSource};
 pub use spec::{DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Metric, Preprocessing};
-pub use special::is_special_form;
+pub use special::{is_special_form, special_name_at_start};
 pub use target::MAX_INPUT_BYTES;
 pub use task_file::TaskFile;
