@@ -7,6 +7,7 @@ mod choices;
 mod draft;
 mod error;
 mod jinja;
+mod lm_eval;
 mod promptsource;
 mod split;
 mod uses;
@@ -24,6 +25,9 @@ pub use error::{ImportError, ImportNote};
 
 /// How deeply folders are searched.
 const MAX_DEPTH: usize = 16;
+
+/// Keys of which a file of lm-evaluation-harness has one.
+const LM_EVAL: [&str; 5] = ["task", "group", "include", "doc_to_text", "dataset_path"];
 
 /// What became of one template.
 ///
@@ -75,11 +79,22 @@ impl Import {
 /// When the file or the folder cannot be read. What is wrong with a template, or with one file of a folder,
 /// is said in its [`Import`].
 pub fn import_path(path: &Path) -> Result<Vec<Import>, ImportError> {
+    import_paths(&[path.to_owned()])
+}
+
+/// Imports several files and folders, whose tasks have names of their own.
+///
+/// # Errors
+///
+/// As [`import_path`].
+pub fn import_paths(paths: &[PathBuf]) -> Result<Vec<Import>, ImportError> {
     let mut files = Vec::new();
-    if fs::metadata(path).map_err(read_error(path))?.is_dir() {
-        find_files(path, 0, &mut files)?;
-    } else {
-        files.push(path.to_owned());
+    for path in paths {
+        if fs::metadata(path).map_err(read_error(path))?.is_dir() {
+            find_files(path, 0, &mut files)?;
+        } else {
+            files.push(path.clone());
+        }
     }
     let mut imports: Vec<Import> = files.iter().flat_map(|file| import_file(file)).collect();
     make_unique(&mut imports);
@@ -123,8 +138,11 @@ fn import_read(origin: &str, text: &str) -> Vec<Import> {
         Ok(Value::Object(file)) if file.get("templates").is_some_and(Value::is_object) => {
             promptsource::import(origin, &file)
         }
+        Ok(Value::Object(file)) if LM_EVAL.iter().any(|key| file.contains_key(*key)) => {
+            vec![lm_eval::import(origin, &file)]
+        }
         Ok(_) => {
-            let message = "expected `templates:` of promptsource".to_owned();
+            let message = "expected `templates:` of promptsource, or `task:` of lm-evaluation-harness".to_owned();
             vec![failed(origin, ImportError::NoTemplate { message })]
         }
         Err(error) => vec![failed(origin, error)],

@@ -58,7 +58,7 @@ pub use answer::{
 };
 pub use error::TaskError;
 pub use examples::{ExampleReport, PictureError};
-pub use import::{Import, ImportError, ImportNote, import_path, import_text};
+pub use import::{Import, ImportError, ImportNote, import_path, import_paths, import_text};
 pub use inputs::{RequestTerms, TaskInputs, TaskShot};
 pub use library::TaskLibrary;
 pub use prepared::PreparedTask;

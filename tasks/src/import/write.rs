@@ -1,5 +1,6 @@
 //! Writes pieces of a foreign template as a template of a task file, which renders to the same text.
 
+use minijinja::machinery::ast::Expr;
 use multiway_prompts::special_name_at_start;
 
 use super::jinja::{Node, quoted};
@@ -27,6 +28,9 @@ pub(super) fn template(mut nodes: Vec<Node>, columns: &Columns, edges: Edges) ->
         columns,
         text: String::new(),
     };
+    if let ([Node::Output(source)], true) = (nodes.as_slice(), open) {
+        return stripped(source, columns);
+    }
     if open {
         let branches = vec![("filter trim".to_owned(), nodes)];
         let close = "endfilter".to_owned();
@@ -34,6 +38,23 @@ pub(super) fn template(mut nodes: Vec<Node>, columns: &Columns, edges: Edges) ->
     }
     writer.nodes(&nodes, None);
     writer.text
+}
+
+/// Writes one expression without white space around it. Answers to choose from have none.
+fn stripped(source: &str, columns: &Columns) -> String {
+    let is_answer = minijinja::machinery::parse_expr(source).is_ok_and(|expr| is_answer(&expr));
+    let text = text_of(source, columns);
+    if is_answer {
+        return format!("{{{{ {text} }}}}");
+    }
+    format!("{{{{ {} | trim }}}}", operand(&text))
+}
+
+fn is_answer(expr: &Expr<'_>) -> bool {
+    match expr {
+        Expr::GetItem(item) => matches!(&item.expr, Expr::Var(name) if name.id == "answer_choices"),
+        _ => false,
+    }
 }
 
 /// Writes an expression so that it gives text.
@@ -47,7 +68,6 @@ pub(super) fn text_of(source: &str, columns: &Columns) -> String {
 
 /// Puts brackets around an expression that does not bind as a filter does.
 pub(super) fn operand(source: &str) -> String {
-    use minijinja::machinery::ast::Expr;
     let binds = minijinja::machinery::parse_expr(source).is_ok_and(|expr| {
         matches!(
             expr,

@@ -55,6 +55,8 @@ fn options() -> serde_saphyr::Options {
             max_recorded_anchor_bytes: MAX_FILE_BYTES,
             max_total_scalar_bytes: MAX_FILE_BYTES,
         },
+        // As PyYAML has it: the last of several wins.
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
         strict_booleans: true,
         with_snippet: false,
     }
