@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use multiway_data::{DataSource, Record};
-use multiway_prompts::Metric;
+use multiway_prompts::{InputValue, Inputs, Metric};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,7 +28,8 @@ const REPORT: &str = "report.html";
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct EvaluationOptions {
-    /// The field that holds the right answer; without it, the one that the task's target names.
+    /// The field that holds the right answer; without it, the one that the task's target names, or the target
+    /// itself, rendered, where it makes the answer of something else.
     pub reference: Option<String>,
     /// The metrics; those of the task file if there are none.
     pub metrics: Vec<Metric>,
@@ -66,9 +67,12 @@ impl Job<'_> {
         let reference = self.reference(options)?;
         fs::create_dir_all(out).map_err(file_error("create", out))?;
         let results = out.join(RESULTS);
-        let kind = format!("evaluate {reference}");
+        let kind = format!("evaluate {}", reference.name());
         let journal = Journal::open(&results, self.identity(source, model, &kind)?)?;
-        let complete = |record: &Record, row| with_references(record, row, &reference);
+        let complete = |record: &Record, row| match &reference {
+            Reference::Field(field) => with_references(record, row, field),
+            Reference::Target => self.with_target(record, row),
+        };
         let finished = self.answer_all(source, journal, complete, on_progress).await?;
         let figures = figures(&finished.path, &metrics)?;
         if figures.samples == 0 && finished.failed == 0 {
@@ -118,18 +122,89 @@ impl Job<'_> {
         Ok(metrics.clone())
     }
 
-    /// Names the field with the right answers.
-    fn reference(&self, options: &EvaluationOptions) -> Result<String, JobError> {
+    /// Says where the right answers are.
+    fn reference(&self, options: &EvaluationOptions) -> Result<Reference, JobError> {
         if let Some(field) = &options.reference {
-            return Ok(field.clone());
+            return Ok(Reference::Field(field.clone()));
         }
-        match self.task.file().target_fields() {
-            [field] => Ok(field.clone()),
+        let file = self.task.file();
+        let fields = file.target_fields();
+        let is_one_field = matches!(fields, [field] if writes_field(file.target(), field));
+        let has_pictures = file.inputs.values().any(|spec| spec.kind.is_picture());
+        if !is_one_field && !has_pictures {
+            return Ok(Reference::Target);
+        }
+        match fields {
+            [field] => Ok(Reference::Field(field.clone())),
             fields => Err(JobError::WhichReference {
                 task: self.task.name().to_owned(),
                 fields: fields.to_vec(),
             }),
         }
+    }
+}
+
+impl Job<'_> {
+    /// Adds the rendered target to the row of a record, as the right answer.
+    fn with_target(&self, record: &Record, mut row: Row) -> Result<Row, JobError> {
+        let file = self.task.file();
+        let mut fields = Inputs::new();
+        for field in file.target_fields() {
+            let Some(value) = record.value(field) else {
+                return Err(JobError::NoReference {
+                    field: field.clone(),
+                    fields: record.fields().map(|(name, _)| name.to_owned()).collect(),
+                });
+            };
+            fields.insert(field.clone(), field_value(value));
+        }
+        let target = self.binding.values(record).and_then(|values| {
+            let target = file.render_target(&values, &fields, &[]);
+            target.map_err(|error| error.to_string())
+        });
+        match target.map(|target| target.text()) {
+            Ok(text) if !text.is_empty() => row.references = vec![text],
+            _ if row.error.is_some() => {}
+            Ok(_) => return Ok(Row::failed(row.id, row.group, "the target is empty".to_owned())),
+            Err(error) => return Ok(Row::failed(row.id, row.group, format!("target: {error}"))),
+        }
+        Ok(row)
+    }
+}
+
+/// Where the right answers are.
+enum Reference {
+    /// In a field, as text, as a number, or as a list of them.
+    Field(String),
+    /// In the task's target, which is made of several fields, or of one that is no answer itself.
+    Target,
+}
+
+impl Reference {
+    fn name(&self) -> &str {
+        match self {
+            Self::Field(field) => field,
+            Self::Target => "{{ target }}",
+        }
+    }
+}
+
+/// Tells whether a target writes one field as it is, between special tokens or other text.
+fn writes_field(target: &str, field: &str) -> bool {
+    let mut tags = target.split("{{").skip(1);
+    let inner = tags.next().and_then(|tag| Some(tag.split_once("}}")?.0.trim()));
+    let inner = inner.map(|inner| inner.strip_suffix("| trim").unwrap_or(inner).trim());
+    inner == Some(field) && tags.next().is_none() && !target.contains("{%")
+}
+
+/// Reads a field that the target is made of.
+fn field_value(value: &Value) -> InputValue {
+    match (value, value.as_i64(), value.as_f64()) {
+        (Value::String(text), ..) => InputValue::Text(text.clone()),
+        (Value::Bool(value), ..) => InputValue::Boolean(*value),
+        (_, Some(whole), _) => InputValue::Integer(whole),
+        (_, None, Some(number)) => InputValue::Number(number),
+        _ => InputValue::Json(value.clone()),
     }
 }
 

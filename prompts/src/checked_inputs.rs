@@ -75,7 +75,8 @@ impl CheckedInputs<'_> {
     /// When a field of the target is missing or unknown, and when the template fails.
     pub fn render_target(&self, reference: &Inputs, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
         let values = self.values_for(&self.target.template);
-        self.target.render(self.origin, &values, reference, special_tokens)
+        self.target
+            .render(self.origin, &values, reference, special_tokens)
     }
 
     /// Returns what a template sees: the inputs, and the answers to choose from if it names them.

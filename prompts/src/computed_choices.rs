@@ -66,7 +66,9 @@ fn fault(source: &str) -> Option<String> {
         .map(|(token, _)| token)
         .collect();
     if !tokens.iter().any(|token| matches!(token, Token::VariableStart)) {
-        return Some("expected a list of answers, or a template that gives them, such as `{{ options }}`".to_owned());
+        return Some(
+            "expected a list of answers, or a template that gives them, such as `{{ options }}`".to_owned(),
+        );
     }
     let text = tokens.iter().find_map(|token| match token {
         Token::TemplateData(text) if !text.trim().is_empty() => Some(text.trim()),
@@ -115,8 +117,9 @@ impl Answers {
         state.consume_fuel(1 + text.len() as u64 / 64)?;
         self.bytes += text.len();
         if self.texts.len() == MAX_ITEMS || self.bytes > MAX_INPUT_BYTES {
-            let message =
-                format!("expected at most {MAX_ITEMS} answers of {MAX_INPUT_BYTES} bytes together, found more");
+            let message = format!(
+                "expected at most {MAX_ITEMS} answers of {MAX_INPUT_BYTES} bytes together, found more"
+            );
             return Err(Error::new(ErrorKind::InvalidOperation, message));
         }
         self.texts.push(text);

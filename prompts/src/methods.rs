@@ -28,9 +28,16 @@ fn index_of(state: &State, list: &Value, item: &Value) -> Result<Value, Error> {
 }
 
 /// Pairs the items of lists, up to the end of the shortest.
-#[expect(clippy::needless_pass_by_value, reason = "the signature of a function of minijinja")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature of a function of minijinja"
+)]
 pub(crate) fn zip(state: &State, lists: Rest<Value>) -> Result<Value, Error> {
-    let mut lists = lists.0.iter().map(Value::try_iter).collect::<Result<Vec<_>, _>>()?;
+    let mut lists = lists
+        .0
+        .iter()
+        .map(Value::try_iter)
+        .collect::<Result<Vec<_>, _>>()?;
     let mut rows = Vec::new();
     while !lists.is_empty() {
         let row: Option<Vec<Value>> = lists.iter_mut().map(Iterator::next).collect();

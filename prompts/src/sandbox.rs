@@ -264,7 +264,10 @@ fn write_value(out: &mut Output, state: &mut State, value: &Value) -> Result<(),
 /// Writes any value as Python's `str` does: a list as `['a', 1]`, and `none` as `None`.
 fn string(state: &State, value: &Value) -> Result<Value, Error> {
     if is_picture(value) || contains_picture(value) {
-        require_text(value, "the filter `string` works on text, numbers, lists and mappings")?;
+        require_text(
+            value,
+            "the filter `string` works on text, numbers, lists and mappings",
+        )?;
     }
     filters::string(state, value)
 }

@@ -117,8 +117,8 @@ impl Template {
         Ok(markers.cut(&rendered))
     }
 
-    /// Runs the template for what its `{{ }}` hold, which `collect` takes, and gives what marks special tokens
-    /// in it.
+    /// Runs the template for what its `{{ }}` hold, which `collect` takes, and gives what marks special
+    /// tokens in it.
     pub(crate) fn evaluate(
         &self,
         inputs: &Inputs,

@@ -6,6 +6,8 @@
 mod choices;
 mod draft;
 mod error;
+mod files;
+mod imported;
 mod jinja;
 mod lm_eval;
 mod promptsource;
@@ -15,62 +17,16 @@ mod write;
 mod yaml;
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 pub use error::{ImportError, ImportNote};
-
-/// How deeply folders are searched.
-const MAX_DEPTH: usize = 16;
+use files::{find_all, read_text};
+pub use imported::Import;
 
 /// Keys of which a file of lm-evaluation-harness has one.
 const LM_EVAL: [&str; 5] = ["task", "group", "include", "doc_to_text", "dataset_path"];
-
-/// What became of one template.
-///
-/// # Examples
-///
-/// ```
-/// use multiway_tasks::import_text;
-///
-/// let yaml = "dataset: imdb\ntemplates:\n  1: !Template\n    name: Sentiment\n    jinja: '{{text}} Good? ||| {{answer_choices[label]}}'\n    answer_choices: no ||| yes\n";
-/// let imports = import_text("templates.yaml", yaml);
-/// let file = imports[0].result.as_ref().map_err(ToString::to_string)?;
-/// assert!(file.contains("{{ text }} Good?"));
-/// # Ok::<(), String>(())
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Import {
-    /// Where the template comes from: a file, and the name of the template if the file has several.
-    pub source: String,
-    /// The name of the task.
-    pub name: String,
-    /// The text of the task file, or why there is none.
-    pub result: Result<String, ImportError>,
-    /// What is not carried over.
-    pub notes: Vec<ImportNote>,
-}
-
-impl Import {
-    /// Writes the task file to a folder, and returns its path. A file that is there is not overwritten.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written; an import that failed gives `None`.
-    pub fn write(&self, folder: &Path) -> io::Result<Option<PathBuf>> {
-        let Ok(text) = &self.result else {
-            return Ok(None);
-        };
-        let path = folder.join(format!("{}.task", self.name));
-        let mut file = File::options().write(true).create_new(true).open(&path)?;
-        file.write_all(text.as_bytes())?;
-        Ok(Some(path))
-    }
-}
 
 /// Imports a file, or all YAML files of a folder and of the folders in it.
 ///
@@ -90,11 +46,7 @@ pub fn import_path(path: &Path) -> Result<Vec<Import>, ImportError> {
 pub fn import_paths(paths: &[PathBuf]) -> Result<Vec<Import>, ImportError> {
     let mut files = Vec::new();
     for path in paths {
-        if fs::metadata(path).map_err(read_error(path))?.is_dir() {
-            find_files(path, 0, &mut files)?;
-        } else {
-            files.push(path.clone());
-        }
+        find_all(path, &mut files)?;
     }
     let mut imports: Vec<Import> = files.iter().flat_map(|file| import_file(file)).collect();
     make_unique(&mut imports);
@@ -106,23 +58,6 @@ pub fn import_text(origin: &str, text: &str) -> Vec<Import> {
     let mut imports = import_read(origin, text);
     make_unique(&mut imports);
     imports
-}
-
-fn find_files(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), ImportError> {
-    let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let mut entries = entries.map_err(read_error(folder))?;
-    entries.sort_by_key(fs::DirEntry::path);
-    for entry in entries {
-        let kind = entry.file_type().map_err(read_error(folder))?;
-        let path = entry.path();
-        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if kind.is_dir() && depth < MAX_DEPTH {
-            find_files(&path, depth + 1, files)?;
-        } else if kind.is_file() && is_yaml {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 fn import_file(path: &Path) -> Vec<Import> {
@@ -142,7 +77,8 @@ fn import_read(origin: &str, text: &str) -> Vec<Import> {
             vec![lm_eval::import(origin, &file)]
         }
         Ok(_) => {
-            let message = "expected `templates:` of promptsource, or `task:` of lm-evaluation-harness".to_owned();
+            let message =
+                "expected `templates:` of promptsource, or `task:` of lm-evaluation-harness".to_owned();
             vec![failed(origin, ImportError::NoTemplate { message })]
         }
         Err(error) => vec![failed(origin, error)],
@@ -150,35 +86,15 @@ fn import_read(origin: &str, text: &str) -> Vec<Import> {
 }
 
 fn failed(origin: &str, error: ImportError) -> Import {
-    let stem = Path::new(origin).file_stem().unwrap_or_default().to_string_lossy();
+    let stem = Path::new(origin)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
     Import {
         source: origin.to_owned(),
         name: draft::task_name(&[&stem]),
         result: Err(error),
         notes: Vec::new(),
-    }
-}
-
-/// Reads a file of UTF-8 that is not too large.
-fn read_text(path: &Path) -> Result<String, ImportError> {
-    let mut bytes = Vec::new();
-    let limit = yaml::MAX_FILE_BYTES as u64 + 1;
-    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    read.map_err(read_error(path))?;
-    if bytes.len() > yaml::MAX_FILE_BYTES {
-        let message = format!("expected at most {} bytes, found more", yaml::MAX_FILE_BYTES);
-        return Err(ImportError::Yaml { message });
-    }
-    String::from_utf8(bytes).map_err(|error| ImportError::Yaml {
-        message: format!("expected UTF-8: {error}"),
-    })
-}
-
-fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
-    let path = path.to_owned();
-    move |source| ImportError::Read {
-        path: path.clone(),
-        source,
     }
 }
 

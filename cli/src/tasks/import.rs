@@ -54,7 +54,11 @@ pub(super) fn run(args: &ImportArgs, json: bool) -> Outcome {
         reports.iter().try_for_each(Report::print)?;
         print_line(&format!("{count} of {} templates imported", reports.len()))?;
     }
-    if count == 0 { Err(Failure::Reported) } else { Ok(()) }
+    if count == 0 {
+        Err(Failure::Reported)
+    } else {
+        Ok(())
+    }
 }
 
 /// What became of one template: its file, or why there is none.

@@ -105,7 +105,9 @@ impl Writer<'_> {
     }
 
     fn is_blank(&self) -> bool {
-        self.part.iter().all(|node| matches!(node, Node::Data(text) if text.trim().is_empty()))
+        self.part
+            .iter()
+            .all(|node| matches!(node, Node::Data(text) if text.trim().is_empty()))
     }
 
     /// Writes the answer that ends here.
@@ -153,7 +155,11 @@ fn only_statements(nodes: &[Node]) -> bool {
 fn joined(source: &str) -> Option<&str> {
     let (list, call) = source.split_at(source.rfind("join")?);
     let list = list.trim_end().strip_suffix('|')?.trim_end();
-    let argument = call.strip_prefix("join")?.trim().strip_prefix('(')?.strip_suffix(')')?;
+    let argument = call
+        .strip_prefix("join")?
+        .trim()
+        .strip_prefix('(')?
+        .strip_suffix(')')?;
     let text = argument.trim().trim_matches(['"', '\'']);
     let is_separator = text.trim() == SEPARATOR && words(argument).is_empty();
     is_separator.then_some(list)
@@ -182,7 +188,10 @@ mod tests {
     fn answers_between_separators_are_written_each_by_itself() {
         assert_eq!(computed("yes ||| no"), "yes/no");
         assert_eq!(computed("{{ a }} ||| {{ b }}"), "{{ a | trim }}{{ b | trim }}");
-        assert_eq!(computed("x {{ a }} ||| no"), "{{ (\"x \" ~ (a) ~ \" \") | trim }}{{ \"no\" }}");
+        assert_eq!(
+            computed("x {{ a }} ||| no"),
+            "{{ (\"x \" ~ (a) ~ \" \") | trim }}{{ \"no\" }}"
+        );
         assert_eq!(
             computed("{{ options.text | join(\" ||| \") }}"),
             "{% for answer in options.text %}{{ answer | string | trim }}{% endfor %}"
@@ -195,7 +204,11 @@ mod tests {
 
     #[test]
     fn answers_that_cannot_be_told_apart_are_refused() {
-        for source in ["{{ a }} |||", "{% for a in b %}{{ a }}{% endfor %}", "x{% if a %}b{% endif %}"] {
+        for source in [
+            "{{ a }} |||",
+            "{% for a in b %}{{ a }}{% endfor %}",
+            "x{% if a %}b{% endif %}",
+        ] {
             let nodes = parse(source, &mut Vec::new()).unwrap();
             assert!(answers(&nodes, &Columns::default()).is_err(), "{source}");
         }

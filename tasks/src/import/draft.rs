@@ -41,8 +41,24 @@ impl Draft {
     /// Writes the task file, and reads it again.
     pub(super) fn finish(&self) -> Result<String, ImportError> {
         let text = self.text();
-        TaskFile::parse(&format!("{}.task", self.name), text.as_bytes())?;
+        let task = TaskFile::parse(&format!("{}.task", self.name), text.as_bytes())?;
+        self.check_fields(&task)?;
         Ok(text)
+    }
+
+    /// Checks that a column which the target reads, and then sets to something else, is a field of it.
+    fn check_fields(&self, task: &TaskFile) -> Result<(), ImportError> {
+        let mut read = Columns::default();
+        read.read(self.target.as_deref().unwrap_or_default(), &["answer_choices"])?;
+        let is_known = |name: &str| {
+            task.inputs.contains_key(name) || task.target_fields().iter().any(|field| field == name)
+        };
+        match read.names().find(|name| !is_known(name)) {
+            Some(name) => Err(ImportError::Construct {
+                what: format!("the column `{name}`, which the target sets to something else,"),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Texts are written as JSON, which is YAML whatever they hold.
@@ -56,8 +72,11 @@ impl Draft {
         }
         text.push_str(&format!("output: {}\n", self.output.text()));
         if !self.decode.is_empty() {
-            let decode: serde_json::Map<String, Value> =
-                self.decode.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+            let decode: serde_json::Map<String, Value> = self
+                .decode
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), value.clone()))
+                .collect();
             text.push_str(&format!("decode: {}\n", Value::Object(decode)));
         }
         if let Some(target) = &self.target {
@@ -125,7 +144,9 @@ pub(super) fn task_name(parts: &[&str]) -> String {
 
 /// Cuts a text between characters.
 fn cut(text: &str, bytes: usize) -> &str {
-    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    let end = (0..=bytes.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
@@ -135,7 +156,10 @@ mod tests {
 
     #[test]
     fn names_are_lower_case_words() {
-        assert_eq!(task_name(&["super_glue", "boolq", "GPT-3 Style?"]), "super_glue-boolq-gpt-3-style");
+        assert_eq!(
+            task_name(&["super_glue", "boolq", "GPT-3 Style?"]),
+            "super_glue-boolq-gpt-3-style"
+        );
         assert_eq!(task_name(&["é"]), "task");
         assert_eq!(task_name(&["a".repeat(200).as_str()]).len(), MAX_NAME_BYTES);
     }

@@ -81,7 +81,9 @@ pub enum ImportError {
 
 impl ImportError {
     pub(super) fn jinja(error: &Error) -> Self {
-        let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        let detail = error
+            .detail()
+            .map_or_else(|| error.kind().to_string(), str::to_owned);
         let message = match error.line() {
             Some(line) => format!("line {line}: {detail}"),
             None => detail,

@@ -35,6 +35,21 @@ const OPENERS: [&str; 5] = ["if", "for", "filter", "with", "set"];
 /// The tags that divide what others hold.
 const DIVIDERS: [&str; 2] = ["elif", "else"];
 
+/// The filters that take the name of a test.
+const FILTERING: [&str; 4] = ["reject", "rejectattr", "select", "selectattr"];
+/// Other names of the tests that compare.
+const TESTS: [(&str, &str); 9] = [
+    ("equalto", "eq"),
+    ("==", "eq"),
+    ("!=", "ne"),
+    ("<", "lt"),
+    ("lessthan", "lt"),
+    ("<=", "le"),
+    (">", "gt"),
+    ("greaterthan", "gt"),
+    (">=", "ge"),
+];
+
 /// A block that is not closed yet: what came before it, and its finished branches.
 struct Open {
     before: Vec<Node>,
@@ -108,7 +123,11 @@ impl<'s> Reader<'s> {
         } else if OPENERS.contains(&word.as_str()) {
             let before = mem::take(&mut self.nodes);
             let branches = Vec::new();
-            self.open.push(Open { before, branches, tag: source });
+            self.open.push(Open {
+                before,
+                branches,
+                tag: source,
+            });
         } else if DIVIDERS.contains(&word.as_str()) {
             let inside = mem::take(&mut self.nodes);
             let open = self.open.last_mut().ok_or_else(|| stray(&source))?;
@@ -129,21 +148,33 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Returns a tag as it is written, but for filters that draw at random.
+    /// Returns a tag as it is written, but for filters that draw at random, and names of tests.
     fn take_tag(&mut self) -> String {
         let tag = mem::take(&mut self.tag);
         let mut written = String::new();
         let mut position = tag.first().map_or(0, |(_, span)| span.start_offset as usize);
         let end = tag.last().map_or(0, |(_, span)| span.end_offset as usize);
+        let filters = tag
+            .iter()
+            .any(|(token, _)| matches!(token, Token::Ident(name) if FILTERING.contains(name)));
         for pair in tag.windows(2) {
-            let [(Token::Pipe, _), (Token::Ident("choice" | "random"), span)] = pair else {
-                continue;
+            let (span, replacement) = match pair {
+                [(Token::Pipe, _), (Token::Ident("choice" | "random"), span)] => {
+                    self.draws = true;
+                    (span, "first".to_owned())
+                }
+                [(Token::ParenOpen | Token::Comma, _), (Token::Str(test), span)] if filters => {
+                    match TESTS.iter().find(|(name, _)| name == test) {
+                        Some((_, name)) => (span, quoted(name)),
+                        None => continue,
+                    }
+                }
+                _ => continue,
             };
             let start = span.start_offset as usize;
             written.push_str(self.source.get(position..start).unwrap_or_default());
-            written.push_str("first");
+            written.push_str(&replacement);
             position = span.end_offset as usize;
-            self.draws = true;
         }
         written.push_str(self.source.get(position..end).unwrap_or_default());
         written

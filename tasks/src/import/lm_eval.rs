@@ -8,10 +8,11 @@ use std::path::Path;
 use multiway_prompts::{Metric, Normalization};
 use serde_json::{Map, Value, json};
 
-use super::Import;
 use super::choices::Answers;
 use super::draft::{Draft, Output, inputs, task_name};
 use super::error::{ImportError, ImportNote};
+use super::files::read_text;
+use super::imported::Import;
 use super::jinja::{self, Node};
 use super::uses::Columns;
 use super::write::{Edges, operand, template, text_of};
@@ -49,9 +50,16 @@ const SILENT: [&str; 19] = [
 /// Imports the task of a file.
 pub(super) fn import(origin: &str, file: &Map<String, Value>) -> Import {
     let mut notes = Vec::new();
-    let stem = Path::new(origin).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = Path::new(origin)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let merged = with_includes(Path::new(origin), file.clone(), 0);
-    let named = merged.as_ref().ok().and_then(|config| config.get("task")?.as_str());
+    let named = merged
+        .as_ref()
+        .ok()
+        .and_then(|config| config.get("task")?.as_str());
     let name = task_name(&[named.unwrap_or(&stem)]);
     let result = merged.and_then(|config| import_task(&name, &config, &mut notes));
     Import {
@@ -80,7 +88,7 @@ fn with_includes(
             return Err(ImportError::Yaml { message });
         };
         let other = path.parent().unwrap_or(Path::new("")).join(name);
-        let Value::Object(file) = yaml::read(&super::read_text(&other)?)? else {
+        let Value::Object(file) = yaml::read(&read_text(&other)?)? else {
             let message = format!("expected keys and values in '{}'", other.display());
             return Err(ImportError::Yaml { message });
         };
@@ -178,11 +186,7 @@ impl Reader<'_> {
     }
 
     /// Reads a template, or the name of a column, which is written as it is.
-    fn nodes(
-        &mut self,
-        key: &str,
-        notes: &mut Vec<ImportNote>,
-    ) -> Result<Option<Vec<Node>>, ImportError> {
+    fn nodes(&mut self, key: &str, notes: &mut Vec<ImportNote>) -> Result<Option<Vec<Node>>, ImportError> {
         let source = match self.config.get(key) {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::Number(number)) => return Ok(Some(vec![Node::Output(number.to_string())])),
@@ -223,7 +227,8 @@ impl Reader<'_> {
                 let [Node::Output(source)] = nodes.as_slice() else {
                     return wrong("the template writes a list of Python piece by piece");
                 };
-                self.columns.read(&format!("{{% for answer in {source} %}}{{% endfor %}}"), &[])?;
+                self.columns
+                    .read(&format!("{{% for answer in {source} %}}{{% endfor %}}"), &[])?;
                 return Ok(Some(Answers::Computed(format!("{{{{ {source} }}}}"))));
             }
             Some(_) => None,
@@ -251,7 +256,10 @@ impl Reader<'_> {
             ("multiple_choice", None, _) => unknown(kind, " without `doc_to_choice`"),
             ("generate_until", answers, _) => {
                 if answers.is_some() {
-                    notes.push(ImportNote::new("doc_to_choice", "the task writes text, and does not choose"));
+                    notes.push(ImportNote::new(
+                        "doc_to_choice",
+                        "the task writes text, and does not choose",
+                    ));
                 }
                 Ok(Output::Text)
             }
@@ -292,7 +300,10 @@ impl Reader<'_> {
 
     fn metrics(&self, notes: &mut Vec<ImportNote>) -> Metrics {
         let list = self.config.get("metric_list").and_then(Value::as_array);
-        let names = list.into_iter().flatten().filter_map(|metric| metric.get("metric")?.as_str());
+        let names = list
+            .into_iter()
+            .flatten()
+            .filter_map(|metric| metric.get("metric")?.as_str());
         let mut metrics = Metrics {
             found: Vec::new(),
             normalization: Normalization::None,
@@ -308,7 +319,10 @@ impl Reader<'_> {
                 "chrf" => Metric::Chrf,
                 "rougeL" | "rouge_l" => Metric::RougeL,
                 other => {
-                    notes.push(ImportNote::new("metric_list", format!("'{other}' has no counterpart")));
+                    notes.push(ImportNote::new(
+                        "metric_list",
+                        format!("'{other}' has no counterpart"),
+                    ));
                     continue;
                 }
             };
@@ -362,7 +376,9 @@ impl Reader<'_> {
             let message = match key.as_str() {
                 "generation_kwargs" => continue,
                 key if SILENT.contains(&key) => continue,
-                "process_docs" => "a Python function changes the rows first: the inputs are the columns that it makes",
+                "process_docs" => {
+                    "a Python function changes the rows first: the inputs are the columns that it makes"
+                }
                 "process_results" => "a Python function scores the answers",
                 "filter_list" => "what is cut out of answers before they are scored is not carried over",
                 "target_delimiter" => "what stands between the prompt and the target is not carried over",
@@ -375,7 +391,10 @@ impl Reader<'_> {
     }
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
-        let version = self.config.get("metadata").and_then(|metadata| metadata.get("version"));
+        let version = self
+            .config
+            .get("metadata")
+            .and_then(|metadata| metadata.get("version"));
         let all = [
             ("source", Some("lm-evaluation-harness".to_owned())),
             ("task", self.text("task").map(str::to_owned)),
@@ -383,19 +402,27 @@ impl Reader<'_> {
             ("subset", self.text("dataset_name").map(str::to_owned)),
             ("task_version", version.and_then(written)),
         ];
-        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        all.into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
     }
 }
 
 /// Writes the answer at an index, or the answer itself, which `text` gives as text.
 fn either(source: &str, text: &str) -> String {
-    format!("{{{{ answer_choices[{} | int] if {text}.isdigit() else {} | string }}}}", operand(source), operand(source))
+    format!(
+        "{{{{ answer_choices[{} | int] if {text}.isdigit() else {} | string }}}}",
+        operand(source),
+        operand(source)
+    )
 }
 
 /// Tells whether a text is the name of a column, and no template.
 fn is_column(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Writes a text, a number or a boolean as Python does.
@@ -418,10 +445,15 @@ fn stop(value: &Value, notes: &mut Vec<ImportNote>) -> Option<(&'static str, Val
     let is_special = |text: &String| {
         multiway_prompts::special_name_at_start(text).is_some_and(|name| name.len() == text.len())
     };
-    let (special, texts): (Vec<String>, Vec<String>) =
-        texts.into_iter().filter(|text| !text.is_empty()).partition(is_special);
+    let (special, texts): (Vec<String>, Vec<String>) = texts
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .partition(is_special);
     for token in special {
-        notes.push(ImportNote::new("generation_kwargs", format!("'{token}' ends an answer as the checkpoint says")));
+        notes.push(ImportNote::new(
+            "generation_kwargs",
+            format!("'{token}' ends an answer as the checkpoint says"),
+        ));
     }
     (!texts.is_empty()).then(|| ("stop", json!(texts)))
 }

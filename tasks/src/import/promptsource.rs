@@ -6,10 +6,10 @@
 use multiway_prompts::{Metric, Normalization};
 use serde_json::{Map, Value};
 
-use super::Import;
 use super::choices::{Answers, answers};
 use super::draft::{Draft, Output, inputs, task_name};
 use super::error::{ImportError, ImportNote};
+use super::imported::Import;
 use super::jinja::{self, Node, quoted};
 use super::split::{Met, split};
 use super::uses::Columns;
@@ -53,7 +53,9 @@ fn import_template(
     };
     let mut columns = Columns::default();
     columns.read(source, &[ANSWERS])?;
-    let answers = text(ANSWERS).map(|source| read_answers(source, &mut columns, notes)).transpose()?;
+    let answers = text(ANSWERS)
+        .map(|source| read_answers(source, &mut columns, notes))
+        .transpose()?;
     let halves = split(&jinja::parse(source, notes)?)?;
     note_halves(halves.met, notes);
     let (output, listed) = output(answers, notes);
@@ -70,7 +72,11 @@ fn import_template(
     if let Output::Choice(Answers::Computed(template), _) = &output {
         given_columns.read(template, &[])?;
     }
-    let data = if subset.is_empty() { dataset.to_owned() } else { format!("{dataset}, {subset}") };
+    let data = if subset.is_empty() {
+        dataset.to_owned()
+    } else {
+        format!("{dataset}, {subset}")
+    };
     let name = text("name").unwrap_or_default();
     let draft = Draft {
         name: task.to_owned(),
@@ -157,15 +163,29 @@ fn metrics(given: &Value, output: &Output, notes: &mut Vec<ImportNote>) -> Vec<M
                 &[]
             }
         };
-        metrics.extend(found.iter().copied().filter(|metric| !metrics.contains(metric)).collect::<Vec<_>>());
+        metrics.extend(
+            found
+                .iter()
+                .copied()
+                .filter(|metric| !metrics.contains(metric))
+                .collect::<Vec<_>>(),
+        );
     }
     metrics
 }
 
 fn metadata(dataset: &str, subset: &str, given: &Value) -> Vec<(&'static str, String)> {
-    let text = |key: &str| given.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        given
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let flag = |key: &str| {
-        let flag = given.pointer(&format!("/metadata/{key}")).and_then(Value::as_bool);
+        let flag = given
+            .pointer(&format!("/metadata/{key}"))
+            .and_then(Value::as_bool);
         flag.map(|flag| flag.to_string()).unwrap_or_default()
     };
     let all = [

@@ -78,11 +78,7 @@ fn cut(nodes: &[Node]) -> Result<Split, ImportError> {
 }
 
 /// Cuts each branch of a block, and adds the halves to both sides.
-fn cut_block(
-    split: &mut Split,
-    branches: &[(String, Vec<Node>)],
-    close: &str,
-) -> Result<Met, ImportError> {
+fn cut_block(split: &mut Split, branches: &[(String, Vec<Node>)], close: &str) -> Result<Met, ImportError> {
     let is_if = branches.first().is_some_and(|(tag, _)| Node::word(tag) == "if");
     let mut halves = Vec::with_capacity(branches.len());
     for (tag, inside) in branches {
@@ -96,7 +92,10 @@ fn cut_block(
     }
     let before_separator = split.met == Met::Never;
     let block = |half: fn(Split) -> Vec<Node>, halves: Vec<(String, Split)>| Node::Block {
-        branches: halves.into_iter().map(|(tag, split)| (tag, half(split))).collect(),
+        branches: halves
+            .into_iter()
+            .map(|(tag, split)| (tag, half(split)))
+            .collect(),
         close: close.to_owned(),
     };
     if nowhere && !before_separator {

@@ -28,21 +28,54 @@ pub(super) enum Use {
 /// Filters of Jinja that work on text and give text.
 const TEXT_FILTERS: [&str; 6] = ["capitalize", "lower", "replace", "title", "trim", "upper"];
 /// Filters that give text or a number, whatever they are given.
-const WRITABLE_FILTERS: [&str; 9] =
-    ["abs", "count", "float", "int", "join", "length", "round", "string", "wordcount"];
+const WRITABLE_FILTERS: [&str; 9] = [
+    "abs",
+    "count",
+    "float",
+    "int",
+    "join",
+    "length",
+    "round",
+    "string",
+    "wordcount",
+];
 /// Methods of texts that give texts.
 const TEXT_METHODS: [&str; 10] = [
-    "capitalize", "join", "lower", "lstrip", "replace", "rstrip", "strip", "title", "upper", "zfill",
+    "capitalize",
+    "join",
+    "lower",
+    "lstrip",
+    "replace",
+    "rstrip",
+    "strip",
+    "title",
+    "upper",
+    "zfill",
 ];
 /// Other methods of texts.
 const METHODS_OF_TEXTS: [&str; 8] = [
-    "endswith", "find", "isdigit", "rfind", "split", "splitlines", "startswith", "isnumeric",
+    "endswith",
+    "find",
+    "isdigit",
+    "rfind",
+    "split",
+    "splitlines",
+    "startswith",
+    "isnumeric",
 ];
 /// Methods of any other value.
 const OTHER_METHODS: [&str; 6] = ["count", "get", "index", "items", "keys", "values"];
 /// Methods that change a value, which templates of task files cannot.
 const CHANGING: [&str; 9] = [
-    "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "sort", "update",
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "remove",
+    "setdefault",
+    "sort",
+    "update",
 ];
 
 /// What a template does with its columns.
@@ -111,7 +144,10 @@ impl Columns {
 }
 
 fn is_writable(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::String | ValueKind::Number | ValueKind::Bool)
+    matches!(
+        value.kind(),
+        ValueKind::String | ValueKind::Number | ValueKind::Bool
+    )
 }
 
 /// Walks over a template with the names that are set.
@@ -145,7 +181,9 @@ impl Reader<'_> {
     }
 
     fn statements(&mut self, statements: &[Stmt<'_>]) -> Read {
-        statements.iter().try_for_each(|statement| self.statement(statement))
+        statements
+            .iter()
+            .try_for_each(|statement| self.statement(statement))
     }
 
     fn statement(&mut self, statement: &Stmt<'_>) -> Read {
@@ -172,7 +210,10 @@ impl Reader<'_> {
                 self.expr(&each.iter, Use::Any)?;
                 self.scopes.push(HashSet::from(["loop".to_owned()]));
                 self.set(&each.target);
-                let inside = each.filter_expr.as_ref().map_or(Ok(()), |only| self.expr(only, Use::Any));
+                let inside = each
+                    .filter_expr
+                    .as_ref()
+                    .map_or(Ok(()), |only| self.expr(only, Use::Any));
                 let inside = inside.and_then(|()| self.statements(&each.body));
                 self.scopes.pop();
                 inside.and_then(|()| self.statements(&each.else_body))
@@ -213,7 +254,10 @@ impl Reader<'_> {
             Expr::Slice(slice) => {
                 self.expr(&slice.expr, Use::Any)?;
                 let bounds = [&slice.start, &slice.stop, &slice.step];
-                bounds.into_iter().flatten().try_for_each(|bound| self.expr(bound, Use::Integer))
+                bounds
+                    .into_iter()
+                    .flatten()
+                    .try_for_each(|bound| self.expr(bound, Use::Integer))
             }
             Expr::UnaryOp(op) => match op.op {
                 UnaryOpKind::Not => self.expr(&op.expr, Use::Any),
@@ -231,7 +275,10 @@ impl Reader<'_> {
             Expr::IfExpr(either) => {
                 self.expr(&either.test_expr, Use::Any)?;
                 self.expr(&either.true_expr, found)?;
-                either.false_expr.as_ref().map_or(Ok(()), |other| self.expr(other, found))
+                either
+                    .false_expr
+                    .as_ref()
+                    .map_or(Ok(()), |other| self.expr(other, found))
             }
             Expr::Filter(filter) => self.filter(filter),
             Expr::Test(test) => {
@@ -280,7 +327,9 @@ impl Reader<'_> {
             _ => Use::Any,
         };
         let member = match (op, right) {
-            (CompareOpKind::In | CompareOpKind::NotIn, Expr::List(list)) if all_texts(&list.items) => Use::Text,
+            (CompareOpKind::In | CompareOpKind::NotIn, Expr::List(list)) if all_texts(&list.items) => {
+                Use::Text
+            }
             _ => found(right),
         };
         self.expr(left, member)?;
@@ -305,7 +354,11 @@ impl Reader<'_> {
                 let name = method.name;
                 let of_text = TEXT_METHODS.contains(&name) || METHODS_OF_TEXTS.contains(&name);
                 if !of_text && !OTHER_METHODS.contains(&name) {
-                    let changes = if CHANGING.contains(&name) { ", which changes a value," } else { "" };
+                    let changes = if CHANGING.contains(&name) {
+                        ", which changes a value,"
+                    } else {
+                        ""
+                    };
                     let what = format!("the method `{name}`{changes}");
                     return Err(ImportError::Construct { what });
                 }
@@ -323,11 +376,15 @@ impl Reader<'_> {
                 Use::Any
             }
         };
-        call.args.iter().try_for_each(|argument| self.argument(argument, found))
+        call.args
+            .iter()
+            .try_for_each(|argument| self.argument(argument, found))
     }
 
     fn arguments(&mut self, arguments: &[CallArg<'_>]) -> Read {
-        arguments.iter().try_for_each(|argument| self.argument(argument, Use::Any))
+        arguments
+            .iter()
+            .try_for_each(|argument| self.argument(argument, Use::Any))
     }
 
     fn argument(&mut self, argument: &CallArg<'_>, found: Use) -> Read {
@@ -402,7 +459,12 @@ mod tests {
 
     #[test]
     fn what_changes_values_is_refused() {
-        for source in ["{{ x.append(1) }}", "{{ '%s' % x }}", "{{ lipsum() }}", "{% include x %}"] {
+        for source in [
+            "{{ x.append(1) }}",
+            "{{ '%s' % x }}",
+            "{{ lipsum() }}",
+            "{% include x %}",
+        ] {
             assert!(Columns::default().read(source, &[]).is_err(), "{source}");
         }
     }

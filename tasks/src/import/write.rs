@@ -81,7 +81,11 @@ pub(super) fn operand(source: &str) -> String {
                 | Expr::List(_)
         )
     });
-    if binds { source.to_owned() } else { format!("({source})") }
+    if binds {
+        source.to_owned()
+    } else {
+        format!("({source})")
+    }
 }
 
 /// Trims the text at one end, and tells whether something else may leave white space there.
