@@ -143,9 +143,10 @@ pub mod jobs {
 /// Tasks, their answers, and metrics over answers.
 pub mod task {
     pub use multiway_tasks::{
-        Answer, Choice, ExampleReport, FileChange, FileReport, PatchAnswer, PictureError, PreparedTask,
-        RequestTerms, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun,
-        TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken, metrics, parse,
+        Answer, Choice, ExampleReport, FileChange, FileReport, Import, ImportError, ImportNote, PatchAnswer,
+        PictureError, PreparedTask, RequestTerms, ScoredToken, Task, TaskError, TaskEvent, TaskInputs,
+        TaskLibrary, TaskOutcome, TaskRun, TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken,
+        import_path, import_paths, import_text, metrics, parse,
     };
 }
 

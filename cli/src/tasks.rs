@@ -2,6 +2,8 @@
 
 mod calibrate;
 mod check;
+mod find;
+mod import;
 mod new;
 mod output_text;
 mod render;
@@ -16,6 +18,8 @@ use serde_json::{Value, json};
 
 use self::calibrate::CalibrateArgs;
 use self::check::CheckArgs;
+use self::find::find;
+use self::import::ImportArgs;
 use self::new::NewArgs;
 use self::render::RenderArgs;
 use super::context::Context;
@@ -75,6 +79,8 @@ enum TasksVerb {
     },
     /// Write a commented task file to start from
     New(NewArgs),
+    /// Write task files from promptsource or lm-evaluation-harness YAML
+    Import(ImportArgs),
     /// Check task files: read them, render their worked examples, and run them
     Check(CheckArgs),
     /// Show the parts and the tokens of a prompt
@@ -97,6 +103,7 @@ impl TasksArgs {
             None => false,
             Some(TasksVerb::Show { json, .. } | TasksVerb::Schema { json }) => *json,
             Some(TasksVerb::New(args)) => args.json,
+            Some(TasksVerb::Import(args)) => args.json,
             Some(TasksVerb::Check(args)) => args.json,
             Some(TasksVerb::Render(args)) => args.json,
             Some(TasksVerb::Calibrate(args)) => args.json,
@@ -119,6 +126,7 @@ pub(crate) fn run(context: &Context, args: TasksArgs) -> Outcome {
             show::run(&find(&library, &checkpoint, &name)?, json)
         }
         Some(TasksVerb::New(args)) => new::run(&args, json),
+        Some(TasksVerb::Import(args)) => import::run(&args, json),
         Some(TasksVerb::Check(args)) => check::run(context, &args, json),
         Some(TasksVerb::Render(args)) => render::run(context, &args, json),
         Some(TasksVerb::Calibrate(args)) => calibrate::run(context, &args, json),

@@ -239,3 +239,51 @@ fn the_schema_is_printed_whole_and_on_one_line() {
     assert_eq!(pretty, place.run(&["tasks", "schema", "--json"]).json());
     assert_eq!(pretty, multiway::prompt::task_file_schema());
 }
+
+const TEMPLATES: &str = "dataset: imdb
+templates:
+  1: !Template
+    answer_choices: negative ||| positive
+    id: '1'
+    jinja: '{{text}} Is it {{answer_choices[0]}}? ||| {{answer_choices[label]}}'
+    metadata: !TemplateMetadata
+      metrics: [Accuracy, Other]
+    name: Is it?
+    reference: ''
+  2: !Template
+    answer_choices: null
+    id: '2'
+    jinja: '{{ text.append(1) }} ||| a'
+    name: grows
+";
+
+#[test]
+fn templates_of_promptsource_become_task_files_or_are_reported() {
+    let place = TestFolder::new();
+    place.write("templates.yaml", TEMPLATES);
+    let ended = place.run(&["tasks", "import", "templates.yaml", "--out", "imported", "--json"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.told());
+    let reports = ended.json();
+    assert_eq!(reports[0]["file"], "imported/imdb-is-it.task");
+    assert_eq!(reports[0]["notes"][0]["message"], "'Other' has no counterpart");
+    assert_eq!(reports[1]["reason"], "construct");
+    let rendered = place.run(&[
+        "--task-dir",
+        "imported",
+        "tasks",
+        "render",
+        "imdb-is-it",
+        "--set",
+        "text=Fine.",
+        "--target",
+        "label=1",
+    ]);
+    assert_eq!(rendered.code, Some(0), "{}", rendered.told());
+    let again = place.run(&["tasks", "import", "templates.yaml", "--out", "imported"]);
+    assert_eq!(again.code, Some(1), "{}", again.told());
+    assert!(
+        again.stdout.ends_with("0 of 2 templates imported\n"),
+        "{}",
+        again.told()
+    );
+}

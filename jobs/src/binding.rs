@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use multiway_data::{Field, Picture, Record};
 use multiway_model::ImageProcessor;
-use multiway_prompts::{InputKind, InputSpec, InputValue};
+use multiway_prompts::{InputKind, InputSpec, InputValue, Inputs};
 use multiway_tasks::{Task, TaskInputs};
 use serde_json::Value;
 
@@ -83,6 +83,23 @@ impl<'t> Binding<'t> {
             .filter(|(_, field)| matches!(field, Field::Picture(_) | Field::Pictures(_)));
         let (name, _) = fields.next()?;
         record.pictures(name).filter(|_| fields.next().is_none())
+    }
+
+    /// Returns the inputs of a record that are no pictures.
+    ///
+    /// The error says what is wrong with the record.
+    pub(crate) fn values(&self, record: &Record) -> Result<Inputs, String> {
+        let mut values = self.fixed.values.clone();
+        for (name, spec) in &self.task.file().inputs {
+            if spec.kind.is_picture() || self.is_fixed(name, spec.kind) {
+                continue;
+            }
+            let read = value(record.value(self.path(name)), spec);
+            if let Some(value) = read.map_err(|error| format!("input '{name}': {error}"))? {
+                values.insert(name.clone(), value);
+            }
+        }
+        Ok(values)
     }
 
     /// Makes the inputs of a record, with its pictures read and preprocessed. `choices` are the answers to
@@ -170,6 +187,9 @@ fn opened(
 fn value(value: Option<&Value>, spec: &InputSpec) -> Result<Option<InputValue>, String> {
     let is_text = matches!(spec.kind, InputKind::Text | InputKind::Choice);
     let read = match value {
+        Some(value) if spec.kind == InputKind::Json && (spec.is_required() || !value.is_null()) => {
+            spec.parse_json(value)
+        }
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => spec.parse(text),
         Some(Value::Number(number)) if is_text => spec.parse(&number.to_string()),

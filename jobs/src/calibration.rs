@@ -12,7 +12,6 @@ use crate::digest::digest;
 use crate::error::{JobError, file_error};
 use crate::job::{ChosenFrom, Job, JobProgress};
 use crate::journal::{Journal, read_rows};
-use crate::plan::{right_value, texts_of};
 use crate::row::Row;
 use crate::sample::candidates;
 
@@ -96,14 +95,17 @@ impl Job<'_> {
         if !Metric::CalibrationError.fits(output) {
             return Err(self.misfit(Metric::CalibrationError));
         }
-        let reference = self.reference(reference)?;
+        let answers = self.right_answers(reference)?;
         let place = std::env::temp_dir();
         let folder = tempfile::tempdir_in(&place).map_err(file_error("create a folder in", &place))?;
         let results = folder.path().join("results.jsonl");
         let journal = Journal::open(&results, self.identity(source, model, "calibrate")?)?;
         let answer = async |record: &Record, choices: Option<&ChosenFrom>| {
             let mut row = self.answer(record, choices).await?;
-            row.references = texts_of(right_value(record, &reference)?, output);
+            match self.texts_of_right(record, &answers)? {
+                Ok(texts) => row.references = texts,
+                Err(problem) => return Ok(Row::failed(row.id, row.group, problem)),
+            }
             Ok(row)
         };
         let finished = self.answer_all(source, journal, answer, on_progress).await?;

@@ -10,9 +10,10 @@ use crate::error::{JobError, file_error};
 use crate::figures::{figures, means};
 use crate::job::{ChosenFrom, Job, JobProgress};
 use crate::journal::{Finished, Journal, write_atomically};
-use crate::plan::{EvaluationOptions, Plan, right_value, texts_of};
+use crate::plan::{EvaluationOptions, Plan};
 use crate::report::render;
 use crate::retrieval::retrieval_figures;
+use crate::right_answers::{right_value, texts_of};
 use crate::summary::EvaluationSummary;
 
 /// The file of the rows, in the folder of an evaluation.
@@ -92,7 +93,7 @@ impl Job<'_> {
     ) -> Result<Finished, JobError> {
         let Some(pairs) = &plan.pairs else {
             let answer = async |record: &Record, choices: Option<&ChosenFrom>| {
-                plan.with_references(record, self.answer(record, choices).await?)
+                self.with_references(plan, record, self.answer(record, choices).await?)
             };
             return self.answer_all(source, journal, answer, on_progress).await;
         };

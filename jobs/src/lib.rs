@@ -29,7 +29,7 @@
 //! | `job`, `binding` | a task on all records, and which fields are which inputs |
 //! | `journal`, `row`, `table` | unfinished results on disk, what is written for a record, and results as Parquet |
 //! | `batch`, `evaluation`, `calibration` | the three kinds of job |
-//! | `plan`, `boxes`, `pairs` | what an evaluation compares: right answers, boxes, pictures with their texts |
+//! | `plan`, `right_answers`, `boxes`, `pairs` | what an evaluation compares: right answers, boxes, pictures with their texts |
 //! | `sample`, `scores`, `figures`, `retrieval` | metrics over rows |
 //! | `summary`, `report` | the figures of an evaluation, and its page |
 
@@ -47,6 +47,7 @@ mod pairs;
 mod plan;
 mod report;
 mod retrieval;
+mod right_answers;
 mod row;
 mod sample;
 mod scores;

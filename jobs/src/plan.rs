@@ -8,14 +8,15 @@ use crate::boxes::read_boxes;
 use crate::error::JobError;
 use crate::job::Job;
 use crate::pairs::PairInputs;
+use crate::right_answers::{RightAnswers, right_value};
 use crate::row::Row;
 
 /// Says how a task is evaluated.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct EvaluationOptions {
-    /// The field that holds the right answer; without it, the one that the task's target names. Of a task
-    /// that makes vectors, the field with the texts of a picture; without it, the field of the input.
+    /// The field that holds the right answer; without it, the one that the task's target names, or the target
+    /// itself, rendered, where it makes the answer of something else. Of a task that makes vectors, the field with the texts of a picture; without it, the field of the input.
     pub reference: Option<String>,
     /// The metrics; those of the task file if there are none.
     pub metrics: Vec<Metric>,
@@ -32,8 +33,8 @@ pub(crate) struct Plan<'t> {
     pub(crate) output: &'t OutputSpec,
     /// The inputs for pictures and texts, of a task that makes vectors.
     pub(crate) pairs: Option<PairInputs>,
-    /// The field with the right answers.
-    reference: String,
+    /// Where the right answers are.
+    answers: RightAnswers,
     /// The unit of boxes, if boxes are compared.
     boxes: Option<BoxUnit>,
 }
@@ -52,15 +53,15 @@ impl Job<'_> {
             OutputSpec::Embedding => Some(self.pair_inputs(options.reference.as_deref())?),
             _ => None,
         };
-        let reference = match &pairs {
-            Some(pairs) => pairs.texts.clone(),
-            None => self.reference(options.reference.as_deref())?,
+        let answers = match &pairs {
+            Some(pairs) => RightAnswers::Field(pairs.texts.clone()),
+            None => self.right_answers(options.reference.as_deref())?,
         };
         Ok(Plan {
             metrics,
             output,
             pairs,
-            reference,
+            answers,
             boxes,
         })
     }
@@ -94,20 +95,6 @@ impl Job<'_> {
             fits: metric.compares().kinds(),
         }
     }
-
-    /// Names the field with the right answers.
-    pub(crate) fn reference(&self, named: Option<&str>) -> Result<String, JobError> {
-        if let Some(field) = named {
-            return Ok(field.to_owned());
-        }
-        match self.task.file().target_fields() {
-            [field] => Ok(field.clone()),
-            fields => Err(JobError::WhichReference {
-                task: self.task.name().to_owned(),
-                fields: fields.to_vec(),
-            }),
-        }
-    }
 }
 
 impl Plan<'_> {
@@ -116,30 +103,43 @@ impl Plan<'_> {
         let boxes = self
             .boxes
             .map_or(String::new(), |unit| format!(" boxes {unit:?}"));
-        format!("evaluate {}{boxes}", self.reference)
+        format!("evaluate {}{boxes}", self.answers.name())
     }
+}
 
+impl Job<'_> {
     /// Adds the right answers to the row of a record.
-    pub(crate) fn with_references(&self, record: &Record, mut row: Row) -> Result<Row, JobError> {
-        let value = right_value(record, &self.reference)?;
-        let problem = match self.boxes {
-            Some(unit) => match read_boxes(value, unit) {
+    pub(crate) fn with_references(
+        &self,
+        plan: &Plan<'_>,
+        record: &Record,
+        mut row: Row,
+    ) -> Result<Row, JobError> {
+        let problem = match (plan.boxes, &plan.answers) {
+            (Some(unit), RightAnswers::Field(field)) => match read_boxes(right_value(record, field)?, unit) {
                 Ok(boxes) => {
                     row.boxes = Some(boxes);
                     None
                 }
                 Err(problem) => Some(problem),
             },
-            None => {
-                row.references = texts_of(value, self.output);
-                let may_be_none = matches!(self.output, OutputSpec::Labels(_)) && value.is_array();
-                (row.references.is_empty() && !may_be_none)
-                    .then(|| "expected a text or a number or a list of them".to_owned())
-            }
+            (_, answers) => match self.texts_of_right(record, answers)? {
+                Ok(texts) => {
+                    row.references = texts;
+                    let is_right = !row.references.is_empty() || may_be_none(plan, record);
+                    (!is_right).then(|| "expected a text or a number or a list of them".to_owned())
+                }
+                Err(problem) => Some(problem),
+            },
         };
         match problem.filter(|_| row.error.is_none()) {
             Some(problem) => {
-                let reason = format!("the field '{}' holds no right answer: {problem}", self.reference);
+                let reason = match &plan.answers {
+                    RightAnswers::Field(field) => {
+                        format!("the field '{field}' holds no right answer: {problem}")
+                    }
+                    RightAnswers::Target => problem,
+                };
                 Ok(Row::failed(row.id, row.group, reason))
             }
             None => Ok(row),
@@ -147,28 +147,11 @@ impl Plan<'_> {
     }
 }
 
-/// Returns the value of the field with the right answers.
-pub(crate) fn right_value<'r>(record: &'r Record, field: &str) -> Result<&'r Value, JobError> {
-    record.value(field).ok_or_else(|| JobError::NoReference {
-        field: field.to_owned(),
-        fields: record.fields().map(|(name, _)| name.to_owned()).collect(),
-    })
-}
-
-/// Lists the texts and numbers of a value, each of which is right. Booleans are the words of a task that
-/// says yes or no.
-pub(crate) fn texts_of(value: &Value, output: &OutputSpec) -> Vec<String> {
-    match (value, output) {
-        (Value::String(text), _) => vec![text.clone()],
-        (Value::Bool(is_yes), OutputSpec::Predicate(spec)) => {
-            vec![if *is_yes {
-                spec.yes.clone()
-            } else {
-                spec.no.clone()
-            }]
-        }
-        (Value::Number(_) | Value::Bool(_), _) => vec![value.to_string()],
-        (Value::Array(items), _) => items.iter().flat_map(|item| texts_of(item, output)).collect(),
-        (Value::Null | Value::Object(_), _) => Vec::new(),
-    }
+/// Tells whether a record may have no right answer: a list of labels may be empty.
+fn may_be_none(plan: &Plan<'_>, record: &Record) -> bool {
+    let value = match &plan.answers {
+        RightAnswers::Field(field) => record.value(field),
+        RightAnswers::Target => None,
+    };
+    matches!(plan.output, OutputSpec::Labels(_)) && value.is_some_and(Value::is_array)
 }

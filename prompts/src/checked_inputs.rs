@@ -1,11 +1,12 @@
 //! The inputs of one run of a task, checked once.
 
+use std::borrow::Cow;
+
 use crate::error::PromptError;
 use crate::input::{InputValue, Inputs};
-use crate::output::{ChoiceSpec, Choices, LabelsSpec, OutputSpec};
 use crate::patches::PatchRange;
 use crate::prompt::Prompt;
-use crate::target::Target;
+use crate::target::{ANSWER_CHOICES, Target};
 use crate::template::Template;
 
 /// Holds inputs that fit a task, with the defaults of those that were not given.
@@ -31,8 +32,8 @@ pub struct CheckedInputs<'t> {
     pub(crate) template: &'t Template,
     /// Of the task.
     pub(crate) target: &'t Target,
-    /// Of the task.
-    pub(crate) output: &'t OutputSpec,
+    /// The answers to choose from, or the closed set of labels.
+    pub(crate) choices: Option<Vec<String>>,
     /// A value for every input of the task.
     pub(crate) values: Inputs,
     /// The patches that the inputs hide, where the answer is about patches.
@@ -62,7 +63,8 @@ impl CheckedInputs<'_> {
     /// # Ok::<(), multiway_prompts::PromptError>(())
     /// ```
     pub fn render(&self, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
-        self.template.render(&self.values, special_tokens)
+        let values = self.values_for(self.template);
+        self.template.render(&values, special_tokens)
     }
 
     /// Renders what the model should write, as
@@ -72,29 +74,27 @@ impl CheckedInputs<'_> {
     ///
     /// When a field of the target is missing or unknown, and when the template fails.
     pub fn render_target(&self, reference: &Inputs, special_tokens: &[&str]) -> Result<Prompt, PromptError> {
+        let values = self.values_for(&self.target.template);
         self.target
-            .render(self.origin, &self.values, reference, special_tokens)
+            .render(self.origin, &values, reference, special_tokens)
+    }
+
+    /// Returns what a template sees: the inputs, and the answers to choose from if it names them.
+    fn values_for(&self, template: &Template) -> Cow<'_, Inputs> {
+        match &self.choices {
+            Some(choices) if template.place_of(ANSWER_CHOICES).is_some() => {
+                let mut values = self.values.clone();
+                values.insert(ANSWER_CHOICES.to_owned(), InputValue::List(choices.clone()));
+                Cow::Owned(values)
+            }
+            _ => Cow::Borrowed(&self.values),
+        }
     }
 
     /// Returns the answers to choose from, or the closed set of labels; `None` when the task file and its
     /// inputs name none.
     pub fn choices(&self) -> Option<&[String]> {
-        let (OutputSpec::Choice(ChoiceSpec { choices, .. })
-        | OutputSpec::Labels(LabelsSpec {
-            choices: Some(choices),
-            ..
-        })) = self.output
-        else {
-            return None;
-        };
-        match choices {
-            Choices::Listed(choices) => Some(choices),
-            Choices::FromInput(name) => match self.values.get(name) {
-                Some(InputValue::List(items)) => Some(items),
-                _ => None,
-            },
-            Choices::OfModel => None,
-        }
+        self.choices.as_deref()
     }
 
     /// Returns the patches of the first picture to hide, or `None` when the task gives another kind of

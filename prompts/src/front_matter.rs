@@ -15,11 +15,12 @@ mod yaml;
 use indexmap::IndexMap;
 use serde_saphyr::Spanned;
 
+use crate::computed_choices::ComputedChoices;
 use crate::error::{PromptError, PromptErrorKind};
 use crate::field_names::field_names;
 use crate::input::InputSpec;
 use crate::metric::Metric;
-use crate::output::OutputSpec;
+use crate::output::{Choices, OutputSpec};
 use crate::spec::{DecodeSpec, Example, FewShot, MetadataValue, Preprocessing};
 use crate::suggest::{did_you_mean, listing, nearest, quoted};
 use crate::target::Target;
@@ -47,6 +48,8 @@ pub(crate) struct FrontMatter {
     /// The place of each input's name.
     pub(crate) input_places: Vec<Place>,
     pub(crate) output: OutputSpec,
+    /// The template of the answers to choose from, if there is one.
+    pub(crate) choices: Option<ComputedChoices>,
     pub(crate) decode: DecodeSpec,
     pub(crate) target: Target,
     pub(crate) few_shot: Vec<FewShot>,
@@ -81,6 +84,7 @@ impl FrontMatter {
         let name = raw.name.map(task_name).transpose()?;
         let version = raw.version.as_ref().map(version).transpose()?;
         let (inputs, input_places) = check_inputs(raw.inputs, owners)?;
+        let choices_line = raw.output.as_ref().and_then(RawOutput::choices_line);
         let output = raw.output.map_or(Ok(OutputSpec::Text { fill: None }), |output| {
             check_output(output, &inputs)
         })?;
@@ -102,6 +106,13 @@ impl FrontMatter {
             .map(|(index, example)| check_example(index, example, &inputs, &output))
             .collect::<Result<_, _>>()?;
         let origin_of = |key: &str| owners.of(key).unwrap_or(origin);
+        let choices = match output.choices() {
+            Some(Choices::Computed(source)) => {
+                let line = choices_line.map(|line| line + 1);
+                Some(ComputedChoices::parse(origin_of("output"), source, line)?)
+            }
+            _ => None,
+        };
         let (template, fields) = check_target(origin_of("target"), raw.target, &inputs, &output)?;
         let separator = check_separator(origin_of("separator"), raw.separator)?;
         let few_shot = check_shots(raw.few_shot, &inputs, &output, &fields)?;
@@ -113,6 +124,7 @@ impl FrontMatter {
             inputs,
             input_places,
             output,
+            choices,
             decode,
             target: Target {
                 template,

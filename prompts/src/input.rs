@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::InputError;
+use crate::json_value;
 use crate::suggest::{nearest, quoted};
 
 /// Holds what a caller gives: values by the names of the task's inputs.
@@ -37,11 +38,13 @@ pub enum InputKind {
     Image,
     /// Several pictures.
     Images,
+    /// Any JSON: texts, numbers, booleans, nothing, and lists and mappings of them.
+    Json,
 }
 
 impl InputKind {
     /// Lists all types.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Text,
         Self::Integer,
         Self::Number,
@@ -51,6 +54,7 @@ impl InputKind {
         Self::Box,
         Self::Image,
         Self::Images,
+        Self::Json,
     ];
 
     /// Tells whether the input is one or more pictures, which are given as files.
@@ -68,6 +72,7 @@ impl InputKind {
             Self::Box => "a box of four numbers: left, top, right, bottom",
             Self::Image => "a picture",
             Self::Images => "a list of pictures",
+            Self::Json => "JSON",
         }
     }
 }
@@ -84,6 +89,7 @@ impl fmt::Display for InputKind {
             Self::Box => "box",
             Self::Image => "image",
             Self::Images => "images",
+            Self::Json => "json",
         })
     }
 }
@@ -110,6 +116,8 @@ pub enum InputValue {
     Image(usize),
     /// Several pictures: their indices among the request's images.
     Images(Vec<usize>),
+    /// Any JSON. All texts in it are the caller's, those of keys too.
+    Json(serde_json::Value),
 }
 
 impl InputValue {
@@ -124,6 +132,7 @@ impl InputValue {
             Self::Box(_) => InputKind::Box,
             Self::Image(_) => InputKind::Image,
             Self::Images(_) => InputKind::Images,
+            Self::Json(_) => InputKind::Json,
         }
     }
 
@@ -132,6 +141,7 @@ impl InputValue {
         match self {
             Self::Text(text) => text.len(),
             Self::List(items) => items.iter().map(String::len).sum(),
+            Self::Json(value) => json_value::texts(value).iter().map(|text| text.len()).sum(),
             Self::Integer(_)
             | Self::Number(_)
             | Self::Boolean(_)
@@ -151,7 +161,8 @@ impl InputValue {
             | Self::Number(_)
             | Self::Boolean(_)
             | Self::List(_)
-            | Self::Box(_) => &[],
+            | Self::Box(_)
+            | Self::Json(_) => &[],
         }
     }
 
@@ -166,7 +177,14 @@ impl InputValue {
             Self::Box(_) => "a box".to_owned(),
             Self::Image(_) => "a picture".to_owned(),
             Self::Images(_) => "a list of pictures".to_owned(),
+            Self::Json(value) => format!("the JSON {}", quoted(&value.to_string())),
         }
+    }
+}
+
+impl From<serde_json::Value> for InputValue {
+    fn from(value: serde_json::Value) -> Self {
+        Self::Json(value)
     }
 }
 
@@ -247,7 +265,7 @@ impl InputSpec {
     ///
     /// A list is either a JSON array of strings, `["a", "b, c"]`, or its items with commas between them, `a,
     /// b`. A box is its left, top, right and bottom with commas between them. `true`, `false`, `yes` and `no`
-    /// are booleans.
+    /// are booleans. An input of type json is JSON, and what is no JSON is a text.
     ///
     /// # Errors
     ///
@@ -272,6 +290,7 @@ impl InputSpec {
             InputKind::Boolean => InputValue::Boolean(parse_boolean(text.trim()).ok_or_else(mistyped)?),
             InputKind::List => InputValue::List(parse_list(text)?),
             InputKind::Box => InputValue::Box(parse_box(text).ok_or_else(mistyped)?),
+            InputKind::Json => InputValue::Json(json_value::parse(text)),
             InputKind::Image | InputKind::Images => return Err(InputError::Picture),
         };
         self.check(&value)?;
@@ -312,6 +331,7 @@ impl InputSpec {
             (InputKind::Images, InputValue::Images(indices)) => {
                 self.check_count("a number of pictures", indices.len())
             }
+            (InputKind::Json, InputValue::Json(value)) => json_value::check(value),
             (_, other) => Err(self.mistyped(other.found())),
         }
     }
@@ -342,6 +362,7 @@ impl InputSpec {
             (InputKind::Boolean, Value::Bool(value)) => Some(InputValue::Boolean(*value)),
             (InputKind::List, Value::Array(items)) => texts(items).map(InputValue::List),
             (InputKind::Box, Value::Array(items)) => sides(items).map(InputValue::Box),
+            (InputKind::Json, value) => Some(InputValue::Json(value.clone())),
             _ => None,
         };
         let value = read.ok_or_else(|| self.mistyped(self.found_in_yaml(value)))?;
@@ -549,6 +570,7 @@ mod tests {
             InputKind::Box => InputValue::Box([0.0, 0.0, 1.0, 0.5]),
             InputKind::Image => InputValue::Image(0),
             InputKind::Images => InputValue::Images(vec![0, 1]),
+            InputKind::Json => InputValue::Json(serde_json::json!({"a": [1]})),
         }
     }
 

@@ -84,9 +84,12 @@
 //! | `checked_inputs` | [`CheckedInputs`]: what a prompt is rendered with |
 //! | `front_matter` | YAML into raw structs, raw structs into checked ones |
 //! | `schema`, `field_names` | [`task_file_schema`]: the JSON Schema of front matter |
+//! | `json_value` | inputs that are JSON, bounded |
 //! | `input`, `output`, `spec`, `metric` | what front matter declares: [`InputSpec`], [`OutputSpec`], [`DecodeSpec`], [`Example`], [`Metric`] |
 //! | `sampling` | sampling parameters in layers: [`SamplingOptions`] |
 //! | `template`, `template_file`, `sandbox`, `render_error` | the Jinja environment, and its errors in our words |
+//! | `methods` | the methods of Python that templates may call |
+//! | `computed_choices` | answers to choose from that a template computes |
 //! | `target`, `shots` | what the model should write, and few-shot examples: [`Shot`] |
 //! | `scan`, `special` | where special tokens, names and filters stand in a template |
 //! | `markers`, `prompt` | from rendered text to [`PromptPart`]s |
@@ -94,14 +97,17 @@
 //! | `error`, `suggest` | [`PromptError`] and its [`PromptErrorKind`], [`InputError`], "did you mean" |
 
 mod checked_inputs;
+mod computed_choices;
 mod encoding;
 mod error;
 mod field_names;
 mod front_matter;
 mod infill;
 mod input;
+mod json_value;
 mod loader;
 mod markers;
+mod methods;
 mod metric;
 mod output;
 mod patches;
@@ -138,6 +144,6 @@ pub use schema::task_file_schema;
 pub use shots::{MAX_SHOTS, Shot};
 pub use source::{SourceFile, SourceTask, TaskSource};
 pub use spec::{DecodeSpec, Example, ExampleInput, FewShot, ImageFit, MetadataValue, Preprocessing};
-pub use special::is_special_form;
+pub use special::{is_special_form, special_name_at_start};
 pub use target::MAX_INPUT_BYTES;
 pub use task_file::TaskFile;

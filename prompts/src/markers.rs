@@ -90,6 +90,11 @@ impl Markers {
         self.masks.get(index).copied()
     }
 
+    /// Tells whether a text has a special token or a picture in it.
+    pub(crate) fn marks(&self, text: &str) -> bool {
+        text.chars().any(|c| self.parts.contains_key(&c))
+    }
+
     /// Cuts rendered text into parts.
     pub(crate) fn cut(&self, rendered: &str) -> Prompt {
         let mut prompt = Prompt::default();

@@ -120,6 +120,20 @@ impl OutputSpec {
         }
     }
 
+    /// Returns where the answers to choose from are, if it is a choice, or labels of a closed set.
+    pub fn choices(&self) -> Option<&Choices> {
+        match self {
+            Self::Choice(choice) => Some(&choice.choices),
+            Self::Labels(labels) => labels.choices.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Tells whether templates know the answers to choose from, as `answer_choices`.
+    pub(crate) fn has_answer_choices(&self) -> bool {
+        self.choices().is_some_and(|choices| *choices != Choices::OfModel)
+    }
+
     /// Names the input that the answer itself uses, if any.
     pub fn uses_input(&self) -> Option<&str> {
         match self {
@@ -146,6 +160,9 @@ pub enum Choices {
     /// In the task file.
     #[serde(rename = "choices")]
     Listed(Vec<String>),
+    /// Computed from the inputs, by a template each of whose `{{ }}` gives a list of texts, or one text.
+    #[serde(rename = "choices")]
+    Computed(String),
     /// In an input of type list.
     #[serde(rename = "choices_from")]
     FromInput(String),

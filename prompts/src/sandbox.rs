@@ -16,6 +16,7 @@ use minijinja::{
 
 use crate::infill::{MAX_GAPS, gap_ranges};
 use crate::markers::Markers;
+use crate::methods;
 use crate::suggest::quoted;
 
 /// The steps that one rendering may take. A step is an instruction, or 64 bytes produced.
@@ -26,7 +27,7 @@ const MAX_RECURSION: usize = 64;
 
 /// The names of the filters that templates may use. `map` is not among them: it would let an input name a
 /// filter.
-pub(crate) const FILTERS: [&str; 28] = [
+pub(crate) const FILTERS: [&str; 31] = [
     "abs",
     "capitalize",
     "count",
@@ -45,12 +46,15 @@ pub(crate) const FILTERS: [&str; 28] = [
     "max",
     "min",
     "reject",
+    "rejectattr",
     "replace",
     "reverse",
     "round",
     "select",
+    "selectattr",
     "sort",
     "split",
+    "string",
     "title",
     "trim",
     "unique",
@@ -88,7 +92,7 @@ pub(crate) const TESTS: [&str; 26] = [
 ];
 
 /// The names of the functions that templates may call; `special` is replaced before a template is compiled.
-pub(crate) const FUNCTIONS: [&str; 4] = ["mask", "namespace", "range", "special"];
+pub(crate) const FUNCTIONS: [&str; 5] = ["mask", "namespace", "range", "special", "zip"];
 
 /// An error of ours, carried through minijinja.
 #[derive(Debug, Clone)]
@@ -160,6 +164,8 @@ pub(crate) fn environment<'a>(markers: &Arc<Markers>) -> Result<Environment<'a>,
     add_tests(&mut env);
     env.add_function("range", functions::range);
     env.add_function("namespace", functions::namespace);
+    env.add_function("zip", methods::zip);
+    env.set_unknown_method_callback(methods::call);
     let masks = Arc::clone(markers);
     env.add_function("mask", move |index: &Value| mask(&masks, index));
     let masks = Arc::clone(markers);
@@ -192,10 +198,13 @@ fn add_filters(env: &mut Environment) {
     env.add_filter("max", filters::max);
     env.add_filter("min", filters::min);
     env.add_filter("reject", filters::reject);
+    env.add_filter("rejectattr", filters::rejectattr);
     env.add_filter("reverse", filters::reverse);
     env.add_filter("round", filters::round);
     env.add_filter("select", filters::select);
+    env.add_filter("selectattr", filters::selectattr);
     env.add_filter("sort", filters::sort);
+    env.add_filter("string", string);
     env.add_filter("unique", filters::unique);
 }
 
@@ -252,8 +261,19 @@ fn write_value(out: &mut Output, state: &mut State, value: &Value) -> Result<(),
     }
 }
 
+/// Writes any value as Python's `str` does: a list as `['a', 1]`, and `none` as `None`.
+fn string(state: &State, value: &Value) -> Result<Value, Error> {
+    if is_picture(value) || contains_picture(value) {
+        require_text(
+            value,
+            "the filter `string` works on text, numbers, lists and mappings",
+        )?;
+    }
+    filters::string(state, value)
+}
+
 /// Says what a value is and what to write instead, when it is not text.
-fn require_text(value: &Value, rule: &str) -> Result<(), Error> {
+pub(crate) fn require_text(value: &Value, rule: &str) -> Result<(), Error> {
     let found = match value.kind() {
         ValueKind::None => "and this is `none`".to_owned(),
         ValueKind::Seq | ValueKind::Iterable if contains_picture(value) => {
@@ -363,7 +383,7 @@ mod tests {
             );
         }
         let globals: Vec<String> = env.globals().map(|(name, _)| name.to_owned()).collect();
-        assert_eq!(globals, ["mask", "namespace", "range"]);
+        assert_eq!(globals, ["mask", "namespace", "range", "zip"]);
         assert!(
             FUNCTIONS
                 .iter()

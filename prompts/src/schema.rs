@@ -37,7 +37,7 @@ pub fn task_file_schema() -> Value {
         "inputs" => json!({
             "type": "object",
             "description": "The inputs by name. `null` removes an input of the task that is extended.",
-            "propertyNames": {"pattern": "^[a-z][a-z0-9_]*$"},
+            "propertyNames": {"pattern": "^[A-Za-z][A-Za-z0-9_]*$"},
             "additionalProperties": input_schema(input),
         }),
         "output" => with_required(object("The kind of answer.", output, output_value), &["kind"]),
@@ -190,7 +190,7 @@ fn input_schema(keys: &[&str]) -> Value {
 
 /// Says which keys go with a type, and what its default is.
 fn of_kind(kind: InputKind) -> Value {
-    use InputKind::{Boolean, Box, Choice, Image, Images, Integer, List, Number, Text};
+    use InputKind::{Boolean, Box, Choice, Image, Images, Integer, Json, List, Number, Text};
     let default = match kind {
         Text | Choice => json!({"type": "string"}),
         Integer => json!({"type": "integer"}),
@@ -199,6 +199,7 @@ fn of_kind(kind: InputKind) -> Value {
         List => json!({"type": "array", "items": {"type": "string"}, "maxItems": MAX_ITEMS}),
         Box => json!({"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}),
         Image | Images => json!(false),
+        Json => json!(true),
     };
     let mut then = json!({"properties": {"default": default}});
     let owners = [
@@ -220,7 +221,10 @@ fn of_kind(kind: InputKind) -> Value {
 fn output_value(key: &str) -> Value {
     match key {
         "kind" => json!({"enum": OutputSpec::KINDS, "description": "The kind of answer."}),
-        "choices" => texts("The answers to choose from."),
+        "choices" => json!({
+            "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string", "pattern": "\\{\\{"}],
+            "description": "The answers to choose from, or a template that gives them.",
+        }),
         "choices_from" => text("The input of type list that has the answers to choose from."),
         "of_model" => json!({"type": "boolean", "description": "Whether the model's head has the answers."}),
         "fill" => text("The input whose gaps the answer fills."),

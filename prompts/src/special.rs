@@ -47,6 +47,22 @@ pub(crate) fn is_bracketed_name(token: &str) -> bool {
     bracketed_at_start(token).is_some_and(|found| found.len() == token.len())
 }
 
+/// Finds what `text` starts with and a checkpoint may have as a special token: `</s>`, `<sep>`, `[CLS]`.
+///
+/// In a template, such a name is special; to have it as text, write `{{ "<sep>" }}`.
+///
+/// # Examples
+///
+/// ```
+/// use multiway_prompts::special_name_at_start;
+///
+/// assert_eq!(special_name_at_start("<sep> b"), Some("<sep>"));
+/// assert_eq!(special_name_at_start("< b >"), None);
+/// ```
+pub fn special_name_at_start(text: &str) -> Option<&str> {
+    special_at_start(text).or_else(|| bracketed_at_start(text))
+}
+
 /// Finds the bracketed name that `text` starts with.
 fn bracketed_at_start(text: &str) -> Option<&str> {
     let close = match text.chars().next()? {

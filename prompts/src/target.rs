@@ -12,6 +12,9 @@ pub(crate) const DEFAULT_TARGET: &str = "{{ target }}";
 /// The field of that template.
 pub(crate) const DEFAULT_FIELD: &str = "target";
 
+/// What templates of a task with answers to choose from know these by.
+pub(crate) const ANSWER_CHOICES: &str = "answer_choices";
+
 /// The target of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Target {

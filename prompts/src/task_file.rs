@@ -4,13 +4,14 @@ use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
 use crate::checked_inputs::CheckedInputs;
+use crate::computed_choices::ComputedChoices;
 use crate::error::{InputError, PromptError, PromptErrorKind};
 use crate::front_matter::{Place, is_task_name};
 use crate::infill::{MAX_GAPS, count_gaps};
 use crate::input::{InputSpec, InputValue, Inputs, check_answers};
 use crate::loader::load;
 use crate::metric::Metric;
-use crate::output::OutputSpec;
+use crate::output::{Choices, OutputSpec};
 use crate::patches::{NoPatches, PatchRange};
 use crate::prompt::Prompt;
 use crate::sandbox::too_many_gaps;
@@ -18,7 +19,7 @@ use crate::shots::{Shot, check_count, in_shot};
 use crate::source::{NoFiles, TaskSource};
 use crate::spec::{DecodeSpec, Example, FewShot, MetadataValue, Preprocessing};
 use crate::suggest::{nearest, quoted};
-use crate::target::{Target, check_text_bytes};
+use crate::target::{ANSWER_CHOICES, Target, check_text_bytes};
 use crate::template::{MAX_PROMPT_BYTES, Template};
 
 /// Holds a task: what it takes, how it asks, what it answers.
@@ -66,6 +67,8 @@ pub struct TaskFile {
         skip_serializing_if = "Target::is_default"
     )]
     target: Target,
+    #[serde(skip)]
+    choices: Option<ComputedChoices>,
     #[serde(rename = "file")]
     origin: String,
 }
@@ -130,6 +133,7 @@ impl TaskFile {
             few_shot: front_matter.few_shot,
             template,
             target: front_matter.target,
+            choices: front_matter.choices,
             origin: origin.to_owned(),
         };
         task.check_names(&front_matter.input_places)?;
@@ -265,9 +269,24 @@ impl TaskFile {
             origin: &self.origin,
             template: &self.template,
             target: &self.target,
-            output: &self.output,
+            choices: self.choices_of(&complete)?,
             hidden_patches: self.check_output_input(&complete)?,
             values: complete,
+        })
+    }
+
+    /// Finds the answers to choose from, or the closed set of labels.
+    fn choices_of(&self, inputs: &Inputs) -> Result<Option<Vec<String>>, PromptError> {
+        if let Some(computed) = &self.choices {
+            return computed.render(&self.origin, inputs).map(Some);
+        }
+        Ok(match self.output.choices() {
+            Some(Choices::Listed(choices)) => Some(choices.clone()),
+            Some(Choices::FromInput(name)) => match inputs.get(name) {
+                Some(InputValue::List(items)) => Some(items.clone()),
+                _ => None,
+            },
+            _ => None,
         })
     }
 
@@ -296,19 +315,19 @@ impl TaskFile {
 
     /// Checks that the template uses inputs that exist, and that no input is left unused.
     fn check_names(&self, input_places: &[Place]) -> Result<(), PromptError> {
-        let variables = self.template.variables()?;
-        if let Some(name) = variables.iter().find(|name| !self.inputs.contains_key(*name)) {
-            let kind = PromptErrorKind::Undefined {
-                name: name.clone(),
-                inputs: self.input_names(),
-                suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
-            };
-            return Err(self.error_at_use(kind, name));
+        let mut variables = self.template.variables()?;
+        if self.output.has_answer_choices() {
+            variables.retain(|name| name != ANSWER_CHOICES);
+        }
+        self.check_defined(&self.template, &variables)?;
+        if let Some(computed) = &self.choices {
+            self.check_defined(&computed.template, &computed.template.variables()?)?;
         }
         // Not `variables`: minijinja leaves out some names, such as the one in `images[:2]`.
         let used = |name: &String| {
             self.template.place_of(name).is_some()
                 || self.target.template.place_of(name).is_some()
+                || (self.choices.as_ref()).is_some_and(|computed| computed.template.place_of(name).is_some())
                 || self.output.uses_input() == Some(name.as_str())
         };
         if let Some((name, place)) = self.inputs.keys().zip(input_places).find(|(name, _)| !used(name)) {
@@ -321,6 +340,19 @@ impl TaskFile {
         self.check_fill()
     }
 
+    /// Checks that the variables of a template are inputs.
+    fn check_defined(&self, template: &Template, variables: &[String]) -> Result<(), PromptError> {
+        let Some(name) = variables.iter().find(|name| !self.inputs.contains_key(*name)) else {
+            return Ok(());
+        };
+        let kind = PromptErrorKind::Undefined {
+            name: name.clone(),
+            inputs: self.input_names(),
+            suggestion: nearest(name, self.inputs.keys().map(String::as_str)),
+        };
+        Err(self.error_at_use(kind, template, name))
+    }
+
     /// Checks that a task that fills gaps shows the text with its gaps.
     fn check_fill(&self) -> Result<(), PromptError> {
         let OutputSpec::Text { fill: Some(fill) } = &self.output else {
@@ -331,7 +363,7 @@ impl TaskFile {
         }
         let message =
             format!("the answer fills the gaps of '{fill}': write {{{{ {fill} | gaps }}}} in the prompt");
-        Err(self.error_at_use(PromptErrorKind::Gaps { message }, fill))
+        Err(self.error_at_use(PromptErrorKind::Gaps { message }, &self.template, fill))
     }
 
     /// Checks the input that the answer itself uses, and returns the patches that it hides, if it does.
@@ -360,9 +392,9 @@ impl TaskFile {
         }
     }
 
-    /// Makes an error for the place where the template first uses a variable.
-    fn error_at_use(&self, kind: PromptErrorKind, variable: &str) -> PromptError {
-        match self.template.place_of(variable) {
+    /// Makes an error for the place where a template first uses a variable.
+    fn error_at_use(&self, kind: PromptErrorKind, template: &Template, variable: &str) -> PromptError {
+        match template.place_of(variable) {
             Some((origin, line)) => kind.at(origin, Some(line)),
             None => self.error(kind, None),
         }

@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use minijinja::{Environment, Error, Value};
+use minijinja::{Environment, Error, Output, State, Value};
 
 use crate::error::{PromptError, PromptErrorKind};
 use crate::input::{InputValue, Inputs};
+use crate::json_value;
 use crate::markers::{Markers, NoMarkerLeft};
 use crate::prompt::{Prompt, PromptPart};
 use crate::render_error::{kind_of, line_and_name};
@@ -103,15 +104,7 @@ impl Template {
     /// Renders the template with inputs that were checked, for a checkpoint whose special tokens are `names`.
     pub(crate) fn render(&self, inputs: &Inputs, names: &[&str]) -> Result<Prompt, PromptError> {
         let (env, markers) = self.environment(inputs, names)?;
-        let values = Value::from_pairs(
-            inputs
-                .iter()
-                .map(|(name, value)| (name.as_str(), template_value(value, &markers))),
-        );
-        let rendered = env
-            .get_template(&self.body.name)
-            .and_then(|template| template.render(values))
-            .map_err(|error| self.translate(&error, inputs))?;
+        let rendered = self.run(&env, inputs, &markers)?;
         if rendered.len() > MAX_PROMPT_BYTES {
             let limit = MAX_PROMPT_BYTES;
             return Err(PromptErrorKind::OutputTooLong { limit }.at(&self.body.origin, None));
@@ -122,6 +115,35 @@ impl Template {
             "rendered a prompt"
         );
         Ok(markers.cut(&rendered))
+    }
+
+    /// Runs the template for what its `{{ }}` hold, which `collect` takes, and gives what marks special
+    /// tokens in it.
+    pub(crate) fn evaluate(
+        &self,
+        inputs: &Inputs,
+        collect: impl Fn(&mut Output, &mut State, &Value) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Result<Arc<Markers>, PromptError> {
+        let (mut env, markers) = self.environment(inputs, &[])?;
+        env.set_formatter(collect);
+        self.run(&env, inputs, &markers)?;
+        Ok(markers)
+    }
+
+    fn run(
+        &self,
+        env: &Environment<'static>,
+        inputs: &Inputs,
+        markers: &Markers,
+    ) -> Result<String, PromptError> {
+        let values = Value::from_pairs(
+            inputs
+                .iter()
+                .map(|(name, value)| (name.as_str(), template_value(value, markers))),
+        );
+        env.get_template(&self.body.name)
+            .and_then(|template| template.render(values))
+            .map_err(|error| self.translate(&error, inputs))
     }
 
     /// Makes the environment of one rendering, which has all files, marked.
@@ -152,7 +174,6 @@ impl Template {
         let texts = inputs
             .values()
             .flat_map(texts_of)
-            .map(String::as_str)
             .chain(self.files().map(|file| file.source.as_str()));
         let images = inputs.values().flat_map(|value| value.pictures().iter().copied());
         let specials = specials
@@ -201,16 +222,17 @@ fn joined(name: &str, parent: &str) -> String {
     format!("{level}/{name}")
 }
 
-fn texts_of(value: &InputValue) -> &[String] {
+fn texts_of(value: &InputValue) -> Vec<&str> {
     match value {
-        InputValue::Text(text) => std::slice::from_ref(text),
-        InputValue::List(items) => items,
+        InputValue::Text(text) => vec![text.as_str()],
+        InputValue::List(items) => items.iter().map(String::as_str).collect(),
+        InputValue::Json(value) => json_value::texts(value),
         InputValue::Integer(_)
         | InputValue::Number(_)
         | InputValue::Boolean(_)
         | InputValue::Box(_)
         | InputValue::Image(_)
-        | InputValue::Images(_) => &[],
+        | InputValue::Images(_) => Vec::new(),
     }
 }
 
@@ -246,5 +268,6 @@ fn template_value(value: &InputValue, markers: &Markers) -> Value {
             .into(),
         InputValue::Image(index) => picture(index),
         InputValue::Images(indices) => indices.iter().map(picture).collect::<Vec<Value>>().into(),
+        InputValue::Json(value) => json_value::template_value(value),
     }
 }

@@ -30,12 +30,14 @@
 //! | `run`, `answer`, `typed`, `infill`, `samples` | a running task, its typed answer and its JSON, filled gaps, several samples |
 //! | `ranking`, `reading` | answers from log-likelihoods, and from generated text |
 //! | [`parse`] | the parsers of generated text |
+//! | `import` | prompts of other libraries as task files |
 //! | `examples` | the worked examples of task files, which are tests |
 //! | [`metrics`] | metrics over answers, and intervals around them |
 
 mod answer;
 mod error;
 mod examples;
+mod import;
 mod infill;
 mod inputs;
 mod library;
@@ -56,6 +58,7 @@ pub use answer::{
 };
 pub use error::TaskError;
 pub use examples::{ExampleReport, PictureError};
+pub use import::{Import, ImportError, ImportNote, import_path, import_paths, import_text};
 pub use inputs::{RequestTerms, TaskInputs, TaskShot};
 pub use library::TaskLibrary;
 pub use prepared::PreparedTask;

@@ -77,6 +77,14 @@ impl<'t> Shown<'t> {
     }
 }
 
+/// Reads a field of the target: a text, or a whole number, by which a target may choose an answer.
+fn target_value(text: &str) -> InputValue {
+    match text.parse::<i64>() {
+        Ok(number) if number.to_string() == text => InputValue::Integer(number),
+        _ => InputValue::Text(text.to_owned()),
+    }
+}
+
 /// Runs the verb.
 pub(super) fn run(context: &Context, args: &RenderArgs, json: bool) -> Outcome {
     let checkpoint = context.checkpoint()?;
@@ -91,7 +99,7 @@ pub(super) fn run(context: &Context, args: &RenderArgs, json: bool) -> Outcome {
     let target = if args.target.is_empty() {
         None
     } else {
-        let field = |(name, value): &(String, String)| (name.clone(), InputValue::Text(value.clone()));
+        let field = |(name, value): &(String, String)| (name.clone(), target_value(value));
         let fields: Inputs = args.target.iter().map(field).collect();
         let target = task.prepare_target(&tokenizer, &inputs, &fields);
         Some(target.map_err(Failure::input)?)

@@ -13,8 +13,12 @@ use crate::suggest::{did_you_mean, listing, nearest, quoted};
 const MAX_INPUTS: usize = 64;
 
 /// Names that Jinja, or this crate, gives a meaning of its own.
-const RESERVED: [&str; 19] = [
+const RESERVED: [&str; 24] = [
+    "False",
+    "None",
+    "True",
     "and",
+    "answer_choices",
     "caller",
     "else",
     "false",
@@ -33,6 +37,7 @@ const RESERVED: [&str; 19] = [
     "special",
     "super",
     "true",
+    "zip",
 ];
 
 #[derive(Debug, Deserialize)]
@@ -85,14 +90,14 @@ pub(super) fn check_inputs(
 
 fn check_input_name(name: &Spanned<String>, key: &str) -> Result<(), Problem> {
     let text = name.value.as_str();
-    let starts_well = text.starts_with(|c: char| c.is_ascii_lowercase());
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic());
     if !starts_well
         || !text
             .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     {
         let message = format!(
-            "expected a name of lower-case letters, digits and '_' that starts with a letter, found {}",
+            "expected a name of letters, digits and '_' that starts with a letter, found {}",
             quoted(text)
         );
         return Err(Problem::new(name, "inputs", message));

@@ -12,7 +12,7 @@ use crate::output::OutputSpec;
 use crate::shots::MAX_SHOTS;
 use crate::spec::FewShot;
 use crate::suggest::{listing, quoted};
-use crate::target::{DEFAULT_FIELD, DEFAULT_TARGET};
+use crate::target::{ANSWER_CHOICES, DEFAULT_FIELD, DEFAULT_TARGET};
 use crate::template::Template;
 
 /// What stands between two shots, and between the last one and the prompt.
@@ -57,7 +57,8 @@ pub(super) fn check_target(
         let message = format!("the model writes text alone: remove the picture '{picture}'");
         return Err(Problem::new(&raw, "target", message).into());
     }
-    fields.retain(|name| !inputs.contains_key(name));
+    let known = |name: &str| name == ANSWER_CHOICES && output.has_answer_choices();
+    fields.retain(|name| !inputs.contains_key(name) && !known(name));
     Ok((template, fields))
 }
 
@@ -147,12 +148,10 @@ fn field_value(value: &serde_json::Value) -> Option<InputValue> {
         }
         serde_json::Value::Array(items) => {
             let text = |item: &serde_json::Value| item.as_str().map(str::to_owned);
-            items
-                .iter()
-                .map(text)
-                .collect::<Option<_>>()
-                .map(InputValue::List)
+            let texts = items.iter().map(text).collect::<Option<_>>();
+            Some(texts.map_or_else(|| InputValue::Json(value.clone()), InputValue::List))
         }
-        serde_json::Value::Null | serde_json::Value::Object(_) => None,
+        serde_json::Value::Object(_) => Some(InputValue::Json(value.clone())),
+        serde_json::Value::Null => None,
     }
 }

@@ -1,8 +1,10 @@
 //! What holds for any text that is read as a prompt's template.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use multiway_prompts::{InputValue, Inputs, Prompt, PromptPart, TaskFile};
+use serde_json::json;
 
 use super::error::{ORIGIN, assert_error};
 
@@ -13,10 +15,11 @@ inputs:
   items: {type: list}
   image: {type: image}
   images: {type: images}
+  row: {type: json}
 ---
 ";
 /// Uses all inputs, and writes none.
-const USES: &str = "{% if false %}{{ text }}{{ items }}{{ image }}{{ images }}{% endif %}";
+const USES: &str = "{% if false %}{{ text }}{{ items }}{{ image }}{{ images }}{{ row }}{% endif %}";
 
 /// Words of templates that make parts, or let a template look at a part that it has written, which is one
 /// character while it renders.
@@ -34,6 +37,9 @@ const LOOKS_AT_PARTS: [&str; 12] = [
     "recursive",
     "autoescape",
 ];
+
+/// Words of templates that minijinja does not know by itself.
+const OF_OURS: [&str; 2] = ["zip", "index"];
 
 /// Renders a template with texts that try to be something else.
 pub(crate) fn check(bytes: &[u8]) {
@@ -56,6 +62,7 @@ pub(crate) fn check(bytes: &[u8]) {
         ("items".to_owned(), InputValue::List(items.clone())),
         ("image".to_owned(), InputValue::Image(0)),
         ("images".to_owned(), InputValue::Images(vec![1, 2])),
+        ("row".to_owned(), InputValue::Json(row())),
     ]);
     let prompt = match task
         .complete(&inputs)
@@ -65,13 +72,22 @@ pub(crate) fn check(bytes: &[u8]) {
         Err(error) => return assert_error(&error, file.as_bytes()),
     };
     assert_parts_are_the_templates(&prompt, &source);
-    if !LOOKS_AT_PARTS.iter().any(|word| body.contains(word)) {
+    if !LOOKS_AT_PARTS
+        .iter()
+        .chain(&OF_OURS)
+        .any(|word| body.contains(word))
+    {
         assert_eq!(
             spelled(&prompt),
             rendered_by_minijinja(&source, &text, &items),
             "{source:?}"
         );
     }
+}
+
+/// A row whose keys and values spell special tokens.
+fn row() -> serde_json::Value {
+    json!({"</s>": "<sep>", "answers": [{"text": "<extra_id_3>"}, 7, 0.5, true, null]})
 }
 
 /// Checks that no part comes from a text of the caller.
@@ -108,7 +124,16 @@ fn rendered_by_minijinja(source: &str, text: &str, items: &[String]) -> String {
         .build();
     env.set_syntax(syntax.unwrap());
     env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_unknown_method_callback(unknown_method_callback);
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    env.render_str(source, context! { text, items => items.to_vec() })
+    let answers = vec![
+        Value::from_pairs([("text", "<extra_id_3>")]),
+        7.into(),
+        0.5.into(),
+        true.into(),
+        ().into(),
+    ];
+    let row = Value::from_pairs([("</s>", Value::from("<sep>")), ("answers", answers.into())]);
+    env.render_str(source, context! { text, items => items.to_vec(), row })
         .unwrap()
 }

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde_saphyr::Spanned;
 
 use super::ranking::{one_of, ranking};
-use super::raw::RawOutput;
+use super::raw::{RawChoices, RawOutput};
 use crate::front_matter::inputs::input_of_kind;
 use crate::front_matter::problem::{Problem, line};
 use crate::input::{InputKind, InputSpec, check_answers};
@@ -76,15 +76,18 @@ pub(super) fn check_choice(
 
 /// Checks where the answers to choose from are; `None` if they are nowhere.
 pub(super) fn check_choices(
-    choices: Option<Spanned<Vec<String>>>,
+    choices: Option<Spanned<RawChoices>>,
     from: Option<Spanned<String>>,
     inputs: &IndexMap<String, InputSpec>,
 ) -> Result<Option<Choices>, Problem> {
     match (choices, from) {
-        (Some(choices), None) => {
-            check_answers(&choices.value).map_err(|error| Problem::new(&choices, "output.choices", error))?;
-            Ok(Some(Choices::Listed(choices.value)))
-        }
+        (Some(choices), None) => match choices.value {
+            RawChoices::Listed(ref answers) => {
+                check_answers(answers).map_err(|error| Problem::new(&choices, "output.choices", error))?;
+                Ok(Some(Choices::Listed(answers.clone())))
+            }
+            RawChoices::Computed(template) => Ok(Some(Choices::Computed(template))),
+        },
         (None, Some(from)) => {
             let name = input_of_kind(from, "output.choices_from", InputKind::List, inputs)?;
             Ok(Some(Choices::FromInput(name)))

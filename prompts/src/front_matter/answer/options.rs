@@ -71,6 +71,7 @@ pub(super) fn labels(raw: RawOutput, inputs: &IndexMap<String, InputSpec>) -> Re
     if let Some(choices) = &raw.choices
         && let Some(label) = choices
             .value
+            .listed()
             .iter()
             .find(|label| label.contains(&separator) || label.trim() != *label)
     {

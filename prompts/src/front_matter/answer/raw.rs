@@ -1,15 +1,18 @@
 //! `output` as it is written.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use crate::front_matter::problem::line;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawOutput {
     pub(super) kind: Spanned<String>,
-    pub(super) choices: Option<Spanned<Vec<String>>>,
+    pub(super) choices: Option<Spanned<RawChoices>>,
     pub(super) choices_from: Option<Spanned<String>>,
     pub(super) of_model: Option<Spanned<bool>>,
     pub(super) method: Option<Spanned<String>>,
@@ -32,7 +35,49 @@ pub(crate) struct RawOutput {
     pub(super) schema: Option<Spanned<serde_json::Value>>,
 }
 
-#[derive(Debug, Deserialize)]
+/// The answers to choose from: a list, or a template.
+#[derive(Debug)]
+pub(super) enum RawChoices {
+    Listed(Vec<String>),
+    Computed(String),
+}
+
+impl RawChoices {
+    /// Returns the answers that are listed.
+    pub(super) fn listed(&self) -> &[String] {
+        match self {
+            Self::Listed(answers) => answers,
+            Self::Computed(_) => &[],
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RawChoices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawChoices;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list, written `[a, b]`, or a template")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawChoices, E> {
+                Ok(RawChoices::Computed(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<RawChoices, A::Error> {
+                let items = SeqAccessDeserializer::new(items);
+                Vec::deserialize(items).map(RawChoices::Listed)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+#[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCalibration {
     pub(super) temperature: Spanned<f64>,
@@ -60,6 +105,11 @@ impl RawOption {
 }
 
 impl RawOutput {
+    /// Returns the line of `choices`.
+    pub(crate) fn choices_line(&self) -> Option<usize> {
+        self.choices.as_ref().and_then(line)
+    }
+
     /// Lists the options that task files may have.
     pub(super) fn options(&self) -> [RawOption; 21] {
         [
