@@ -238,7 +238,7 @@ fn aligned(alignment: &WordPatchAlignment, shown: &[Option<usize>]) -> Section {
     Section {
         heading: heading("Words of the prompt: word-patch alignment", alignment.words.len()),
         lines: vec![format!(
-            "Optimal transport between the encoder's words and patches; each word has an equal share of the patches. Mean \
+            "Optimal transport between the encoder's words and patches; each token of a word has an equal share of the patches. Mean \
              cosine distance {:.3}.",
             alignment.distance
         )],

@@ -58,8 +58,9 @@ fractions, raw, problem}], grounded {plain, phrases}, table {title, header, rows
 score {log_probability, tokens}.
 --samples and --best-of add samples [{text, finish_reason, mean_log_probability}];
 --top-log-probabilities adds tokens [{id, piece, log_probability, alternatives [..]}];
---explain adds explanation {grid, pictures, answer [{text, patches [[..]], class_share, text_share}],
-log_probabilities [..], alignment {distance, words [{text, patches [[..]]}]}}; patches are shares, row by row.
+--explain adds explanation {grid, pictures, answer [{text, patches [[..]], class_share,
+text_share}], log_probabilities [..], alignment {distance, words [{text, patches [[..]]}]}};
+patches are shares, row by row.
 --profile adds profile {parts_ms {..}, total_ms, steps, ms_per_step, tokens, ms_per_token,
 first_token_ms}, whose parts add up to the total.
 

@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{Ended, TestFolder};
 use tiny_skia::Pixmap;
+
+use common::{Ended, TestFolder};
 
 fn run(pictures: &[&str], args: &[&str]) -> (TestFolder, Ended) {
     let place = TestFolder::new();
