@@ -34,8 +34,8 @@ fn read(name: &str, bytes: &[u8]) -> (bool, usize) {
     (is_read, ALLOCATOR.peak_usage().saturating_sub(before))
 }
 
-/// Repeats `item` between `start` and `end`, as often as the largest record has room for, and at most as often
-/// as `most`.
+/// Repeats `item` between `start` and `end`, as often as the largest record has room for, and at most `most`
+/// times.
 fn repeated(start: &str, item: &str, end: &str, most: usize) -> String {
     let times = ((LIMIT - start.len() - end.len()) / item.len()).min(most);
     [start, &item.repeat(times), end].concat()
