@@ -39,8 +39,8 @@ pub(crate) struct EvalArgs {
     job: JobArgs,
 
     /// Field of the data with the right answer: a text or a number, a list of texts of which each is right, a
-    /// list of labels, a list of boxes, or the texts of a picture [default: the field of the task's target, or
-    /// of the text that a vector is made of]
+    /// list of labels, a list of boxes, or the texts of a picture [default: the field of the task's target,
+    /// or of the text that a vector is made of]
     #[arg(long, short, value_name = "FIELD")]
     reference: Option<String>,
 

@@ -481,15 +481,17 @@ fn what_does_not_fit_is_said_before_anything_runs() {
         (
             &[
                 "eval",
-                "retrieve",
+                "caption",
                 "--data",
                 "data/pairs.jsonl",
                 "--reference",
                 "right",
+                "--metric",
+                "recall_at_1",
                 "--out",
                 "o3",
             ],
-            "the metric 'recall_at_1' does not compare texts",
+            "the metric 'recall_at_1' does not fit the task 'caption', whose output is of kind text: it fits embedding",
         ),
         (
             &[

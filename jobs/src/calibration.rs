@@ -256,7 +256,8 @@ mod tests {
         row
     }
 
-    /// 4 questions in 10 whose answer is said with 0.8, right in 4 of 5; the others with 0.6, right in 3 of 5.
+    /// 4 questions in 10 whose answer is said with 0.8, right in 4 of 5; the others with 0.6, right in 3 of
+    /// 5.
     fn halves(factor: f64) -> Halves {
         let mut halves = Halves::default();
         for id in 0..4000 {

@@ -1,5 +1,5 @@
-//! Metrics over answers: accuracy, captions, translations, boxes, labels, numbers, probabilities, rankings, and
-//! how sure a score is.
+//! Metrics over answers: accuracy, captions, translations, boxes, labels, numbers, probabilities, rankings,
+//! and how sure a score is.
 //!
 //! Each metric follows the reference implementation that it names.
 //! Metrics of one answer return its score; metrics of a corpus have counts that add up.

@@ -327,7 +327,7 @@ fn area(points: &[(f64, f64)], curve: PrecisionCurve) -> f64 {
             parts.sum()
         }
         PrecisionCurve::Coco => mean((0..=COCO_POINTS).map(|step| {
-            // A product, as `numpy.linspace` computes it: 0.28 as a quotient is less, and a recall reaches it.
+            // A product, as `numpy.linspace` computes it: a quotient is another number now and then.
             let wanted = f64::from(step) * (1.0 / f64::from(COCO_POINTS));
             let at = points.partition_point(|(recall, _)| *recall < wanted);
             points.get(at).map_or(0.0, |(_, precision)| *precision)

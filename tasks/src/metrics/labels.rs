@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::numbers::share;
 use super::python_text::join_words;
 
-/// Counts what the F1 of labels is computed from; the counts of a corpus are the sums of those of its answers.
+/// Counts what the F1 of labels is computed from; the counts of a corpus are the sums of those of its
+/// answers.
 ///
 /// Labels are compared as sets, ignoring case and white space at the ends and between words.
 ///
