@@ -10,9 +10,12 @@ use minijinja::syntax::SyntaxConfig;
 /// The member of the namespace.
 const MEMBER: &str = "list";
 
-/// A tag: its tokens, and the bytes from its opening to its closing sign.
+/// The tokens of a tag, each with its bytes.
+type Tokens<'s> = Vec<(Token<'s>, Range<usize>)>;
+
+/// A tag: its tokens, and the bytes of its opening and of its closing sign.
 struct Tag<'s> {
-    tokens: Vec<(Token<'s>, Range<usize>)>,
+    tokens: Tokens<'s>,
     open: Range<usize>,
     close: Range<usize>,
 }
@@ -69,7 +72,10 @@ fn rewritten(source: &str) -> Option<String> {
         let item = renamed(source, tag, &lists, append.item.clone())?;
         let open = source.get(tag.open.clone())?.replacen("{{", "{%", 1);
         let close = source.get(tag.close.clone())?.replacen("}}", "%}", 1);
-        text.push_str(&format!("{open} set {list} = {list} + [{item}] {close}{}", append.written));
+        text.push_str(&format!(
+            "{open} set {list} = {list} + [{item}] {close}{}",
+            append.written
+        ));
     }
     text.push_str(source.get(position..)?);
     Some(text)
@@ -78,7 +84,7 @@ fn rewritten(source: &str) -> Option<String> {
 fn tags(source: &str) -> Option<Vec<Tag<'_>>> {
     let bytes = |span: Span| span.start_offset as usize..span.end_offset as usize;
     let mut tags: Vec<Tag<'_>> = Vec::new();
-    let mut open: Option<(Range<usize>, Vec<(Token<'_>, Range<usize>)>)> = None;
+    let mut open: Option<(Range<usize>, Tokens<'_>)> = None;
     for token in tokenize(source, false, SyntaxConfig::default()) {
         let (token, span) = token.ok()?;
         match token {
@@ -101,7 +107,12 @@ fn tags(source: &str) -> Option<Vec<Tag<'_>>> {
 /// Returns the name that `set name = value` sets.
 fn assigned<'s>(tag: &Tag<'s>) -> Option<&'s str> {
     match tag.tokens.as_slice() {
-        [(Token::Ident("set"), _), (Token::Ident(name), _), (Token::Assign, _), ..] => Some(name),
+        [
+            (Token::Ident("set"), _),
+            (Token::Ident(name), _),
+            (Token::Assign, _),
+            ..,
+        ] => Some(name),
         _ => None,
     }
 }
@@ -111,7 +122,9 @@ fn rebinds(tag: &Tag<'_>, lists: &HashSet<&str>) -> bool {
     let [(Token::Ident("for"), _), rest @ ..] = tag.tokens.as_slice() else {
         return false;
     };
-    let targets = rest.iter().take_while(|(token, _)| !matches!(token, Token::Ident("in")));
+    let targets = rest
+        .iter()
+        .take_while(|(token, _)| !matches!(token, Token::Ident("in")));
     targets
         .into_iter()
         .any(|(token, _)| matches!(token, Token::Ident(name) if lists.contains(name)))
@@ -130,11 +143,17 @@ fn append(source: &str, tag: &Tag<'_>) -> Option<Append> {
     let call = tokens.windows(3).position(|tokens| {
         matches!(
             tokens,
-            [(Token::Dot, _), (Token::Ident("append"), _), (Token::ParenOpen, _)]
+            [
+                (Token::Dot, _),
+                (Token::Ident("append"), _),
+                (Token::ParenOpen, _)
+            ]
         )
     })?;
     let path = tokens.get(..call)?;
-    let is_path = path.iter().all(|(token, _)| matches!(token, Token::Ident(_) | Token::Dot));
+    let is_path = path
+        .iter()
+        .all(|(token, _)| matches!(token, Token::Ident(_) | Token::Dot));
     let (start, end) = (path.first()?.1.start, path.last()?.1.end);
     let close = closing(tokens, call + 2)?;
     let rest = tokens.get(close + 1..)?;
@@ -187,7 +206,8 @@ fn renamed(source: &str, tag: &Tag<'_>, lists: &HashSet<&str>, part: Range<usize
         let is_member = matches!(before, Some((Token::Dot, _)));
         let next = tag.tokens.get(index + 1);
         let is_assigned = matches!(next, Some((Token::Assign, _)));
-        let is_list = matches!(token, Token::Ident(name) if lists.contains(name)) && !is_member && !is_assigned;
+        let is_list =
+            matches!(token, Token::Ident(name) if lists.contains(name)) && !is_member && !is_assigned;
         if !is_list || bytes.start < part.start || bytes.end > part.end {
             continue;
         }
@@ -210,7 +230,9 @@ mod tests {
     #[test]
     fn a_list_that_grows_is_a_member_of_a_namespace() {
         assert_eq!(
-            without_append("{% set a = [] %}{% for b in c %}{{ a.append(b) or \"\" }}{% endfor %}{{ a | join }}"),
+            without_append(
+                "{% set a = [] %}{% for b in c %}{{ a.append(b) or \"\" }}{% endfor %}{{ a | join }}"
+            ),
             "{% set a = namespace(list=[]) %}{% for b in c %}{% set a.list = a.list + [b] %}{% endfor %}{{ a.list | join }}"
         );
         assert_eq!(
@@ -221,7 +243,11 @@ mod tests {
 
     #[test]
     fn a_column_that_grows_and_a_template_without_append_stay_as_they_are() {
-        for source in ["{{ column.append(1) }}", "{% set a = [] %}{{ a }}", "{{ a.append(1) + 2 }}"] {
+        for source in [
+            "{{ column.append(1) }}",
+            "{% set a = [] %}{{ a }}",
+            "{{ a.append(1) + 2 }}",
+        ] {
             assert_eq!(without_append(source), source);
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::append::without_append;
 use super::choices::{Answers, answers};
-use super::draft::{Draft, Output, inputs, task_name};
+use super::draft::{Draft, Output, columns_of, inputs, task_name};
 use super::error::{ImportError, ImportNote};
 use super::imported::Import;
 use super::jinja::{self, Node, quoted};
@@ -68,11 +68,7 @@ fn import_template(
     };
     let prompt = write(halves.prompt);
     let target = (halves.met != Met::Never).then(|| write(halves.target));
-    let mut given_columns = Columns::default();
-    given_columns.read(&prompt, &[ANSWERS])?;
-    if let Output::Choice(Answers::Computed(template), _) = &output {
-        given_columns.read(template, &[])?;
-    }
+    let given_columns = columns_of(&prompt, &output)?;
     let data = if subset.is_empty() {
         dataset.to_owned()
     } else {
