@@ -40,7 +40,7 @@
 //! | `version` | a whole number from 1, or a text such as `"1.2.0"` |
 //! | `extends` | the name of a task whose keys and prompt this one takes over, see [`TaskSource`] |
 //! | `name` | lower-case letters, digits, `-`, `_`; without it, the stem of the file's name |
-//! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `choice`, `list`, `box`, `image`, `images`) and perhaps `description`, `default`, `choices` (of a choice), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list), `unit` (of a box) |
+//! | `inputs` | the inputs by name, each with a `type` (`text`, `integer`, `number`, `boolean`, `choice`, `list`, `box`, `image`, `images`, `json`) and perhaps `description`, `default`, `choices` (of a choice), `min` and `max` (numbers, or the count of a list or of images), `max_length` (text, or each item of a list), `unit` (of a box) |
 //! | `output` | `kind: text`, `choice`, `predicate`, `level`, `labels`, `number`, `boxes`, `points`, `polygons`, `grounded`, `table`, `score`, `embedding`, `patches` or `json`, and the options of that kind: see [`OutputSpec`] |
 //! | `decode` | `prefix` (special tokens); any field of [`SamplingOptions`], such as `max_new_tokens`, `temperature`, `beams` or `stop`; for text also `regex`, what the answer matches as a whole, or `lark`, the grammar that it is derived from |
 //! | `target` | a template of what the model should write, see [`TaskFile::render_target`] |
@@ -72,7 +72,7 @@
 //! A caller's text stays text, whatever it contains and whatever the template does with it: see
 //! [`PromptPart`]. While a template renders, a picture or a special token is a single character that occurs
 //! in no text of the caller, chosen anew for each prompt. Rendering is bounded in steps, depth and size,
-//! reads no file, and calls nothing but filters on an allow list. The files that a template imports are read
+//! reads no file, and calls nothing but filters and methods on allow lists. What a template imports is read
 //! when the task file is read, by paths that are written in it.
 //!
 //! # Modules

@@ -11,8 +11,41 @@ pub(crate) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
     match (value.kind(), method, args) {
         (_, "format", _) => Err(Error::from(ErrorKind::UnknownMethod)),
         (ValueKind::Seq, "index", [item]) => index_of(state, value, item),
+        (ValueKind::String, "join", [items]) => {
+            charge_written(state, items)?;
+            unknown_method_callback(state, value, method, args)
+        }
         _ => unknown_method_callback(state, value, method, args),
     }
+}
+
+/// How deeply a value that is written may nest.
+const MAX_DEPTH: usize = 64;
+
+/// Pays for writing a value before it is written: a list may hold one long text many times, and a namespace
+/// itself.
+pub(crate) fn charge_written(state: &State, value: &Value) -> Result<(), Error> {
+    let mut open = vec![(value.clone(), 0)];
+    while let Some((value, depth)) = open.pop() {
+        let bytes = value.as_str().map_or(0, str::len);
+        state.consume_fuel(1 + bytes as u64 / 64)?;
+        if depth > MAX_DEPTH {
+            let message = format!("a list or a mapping of more than {MAX_DEPTH} levels cannot be written");
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
+        let is_map = value.kind() == ValueKind::Map;
+        if !is_map && !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+            continue;
+        }
+        for item in value.try_iter()? {
+            state.consume_fuel(1)?;
+            if is_map {
+                open.push((value.get_item(&item)?, depth + 1));
+            }
+            open.push((item, depth + 1));
+        }
+    }
+    Ok(())
 }
 
 /// Finds the place of an item in a list, from 0.

@@ -269,6 +269,7 @@ fn string(state: &State, value: &Value) -> Result<Value, Error> {
             "the filter `string` works on text, numbers, lists and mappings",
         )?;
     }
+    methods::charge_written(state, value)?;
     filters::string(state, value)
 }
 

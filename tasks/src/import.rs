@@ -3,6 +3,7 @@
 //! Each template becomes one task file that renders to the same text. What a task file has no counterpart
 //! for is said, template by template: either why it is not imported, or what of it is not carried over.
 
+mod append;
 mod choices;
 mod draft;
 mod error;

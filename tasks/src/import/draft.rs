@@ -120,6 +120,18 @@ impl Output {
     }
 }
 
+/// Reads the columns that the prompt and the answer of a task are made of.
+pub(super) fn columns_of(prompt: &str, output: &Output) -> Result<Columns, ImportError> {
+    let mut columns = Columns::default();
+    columns.read(prompt, &["answer_choices"])?;
+    match output {
+        Output::Choice(Answers::Computed(template), _) => columns.read(template, &[])?,
+        Output::Score(column) => columns.read(&format!("{{{{ {column} }}}}"), &[])?,
+        Output::Text | Output::Choice(Answers::Listed(_), _) => {}
+    }
+    Ok(columns)
+}
+
 /// Lists the inputs of a task: the columns that its prompt and its answers are made of. Those of the target
 /// alone are reference fields.
 pub(super) fn inputs(columns: &Columns, given: &Columns) -> Vec<(String, InputKind)> {

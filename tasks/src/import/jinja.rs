@@ -18,7 +18,7 @@ pub(super) enum Node {
     Statement(String),
     /// Tags around other pieces: `if`, `elif` and `else`, each with what follows it, and `endif`.
     Block {
-        branches: Vec<(String, Vec<Node>)>,
+        branches: Vec<(String, Vec<Self>)>,
         close: String,
     },
 }

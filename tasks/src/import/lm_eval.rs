@@ -9,7 +9,7 @@ use multiway_prompts::{Metric, Normalization};
 use serde_json::{Map, Value, json};
 
 use super::choices::Answers;
-use super::draft::{Draft, Output, inputs, task_name};
+use super::draft::{Draft, Output, columns_of, inputs, task_name};
 use super::error::{ImportError, ImportNote};
 use super::files::read_text;
 use super::imported::Import;
@@ -130,13 +130,7 @@ fn import_task(
     let output = reader.output(answers, target.as_deref(), &metrics, notes)?;
     let prompt = template(nodes, &reader.columns, Edges::Kept);
     let target = reader.target(target, &output);
-    let mut given = Columns::default();
-    given.read(&prompt, &["answer_choices"])?;
-    match &output {
-        Output::Choice(Answers::Computed(template), _) => given.read(template, &[])?,
-        Output::Score(column) => given.read(&format!("{{{{ {column} }}}}"), &[])?,
-        _ => {}
-    }
+    let given = columns_of(&prompt, &output)?;
     let decode = reader.decode(&output, notes);
     reader.note_rest(notes);
     let draft = Draft {

@@ -6,8 +6,9 @@
 use multiway_prompts::{Metric, Normalization};
 use serde_json::{Map, Value};
 
+use super::append::without_append;
 use super::choices::{Answers, answers};
-use super::draft::{Draft, Output, inputs, task_name};
+use super::draft::{Draft, Output, columns_of, inputs, task_name};
 use super::error::{ImportError, ImportNote};
 use super::imported::Import;
 use super::jinja::{self, Node, quoted};
@@ -47,16 +48,16 @@ fn import_template(
     notes: &mut Vec<ImportNote>,
 ) -> Result<String, ImportError> {
     let text = |key: &str| given.get(key).and_then(Value::as_str);
-    let Some(source) = text("jinja") else {
+    let Some(source) = text("jinja").map(without_append) else {
         let message = "the template has no `jinja`".to_owned();
         return Err(ImportError::NoTemplate { message });
     };
     let mut columns = Columns::default();
-    columns.read(source, &[ANSWERS])?;
+    columns.read(&source, &[ANSWERS])?;
     let answers = text(ANSWERS)
         .map(|source| read_answers(source, &mut columns, notes))
         .transpose()?;
-    let halves = split(&jinja::parse(source, notes)?)?;
+    let halves = split(&jinja::parse(&source, notes)?)?;
     note_halves(halves.met, notes);
     let (output, listed) = output(answers, notes);
     let write = |mut nodes: Vec<Node>| {
@@ -67,11 +68,7 @@ fn import_template(
     };
     let prompt = write(halves.prompt);
     let target = (halves.met != Met::Never).then(|| write(halves.target));
-    let mut given_columns = Columns::default();
-    given_columns.read(&prompt, &[ANSWERS])?;
-    if let Output::Choice(Answers::Computed(template), _) = &output {
-        given_columns.read(template, &[])?;
-    }
+    let given_columns = columns_of(&prompt, &output)?;
     let data = if subset.is_empty() {
         dataset.to_owned()
     } else {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 use minijinja::Value;
-use minijinja::machinery::ast::{BinOpKind, Call, CallArg, CompareOpKind, Expr, Filter, Stmt, UnaryOpKind};
+use minijinja::machinery::ast::{BinOpKind, Call, CallArg, Compare, CompareOpKind, Expr, Filter, Stmt};
 use minijinja::machinery::parse;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
@@ -259,19 +259,9 @@ impl Reader<'_> {
                     .flatten()
                     .try_for_each(|bound| self.expr(bound, Use::Integer))
             }
-            Expr::UnaryOp(op) => match op.op {
-                UnaryOpKind::Not => self.expr(&op.expr, Use::Any),
-                UnaryOpKind::Neg => self.expr(&op.expr, Use::Any),
-            },
+            Expr::UnaryOp(op) => self.expr(&op.expr, Use::Any),
             Expr::BinOp(op) => self.binary(op.op, &op.left, &op.right),
-            Expr::Compare(compare) => {
-                let mut left = &compare.expr;
-                for step in &compare.ops {
-                    self.compared(left, step.op, &step.expr)?;
-                    left = &step.expr;
-                }
-                Ok(())
-            }
+            Expr::Compare(chain) => self.chain(chain),
             Expr::IfExpr(either) => {
                 self.expr(&either.test_expr, Use::Any)?;
                 self.expr(&either.true_expr, found)?;
@@ -317,6 +307,16 @@ impl Reader<'_> {
         };
         self.expr(left, found(right))?;
         self.expr(right, found(left))
+    }
+
+    /// Reads `a < b <= c`.
+    fn chain(&mut self, chain: &Compare<'_>) -> Read {
+        let mut left = &chain.expr;
+        for step in &chain.ops {
+            self.compared(left, step.op, &step.expr)?;
+            left = &step.expr;
+        }
+        Ok(())
     }
 
     fn compared(&mut self, left: &Expr<'_>, op: CompareOpKind, right: &Expr<'_>) -> Read {
