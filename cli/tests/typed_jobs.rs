@@ -58,6 +58,8 @@ fn pictures_are_found_by_their_texts_and_texts_by_their_pictures() {
             "retrieve",
             "--data",
             "data/pairs.jsonl",
+            "--map",
+            "images=image",
             "--reference",
             "texts",
             "--metric",
@@ -90,10 +92,9 @@ fn pictures_are_found_by_their_texts_and_texts_by_their_pictures() {
     assert_eq!(of("recall_at_10", "text_to_image")["value"], 1.0);
     assert_eq!(of("recall_at_1", "image_to_text")["samples"], 6);
     for direction in ["text_to_image", "image_to_text"] {
-        assert!(
-            of("recall_at_1", direction)["value"].as_f64().unwrap() > 0.7,
-            "{report}"
-        );
+        // A guess finds one of 6 pictures, and one of the 2 or 3 texts of a picture among 13.
+        let low = of("recall_at_1", direction)["interval"]["low"].as_f64().unwrap();
+        assert!(low > 0.25, "{report}");
         let mean = of("mean_rank", direction)["value"].as_f64().unwrap();
         assert!((1.0..2.0).contains(&mean), "{report}");
     }
