@@ -136,7 +136,8 @@ pub mod data {
 pub mod jobs {
     pub use multiway_jobs::{
         BatchReport, CalibrationReport, Direction, Edges, EvaluationOptions, EvaluationReport,
-        EvaluationSummary, Job, JobError, JobOptions, JobProgress, MetricReport, Reliability, RightBox, Row,
+        EvaluationSummary, Filter, Job, JobError, JobOptions, JobProgress, MetricReport, Reliability,
+        RightBox, Row,
     };
 }
 

@@ -19,7 +19,7 @@ Examples:
       --choices-of name --group-by set --out report/
   multiway eval caption --data pairs.csv --reference caption --metric cider --out report/ --json
   multiway eval detect --data boxes.jsonl --reference boxes --box-unit fractions --out report/
-  multiway eval retrieve --data pairs.jsonl --map images=image --reference captions --out report/
+  multiway eval retrieve --data pairs.jsonl --reference captions --out report/
 
 Prints each metric with its 95 % interval, and writes results.jsonl (a line for each record),
 summary.json and report.html (with the worst cases) to the folder. Run the same command again

@@ -2,7 +2,6 @@
 
 mod calibrate;
 mod check;
-mod find;
 mod import;
 mod new;
 mod output_text;
@@ -18,7 +17,6 @@ use serde_json::{Value, json};
 
 use self::calibrate::CalibrateArgs;
 use self::check::CheckArgs;
-use self::find::find;
 use self::import::ImportArgs;
 use self::new::NewArgs;
 use self::render::RenderArgs;

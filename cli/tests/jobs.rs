@@ -409,107 +409,47 @@ fn what_does_not_fit_is_said_before_anything_runs() {
     place.write("data/empty.jsonl", "{\"a\": 1}\n");
     for (args, message) in [
         (
-            &["batch", "caption", "--data", "data/no.jsonl", "--out", "o"][..],
+            "batch caption --data data/no.jsonl --out o",
             "cannot read 'data/no.jsonl'",
         ),
         (
-            &[
-                "batch",
-                "caption",
-                "--data",
-                "data/pairs.jsonl",
-                "--shard",
-                "3/3",
-                "--out",
-                "o",
-            ],
+            "batch caption --data data/pairs.jsonl --shard 3/3 --out o",
             "there is no shard 3 of 3",
         ),
         (
-            &[
-                "batch",
-                "caption",
-                "--data",
-                "data/pairs.jsonl",
-                "--shard",
-                "3",
-                "--out",
-                "o",
-            ],
+            "batch caption --data data/pairs.jsonl --shard 3 --out o",
             "expected a shard and how many there are, such as 0/4, found '3'",
         ),
         (
-            &["batch", "vqa", "--data", "data/pairs.jsonl", "--out", "o"],
+            "batch vqa --data data/pairs.jsonl --out o",
             "no field for the input 'question' of the task 'vqa'",
         ),
         (
-            &[
-                "batch",
-                "vqa",
-                "--data",
-                "data/pairs.jsonl",
-                "--map",
-                "text=right",
-                "--out",
-                "o",
-            ],
+            "batch vqa --data data/pairs.jsonl --map text=right --out o",
             "has no input 'text' (inputs: image, question)",
         ),
         (
-            &["batch", "caption", "--data", "data/empty.jsonl", "--out", "o"],
+            "batch caption --data data/empty.jsonl --out o",
             "no field for the input 'image' of the task 'caption': map one with `image=FIELD` (fields: a)",
         ),
         (
-            &["eval", "caption", "--data", "data/pairs.jsonl", "--out", "o"],
+            "eval caption --data data/pairs.jsonl --out o",
             "no field 'target' with the right answers: name it with `--reference FIELD` (fields: image, right, kind)",
         ),
         (
-            &[
-                "eval",
-                "caption",
-                "--data",
-                "data/pairs.jsonl",
-                "--reference",
-                "right",
-                "--where",
-                "right=bird",
-                "--out",
-                "o2",
-            ],
+            "eval caption --data data/pairs.jsonl --reference right --where right=bird --out o2",
             "no record of the data is taken",
         ),
         (
-            &[
-                "eval",
-                "caption",
-                "--data",
-                "data/pairs.jsonl",
-                "--reference",
-                "right",
-                "--metric",
-                "recall_at_1",
-                "--out",
-                "o3",
-            ],
+            "eval caption --data data/pairs.jsonl --reference right --metric recall_at_1 --out o3",
             "the metric 'recall_at_1' does not fit the task 'caption', whose output is of kind text: it fits embedding",
         ),
         (
-            &[
-                "eval",
-                "caption",
-                "--data",
-                "data/pairs.jsonl",
-                "--choices-of",
-                "right",
-                "--reference",
-                "right",
-                "--out",
-                "o4",
-            ],
+            "eval caption --data data/pairs.jsonl --choices-of right --reference right --out o4",
             "takes no list of answers to choose from",
         ),
     ] {
-        let ended = place.run(args);
+        let ended = place.run(&args.split(' ').collect::<Vec<_>>());
         assert_eq!(ended.code, Some(2), "{}", ended.told());
         assert!(ended.stderr.contains(message), "{}", ended.stderr);
     }

@@ -58,8 +58,6 @@ fn pictures_are_found_by_their_texts_and_texts_by_their_pictures() {
             "retrieve",
             "--data",
             "data/pairs.jsonl",
-            "--map",
-            "images=image",
             "--reference",
             "texts",
             "--metric",

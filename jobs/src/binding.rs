@@ -78,6 +78,10 @@ impl<'t> Binding<'t> {
         if self.map.contains_key(input) {
             return None;
         }
+        // Data sets name one picture in the singular, also where a task takes several.
+        if let Some(pictures) = record.pictures("image").filter(|_| input == "images") {
+            return Some(pictures);
+        }
         let mut fields = record
             .fields()
             .filter(|(_, field)| matches!(field, Field::Picture(_) | Field::Pictures(_)));

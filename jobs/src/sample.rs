@@ -204,8 +204,14 @@ mod tests {
         let of = |right: &Value| sample("{kind: boxes}", json!({"answer": found, "boxes": right}));
         for right in [&pixels, &fractions] {
             let sample = of(right);
-            assert_eq!(value(Metric::BoxAccuracy, &[sample.clone()]), (1.0, 1));
-            assert_eq!(value(Metric::AveragePrecision50, &[sample.clone()]), (1.0, 1));
+            assert_eq!(
+                value(Metric::BoxAccuracy, std::slice::from_ref(&sample)),
+                (1.0, 1)
+            );
+            assert_eq!(
+                value(Metric::AveragePrecision50, std::slice::from_ref(&sample)),
+                (1.0, 1)
+            );
             // An IoU of 0.81 is enough for 7 of the 10 thresholds.
             let (precision, _) = value(Metric::AveragePrecision, &[sample]);
             assert!((precision - 0.7).abs() < 1e-9, "{precision}");

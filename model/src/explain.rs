@@ -85,6 +85,7 @@ mod tests {
     }
 
     /// Softmax of the scaled products of one query and all keys, head by head: loops over plain numbers.
+    #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
     fn by_hand(queries: &Tensor, keys_values: &Tensor, heads: usize, scale: f32) -> Vec<f32> {
         let queries: Vec<Vec<f32>> = queries.to_vec2().unwrap();
         let keys: Vec<Vec<f32>> = keys_values.to_vec2().unwrap();

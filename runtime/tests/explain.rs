@@ -173,7 +173,10 @@ fn the_alignment_is_optimal_transport_between_the_words_and_the_patches() {
                 .iter()
                 .map(|row| row[patch])
                 .sum();
-            (mass * distances.len() as f64 / count) as f32
+            let share = mass * distances.len() as f64 / count;
+            #[expect(clippy::cast_possible_truncation, reason = "a share between 0 and 1")]
+            let share = share as f32;
+            share
         };
         let expected: Vec<f32> = (0..config().patches()).map(of_patch).collect();
         assert_close(&word.patches.concat(), &expected, 1e-4);

@@ -369,7 +369,7 @@ mod tests {
             expected: vec![expected(ONE, false), expected(OTHER, false)],
         };
         // Precision 1 up to half the boxes, and 2/3 up to all of them.
-        assert!((all_points(&[twice.clone()]) - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
+        assert!((all_points(std::slice::from_ref(&twice)) - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
         let crowd = PictureBoxes {
             found: twice.found,
             expected: vec![expected(ONE, true), expected(OTHER, false)],
@@ -383,7 +383,7 @@ mod tests {
             found: vec![found(ONE)],
             expected: Vec::new(),
         };
-        assert!(all_points(&[only_found.clone()]).abs() < f64::EPSILON);
+        assert!(all_points(std::slice::from_ref(&only_found)).abs() < f64::EPSILON);
         assert!(all_points(&[]).abs() < f64::EPSILON);
         // But a wrong box in a picture that expects none counts where another picture expects some.
         let right = PictureBoxes {
