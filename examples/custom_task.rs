@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
         .run(&engine, &TaskInputs::new().with_image(turtle))?
         .wait_blocking()?;
     for choice in outcome.answer.choices() {
-        println!("an animal? {} {:.3}", choice.text, choice.probability);
+        println!("the animal: {} {:.3}", choice.text, choice.probability);
     }
     Ok(())
 }

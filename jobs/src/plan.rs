@@ -16,7 +16,8 @@ use crate::row::Row;
 #[non_exhaustive]
 pub struct EvaluationOptions {
     /// The field that holds the right answer; without it, the one that the task's target names, or the target
-    /// itself, rendered, where it makes the answer of something else. Of a task that makes vectors, the field with the texts of a picture; without it, the field of the input.
+    /// itself, rendered, where it makes the answer of something else. Of a task that makes vectors, the field
+    /// with the texts of a picture; without it, the field of the input.
     pub reference: Option<String>,
     /// The metrics; those of the task file if there are none.
     pub metrics: Vec<Metric>,
