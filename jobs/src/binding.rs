@@ -78,8 +78,10 @@ impl<'t> Binding<'t> {
         if self.map.contains_key(input) {
             return None;
         }
-        // Data sets name one picture in the singular, also where a task takes several.
-        if let Some(pictures) = record.pictures("image").filter(|_| input == "images") {
+        // Where the task takes pictures in one place, those of the usual name are meant.
+        if self.has_one_picture_input()
+            && let Some(pictures) = record.pictures("image")
+        {
             return Some(pictures);
         }
         let mut fields = record
@@ -87,6 +89,11 @@ impl<'t> Binding<'t> {
             .filter(|(_, field)| matches!(field, Field::Picture(_) | Field::Pictures(_)));
         let (name, _) = fields.next()?;
         record.pictures(name).filter(|_| fields.next().is_none())
+    }
+
+    fn has_one_picture_input(&self) -> bool {
+        let inputs = self.task.file().inputs.values();
+        inputs.filter(|spec| spec.kind.is_picture()).count() == 1
     }
 
     /// Returns the inputs of a record that are no pictures.
@@ -98,12 +105,16 @@ impl<'t> Binding<'t> {
             if spec.kind.is_picture() || self.is_fixed(name, spec.kind) {
                 continue;
             }
-            let read = value(record.value(self.path(name)), spec);
-            if let Some(value) = read.map_err(|error| format!("input '{name}': {error}"))? {
+            if let Some(value) = self.value(record, name, spec)? {
                 values.insert(name.clone(), value);
             }
         }
         Ok(values)
+    }
+
+    /// Reads an input that is no picture from its field.
+    fn value(&self, record: &Record, name: &str, spec: &InputSpec) -> Result<Option<InputValue>, String> {
+        value(record.value(self.path(name)), spec).map_err(|error| format!("input '{name}': {error}"))
     }
 
     /// Makes the inputs of a record, with its pictures read and preprocessed. `choices` are the answers to
@@ -121,14 +132,14 @@ impl<'t> Binding<'t> {
             if self.is_fixed(name, spec.kind) {
                 continue;
             }
-            let named = |error: String| format!("input '{name}': {error}");
             let value = match choices.filter(|(input, _)| input == name) {
                 Some((_, choices)) => Some(InputValue::List(choices.to_vec())),
                 None if spec.kind.is_picture() => {
                     let pictures = self.pictures(record, name);
-                    opened(pictures, spec.kind, processor, &mut inputs).map_err(named)?
+                    opened(pictures, spec.kind, processor, &mut inputs)
+                        .map_err(|error| format!("input '{name}': {error}"))?
                 }
-                None => value(record.value(self.path(name)), spec).map_err(named)?,
+                None => self.value(record, name, spec)?,
             };
             if let Some(value) = value {
                 inputs.values.insert(name.clone(), value);

@@ -7,14 +7,13 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use multiway_data::DataSource;
 use multiway_tasks::Task;
-use multiway_tasks::metrics::exact_match;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::binding::text_of;
 use crate::error::JobError;
 use crate::job::Job;
 use crate::row::Row;
+use crate::sample::candidates;
 use crate::summary::EvaluationSummary;
 
 /// How many of the worst cases are shown.
@@ -60,12 +59,8 @@ impl WorstCases {
 /// Returns the probability that the answer gives to the most probable right one among its choices; 0 if it
 /// has no choices.
 fn probability_of_right(row: &Row) -> f64 {
-    let choices = row.answer.get("choices").and_then(Value::as_array);
-    let of_right = choices.into_iter().flatten().filter_map(|choice| {
-        let text = choice.get("text")?.as_str()?;
-        exact_match(text, &row.references).then(|| choice.get("probability")?.as_f64())?
-    });
-    of_right.fold(0.0, f64::max)
+    let of_right = candidates(row).and_then(|(probabilities, right)| probabilities.get(right?).copied());
+    of_right.unwrap_or(0.0)
 }
 
 /// A case, as the report shows it.

@@ -1,8 +1,10 @@
 //! Retrieval both ways: pictures by texts, and texts by pictures.
 
+use std::iter::repeat;
 use std::path::Path;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
+use multiway_model::kernels::dot_rows;
 use multiway_prompts::Metric;
 use multiway_tasks::metrics::best_rank;
 
@@ -14,87 +16,101 @@ use crate::report::WorstCases;
 use crate::row::Row;
 use crate::scores::{Direction, MetricReport, mean, proportion};
 
-/// The different pictures and texts of some records, and which belong together.
+/// Vectors of one kind, each with what it is of, one after the other.
+#[derive(Debug, Default)]
+struct Side {
+    keys: IndexSet<String>,
+    /// `[keys, width]`.
+    vectors: Vec<f32>,
+}
+
+impl Side {
+    /// Finds the place of a key, which gets the vector if it is new.
+    fn place(&mut self, key: &str, vector: &Vector) -> usize {
+        let width = self.width().unwrap_or(vector.0.len());
+        let (place, is_new) = self.keys.insert_full(key.to_owned());
+        if is_new {
+            let padded = vector.0.iter().copied().chain(repeat(0.0));
+            self.vectors.extend(padded.take(width));
+        }
+        place
+    }
+
+    /// Returns the length of a vector; none where there is no vector.
+    fn width(&self) -> Option<usize> {
+        self.vectors.len().checked_div(self.keys.len())
+    }
+
+    fn vectors(&self) -> impl Iterator<Item = &[f32]> {
+        self.vectors.chunks_exact(self.width().unwrap_or(1).max(1))
+    }
+}
+
+/// Different pictures and texts, and which belong together.
 #[derive(Debug, Default)]
 struct Gallery {
-    pictures: IndexMap<String, Vec<f32>>,
-    texts: IndexMap<String, Vec<f32>>,
+    pictures: Side,
+    texts: Side,
     /// Places of pictures, each with the place of a text of it.
     pairs: Vec<(usize, usize)>,
 }
 
+/// The ranks of a gallery: of each query, that of the first candidate that belongs to it.
+#[derive(Debug)]
+struct Ranks {
+    by_text: Vec<Option<usize>>,
+    by_picture: Vec<Option<usize>>,
+}
+
 impl Gallery {
     fn add(&mut self, pair: &Pair) {
-        let picture = place(&mut self.pictures, &pair.picture, &pair.picture_vector);
+        let picture = self.pictures.place(&pair.picture, &pair.picture_vector);
         for (text, vector) in pair.texts.iter().zip(&pair.text_vectors) {
-            let text = place(&mut self.texts, text, vector);
-            self.pairs.push((picture, text));
+            self.pairs.push((picture, self.texts.place(text, vector)));
         }
     }
 
-    /// Ranks all of one side by each of the other: the rank of the first that belongs to it.
-    fn ranks(&self, direction: Direction) -> Vec<Option<usize>> {
-        let (queries, candidates) = match direction {
-            Direction::TextToImage => (&self.texts, &self.pictures),
-            Direction::ImageToText => (&self.pictures, &self.texts),
-        };
-        let mut matches = vec![Vec::new(); queries.len()];
-        for (picture, text) in &self.pairs {
-            let (query, candidate) = match direction {
-                Direction::TextToImage => (*text, *picture),
-                Direction::ImageToText => (*picture, *text),
-            };
-            if let Some(matches) = matches.get_mut(query) {
-                matches.push(candidate);
-            }
+    /// Ranks each side by the other.
+    fn ranks(&self) -> Ranks {
+        let by_text = self.pairs.iter().map(|(picture, text)| (*text, *picture));
+        Ranks {
+            by_text: ranks(&self.texts, &self.pictures, by_text),
+            by_picture: ranks(&self.pictures, &self.texts, self.pairs.iter().copied()),
         }
-        let ranked = queries.values().zip(&matches).map(|(query, matches)| {
-            let scores: Vec<f32> = candidates
-                .values()
-                .map(|candidate| dot(query, candidate))
-                .collect();
-            best_rank(matches, &scores)
-        });
-        ranked.collect()
     }
+}
 
+/// Ranks candidates by each query. `pairs` are places of queries, each with that of a candidate that belongs
+/// to it.
+fn ranks(
+    queries: &Side,
+    candidates: &Side,
+    pairs: impl Iterator<Item = (usize, usize)>,
+) -> Vec<Option<usize>> {
+    let mut matches = vec![Vec::new(); queries.keys.len()];
+    for (query, candidate) in pairs {
+        if let Some(matches) = matches.get_mut(query) {
+            matches.push(candidate);
+        }
+    }
+    let mut scores = vec![0.0; candidates.keys.len()];
+    let ranked = queries.vectors().zip(&matches).map(|(query, matches)| {
+        dot_rows(query, &candidates.vectors, &mut scores);
+        best_rank(matches, &scores)
+    });
+    ranked.collect()
+}
+
+impl Ranks {
     fn reports(&self, metrics: &[Metric]) -> Vec<MetricReport> {
-        let directions = [Direction::TextToImage, Direction::ImageToText];
-        let ranks = directions.map(|direction| (direction, self.ranks(direction)));
         let report = |metric: &Metric| {
-            ranks
-                .each_ref()
-                .map(|(direction, ranks)| of_ranks(*metric, *direction, ranks))
+            [
+                of_ranks(*metric, Direction::TextToImage, &self.by_text),
+                of_ranks(*metric, Direction::ImageToText, &self.by_picture),
+            ]
         };
         metrics.iter().flat_map(report).collect()
     }
-}
-
-/// Finds the place of a key, and adds it if it is new.
-fn place(vectors: &mut IndexMap<String, Vec<f32>>, key: &str, vector: &Vector) -> usize {
-    if let Some(place) = vectors.get_index_of(key) {
-        return place;
-    }
-    vectors.insert(key.to_owned(), vector.0.clone());
-    vectors.len() - 1
-}
-
-/// Multiplies vectors of unit length: their cosine similarity. Eight sums side by side are what the compiler
-/// makes SIMD of; their order is fixed, and so are the bits.
-fn dot(left: &[f32], right: &[f32]) -> f32 {
-    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<8>(), right.as_chunks::<8>());
-    let mut sums = [0.0f32; 8];
-    for (left, right) in left.iter().zip(right) {
-        for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
-            *sum += left * right;
-        }
-    }
-    let rest: f32 = left_rest
-        .iter()
-        .zip(right_rest)
-        .map(|(left, right)| left * right)
-        .sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 fn of_ranks(metric: Metric, direction: Direction, ranks: &[Option<usize>]) -> MetricReport {
@@ -132,20 +148,20 @@ pub(crate) fn retrieval_figures(results: &Path, metrics: &[Metric]) -> Result<Fi
         all.add(&pair);
     }
     groups.sort_keys();
+    let ranks = all.ranks();
     Ok(Figures {
         samples: all.pairs.len(),
-        worst: worst_cases(results, &all)?,
+        worst: worst_cases(results, &all, &ranks.by_text)?,
         groups: groups
             .iter()
-            .map(|(name, gallery)| (name.clone(), gallery.reports(metrics)))
+            .map(|(name, gallery)| (name.clone(), gallery.ranks().reports(metrics)))
             .collect(),
-        all: all.reports(metrics),
+        all: ranks.reports(metrics),
     })
 }
 
 /// Reads the rows again for those whose texts find their picture last.
-fn worst_cases(results: &Path, gallery: &Gallery) -> Result<WorstCases, JobError> {
-    let ranks = gallery.ranks(Direction::TextToImage);
+fn worst_cases(results: &Path, gallery: &Gallery, ranks: &[Option<usize>]) -> Result<WorstCases, JobError> {
     let mut worst = WorstCases::default();
     for row in read_rows(results)? {
         let row = row?;
@@ -153,11 +169,16 @@ fn worst_cases(results: &Path, gallery: &Gallery) -> Result<WorstCases, JobError
             worst.add_failed(&row);
             continue;
         };
-        let rank_of = |text: &String| ranks.get(gallery.texts.get_index_of(text)?).copied().flatten();
+        let rank_of = |text: &String| {
+            ranks
+                .get(gallery.texts.keys.get_index_of(text)?)
+                .copied()
+                .flatten()
+        };
         let last = pair.texts.iter().filter_map(rank_of).max();
-        let rank = last.unwrap_or(gallery.pictures.len().max(1));
+        let rank = last.unwrap_or(gallery.pictures.keys.len().max(1));
         let shown = Row {
-            text: Some(format!("rank {rank} of {}", gallery.pictures.len())),
+            text: Some(format!("rank {rank} of {}", gallery.pictures.keys.len())),
             references: pair.texts,
             ..row
         };
@@ -197,12 +218,12 @@ mod tests {
             // The same picture again, with one more text.
             pair("cat", [1.0, 0.0], &[("a pet", [0.6, 0.4])]),
         ]);
-        assert_eq!((gallery.pictures.len(), gallery.texts.len()), (2, 4));
-        let by_text = gallery.ranks(Direction::TextToImage);
+        assert_eq!((gallery.pictures.keys.len(), gallery.texts.keys.len()), (2, 4));
+        let by_text = gallery.ranks().by_text;
         assert_eq!(by_text, [Some(1), Some(2), Some(1), Some(1)]);
-        let by_picture = gallery.ranks(Direction::ImageToText);
+        let by_picture = gallery.ranks().by_picture;
         assert_eq!(by_picture, [Some(1), Some(1)]);
-        let reports = gallery.reports(&[Metric::RecallAt1, Metric::MeanRank]);
+        let reports = gallery.ranks().reports(&[Metric::RecallAt1, Metric::MeanRank]);
         let values: Vec<(String, f64, usize)> = reports
             .iter()
             .map(|report| (report.label(), report.value, report.samples))
@@ -224,18 +245,11 @@ mod tests {
             pair("one", [1.0, 0.0], &[("first", [1.0, 0.0])]),
             pair("two", [1.0, 0.0], &[("second", [1.0, 0.0])]),
         ]);
-        assert_eq!(same.ranks(Direction::TextToImage), [Some(2), Some(2)]);
+        assert_eq!(same.ranks().by_text, [Some(2), Some(2)]);
         let shared = gallery(&[
             pair("one", [1.0, 0.0], &[("a cat", [1.0, 0.0])]),
             pair("two", [1.0, 0.0], &[("a cat", [1.0, 0.0])]),
         ]);
-        assert_eq!(shared.ranks(Direction::TextToImage), [Some(1)]);
-    }
-
-    #[test]
-    fn products_of_long_vectors_are_those_of_short_ones() {
-        let left: Vec<f32> = (0..19u8).map(f32::from).collect();
-        assert!((dot(&left, &left) - 2109.0).abs() < f32::EPSILON);
-        assert!(dot(&[], &left).abs() < f32::EPSILON);
+        assert_eq!(shared.ranks().by_text, [Some(1)]);
     }
 }
