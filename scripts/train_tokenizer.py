@@ -4,7 +4,8 @@ Run by scripts/train_tokenizer.sh, which provides the environment:
 
     train_tokenizer.py TEXTS.jsonl OUT.model
 
-The vocabulary: <pad> 0, </s> 1, <unk> 2, the 256 byte pieces, unigram pieces, and last <extra_id_99> .. <extra_id_0>.
+The vocabulary: <pad> 0, </s> 1, <unk> 2, the 256 byte pieces, unigram pieces, <loc_0> .. <loc_1023> for boxes, and last
+<extra_id_99> .. <extra_id_0>.
 SentencePiece would put control symbols first; T5 wants them last, so they are appended to the trained model.
 """
 
@@ -15,7 +16,8 @@ from pathlib import Path
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as schema
 
-VOCABULARY = 5400
+VOCABULARY = 7000
+LOCATIONS = 1024
 EXTRA_IDS = 100
 
 
@@ -24,7 +26,7 @@ def train(texts: list[str], prefix: Path) -> None:
         sentence_iterator=iter(texts),
         model_prefix=str(prefix),
         model_type="unigram",
-        vocab_size=VOCABULARY - EXTRA_IDS,
+        vocab_size=VOCABULARY - LOCATIONS - EXTRA_IDS,
         # Han and kana make a long tail that names of things need: it is cut later than is usual.
         character_coverage=0.9995,
         byte_fallback=True,
@@ -41,9 +43,11 @@ def train(texts: list[str], prefix: Path) -> None:
     )
 
 
-def append_extra_ids(model: schema.ModelProto) -> None:
-    for index in reversed(range(EXTRA_IDS)):
-        model.pieces.add(piece=f"<extra_id_{index}>", score=0.0, type=schema.ModelProto.SentencePiece.CONTROL)
+def append_specials(model: schema.ModelProto) -> None:
+    names = [f"<loc_{index}>" for index in range(LOCATIONS)]
+    names += [f"<extra_id_{index}>" for index in reversed(range(EXTRA_IDS))]
+    for name in names:
+        model.pieces.add(piece=name, score=0.0, type=schema.ModelProto.SentencePiece.CONTROL)
     model.trainer_spec.vocab_size = len(model.pieces)
     # Names of files of the machine that trained have no place in a model.
     model.trainer_spec.ClearField("input")
@@ -61,7 +65,10 @@ def check(path: Path, texts: list[str]) -> dict:
         identifier = processor.piece_to_id(f"<extra_id_{index}>")
         assert identifier == VOCABULARY - 1 - index, f"<extra_id_{index}> is {identifier}"
         assert processor.is_control(identifier)
-    for text in ["<extra_id_0>", "a <extra_id_7></s><pad> b", "<unk><extra_id_99>"]:
+    for index in range(LOCATIONS):
+        identifier = processor.piece_to_id(f"<loc_{index}>")
+        assert identifier == VOCABULARY - EXTRA_IDS - LOCATIONS + index, f"<loc_{index}> is {identifier}"
+    for text in ["<extra_id_0>", "<loc_7>", "a <extra_id_7></s><pad> b", "<unk><extra_id_99>"]:
         found = [i for i in processor.encode(text) if processor.is_control(i) or processor.is_unknown(i)]
         assert not found, f"'{text}' became the control symbols {found}"
     hostile = "a\u0000b \U0001f98a \u200d ᚠᛇᚻ \t x"
@@ -99,7 +106,7 @@ def main() -> None:
     train(texts, trained)
     model = schema.ModelProto()
     model.ParseFromString(trained.with_suffix(".partial.model").read_bytes())
-    append_extra_ids(model)
+    append_specials(model)
     complete = out.with_suffix(".complete")
     complete.write_bytes(model.SerializeToString())
     for leftover in (".partial.model", ".partial.vocab"):

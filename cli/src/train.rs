@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use multiway::checkpoint::{CacheType, WeightType};
+
+use multiway::checkpoint::{CacheType, ModelConfig, WeightType};
 use multiway::tokenizer::{Tokenizer, TokenizerError};
 use multiway_training::data::{self, PreparedData};
-use multiway_training::evaluate::{EvaluateOptions, EvaluationReport, evaluate};
-use multiway_training::examples::{ExampleSource, QUESTION_SHARE, Stage};
-use multiway_training::objective::default_config;
-use multiway_training::teacher::{self, Codes};
-use multiway_training::trainer::{TrainOptions, export, train};
+use multiway_training::evaluate::{EvaluateOptions, EvaluationReport, EvaluationSplit, evaluate};
+use multiway_training::examples::{ExampleSource, Teacher};
+use multiway_training::objective::PARTS;
+use multiway_training::recipe::{Recipe, Stage};
+use multiway_training::teacher;
+use multiway_training::trainer::{StepReport, TrainOptions, estimate, export, train};
 use serde_json::json;
 
 use super::context::Context;
@@ -28,13 +30,11 @@ Examples: the embedded model is trained by these commands, in this order:
   multiway train prepare
   scripts/train_tokenizer.sh
   multiway train codes
-  multiway train pretrain
-  multiway train finetune
+  multiway train run
   multiway train export --out checkpoints/default
   multiway train evaluate
 
-pretrain and finetune can be interrupted and resumed: Ctrl-C saves the state first.
-On Linux they run about 20 % faster if the allocator keeps freed memory: `just train` sets
+run can be interrupted and resumed: Ctrl-C saves the state first. On Linux it runs about 20 % faster if the allocator keeps freed memory: `just train` sets
 RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184.";
 
 const PREPARE_HELP: &str = "\
@@ -46,28 +46,26 @@ const CODES_HELP: &str = "\
 Examples:
   multiway train codes";
 
-const PRETRAIN_HELP: &str = "\
+const RUN_HELP: &str = "\
 Examples:
-  multiway train pretrain
-  multiway train pretrain --run runs/short --steps 200 --batch 32
+  multiway train run
+  multiway train run --dry-run
+  multiway train run my-recipe.toml --runs runs/mine
+  multiway train run --only tasks --start checkpoints/default
 
-The same command resumes an interrupted run.";
-
-const FINETUNE_HELP: &str = "\
-Examples:
-  multiway train finetune
-  multiway train finetune --start runs/short --run runs/short-tuned --steps 100
-
-The same command resumes an interrupted run.";
+The same command resumes an interrupted run. `multiway train recipe` prints the recipe of the embedded model,
+to begin one's own with.";
 
 const EXPORT_HELP: &str = "\
 Examples:
   multiway train export --out checkpoints/default
-  multiway train export --run runs/pretrain --out checkpoints/pretrained";
+  multiway train export --run runs/default/pretrain --out checkpoints/pretrained";
 
 const EVALUATE_HELP: &str = "\
 Examples:
   multiway train evaluate
+  multiway train evaluate --only photographs --questions 100
+  multiway train evaluate --split test
   multiway train evaluate --dtype int8 --cache-dtype bf16
   multiway --checkpoint checkpoints/pretrained train evaluate --json";
 
@@ -94,12 +92,11 @@ enum Step {
     /// Assign a discrete visual code to every image patch, with a teacher network trained on photographs
     #[command(after_help = CODES_HELP)]
     Codes(DataArgs),
-    /// Pre-train by masked modelling of text, of images, and of both together
-    #[command(after_help = PRETRAIN_HELP)]
-    Pretrain(RunArgs),
-    /// Fine-tune on the prompts of the task files
-    #[command(after_help = FINETUNE_HELP)]
-    Finetune(RunArgs),
+    /// Train the stages of a recipe, one after the other
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Print the recipe of the embedded model
+    Recipe,
     /// Export a run's averaged weights as a bf16 checkpoint
     #[command(after_help = EXPORT_HELP)]
     Export(ExportArgs),
@@ -115,6 +112,11 @@ struct DataArgs {
     #[arg(long, value_name = "DIR", default_value = "data/packages")]
     packages: PathBuf,
 
+    /// Folder of the data that no registry has: photographs, sketches, statements; done without them if it is
+    /// not given
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
     /// Folder of prepared data
     #[arg(long, value_name = "DIR", default_value = "data/prepared")]
     prepared: PathBuf,
@@ -127,6 +129,10 @@ struct DataArgs {
 /// Holds the options of a training run.
 #[derive(Debug, Args)]
 struct RunArgs {
+    /// Recipe: a TOML file of stages [default: that of the embedded model]
+    #[arg(value_name = "RECIPE")]
+    recipe: Option<PathBuf>,
+
     #[command(flatten)]
     data: DataArgs,
 
@@ -134,37 +140,21 @@ struct RunArgs {
     #[arg(long, value_name = "FILE", default_value = "data/tokenizer/tokenizer.model")]
     tokenizer: PathBuf,
 
-    /// Folder of the training state and loss curves [default: runs/pretrain or runs/finetune]
+    /// Folder of the training states and loss curves, one folder in it for each stage
+    #[arg(long, value_name = "DIR", default_value = "runs/default")]
+    runs: PathBuf,
+
+    /// Train one stage only
+    #[arg(long, value_name = "STAGE")]
+    only: Option<String>,
+
+    /// Checkpoint or run whose weights the first stage starts from
     #[arg(long, value_name = "DIR")]
-    run: Option<PathBuf>,
+    start: Option<PathBuf>,
 
-    /// Run whose averaged weights finetune starts from
-    #[arg(long, value_name = "DIR", default_value = "runs/pretrain")]
-    start: PathBuf,
-
-    /// Total number of training steps [default: 2000 for pretrain, 5000 for finetune]
-    #[arg(long, value_name = "N", value_parser = whole_number::<u64>)]
-    steps: Option<u64>,
-
-    /// Batch size in examples per step
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole_number::<usize>)]
-    batch: usize,
-
-    /// Peak learning rate [default: 0.0012 for pretrain, 0.001 for finetune]
-    #[arg(long, value_name = "RATE")]
-    learning_rate: Option<f64>,
-
-    /// Percentage of fine-tuning examples that are questions about images
-    #[arg(long, value_name = "N", default_value_t = QUESTION_SHARE, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=100))]
-    question_share: usize,
-
-    /// Optimize hidden matrices with Muon instead of AdamW
+    /// Print parameters, memory and expected time, and train nothing
     #[arg(long)]
-    muon: bool,
-
-    /// Save the training state every N steps
-    #[arg(long, value_name = "N", default_value_t = 250, value_parser = whole_number::<u64>)]
-    save_every: u64,
+    dry_run: bool,
 
     /// Number of worker threads; the trained weights depend on it
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = whole_number::<usize>)]
@@ -174,9 +164,13 @@ struct RunArgs {
 /// Holds the options of an export.
 #[derive(Debug, Args)]
 struct ExportArgs {
-    /// Run to export
-    #[arg(long, value_name = "DIR", default_value = "runs/finetune")]
+    /// Run to export: the folder of a stage
+    #[arg(long, value_name = "DIR", default_value = "runs/default/tasks")]
     run: PathBuf,
+
+    /// Recipe that the run was made by [default: that of the embedded model]
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
 
     /// SentencePiece model of the tokenizer
     #[arg(long, value_name = "FILE", default_value = "data/tokenizer/tokenizer.model")]
@@ -191,17 +185,37 @@ struct ExportArgs {
     out: PathBuf,
 }
 
+/// Names the pictures of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SplitName {
+    Validation,
+    Test,
+}
+
 /// Holds the options of an evaluation.
 #[derive(Debug, Args)]
 struct EvaluateArgs {
     #[command(flatten)]
     data: DataArgs,
 
-    /// Number of OpenMoji images to sample
+    /// Pictures to evaluate on: those kept from training, to choose between models, or those held out, for a
+    /// last look
+    #[arg(long, value_enum, value_name = "SPLIT", default_value_t = SplitName::Validation)]
+    split: SplitName,
+
+    /// Run only the tests whose names begin so, such as `photographs` or `scenes-count`; may be repeated
+    #[arg(long, value_name = "TEST")]
+    only: Vec<String>,
+
+    /// Folder of test images that are named by their files [default: no such test]
+    #[arg(long, value_name = "DIR")]
+    strangers: Option<PathBuf>,
+
+    /// Number of drawings to sample, and of scenes of each kind
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = whole_number::<usize>)]
     pictures: usize,
 
-    /// Number of test questions, sampled by the seed [default: all]
+    /// Number of questions and of photographs of a data set, sampled by the seed [default: all]
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     questions: Option<usize>,
 
@@ -227,8 +241,8 @@ pub(crate) fn run(context: &Context, args: TrainArgs) -> Outcome {
     match args.step {
         Step::Prepare(args) => prepare(context, &args),
         Step::Codes(args) => codes(context, &args),
-        Step::Pretrain(args) => train_stage(context, &args, Stage::Pretrain),
-        Step::Finetune(args) => train_stage(context, &args, Stage::Finetune),
+        Step::Run(args) => train_recipe(context, &args),
+        Step::Recipe => print_line(Recipe::BUILTIN.trim_end()),
         Step::Export(args) => export_run(&args),
         Step::Evaluate(args) => evaluate_checkpoint(context, &args),
     }
@@ -254,7 +268,7 @@ fn show(bar: &ProgressBar, message: &str, done: usize, total: usize) {
 fn prepare(context: &Context, args: &DataArgs) -> Outcome {
     let bar = bar(context);
     let mut report = |progress: data::Progress| show(&bar, progress.stage, progress.done, progress.total);
-    let summary = data::prepare(&args.packages, &args.prepared, &mut report).map_err(Failure::input)?;
+    let summary = data::prepare(&args.packages, args.data.as_deref(), &args.prepared, &mut report).map_err(Failure::input)?;
     let prepared = PreparedData::open(&args.prepared).map_err(Failure::runtime)?;
     let audit = data::audit(&prepared).map_err(Failure::runtime)?;
     let packages = args.test.join("packages");
@@ -295,57 +309,92 @@ fn tokenizer(path: &Path) -> Outcome<(Tokenizer, Vec<u8>)> {
     make().map_err(Failure::input)
 }
 
-fn train_stage(context: &Context, args: &RunArgs, stage: Stage) -> Outcome {
-    let seed = context.seed().unwrap_or(1);
+fn recipe(path: Option<&Path>) -> Outcome<Recipe> {
+    let recipe = match path {
+        Some(path) => Recipe::open(path),
+        None => Recipe::parse(Recipe::BUILTIN),
+    };
+    recipe.map_err(Failure::input)
+}
+
+fn train_recipe(context: &Context, args: &RunArgs) -> Outcome {
+    let recipe = recipe(args.recipe.as_deref())?;
+    let seed = context.seed().unwrap_or(recipe.seed);
+    let mut stages: Vec<&Stage> = recipe.stages.iter().collect();
+    if let Some(only) = &args.only {
+        stages.retain(|stage| stage.name == *only);
+        if stages.is_empty() {
+            let names: Vec<&str> = recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
+            return Err(Failure::input(anyhow::anyhow!(
+                "the recipe has no stage '{only}', only: {}",
+                names.join(", ")
+            )));
+        }
+    }
     let prepared = PreparedData::open(&args.data.prepared).map_err(Failure::input)?;
-    let codes = Codes::open(&args.data.prepared).map_err(Failure::input)?;
+    let asks_teacher = stages.iter().any(|stage| stage.asks_teacher());
+    let teacher = asks_teacher.then(|| Teacher::open(&args.data.prepared));
+    let teacher = teacher.transpose().map_err(Failure::input)?;
     let (tokenizer, _) = tokenizer(&args.tokenizer)?;
-    let config = default_config(tokenizer.vocab_size()).map_err(Failure::input)?;
+    let config = recipe.config(tokenizer.vocab_size()).map_err(Failure::input)?;
     let source =
-        ExampleSource::new(prepared, codes, tokenizer, config.clone(), seed).map_err(Failure::input)?;
-    let source = source.with_question_share(args.question_share);
-    let (run, steps, rate, start) = match stage {
-        Stage::Pretrain => ("runs/pretrain", 2000, 1.2e-3, None),
-        Stage::Finetune => ("runs/finetune", 5000, 1e-3, Some(args.start.clone())),
-    };
-    let options = TrainOptions {
-        run: args.run.clone().unwrap_or_else(|| run.into()),
-        stage,
-        steps: args.steps.unwrap_or(steps),
-        batch: args.batch,
-        workers: args.workers,
-        learning_rate: args.learning_rate.unwrap_or(rate),
-        muon: args.muon,
-        save_every: args.save_every.max(1),
-        start,
-    };
+        ExampleSource::new(prepared, teacher, tokenizer, config.clone(), seed).map_err(Failure::input)?;
     let stop = stop_on_interrupt()?;
+    let mut start = args.start.clone();
+    for stage in stages {
+        let options = TrainOptions {
+            run: args.runs.join(&stage.name),
+            stage: stage.clone(),
+            workers: args.workers,
+            start: start.take(),
+        };
+        if args.dry_run {
+            let estimate = estimate(&options, &config, &source, seed).map_err(Failure::runtime)?;
+            print_line(&format!("{}: {estimate}", stage.name))?;
+            continue;
+        }
+        train_stage(context, &options, &config, &source, seed, &stop)?;
+        start = Some(options.run);
+    }
+    Ok(())
+}
+
+fn train_stage(
+    context: &Context,
+    options: &TrainOptions,
+    config: &ModelConfig,
+    source: &ExampleSource,
+    seed: u64,
+    stop: &AtomicBool,
+) -> Outcome {
+    let stage = &options.stage;
     let bar = bar(context);
-    let mut report = |step: multiway_training::trainer::StepReport| {
-        let losses = step
-            .losses
-            .map(|loss| loss.map_or("-".to_owned(), |loss| format!("{loss:.3}")));
-        let [text, visual, retrieval] = losses;
-        let message = format!(
-            "text {text} visual {visual} retrieval {retrieval}, {:.0}/s",
-            step.examples_per_second
-        );
+    let mut report = |step: StepReport| {
+        let parts = PARTS.iter().zip(step.losses);
+        let parts = parts.filter_map(|(part, loss)| Some(format!("{part} {:.3}", loss?)));
+        let validation = step.validation.map(|loss| format!("validation {loss:.3}"));
+        let message: Vec<String> = parts.chain(validation).collect();
         bar.set_length(step.steps);
-        bar.set_message(message);
+        bar.set_message(format!(
+            "{}: {}, {:.0}/s",
+            stage.name,
+            message.join(" "),
+            step.examples_per_second
+        ));
         bar.set_position(step.step);
     };
-    let done = train(&options, &config, &source, seed, &stop, &mut report).map_err(Failure::runtime)?;
+    let done = train(options, config, source, seed, stop, &mut report).map_err(Failure::runtime)?;
     bar.finish_and_clear();
     print_line(&format!(
-        "{done} of {} steps done; state and losses in {}",
-        options.steps,
+        "{}: {done} of {} steps done; state and losses in {}",
+        stage.name,
+        stage.steps,
         options.run.display()
     ))?;
     if stop.load(Ordering::Relaxed) {
-        Err(Failure::Interrupted)
-    } else {
-        Ok(())
+        return Err(Failure::Interrupted);
     }
+    Ok(())
 }
 
 /// Sets a flag on Ctrl-C, so that the running step ends and its state is saved.
@@ -367,7 +416,8 @@ fn stop_on_interrupt() -> Outcome<Arc<AtomicBool>> {
 fn export_run(args: &ExportArgs) -> Outcome {
     let model = read(&args.tokenizer)?;
     let (tokenizer, json) = tokenizer(&args.tokenizer)?;
-    let config = default_config(tokenizer.vocab_size()).map_err(Failure::input)?;
+    let recipe = recipe(args.recipe.as_deref())?;
+    let config = recipe.config(tokenizer.vocab_size()).map_err(Failure::input)?;
     let mut files: Vec<(&str, &[u8])> = vec![("tokenizer.model", &model), ("tokenizer.json", &json)];
     let card = args.card.as_deref().map(read).transpose()?;
     if let Some(card) = &card {
@@ -380,6 +430,13 @@ fn export_run(args: &ExportArgs) -> Outcome {
 fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
     let checkpoint = context.checkpoint()?;
     let options = EvaluateOptions {
+        split: match args.split {
+            SplitName::Validation => EvaluationSplit::Validation,
+            SplitName::Test => EvaluationSplit::Test,
+        },
+        only: args.only.clone(),
+        shards: args.data.data.clone(),
+        named: args.strangers.clone(),
         prepared: args.data.prepared.clone(),
         openmoji: args.data.test.join("openmoji"),
         pictures: args.pictures,
@@ -402,27 +459,15 @@ fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
 }
 
 fn print_report(report: &EvaluationReport) -> Outcome {
-    let rows = [
-        (
-            "OpenMoji, right name ranked first of those drawn",
-            report.openmoji_rank_1,
-        ),
-        (
-            "OpenMoji, right name's vector nearest of those drawn",
-            report.openmoji_nearest,
-        ),
-        (
-            "OpenMoji, written caption is the name exactly",
-            report.openmoji_exact_caption,
-        ),
-        ("easy-VQA test split, right answer", report.easy_vqa),
-    ];
-    for (what, count) in rows {
+    for score in &report.tests {
+        let (count, [low, high]) = (score.count, score.count.interval());
         print_line(&format!(
-            "{what:53} {:.4} ({} of {})",
+            "{:24} {:.3} ({low:.3} to {high:.3}), {} of {}: {}",
+            score.test,
             count.rate(),
             count.right,
-            count.total
+            count.total,
+            score.what
         ))?;
     }
     Ok(())

@@ -35,6 +35,7 @@ const NATIVE: Files = builtin![
     "match.task",
     "entail.task",
     "reason.task",
+    "verify.task",
     "compare.task",
     "read.task",
     "detect.task",

@@ -18,6 +18,7 @@
 
 mod background;
 mod colour;
+mod paste;
 mod pixel;
 mod place;
 mod style;
@@ -26,6 +27,7 @@ use rand_chacha::rand_core::Rng;
 
 use self::pixel::Pixel;
 use crate::random::{below, between, chance};
+pub(crate) use paste::{Pasted, paste_ready, random_background};
 pub use place::Placement;
 
 /// What can go wrong in augmenting a picture.
@@ -86,11 +88,17 @@ pub struct Augmented {
 }
 
 impl Augmented {
-    /// Finds the cell of the source that a patch of the result shows at its centre, both divided into `grid`
-    /// x `grid`; none where the patch shows nothing of the source.
+    /// Finds the cell of the source, divided into `cells` x `cells`, that a patch of the result, divided into
+    /// `grid` x `grid`, shows at its centre; none where the patch shows nothing of the source.
     #[must_use]
-    pub fn source_cell(&self, patch_x: usize, patch_y: usize, grid: usize) -> Option<(usize, usize)> {
-        self.placement.source_cell(patch_x, patch_y, grid)
+    pub fn source_cell(
+        &self,
+        patch_x: usize,
+        patch_y: usize,
+        cells: usize,
+        grid: usize,
+    ) -> Option<(usize, usize)> {
+        self.placement.source_cell(patch_x, patch_y, cells, grid)
     }
 }
 
@@ -125,6 +133,23 @@ impl Augmentation {
             scale: (0.8, 1.05),
             blur: 0.15,
             noise: 0.2,
+            ..Self::plain(size)
+        }
+    }
+
+    /// Changes photographs as much as training wants it: other crops and other light.
+    #[must_use]
+    pub fn photograph(size: usize) -> Self {
+        Self {
+            place: 0.95,
+            rotation: 8.0,
+            scale: (1.0, 1.6),
+            flip: 0.5,
+            colour: 0.6,
+            greyscale: 0.1,
+            blur: 0.1,
+            noise: 0.1,
+            cutout: 0.1,
             ..Self::plain(size)
         }
     }
@@ -195,8 +220,8 @@ impl Augmentation {
         // The product of two uniform draws is mostly small.
         let turn = between(rng, -1.0, 1.0) * between(rng, 0.0, 1.0) * self.rotation.to_radians();
         let shear = between(rng, -1.0, 1.0) * between(rng, 0.0, 0.12);
-        // What does not fill the result moves inside it, and a little beyond.
-        let room = ((1.0 - scale) * 0.5).max(0.0) + 0.05;
+        // What does not fill the result moves inside it, and what is larger behind it; both a little beyond.
+        let room = ((1.0 - scale) * 0.5).abs() + 0.05;
         let shift = [between(rng, -room, room), between(rng, -room, room)];
         let placement = Placement::new([scale * stretch, scale / stretch], turn, shear, shift);
         if mirrored { placement.mirrored() } else { placement }

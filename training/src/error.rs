@@ -32,6 +32,20 @@ pub enum TrainError {
         /// The settings in the folder.
         found: String,
     },
+    /// A stage asks for what the teacher says, and there is nothing of it.
+    #[error(
+        "stage '{stage}' asks for visual codes or features, and the prepared data has none: run `multiway train codes`, or set `loss` of the stage to codes = 0, features = 0, whole = 0"
+    )]
+    NoTeacher {
+        /// The stage.
+        stage: String,
+    },
+    /// Training is to begin with the weights of a model of another shape.
+    #[error("{} is a model of another shape than the recipe's", folder.display())]
+    OtherModel {
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// The run's folder has no state yet.
     #[error("{} holds no training state: train first", folder.display())]
     NoState {

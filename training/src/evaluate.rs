@@ -1,16 +1,21 @@
 //! Scores a checkpoint on what training never saw, through the same tasks and engine that users have.
 
+mod asker;
+mod drawings;
+mod photographs;
+mod questions;
+mod scenes;
+
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use multiway_model::{CacheType, Checkpoint, Device, ImageError, ImageProcessor, LoadError, WeightType};
-use multiway_prompts::InputValue;
 use multiway_runtime::{Engine, EngineBuilder, EngineError};
-use multiway_tasks::{TaskError, TaskInputs, TaskLibrary};
-use serde::Serialize;
+use multiway_tasks::metrics::wilson_interval;
+use multiway_tasks::{TaskError, TaskLibrary};
+use serde::{Serialize, Serializer};
 
-use crate::data::{AuditReport, DataError, PreparedData, Split, TestPictureRecord, audit, open_test};
-use crate::random::{fork, shuffle};
+use self::asker::Asker;
+use crate::data::{AuditReport, DataError, PreparedData, audit};
 
 /// What can go wrong in an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +39,14 @@ pub enum EvaluateError {
         /// Why.
         source: ImageError,
     },
+    /// A data set cannot be read.
+    #[error("cannot read the data in {}", folder.display())]
+    Records {
+        /// Its folder.
+        folder: PathBuf,
+        /// What the reader said.
+        source: multiway_data::DataError,
+    },
     /// The data is unfit, or training data holds what is held out.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -48,16 +61,33 @@ pub enum EvaluateError {
     Task(#[from] TaskError),
 }
 
+/// Which pictures are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvaluationSplit {
+    /// Training pictures that training does not draw: for choosing between models.
+    Validation,
+    /// What is held out: other artists, other concepts, the test splits of data sets. For a last look.
+    Test,
+}
+
 /// What to evaluate on.
 #[derive(Debug, Clone)]
 pub struct EvaluateOptions {
-    /// Prepared data, for the easy-VQA test split and the audit.
+    /// Which pictures are shown.
+    pub split: EvaluationSplit,
+    /// The tests to run, by their names or the beginnings of them; all where there are none.
+    pub only: Vec<String>,
+    /// Prepared data, for easy-VQA, digits, the validation split and the audit.
     pub prepared: PathBuf,
     /// The prepared OpenMoji pictures.
     pub openmoji: PathBuf,
-    /// How many OpenMoji pictures to draw.
+    /// Folder of the test shards of photographs and statements; their tests are left out without it.
+    pub shards: Option<PathBuf>,
+    /// Folder of pictures that are named by their files; its test is left out without it.
+    pub named: Option<PathBuf>,
+    /// How many drawings to show, and how many scenes of each kind.
     pub pictures: usize,
-    /// How many test questions to ask; all where `None`.
+    /// How many questions to ask of a data set; all where `None`.
     pub questions: Option<usize>,
     /// Seed of the drawing.
     pub seed: u64,
@@ -71,8 +101,14 @@ pub struct EvaluateOptions {
     pub cache: CacheType,
 }
 
+impl EvaluateOptions {
+    fn wants(&self, test: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| test.starts_with(only.as_str()))
+    }
+}
+
 /// Right answers of all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
     /// Right answers.
     pub right: usize,
@@ -86,23 +122,82 @@ impl Count {
     pub fn rate(&self) -> f64 {
         self.right as f64 / self.total.max(1) as f64
     }
+
+    /// Returns the bounds of the interval that holds the true share with 95 % confidence (Wilson's).
+    #[must_use]
+    pub fn interval(&self) -> [f64; 2] {
+        let interval = wilson_interval(self.right, self.total);
+        [interval.low, interval.high]
+    }
+
+    fn of(answers: impl IntoIterator<Item = bool>) -> Self {
+        let mut count = Self::default();
+        for right in answers {
+            count.right += usize::from(right);
+            count.total += 1;
+        }
+        count
+    }
+}
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [low, high] = self.interval();
+        let fields = serde_json::json!({
+            "right": self.right, "total": self.total, "rate": self.rate(), "low": low, "high": high,
+        });
+        fields.serialize(serializer)
+    }
+}
+
+/// The score of one test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TestScore {
+    /// The test's name.
+    pub test: String,
+    /// What counts as right.
+    pub what: &'static str,
+    /// Right answers of all.
+    #[serde(flatten)]
+    pub count: Count,
 }
 
 /// The scores of a checkpoint.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EvaluationReport {
-    /// OpenMoji drawings of concepts known from other artists: the right English name ranks first of all
-    /// drawn ones.
-    pub openmoji_rank_1: Count,
-    /// The same drawings: of all drawn names, the right one's vector is nearest to the picture's.
-    pub openmoji_nearest: Count,
-    /// The same drawings: the caption that is written freely is the English name, letter by letter.
-    pub openmoji_exact_caption: Count,
-    /// The test split of easy-VQA: the answer is the reference.
-    pub easy_vqa: Count,
+    /// The tests, in the order in which they ran.
+    pub tests: Vec<TestScore>,
     /// What the audit of the held-out split looked at.
     pub audit: AuditReport,
+}
+
+impl EvaluationReport {
+    /// Finds a test's count by its name.
+    #[must_use]
+    pub fn count(&self, test: &str) -> Option<Count> {
+        self.tests.iter().find(|score| score.test == test).map(|score| score.count)
+    }
+}
+
+/// Gathers scores, of the tests that are wanted.
+struct Scores<'a> {
+    options: &'a EvaluateOptions,
+    tests: Vec<TestScore>,
+}
+
+impl Scores<'_> {
+    fn push(&mut self, test: impl Into<String>, what: &'static str, count: Count) {
+        let test = test.into();
+        if count.total > 0 && self.options.wants(&test) {
+            self.tests.push(TestScore { test, what, count });
+        }
+    }
+
+    /// Tells whether one of the tests is wanted.
+    fn wants(&self, tests: &[&str]) -> bool {
+        tests.iter().any(|test| self.options.wants(test))
+    }
 }
 
 /// Evaluates a checkpoint; the split is audited first.
@@ -134,175 +229,16 @@ pub fn evaluate(
         concurrency: options.concurrency.max(1),
         progress,
     };
-    let [openmoji_rank_1, openmoji_nearest, openmoji_exact_caption] = asker.openmoji(options)?;
-    let easy_vqa = asker.easy_vqa(&data, options)?;
+    let mut scores = Scores {
+        options,
+        tests: Vec::new(),
+    };
+    drawings::score(&asker, &data, &mut scores)?;
+    photographs::score(&asker, &data, &mut scores)?;
+    questions::score(&asker, &data, &mut scores)?;
+    scenes::score(&asker, &data, &mut scores)?;
     Ok(EvaluationReport {
-        openmoji_rank_1,
-        openmoji_nearest,
-        openmoji_exact_caption,
-        easy_vqa,
+        tests: scores.tests,
         audit,
     })
-}
-
-/// Draws test pictures of known concepts whose names are all different.
-fn draw(
-    records: Vec<TestPictureRecord>,
-    options: &EvaluateOptions,
-) -> Result<Vec<TestPictureRecord>, EvaluateError> {
-    let mut known: Vec<_> = records
-        .into_iter()
-        .filter(|record| record.split == Split::Train)
-        .collect();
-    shuffle(&mut fork(options.seed, &[]), &mut known);
-    let mut names = std::collections::HashSet::new();
-    known.retain(|record| names.insert(record.name.clone()));
-    if known.len() < options.pictures {
-        let (expected, found) = (options.pictures, known.len());
-        return Err(EvaluateError::TooFew {
-            what: "OpenMoji pictures of known concepts",
-            expected,
-            found,
-        });
-    }
-    known.truncate(options.pictures);
-    Ok(known)
-}
-
-/// The cosine of two vectors of unit length.
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-struct Asker<'a> {
-    engine: Engine,
-    tasks: TaskLibrary,
-    processor: ImageProcessor,
-    concurrency: usize,
-    progress: &'a (dyn Fn(&'static str, usize, usize) + Sync),
-}
-
-impl Asker<'_> {
-    /// Counts right names ranked first by likelihood and by vectors, and right captions.
-    fn openmoji(&self, options: &EvaluateOptions) -> Result<[Count; 3], EvaluateError> {
-        let drawn = draw(open_test(&options.openmoji)?, options)?;
-        let names: Vec<String> = drawn.iter().map(|record| record.name.clone()).collect();
-        let vectors = self.each("names", &names, |name| {
-            self.embed(TaskInputs::new().with("text", name.as_str()))
-        })?;
-        let answers = self.each("OpenMoji pictures", &drawn, |record| {
-            let path = options.openmoji.join(&record.file);
-            let image = self
-                .processor
-                .open(&path)
-                .map_err(|source| EvaluateError::Picture { path, source })?;
-            let inputs = TaskInputs::new().with_image(image);
-            let written = self.answer("caption", inputs.clone())?;
-            let vector = self.embed(inputs.clone())?;
-            let nearest = (0..names.len()).max_by(|a, b| {
-                let cosine = |name: &usize| cosine(&vector, &vectors[*name]);
-                cosine(a).total_cmp(&cosine(b))
-            });
-            let nearest = nearest.and_then(|name| names.get(name));
-            let ranked = self.answer(
-                "classify",
-                inputs.with("choices", InputValue::List(names.clone())),
-            )?;
-            let name = &record.name;
-            Ok([ranked == *name, nearest == Some(name), written == *name])
-        })?;
-        let total = answers.len();
-        Ok([0, 1, 2].map(|test: usize| Count {
-            right: answers.iter().filter(|answer| answer[test]).count(),
-            total,
-        }))
-    }
-
-    fn easy_vqa(&self, data: &PreparedData, options: &EvaluateOptions) -> Result<Count, EvaluateError> {
-        let mut questions: Vec<_> = data
-            .questions()
-            .iter()
-            .filter(|q| q.split == Split::Test)
-            .collect();
-        shuffle(&mut fork(options.seed, &[1]), &mut questions);
-        questions.truncate(options.questions.unwrap_or(usize::MAX));
-        if questions.is_empty() {
-            return Err(EvaluateError::TooFew {
-                what: "test questions",
-                expected: 1,
-                found: 0,
-            });
-        }
-        let side = u32::try_from(crate::data::PICTURE_SIDE).unwrap_or(0);
-        let answers = self.each("easy-VQA questions", &questions, |question| {
-            // The shapes are opaque: the colours stand as they are.
-            let rgba = data.rgba(question.picture).unwrap_or_default();
-            let rgb: Vec<u8> = rgba.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
-            let image = self.processor.process_rgb8(side, side, &rgb);
-            let path = || data.folder().join("pictures.bin");
-            let image = image.map_err(|source| EvaluateError::Picture { path: path(), source })?;
-            let inputs = TaskInputs::new()
-                .with_image(image)
-                .with("question", question.question.as_str());
-            Ok(self.answer("vqa", inputs)? == question.answer)
-        })?;
-        Ok(Count {
-            right: answers.iter().filter(|right| **right).count(),
-            total: answers.len(),
-        })
-    }
-
-    fn answer(&self, task: &str, inputs: TaskInputs) -> Result<String, EvaluateError> {
-        let outcome = self
-            .tasks
-            .get(task)?
-            .run(&self.engine, &inputs)?
-            .wait_blocking()?;
-        Ok(outcome.answer.text().unwrap_or_default().trim().to_owned())
-    }
-
-    fn embed(&self, inputs: TaskInputs) -> Result<Vec<f32>, EvaluateError> {
-        let outcome = self.tasks.get("retrieve")?.run(&self.engine, &inputs)?;
-        let outcome = outcome.wait_blocking()?;
-        Ok(outcome.answer.embedding().unwrap_or_default().to_vec())
-    }
-
-    /// Answers each item, several at a time; the answers come in the order of the items.
-    fn each<T: Sync, R: Send>(
-        &self,
-        what: &'static str,
-        items: &[T],
-        answer: impl Fn(&T) -> Result<R, EvaluateError> + Sync,
-    ) -> Result<Vec<R>, EvaluateError> {
-        let done = AtomicUsize::new(0);
-        let share = items.len().div_ceil(self.concurrency).max(1);
-        let work = |chunk: &[T]| {
-            let one = |item: &T| {
-                let result = answer(item);
-                (self.progress)(what, done.fetch_add(1, Ordering::Relaxed) + 1, items.len());
-                result
-            };
-            chunk.iter().map(one).collect::<Result<Vec<R>, _>>()
-        };
-        let parts: Vec<Result<Vec<R>, EvaluateError>> = std::thread::scope(|scope| {
-            let work = &work;
-            let handles: Vec<_> = items
-                .chunks(share)
-                .map(|chunk| scope.spawn(move || work(chunk)))
-                .collect();
-            handles
-                .into_iter()
-                .map(|handle| {
-                    handle
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
-        });
-        let mut all = Vec::with_capacity(items.len());
-        for part in parts {
-            all.extend(part?);
-        }
-        Ok(all)
-    }
 }

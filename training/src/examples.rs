@@ -1,6 +1,10 @@
 //! Draws training examples from prepared data.
 
-use std::collections::HashSet;
+mod classes;
+mod scene_art;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use multiway_model::{ModelConfig, Patch};
@@ -9,16 +13,21 @@ use multiway_runtime::{TokenId, Tokenizer};
 use multiway_tasks::TaskLibrary;
 use rand_chacha::ChaCha8Rng;
 
+pub(crate) use self::classes::{ValidationPictures, is_validation};
+use self::classes::{Class, Classes, Name};
+pub use self::scene_art::TrainingArt;
 use crate::augment::Augmentation;
-use crate::data::{ConceptRecord, LANGUAGES, PreparedData, QuestionRecord, Split};
+use crate::data::{PICTURE_SIDE, Pen, PreparedData, QuestionRecord, Split};
 use crate::error::TrainError;
 use crate::masking::{PatchGrid, corrupt_spans, mask_patches};
-use crate::objective::{Example, ExamplePicture};
-use crate::random::{below, chance, fork};
-use crate::teacher::Codes;
+use crate::objective::{Example, ExamplePicture, MaskedPatch};
+use crate::random::{below, between, chance, fork, shuffle, unit};
+use crate::recipe::{Kind, Stage};
+use crate::scenes::{self, SceneKind};
+use crate::teacher::{Codes, Features, GRID_SIDE, TeacherError};
 
-/// English names of [`LANGUAGES`], as the caption task takes them.
-const LANGUAGE_NAMES: [&str; 9] = [
+/// English names of the prepared languages, as the caption task takes them.
+pub(crate) const LANGUAGE_NAMES: [&str; 12] = [
     "English",
     "German",
     "French",
@@ -28,59 +37,67 @@ const LANGUAGE_NAMES: [&str; 9] = [
     "Russian",
     "Japanese",
     "Chinese",
+    "Dutch",
+    "Polish",
+    "Turkish",
 ];
 
-/// How many of a hundred fine-tuning examples are questions, if nothing else is said.
-pub const QUESTION_SHARE: usize = 16;
-
-/// How many names of other concepts stand beside each picture's own in retrieval: texts cost little.
+/// How many names of other things stand beside each picture's own in retrieval: texts cost little.
 const OTHER_NAMES: usize = 2;
+/// How often a thing's other English names stand for it.
+const SYNONYMS: f32 = 0.1;
+/// Pictures that validation shows at most.
+const VALIDATION: usize = 512;
 
 /// How much of a picture is hidden from the encoder, as shares of its patches.
-///
-/// Patches that are left out cost nothing. Source: Li et al. 2023, FLIP (arXiv 2212.00794).
 #[derive(Debug, Clone, Copy, Default)]
 struct Hiding {
-    /// In blocks, each patch a mask that is asked for its visual code.
+    /// In blocks, each patch a mask that something is asked of.
     masked: f32,
     /// Each of the other patches by itself, without a trace.
     left_out: f32,
 }
 
-/// Hides what only the picture itself can tell.
-const PICTURE_ALONE: Hiding = Hiding {
-    masked: 0.4,
-    left_out: 0.0,
-};
+/// What the teacher says of the prepared pictures.
+#[derive(Debug)]
+pub struct Teacher {
+    /// Visual codes of patches.
+    pub codes: Codes,
+    /// Features of patches and of whole pictures.
+    pub features: Features,
+}
 
-/// Hides less where a text has to be answered from the rest.
-const WITH_TEXT: Hiding = Hiding {
-    masked: 0.12,
-    left_out: 0.45,
-};
-
-/// Which examples a run asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Masked modelling of text, pictures, and both together.
-    Pretrain,
-    /// The task files' prompts.
-    Finetune,
+impl Teacher {
+    /// Opens what `multiway train codes` wrote beside prepared pictures.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a file cannot be read or is not whole.
+    pub fn open(prepared: &Path) -> Result<Self, TeacherError> {
+        Ok(Self {
+            codes: Codes::open(prepared)?,
+            features: Features::open(prepared)?,
+        })
+    }
 }
 
 /// Draws examples; everything random comes from the seed and the example's number.
 pub struct ExampleSource {
     data: PreparedData,
-    codes: Codes,
+    teacher: Option<Teacher>,
     tokenizer: Tokenizer,
     config: ModelConfig,
     tasks: TaskLibrary,
-    concepts: Vec<(String, Vec<usize>)>,
+    classes: Classes,
     /// Questions whose answer is yes or no, and all others; where there is no question of one kind, both are
     /// all.
     questions: [Vec<usize>; 2],
-    question_share: usize,
+    /// Pictures of handwritten digits.
+    digits: Vec<usize>,
+    /// Sentences about pictures.
+    statements: Vec<usize>,
+    /// Things that scenes show.
+    scene_things: Vec<usize>,
     seed: u64,
 }
 
@@ -88,146 +105,214 @@ impl std::fmt::Debug for ExampleSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ExampleSource")
             .field("seed", &self.seed)
+            .field("classes", &self.classes.count())
             .finish_non_exhaustive()
     }
 }
 
+/// The examples of a step that are being drawn.
+#[derive(Default)]
+struct Draft {
+    examples: Vec<Example>,
+    /// The things whose names retrieval asks for.
+    paired: HashSet<usize>,
+}
+
 impl ExampleSource {
-    /// Opens prepared data for drawing.
+    /// Opens prepared data for drawing. Without a teacher, nothing is asked of masked patches.
     ///
     /// # Errors
     ///
     /// Fails where there is nothing to train on, or the built-in tasks cannot be read.
     pub fn new(
         data: PreparedData,
-        codes: Codes,
+        teacher: Option<Teacher>,
         tokenizer: Tokenizer,
         config: ModelConfig,
         seed: u64,
     ) -> Result<Self, TrainError> {
-        let concepts: Vec<_> = data
-            .train_pictures_by_concept()
-            .iter()
-            .map(|(key, pictures)| (key.clone(), pictures.clone()))
-            .collect();
+        let classes = Classes::of(&data);
         let questions = data
             .questions()
             .iter()
             .enumerate()
-            .filter(|(_, q)| q.split == Split::Train);
+            .filter(|(_, q)| q.split == Split::Train && !is_validation(&data, q.picture));
         let questions = by_kind(questions);
-        if concepts.is_empty() || questions.iter().any(Vec::is_empty) || data.texts().is_empty() {
+        if classes.is_empty() || questions.iter().any(Vec::is_empty) || data.texts().is_empty() {
             return Err(TrainError::NothingToTrainOn {
                 folder: data.folder().to_owned(),
             });
         }
-        if codes.pictures() != data.pictures().len() {
-            return Err(TrainError::Codes {
-                found: codes.pictures(),
-                expected: data.pictures().len(),
-            });
+        if let Some(teacher) = &teacher {
+            let expected = data.pictures().len();
+            let known = [teacher.codes.pictures(), teacher.features.pictures()];
+            if let Some(found) = known.into_iter().find(|found| *found != expected) {
+                return Err(TrainError::Codes { found, expected });
+            }
         }
         let tasks = TaskLibrary::builtin()?;
+        let digits = data.pictures().iter().enumerate();
+        let digits = digits.filter(|(index, picture)| {
+            picture.split == Split::Train && picture.label.is_some() && !is_validation(&data, *index)
+        });
+        let statements = data.statements().iter().enumerate();
+        let statements = statements.filter(|(_, statement)| {
+            let first = statement.pictures.first();
+            first.is_some_and(|picture| !is_validation(&data, *picture))
+        });
         Ok(Self {
+            digits: digits.map(|(index, _)| index).collect(),
+            statements: statements.map(|(index, _)| index).collect(),
+            scene_things: scene_art::things(&classes),
             data,
-            codes,
+            teacher,
             tokenizer,
             config,
             tasks,
-            concepts,
+            classes,
             questions,
-            question_share: QUESTION_SHARE,
             seed,
         })
     }
 
-    /// Sets how many of a hundred fine-tuning examples are questions; else [`QUESTION_SHARE`].
+    /// Tells whether there is a teacher.
     #[must_use]
-    pub fn with_question_share(mut self, share: usize) -> Self {
-        self.question_share = share.min(100);
-        self
+    pub fn has_teacher(&self) -> bool {
+        self.teacher.is_some()
     }
 
-    /// Returns how many of a hundred fine-tuning examples are questions.
-    #[must_use]
-    pub fn question_share(&self) -> usize {
-        self.question_share
-    }
-
-    /// Draws one worker's share of a step.
+    /// Draws one worker's share of a step: `size` examples, and for retrieval the names beside them.
     ///
     /// # Errors
     ///
     /// Fails where a picture or a prompt cannot be made.
     pub fn batch(
         &self,
-        stage: Stage,
+        stage: &Stage,
         step: u64,
         worker: u64,
         size: usize,
     ) -> Result<Vec<Example>, TrainError> {
-        let mut examples = Vec::with_capacity(size * 4);
-        let mut paired = HashSet::new();
+        let mut draft = Draft::default();
+        let path = |index: usize| [name_hash(&stage.name), step, worker, index as u64];
         for index in 0..size {
-            let mut rng = fork(self.seed, &[stage as u64, step, worker, index as u64]);
-            match stage {
-                Stage::Pretrain => examples.push(self.masked(&mut rng)?),
-                Stage::Finetune => self.asked(&mut rng, &mut examples, &mut paired)?,
+            let mut rng = fork(self.seed, &path(index));
+            self.draw(stage, &mut rng, &mut draft)?;
+        }
+        let mut rng = fork(self.seed, &path(size));
+        for _ in 0..draft.paired.len() * OTHER_NAMES {
+            let other = self.other_name(&draft.paired, &mut rng).transpose()?;
+            draft.examples.extend(other);
+        }
+        Ok(draft.examples)
+    }
+
+    /// Lists examples of the validation split: pictures with their whole English names to be written, plain
+    /// and nothing hidden.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a picture or a prompt cannot be made.
+    pub fn validation(&self) -> Result<Vec<Example>, TrainError> {
+        let mut chosen: Vec<_> = self.classes.validation().collect();
+        let mut rng = fork(0, &[]);
+        shuffle(&mut rng, &mut chosen);
+        let examples = chosen.into_iter().take(VALIDATION).map(|(picture, class)| {
+            let augmentation = Augmentation::plain(self.config.image_size());
+            let picture = self.picture(picture, &augmentation, Hiding::default(), &mut fork(0, &[1]))?;
+            let name = Name {
+                language: 0,
+                name: class.english(),
+            };
+            self.captioned(picture, name)
+        });
+        examples.collect()
+    }
+
+    fn draw(&self, stage: &Stage, rng: &mut ChaCha8Rng, draft: &mut Draft) -> Result<(), TrainError> {
+        let mask = &stage.mask;
+        let hiding = Hiding {
+            masked: mask.beside_text,
+            left_out: if chance(rng, mask.left_out_of) {
+                mask.left_out
+            } else {
+                0.0
+            },
+        };
+        let example = match draw_of(&stage.mix, rng).unwrap_or(Kind::Text) {
+            Kind::Text => self.masked_text(mask.text, rng)?,
+            Kind::Question => self.question_and_answer(rng)?,
+            Kind::Digit => self.digit(rng)?,
+            Kind::Statement => self.statement(rng)?,
+            Kind::Scene => self.scene(stage, rng)?,
+            Kind::Picture => {
+                let alone = Hiding {
+                    masked: mask.picture,
+                    left_out: 0.0,
+                };
+                let (_, _, picture) = self.thing(alone, rng)?;
+                Example {
+                    pictures: vec![Arc::new(picture)],
+                    tokens: vec![self.config.eos_token_id],
+                    ..Example::default()
+                }
             }
-        }
-        let mut rng = fork(self.seed, &[stage as u64, step, worker, size as u64]);
-        for _ in 0..paired.len() * OTHER_NAMES {
-            examples.extend(self.other_name(&paired, &mut rng).transpose()?);
-        }
-        Ok(examples)
+            Kind::Spans => {
+                let (_, class, picture) = self.thing(hiding, rng)?;
+                let name = class.name(&self.data, SYNONYMS, rng).name;
+                let text = self.tokenizer.encode_text(name)?;
+                let (mut tokens, mut target) = self.corrupt(&text, mask.spans, rng);
+                tokens.push(self.config.eos_token_id);
+                target.push(self.config.eos_token_id);
+                Example {
+                    pictures: vec![Arc::new(picture)],
+                    tokens,
+                    target,
+                    ..Example::default()
+                }
+            }
+            Kind::Caption => {
+                let (_, class, picture) = self.thing(hiding, rng)?;
+                self.captioned(picture, class.name(&self.data, SYNONYMS, rng))?
+            }
+            Kind::Retrieval => {
+                let (index, class, picture) = self.thing(hiding, rng)?;
+                let name = class.name(&self.data, SYNONYMS, rng);
+                let pair = Some(draft.examples.len() + 1);
+                let example = Example {
+                    pair,
+                    ..self.captioned(picture, name)?
+                };
+                draft.examples.push(example);
+                draft.paired.insert(index);
+                self.name_alone(name.name)?
+            }
+        };
+        draft.examples.push(example);
+        Ok(())
     }
 
-    /// Draws an example of masked modelling.
-    fn masked(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
-        let draw = below(rng, 100);
-        if draw < 8 {
-            return self.masked_text(rng);
-        }
-        if draw < 20 {
-            return self.masked_answer(rng);
-        }
-        let (concept, picture) = self.concept_and_picture(rng);
-        let alone = draw < 24;
-        let augmentation = Augmentation::training(self.config.image_size());
-        let hiding = if alone { PICTURE_ALONE } else { WITH_TEXT };
-        let picture = Some(Arc::new(self.picture(picture, &augmentation, hiding, rng)?));
-        if alone {
-            // The picture alone: only its patches are asked.
-            return Ok(Example {
-                picture,
-                tokens: vec![self.config.eos_token_id],
-                ..Example::default()
-            });
-        }
-        let (language, name) = self.name(concept, rng);
-        if draw < 88 {
-            let (tokens, target) = self.caption(language, name)?;
-            return Ok(Example {
-                picture,
-                tokens,
-                target,
-                given: 1,
-                ..Example::default()
-            });
-        }
-        let (mut tokens, mut target) = self.corrupt(&self.tokenizer.encode_text(name)?, 0.5, rng);
-        tokens.push(self.config.eos_token_id);
-        target.push(self.config.eos_token_id);
-        Ok(Example {
-            picture,
-            tokens,
-            target,
-            given: 0,
-            ..Example::default()
-        })
+    /// Draws a thing and a picture of it, augmented and partly hidden.
+    fn thing(
+        &self,
+        hiding: Hiding,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(usize, &Class, ExamplePicture), TrainError> {
+        let drawn = self.classes.draw(rng);
+        let (index, class) = drawn.ok_or_else(|| TrainError::NothingToTrainOn {
+            folder: self.data.folder().to_owned(),
+        })?;
+        let size = self.config.image_size();
+        let mut augmentation = match class.set.is_some() {
+            true => Augmentation::photograph(size),
+            false => Augmentation::training(size),
+        };
+        augmentation.flip = if class.mirrors { 0.5 } else { 0.0 };
+        let picture = self.picture(class.picture(rng), &augmentation, hiding, rng)?;
+        Ok((index, class, picture))
     }
 
-    fn masked_text(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
+    fn masked_text(&self, ratio: f32, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
         let texts = self.data.texts();
         let text = texts
             .get(below(rng, texts.len()))
@@ -235,7 +320,7 @@ impl ExampleSource {
         let mut tokens = self.tokenizer.encode_text(text)?;
         let limit = self.config.max_target_length.min(self.config.max_text_length / 2);
         tokens.truncate(limit / 2 * 2 - 8);
-        let (mut tokens, mut target) = self.corrupt(&tokens, 0.15, rng);
+        let (mut tokens, mut target) = self.corrupt(&tokens, ratio, rng);
         tokens.push(self.config.eos_token_id);
         target.push(self.config.eos_token_id);
         target.truncate(self.config.max_target_length);
@@ -247,13 +332,13 @@ impl ExampleSource {
     }
 
     /// A question with its answer, of which the answer is masked.
-    fn masked_answer(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
+    fn question_and_answer(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
         let question = self.question(rng);
         let augmentation = Augmentation::faithful(self.config.image_size());
         let picture = self.picture(question.picture, &augmentation, Hiding::default(), rng)?;
         let (tokens, target) = self.answer(question)?;
         Ok(Example {
-            picture: Some(Arc::new(picture)),
+            pictures: vec![Arc::new(picture)],
             tokens,
             target,
             given: 1,
@@ -261,52 +346,101 @@ impl ExampleSource {
         })
     }
 
-    /// Draws an example of a task, and for retrieval its partner.
-    ///
-    /// `paired` gathers the concepts whose names retrieval asks for.
-    fn asked(
-        &self,
-        rng: &mut ChaCha8Rng,
-        examples: &mut Vec<Example>,
-        paired: &mut HashSet<String>,
-    ) -> Result<(), TrainError> {
-        if below(rng, 100) < self.question_share {
-            examples.push(self.masked_answer(rng)?);
-            return Ok(());
-        }
-        let draw = below(rng, 100);
-        if draw < 4 {
-            examples.push(self.masked_text(rng)?);
-            return Ok(());
-        }
-        let (concept, picture) = self.concept_and_picture(rng);
-        let left_out = if chance(rng, 0.5) { 0.4 } else { 0.0 };
-        let hiding = Hiding {
-            masked: 0.0,
-            left_out,
-        };
-        let augmentation = if chance(rng, 0.7) {
-            Augmentation::training(self.config.image_size())
+    /// A handwritten digit, to be read or asked for.
+    fn digit(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
+        const QUESTIONS: [&str; 3] = ["which digit is this?", "what number is shown?", "what digit is it?"];
+        let index = self.digits.get(below(rng, self.digits.len())).copied().unwrap_or(0);
+        let label = self.data.pictures().get(index).and_then(|picture| picture.label.as_deref());
+        let augmentation = Augmentation::faithful(self.config.image_size());
+        let picture = self.picture(index, &augmentation, Hiding::default(), rng)?;
+        let mut inputs = Inputs::from_iter([("image".to_owned(), InputValue::Image(0))]);
+        let task = if chance(rng, 0.4) {
+            "read"
         } else {
-            Augmentation::faithful(self.config.image_size())
+            let question = QUESTIONS[below(rng, QUESTIONS.len())];
+            inputs.insert("question".to_owned(), InputValue::Text(question.to_owned()));
+            "vqa"
         };
-        let picture = self.picture(picture, &augmentation, hiding, rng)?;
-        let (language, name) = self.name(concept, rng);
-        let (tokens, target) = self.caption(language, name)?;
-        let pair = if draw < 82 { Some(examples.len() + 1) } else { None };
-        examples.push(Example {
-            picture: Some(Arc::new(picture)),
+        let (tokens, target) = self.prompt_and_target(task, &inputs, label.unwrap_or_default())?;
+        Ok(Example {
+            pictures: vec![Arc::new(picture)],
             tokens,
             target,
             given: 1,
-            pair,
-            candidate: false,
-        });
-        if pair.is_some() {
-            examples.push(self.name_alone(name)?);
-            paired.extend(concept.map(|c| c.concept.clone()));
+            ..Example::default()
+        })
+    }
+
+    /// A sentence about pictures: whether it is true of them. Pictures side by side are shown in any order, as
+    /// NLVR's makers did.
+    fn statement(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
+        let index = self.statements.get(below(rng, self.statements.len()));
+        let Some(statement) = index.and_then(|index| self.data.statements().get(*index)) else {
+            return Err(TrainError::NothingToTrainOn {
+                folder: self.data.folder().to_owned(),
+            });
+        };
+        let mut shown = statement.pictures.clone();
+        shuffle(rng, &mut shown);
+        let augmentation = Augmentation {
+            rotation: 0.0,
+            ..Augmentation::faithful(self.config.image_size())
+        };
+        let mut pictures = Vec::with_capacity(shown.len());
+        for picture in &shown {
+            pictures.push(Arc::new(self.picture(*picture, &augmentation, Hiding::default(), rng)?));
         }
-        Ok(())
+        let inputs = Inputs::from_iter([
+            ("images".to_owned(), InputValue::Images((0..shown.len()).collect())),
+            ("sentence".to_owned(), InputValue::Text(statement.sentence.clone())),
+        ]);
+        let answer = if statement.label { "true" } else { "false" };
+        let (tokens, target) = self.prompt_and_target("verify", &inputs, answer)?;
+        Ok(Example {
+            pictures,
+            tokens,
+            target,
+            given: 1,
+            ..Example::default()
+        })
+    }
+
+    /// A scene that is made on the spot, and a question about it.
+    fn scene(&self, stage: &Stage, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
+        let kind = draw_of(&stage.scenes, rng).unwrap_or_else(|| SceneKind::ALL[below(rng, SceneKind::ALL.len())]);
+        let art = TrainingArt::styled(&self.data, &self.classes, &self.scene_things);
+        let asked = scenes::ask(kind, &art, self.config.image_size(), rng);
+        let (tokens, target) = self.prompt_and_target(asked.task, &asked.inputs, &asked.answer)?;
+        let patches: Vec<Patch> = (0..self.config.grid() * self.config.grid())
+            .map(|index| Patch { index, masked: false })
+            .collect();
+        let pictures = asked.pictures.into_iter().map(|mut pixels| {
+            self.normalise(&mut pixels);
+            Arc::new(ExamplePicture {
+                pixels,
+                patches: patches.clone(),
+                masked: Vec::new(),
+                whole: None,
+            })
+        });
+        Ok(Example {
+            pictures: pictures.collect(),
+            tokens,
+            target,
+            given: 1,
+            ..Example::default()
+        })
+    }
+
+    fn captioned(&self, picture: ExamplePicture, name: Name<'_>) -> Result<Example, TrainError> {
+        let (tokens, target) = self.caption(name.language, name.name)?;
+        Ok(Example {
+            pictures: vec![Arc::new(picture)],
+            tokens,
+            target,
+            given: 1,
+            ..Example::default()
+        })
     }
 
     fn name_alone(&self, name: &str) -> Result<Example, TrainError> {
@@ -323,36 +457,14 @@ impl ExampleSource {
     /// Draws a name that is right for no picture of the batch.
     fn other_name(
         &self,
-        paired: &HashSet<String>,
+        paired: &HashSet<usize>,
         rng: &mut ChaCha8Rng,
     ) -> Option<Result<Example, TrainError>> {
-        let (key, _) = self.concepts.get(below(rng, self.concepts.len()))?;
-        if paired.contains(key) {
+        let (index, class) = self.classes.draw(rng)?;
+        if paired.contains(&index) {
             return None;
         }
-        let (_, name) = self.name(self.data.concept(key), rng);
-        Some(self.name_alone(name))
-    }
-
-    fn concept_and_picture(&self, rng: &mut ChaCha8Rng) -> (Option<&ConceptRecord>, usize) {
-        match self.concepts.get(below(rng, self.concepts.len())) {
-            Some((key, pictures)) => {
-                let picture = pictures.get(below(rng, pictures.len())).copied().unwrap_or(0);
-                (self.data.concept(key), picture)
-            }
-            None => (None, 0),
-        }
-    }
-
-    /// Chooses a language, mostly English, and the concept's name in it.
-    fn name<'a>(&self, concept: Option<&'a ConceptRecord>, rng: &mut ChaCha8Rng) -> (usize, &'a str) {
-        let language = if chance(rng, 0.75) {
-            0
-        } else {
-            below(rng, LANGUAGES.len())
-        };
-        let name = concept.and_then(|c| c.name(LANGUAGES[language]));
-        (language, name.unwrap_or_default())
+        Some(self.name_alone(class.name(&self.data, SYNONYMS, rng).name))
     }
 
     /// Draws a question: one to be answered with yes or no as often as any other, for the others teach more.
@@ -395,10 +507,30 @@ impl ExampleSource {
         for special in &file.decode.prefix {
             target.push(self.tokenizer.require_special(special)?);
         }
-        target.extend(self.tokenizer.encode_text(answer)?);
+        target.extend(self.encode_answer(answer)?);
         target.truncate(self.config.max_target_length - 1);
         target.push(self.config.eos_token_id);
         Ok((tokens, target))
+    }
+
+    /// Tokenizes an answer, in which places are special tokens: `cat<loc_3><loc_7>`.
+    fn encode_answer(&self, answer: &str) -> Result<Vec<TokenId>, TrainError> {
+        let mut tokens = Vec::new();
+        let mut rest = answer;
+        while let Some((before, after)) = rest.split_once("<loc_") {
+            let Some((number, behind)) = after.split_once('>') else {
+                break;
+            };
+            if !before.is_empty() {
+                tokens.extend(self.tokenizer.encode_text(before)?);
+            }
+            tokens.push(self.tokenizer.require_special(&format!("<loc_{number}>"))?);
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            tokens.extend(self.tokenizer.encode_text(rest)?);
+        }
+        Ok(tokens)
     }
 
     fn corrupt(&self, tokens: &[TokenId], ratio: f32, rng: &mut ChaCha8Rng) -> (Vec<TokenId>, Vec<TokenId>) {
@@ -415,44 +547,89 @@ impl ExampleSource {
         hiding: Hiding,
         rng: &mut ChaCha8Rng,
     ) -> Result<ExamplePicture, TrainError> {
-        let rgba = self.data.rgba(index).unwrap_or_default();
+        let sketched = self.data.sketch(index).map(|sketch| sketch.draw(pen(rng), PICTURE_SIDE));
+        let rgba = match &sketched {
+            Some(sketched) => sketched,
+            None => self.data.rgba(index).unwrap_or_default(),
+        };
         let mut augmented = augmentation.apply(rgba, rng)?;
-        if let Some(vision) = &self.config.vision {
-            let area = vision.image_size * vision.image_size;
-            for (i, value) in augmented.pixels.iter_mut().enumerate() {
-                let channel = i / area;
-                *value = (*value - vision.image_mean[channel]) / vision.image_std[channel];
-            }
-        }
+        self.normalise(&mut augmented.pixels);
         let side = self.config.grid();
         let grid = PatchGrid {
             rows: side,
             columns: side,
         };
         let mask = mask_patches(grid, hiding.masked, rng);
-        let (mut patches, mut codes) = (Vec::with_capacity(mask.len()), Vec::new());
-        for (patch, masked) in mask.iter().enumerate() {
-            if !masked && chance(rng, hiding.left_out) {
+        let (mut patches, mut masked) = (Vec::with_capacity(mask.len()), Vec::new());
+        for (patch, is_masked) in mask.iter().enumerate() {
+            if !is_masked && chance(rng, hiding.left_out) {
                 continue;
             }
             patches.push(Patch {
                 index: patch,
-                masked: *masked,
+                masked: *is_masked,
             });
-            if *masked {
-                let cell = augmented.source_cell(patch % side, patch / side, 8);
-                codes.push(
-                    cell.and_then(|(x, y)| self.codes.code(index, x, y))
-                        .map(u32::from),
-                );
+            if *is_masked {
+                let cell = augmented.source_cell(patch % side, patch / side, GRID_SIDE, side);
+                masked.push(self.masked_patch(index, cell));
             }
         }
+        let whole = self.teacher.as_ref().and_then(|teacher| teacher.features.whole(index));
         Ok(ExamplePicture {
             pixels: augmented.pixels,
             patches,
-            codes,
+            masked,
+            whole,
         })
     }
+
+    /// Takes planes of colours from 0 to 1 to what the model sees.
+    fn normalise(&self, pixels: &mut [f32]) {
+        let Some(vision) = &self.config.vision else {
+            return;
+        };
+        let planes = pixels.chunks_exact_mut(vision.image_size * vision.image_size);
+        for (plane, (mean, std)) in planes.zip(vision.image_mean.iter().zip(&vision.image_std)) {
+            plane.iter_mut().for_each(|value| *value = (*value - mean) / std);
+        }
+    }
+
+    fn masked_patch(&self, picture: usize, cell: Option<(usize, usize)>) -> MaskedPatch {
+        let (Some(teacher), Some((x, y))) = (&self.teacher, cell) else {
+            return MaskedPatch::default();
+        };
+        MaskedPatch {
+            code: teacher.codes.code(picture, x, y).map(u32::from),
+            features: teacher.features.cell(picture, x, y),
+        }
+    }
+}
+
+/// Draws a key as often as its share says; none where there are no shares.
+fn draw_of<K: Copy>(shares: &BTreeMap<K, f64>, rng: &mut ChaCha8Rng) -> Option<K> {
+    let total: f64 = shares.values().sum();
+    let mut at = f64::from(unit(rng)) * total;
+    let drawn = shares.iter().find(|(_, share)| {
+        at -= **share;
+        at < 0.0
+    });
+    drawn.or_else(|| shares.iter().next_back()).map(|(key, _)| *key)
+}
+
+/// Draws a pen: thin or thick, dark, mostly black.
+fn pen(rng: &mut ChaCha8Rng) -> Pen {
+    let width = 0.012 * between(rng, 0.0, 1.6).exp();
+    let mut colour = [0; 3];
+    if chance(rng, 0.4) {
+        colour = colour.map(|_: u8| u8::try_from(below(rng, 140)).unwrap_or(0));
+    }
+    Pen { width, colour }
+}
+
+/// Numbers a stage's name, so that stages draw other examples.
+fn name_hash(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Parts questions into those to be answered with yes or no and the others; where one part is empty, both are

@@ -8,7 +8,7 @@
 //! ```
 //! use multiway_training::schedule::WarmupCosine;
 //!
-//! let schedule = WarmupCosine { peak: 1e-3, floor: 1e-5, warmup_steps: 10, total_steps: 100 };
+//! let schedule = WarmupCosine { peak: 1e-3, floor: 1e-5, warmup_steps: 10, decay_steps: 90, total_steps: 100 };
 //! assert!(schedule.learning_rate(0) < schedule.learning_rate(10));
 //! ```
 
@@ -23,6 +23,8 @@ mod matmul;
 pub mod objective;
 pub mod optimizer;
 pub mod random;
+pub mod recipe;
+pub mod scenes;
 pub mod schedule;
 pub mod state;
 pub mod teacher;

@@ -1,16 +1,20 @@
 //! What the model is asked in training, and how its answers are scored.
 //!
 //! Pre-training is masked modelling alone: spans of a text, up to the whole caption, are answered by the
-//! decoder with and without the picture; masked patches are named by the encoder as discrete visual codes.
+//! decoder with and without the picture; masked patches are answered by the encoder, as discrete visual codes
+//! (BEiT v2, arXiv 2208.06366), as the teacher's features there (EVA, arXiv 2211.07636), or as both.
 //! Fine-tuning asks the task files' own prompts, and for `retrieve` pulls a picture's embedding towards that
 //! of its name.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use multiway_model::kernels::cross_entropy;
 use multiway_model::{
     EncoderBatch, ForwardError, Model, ModelConfig, Patch, PatchedImage, TargetBatch, Tensor,
 };
+
+use crate::teacher::{CELL_NUMBERS, PICTURE_NUMBERS};
 
 /// A picture as the encoder is to see it.
 #[derive(Debug, Clone)]
@@ -19,16 +23,26 @@ pub struct ExamplePicture {
     pub pixels: Vec<f32>,
     /// The patches that are shown or masked; others are left out.
     pub patches: Vec<Patch>,
-    /// The visual code of each masked patch, in the order of `patches`; none where it shows nothing of the
-    /// picture.
-    pub codes: Vec<Option<u32>>,
+    /// What each masked patch is, in the order of `patches`.
+    pub masked: Vec<MaskedPatch>,
+    /// The teacher's features of the whole picture, of [`PICTURE_NUMBERS`], where they are asked.
+    pub whole: Option<Vec<f32>>,
+}
+
+/// What is asked of a masked patch; nothing of it where the patch shows nothing of the picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MaskedPatch {
+    /// Its visual code.
+    pub code: Option<u32>,
+    /// The teacher's features there, of [`CELL_NUMBERS`].
+    pub features: Option<Vec<f32>>,
 }
 
 /// One training example.
 #[derive(Debug, Clone, Default)]
 pub struct Example {
-    /// The picture, where there is one.
-    pub picture: Option<Arc<ExamplePicture>>,
+    /// The pictures, in the order of the prompt.
+    pub pictures: Vec<Arc<ExamplePicture>>,
     /// The prompt's tokens, the closing `</s>` included.
     pub tokens: Vec<u32>,
     /// What the decoder is to write, the closing `</s>` included; empty where nothing is asked of it.
@@ -41,11 +55,18 @@ pub struct Example {
     pub candidate: bool,
 }
 
-/// How the parts of the loss are weighed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How the parts of the loss are weighed; a part of weight 0 is not computed.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LossWeights {
+    /// Weight of the text.
+    pub text: f64,
     /// Weight of the visual codes of masked patches.
-    pub visual: f64,
+    pub codes: f64,
+    /// Weight of the teacher's features of masked patches.
+    pub features: f64,
+    /// Weight of the teacher's features of whole pictures.
+    pub whole: f64,
     /// Weight of retrieval.
     pub retrieval: f64,
     /// Label smoothing of the text, 0 to 1.
@@ -55,7 +76,10 @@ pub struct LossWeights {
 impl Default for LossWeights {
     fn default() -> Self {
         Self {
-            visual: 0.3,
+            text: 1.0,
+            codes: 0.0,
+            features: 1.0,
+            whole: 1.0,
             retrieval: 1.0,
             smoothing: 0.05,
         }
@@ -67,12 +91,49 @@ impl Default for LossWeights {
 pub struct Losses {
     /// The weighed sum, a differentiable scalar.
     pub total: Tensor,
-    /// Mean cross-entropy of the asked target tokens, in nats.
-    pub text: Option<f32>,
-    /// Mean cross-entropy of the visual codes, in nats.
-    pub visual: Option<f32>,
-    /// Mean cross-entropy of retrieval both ways, in nats.
-    pub retrieval: Option<f32>,
+    /// The parts, in the order of [`PARTS`].
+    pub parts: [Option<f32>; PARTS.len()],
+}
+
+/// The parts of the loss. Text, codes and retrieval are mean cross-entropies in nats, of the asked target
+/// tokens, of the masked patches, and both ways; features and whole are mean squared distances from vectors
+/// of unit length.
+pub const PARTS: [&str; 5] = ["text", "codes", "features", "whole", "retrieval"];
+
+/// The heads that guess the teacher's features. They belong to training alone: a checkpoint has no such
+/// tensors.
+#[derive(Debug)]
+pub struct FeatureHeads {
+    cells: [Tensor; 2],
+    whole: [Tensor; 2],
+}
+
+impl FeatureHeads {
+    /// Names of the heads' tensors begin with this.
+    pub const PREFIX: &'static str = "teacher_head.";
+
+    /// Lists names and shapes of the heads' tensors for a model of width `hidden_size`.
+    #[must_use]
+    pub fn shapes(hidden_size: usize) -> [(String, Vec<usize>); 4] {
+        let name = |name: &str| format!("{}{name}", Self::PREFIX);
+        [
+            (name("cells.weight"), vec![CELL_NUMBERS, hidden_size]),
+            (name("cells.bias"), vec![CELL_NUMBERS]),
+            (name("whole.weight"), vec![PICTURE_NUMBERS, hidden_size]),
+            (name("whole.bias"), vec![PICTURE_NUMBERS]),
+        ]
+    }
+
+    /// Takes the heads out of named tensors; none where one is missing.
+    #[must_use]
+    pub fn of_tensors(tensors: &HashMap<String, Tensor>) -> Option<Self> {
+        let tensor = |name: &str| tensors.get(&format!("{}{name}", Self::PREFIX)).cloned();
+        let head = |name: &str| Some([tensor(&format!("{name}.weight"))?, tensor(&format!("{name}.bias"))?]);
+        Some(Self {
+            cells: head("cells")?,
+            whole: head("whole")?,
+        })
+    }
 }
 
 /// Scale of cosines in the retrieval loss: one over a temperature of 0.07.
@@ -85,13 +146,17 @@ const LOGIT_SCALE: f64 = 1.0 / 0.07;
 /// # Errors
 ///
 /// Fails where an example does not fit the model.
-pub fn losses(model: &Model, examples: &[Example], weights: &LossWeights) -> Result<Losses, ForwardError> {
+pub fn losses(
+    model: &Model,
+    heads: Option<&FeatureHeads>,
+    examples: &[Example],
+    weights: &LossWeights,
+) -> Result<Losses, ForwardError> {
     let config = model.config();
     let samples: Vec<(Vec<PatchedImage>, &[u32])> = examples
         .iter()
         .map(|example| {
-            let picture = example.picture.iter();
-            let images = picture.map(|p| PatchedImage {
+            let images = example.pictures.iter().map(|p| PatchedImage {
                 pixels: &p.pixels,
                 patches: &p.patches,
             });
@@ -100,13 +165,20 @@ pub fn losses(model: &Model, examples: &[Example], weights: &LossWeights) -> Res
         .collect();
     let batch = EncoderBatch::with_patches(config, &samples)?;
     let encoded = model.encode(&batch)?; // [N, D]
+    let asked = |weight: f64, part: &dyn Fn() -> Part| if weight > 0.0 { part() } else { Ok(None) };
+    let headed = |weight: f64, part: &dyn Fn(&FeatureHeads) -> Part| match heads {
+        Some(heads) if weight > 0.0 => part(heads),
+        _ => Ok(None),
+    };
     let parts = [
-        (1.0, text_loss(model, &encoded, examples, weights.smoothing)?),
-        (weights.visual, visual_loss(model, &encoded, examples)?),
-        (weights.retrieval, retrieval_loss(model, &encoded, examples)?),
+        (weights.text, asked(weights.text, &|| text_loss(model, &encoded, examples, weights.smoothing))?),
+        (weights.codes, asked(weights.codes, &|| code_loss(model, &encoded, examples))?),
+        (weights.features, headed(weights.features, &|heads| feature_loss(heads, &encoded, examples))?),
+        (weights.whole, headed(weights.whole, &|heads| whole_loss(heads, &encoded, examples))?),
+        (weights.retrieval, asked(weights.retrieval, &|| retrieval_loss(model, &encoded, examples))?),
     ];
     let mut total: Option<Tensor> = None;
-    let mut values = [None; 3];
+    let mut values = [None; PARTS.len()];
     for ((weight, part), value) in parts.into_iter().zip(&mut values) {
         let Some(part) = part else { continue };
         *value = Some(part.to_scalar::<f32>()?);
@@ -116,16 +188,14 @@ pub fn losses(model: &Model, examples: &[Example], weights: &LossWeights) -> Res
             None => weighed,
         });
     }
-    let [text, visual, retrieval] = values;
     let total = total.ok_or(ForwardError::EmptyBatch)?;
     Ok(Losses {
         total,
-        text,
-        visual,
-        retrieval,
+        parts: values,
     })
 }
 
+type Part = Result<Option<Tensor>, ForwardError>;
 type Encoded = multiway_model::EncoderOutput;
 
 fn even(count: usize) -> Vec<f32> {
@@ -137,7 +207,7 @@ fn text_loss(
     encoded: &Encoded,
     examples: &[Example],
     smoothing: f32,
-) -> Result<Option<Tensor>, ForwardError> {
+) -> Part {
     let mut batch = TargetBatch::default();
     let (mut targets, mut asked) = (Vec::new(), Vec::new());
     for (sample, example) in examples.iter().enumerate().filter(|(_, e)| !e.target.is_empty()) {
@@ -159,32 +229,74 @@ fn text_loss(
     Ok(Some(cross_entropy(&logits, targets, weights, smoothing)?))
 }
 
-fn visual_loss(
-    model: &Model,
-    encoded: &Encoded,
-    examples: &[Example],
-) -> Result<Option<Tensor>, ForwardError> {
-    let (mut rows, mut targets) = (Vec::new(), Vec::new());
-    for (example, segment) in examples.iter().zip(&encoded.segments.samples) {
-        let (Some(picture), Some(range)) = (&example.picture, segment.images.first()) else {
-            continue;
-        };
-        let masked = (range.start + 1..range.end)
+/// Lists the row of each masked patch of a batch, with what is asked of it.
+fn masked_rows<'a>(
+    encoded: &'a Encoded,
+    examples: &'a [Example],
+) -> impl Iterator<Item = (u32, &'a MaskedPatch)> {
+    let pictures = examples
+        .iter()
+        .zip(&encoded.segments.samples)
+        .flat_map(|(example, segment)| example.pictures.iter().zip(&segment.images));
+    pictures.flat_map(|(picture, range)| {
+        // The first row of a picture is its class row.
+        let rows = (range.start + 1..range.end)
             .zip(&picture.patches)
             .filter(|(_, patch)| patch.masked);
-        for ((row, _), code) in masked.zip(&picture.codes) {
-            if let (Ok(row), Some(code)) = (u32::try_from(row), code) {
-                rows.push(row);
-                targets.push(*code);
-            }
-        }
-    }
+        rows.zip(&picture.masked)
+            .filter_map(|((row, _), masked)| Some((u32::try_from(row).ok()?, masked)))
+    })
+}
+
+fn code_loss(model: &Model, encoded: &Encoded, examples: &[Example]) -> Part {
+    let (rows, targets): (Vec<u32>, Vec<u32>) = masked_rows(encoded, examples)
+        .filter_map(|(row, masked)| Some((row, masked.code?)))
+        .unzip();
     if rows.is_empty() {
         return Ok(None);
     }
     let logits = model.visual_code_logits(encoded, &rows)?; // [rows, C]
     let weights = even(rows.len());
     Ok(Some(cross_entropy(&logits, targets, weights, 0.0)?))
+}
+
+fn feature_loss(heads: &FeatureHeads, encoded: &Encoded, examples: &[Example]) -> Part {
+    let asked = masked_rows(encoded, examples)
+        .filter_map(|(row, masked)| Some((row, masked.features.as_deref()?)));
+    squared_distance(&heads.cells, encoded, asked)
+}
+
+fn whole_loss(heads: &FeatureHeads, encoded: &Encoded, examples: &[Example]) -> Part {
+    let pictures = examples
+        .iter()
+        .zip(&encoded.segments.samples)
+        .flat_map(|(example, segment)| example.pictures.iter().zip(&segment.images));
+    let asked = pictures
+        .filter_map(|(picture, range)| Some((u32::try_from(range.start).ok()?, picture.whole.as_deref()?)));
+    squared_distance(&heads.whole, encoded, asked)
+}
+
+/// Guesses a vector at each row by a linear layer: the mean squared distance from the right one.
+fn squared_distance<'a>(
+    [weight, bias]: &[Tensor; 2],
+    encoded: &Encoded,
+    asked: impl Iterator<Item = (u32, &'a [f32])>,
+) -> Part {
+    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    for (row, target) in asked {
+        rows.push(row);
+        targets.extend_from_slice(target);
+    }
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let count = rows.len();
+    let device = encoded.hidden.device();
+    let hidden = encoded.hidden.index_select(&Tensor::new(rows, device)?, 0)?; // [rows, D]
+    let guessed = hidden.matmul(&weight.t()?)?.broadcast_add(bias)?; // [rows, K]
+    let targets = Tensor::from_vec(targets, guessed.shape(), device)?;
+    let distance = (guessed - targets)?.sqr()?.sum_all()?;
+    Ok(Some((distance / count as f64)?))
 }
 
 /// Contrasts each picture with all candidate names of the batch and each picture's name with all pictures.
@@ -194,7 +306,7 @@ fn retrieval_loss(
     model: &Model,
     encoded: &Encoded,
     examples: &[Example],
-) -> Result<Option<Tensor>, ForwardError> {
+) -> Part {
     let candidates: Vec<usize> = (0..examples.len()).filter(|i| examples[*i].candidate).collect();
     let place = |example: usize| candidates.binary_search(&example).ok();
     let pairs = examples.iter().enumerate();
@@ -224,8 +336,8 @@ fn retrieval_loss(
 pub fn default_config(vocab_size: usize) -> Result<ModelConfig, multiway_model::ConfigError> {
     let json = serde_json::json!({
         "architecture": "multiway", "vocab_size": vocab_size, "hidden_size": 256, "intermediate_size": 512,
-        "encoder_layers": 6, "encoder_heads": 4, "fusion_layers": 0, "decoder_layers": 2, "decoder_heads": 4,
-        "shared_attention": true, "attention_pattern": "image_prefix", "image_size": 64, "patch_size": 8,
+        "encoder_layers": 8, "encoder_heads": 4, "fusion_layers": 0, "decoder_layers": 2, "decoder_heads": 4,
+        "shared_attention": true, "attention_pattern": "image_prefix", "image_size": 96, "patch_size": 12,
         "max_images": 4, "max_text_length": 128, "max_target_length": 64,
         "visual_vocab_size": crate::teacher::CODES, "embedding_size": 256,
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
@@ -250,8 +362,39 @@ mod tests {
         Arc::new(ExamplePicture {
             pixels: vec![0.3; 3 * 16 * 16],
             patches,
-            codes: vec![Some(3); 8],
+            masked: vec![
+                MaskedPatch {
+                    code: Some(3),
+                    features: Some(vec![0.125; CELL_NUMBERS]),
+                };
+                8
+            ],
+            whole: masked.then(|| vec![0.0625; PICTURE_NUMBERS]),
         })
+    }
+
+    fn heads(model: &Model) -> FeatureHeads {
+        let zeros = |(name, shape): (String, Vec<usize>)| {
+            let zeros = Tensor::zeros(shape, multiway_model::DType::F32, model.device()).unwrap();
+            (name, zeros)
+        };
+        let tensors = FeatureHeads::shapes(model.config().hidden_size).map(zeros);
+        FeatureHeads::of_tensors(&tensors.into_iter().collect()).unwrap()
+    }
+
+    #[test]
+    fn a_guess_of_nothing_is_as_far_as_the_features_are_long() {
+        let model = random_model(&tiny_config(), 1).unwrap();
+        let seen = Example {
+            pictures: vec![picture(true)],
+            tokens: vec![1],
+            ..Example::default()
+        };
+        let found = losses(&model, Some(&heads(&model)), &[seen], &LossWeights::default()).unwrap();
+        let lengths = [CELL_NUMBERS as f32 * 0.125 * 0.125, PICTURE_NUMBERS as f32 * 0.0625 * 0.0625];
+        for (part, length) in found.parts[2..4].iter().zip(lengths) {
+            assert!((part.unwrap() - length).abs() < 1e-5, "{part:?} {length}");
+        }
     }
 
     #[test]
@@ -264,17 +407,29 @@ mod tests {
             given: 1,
             ..Example::default()
         };
-        let only_text = losses(&model, std::slice::from_ref(&text), &weights).unwrap();
-        assert!(only_text.text.is_some() && only_text.visual.is_none() && only_text.retrieval.is_none());
+        let heads = heads(&model);
+        let asked = |examples: &[Example], weights: &LossWeights| {
+            let parts = losses(&model, Some(&heads), examples, weights).unwrap().parts;
+            parts.map(|part| part.is_some())
+        };
+        let only_text = asked(std::slice::from_ref(&text), &weights);
+        assert_eq!(only_text, [true, false, false, false, false]);
         let seen = Example {
-            picture: Some(picture(true)),
+            pictures: vec![picture(true)],
             tokens: vec![1],
             ..Example::default()
         };
-        let only_visual = losses(&model, &[seen], &weights).unwrap();
-        assert!(only_visual.text.is_none() && only_visual.visual.is_some());
+        let only_visual = asked(std::slice::from_ref(&seen), &weights);
+        assert_eq!(only_visual, [false, false, true, true, false]);
+        let codes = LossWeights {
+            codes: 0.5,
+            features: 0.0,
+            whole: 0.0,
+            ..weights
+        };
+        assert_eq!(asked(&[seen], &codes), [false, true, false, false, false]);
         let shown = |pair| Example {
-            picture: Some(picture(false)),
+            pictures: vec![picture(false)],
             tokens: vec![1],
             pair,
             ..Example::default()
@@ -285,8 +440,8 @@ mod tests {
             ..Example::default()
         };
         let pairs = [shown(Some(2)), shown(Some(3)), named.clone(), named];
-        assert!(losses(&model, &pairs, &weights).unwrap().retrieval.is_some());
-        assert!(losses(&model, &[], &weights).is_err());
+        assert!(asked(&pairs, &weights)[4]);
+        assert!(losses(&model, None, &[], &weights).is_err());
     }
 
     #[test]
@@ -303,7 +458,7 @@ mod tests {
                 given,
                 ..Example::default()
             };
-            f64::from(losses(&model, &[example], &weights).unwrap().text.unwrap())
+            f64::from(losses(&model, None, &[example], &weights).unwrap().parts[0].unwrap())
         };
         let (all, two, one) = (loss(0) * 3.0, loss(1) * 2.0, loss(2));
         let (first, second) = (all - two, two - one);

@@ -7,6 +7,7 @@
 
 mod orthogonal;
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
@@ -136,7 +137,7 @@ pub fn decays_by_default(name: &str, shape: &[usize]) -> bool {
 /// no head.
 #[must_use]
 pub fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
-    shape.len() == 2 && decays_by_default(name, shape) && !name.starts_with("mim_head")
+    shape.len() == 2 && decays_by_default(name, shape) && !name.starts_with("mim_head") && !name.starts_with("teacher_head")
 }
 
 /// What the optimiser keeps about one parameter.
@@ -235,7 +236,8 @@ impl AdamW {
 
     /// Updates the weights by one step and returns the norm of the averaged gradient before clipping.
     ///
-    /// `gradients` holds one store for each worker, `weights` how much each counts (for example its count of
+    /// `frozen` says of each parameter whether it stays as it is; none beyond its end do. `gradients` holds
+    /// one store for each worker, `weights` how much each counts (for example its count of
     /// targets); they are divided by their sum. A parameter that a worker has no gradient for has a zero
     /// gradient there: its moments and weight decay go on, as for any other zero gradient.
     ///
@@ -246,6 +248,7 @@ impl AdamW {
     pub fn step(
         &mut self,
         vars: &[(String, Var)],
+        frozen: &[bool],
         gradients: &[GradStore],
         weights: &[f64],
         learning_rate: f64,
@@ -256,7 +259,11 @@ impl AdamW {
             .slots
             .par_iter_mut()
             .zip(vars)
-            .map(|(slot, (_, var))| slot.gather(var, gradients, &shares))
+            .enumerate()
+            .map(|(at, (slot, (_, var)))| match frozen.get(at) {
+                Some(true) => Ok(0.0),
+                _ => slot.gather(var, gradients, &shares),
+            })
             .collect::<Result<_, _>>()?;
         self.check_finite(&sums)?;
         let norm = sums.iter().sum::<f64>().sqrt();
@@ -264,9 +271,25 @@ impl AdamW {
         self.slots
             .par_iter_mut()
             .zip(vars)
-            .try_for_each(|(slot, (_, var))| slot.update(var, &factors))?;
+            .enumerate()
+            .filter(|(at, _)| frozen.get(*at) != Some(&true))
+            .try_for_each(|(_, (slot, (_, var)))| slot.update(var, &factors))?;
         self.steps += 1;
         Ok(narrow(norm))
+    }
+
+    /// Makes tensors of the moving average of the weights, by name; none where no average is kept.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a tensor cannot be made.
+    pub fn averages(&self) -> Result<HashMap<String, Tensor>, OptimizerError> {
+        let averaged = self.slots.iter().filter_map(|slot| Some((slot, slot.average.as_deref()?)));
+        let tensor = |(slot, average): (&Slot, &[f32])| {
+            let tensor = Tensor::from_slice(average, slot.shape.as_slice(), &Device::Cpu);
+            Ok((slot.name.clone(), tensor.map_err(tensor_error(&slot.name))?))
+        };
+        averaged.map(tensor).collect()
     }
 
     /// Copies the moving average of the weights into variables of the same names and shapes; false where none

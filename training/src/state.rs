@@ -115,6 +115,9 @@ pub struct Progress {
     pub generators: BTreeMap<String, RngState>,
     /// How far each source of data was read, by its name.
     pub data_position: BTreeMap<String, u64>,
+    /// The bits of the best loss on the validation split, and how many looks ago it was.
+    #[serde(default)]
+    pub best: Option<(u64, u64)>,
     /// The run's settings, as its maker writes them; a resumed run compares them.
     pub settings: String,
 }

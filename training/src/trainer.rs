@@ -1,66 +1,50 @@
 //! The training loop: data-parallel over threads, resumable to the bit.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Var};
 use multiway_model::{Checkpoint, DType, Model, ModelConfig, Tensor, initialise};
+use rayon::prelude::*;
 
 pub use crate::error::TrainError;
-use crate::examples::{ExampleSource, QUESTION_SHARE, Stage};
+use crate::examples::ExampleSource;
 use crate::log::{LossLog, plot_losses};
-use crate::objective::{LossWeights, losses};
+use crate::objective::{Example, FeatureHeads, LossWeights, PARTS, losses};
 use crate::optimizer::{AdamW, AdamWConfig, decays_by_default};
+use crate::recipe::{Optimizer, Stage};
 use crate::schedule::WarmupCosine;
 use crate::state::{Progress, TrainingState};
 
-/// The settings of a run.
+/// Validation examples that are scored together.
+const VALIDATION_BATCH: usize = 64;
+
+/// The settings of a run of one stage.
 #[derive(Debug, Clone)]
 pub struct TrainOptions {
-    /// Where states, the loss and its curve are kept.
+    /// Where states, the losses and their curves are kept.
     pub run: PathBuf,
-    /// What is asked.
+    /// What is asked, and how the optimiser steps.
     pub stage: Stage,
-    /// Steps of the whole run.
-    pub steps: u64,
-    /// Examples a step, over all workers.
-    pub batch: usize,
     /// Worker threads; the results depend on their number.
     pub workers: usize,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Whether hidden matrices are stepped by Muon rather than by AdamW.
-    pub muon: bool,
-    /// Steps between two saved states.
-    pub save_every: u64,
-    /// Where the weights start, if the run has no state yet: the folder of an earlier run.
+    /// Where the weights start, if the run has no state yet: the folder of an earlier run, or a checkpoint.
     pub start: Option<PathBuf>,
 }
 
 impl TrainOptions {
     /// Describes what must stay the same when a run is resumed.
-    fn settings(&self, config: &ModelConfig, question_share: usize) -> String {
-        let Self {
-            stage,
-            steps,
-            batch,
-            workers,
-            learning_rate,
-            muon,
-            ..
-        } = self;
-        let share = match question_share {
-            QUESTION_SHARE => String::new(),
-            share => format!(" questions {share}"),
-        };
-        let optimizer = if *muon { " muon" } else { "" };
-        format!(
-            "{stage:?} steps {steps} batch {batch} workers {workers}{optimizer} rate {learning_rate}{share} {}",
-            config.to_json()
-        )
+    fn settings(&self, config: &ModelConfig) -> String {
+        let settings = serde_json::json!({
+            "stage": self.stage,
+            "workers": self.workers,
+            "model": serde_json::from_str::<serde_json::Value>(&config.to_json()).unwrap_or_default(),
+        });
+        settings.to_string()
     }
 }
 
@@ -71,29 +55,38 @@ pub struct StepReport {
     pub step: u64,
     /// Steps of the whole run.
     pub steps: u64,
-    /// Mean losses of text, visual codes and retrieval, where they were asked.
-    pub losses: [Option<f64>; 3],
+    /// Mean losses in the order of [`PARTS`], where they were asked.
+    pub losses: [Option<f64>; PARTS.len()],
+    /// The last loss of text on the validation split, where there was a look at it.
+    pub validation: Option<f64>,
     /// Examples a second, of this step.
     pub examples_per_second: f64,
 }
 
-const COLUMNS: [&str; 5] = ["text", "visual", "retrieval", "gradient_norm", "learning_rate"];
+/// The columns of the losses' file: the parts of the loss, and these.
+const FURTHER_COLUMNS: [&str; 3] = ["validation", "gradient_norm", "learning_rate"];
 
 /// A run: variables, optimiser and where it stands.
 struct Run {
     vars: Vec<(String, Var)>,
+    frozen: Vec<bool>,
     model: Model,
+    heads: Option<FeatureHeads>,
     optimizer: AdamW,
     step: u64,
+    /// The best loss on the validation split, and how many looks ago it was.
+    best: Option<(f64, u64)>,
 }
 
-/// Trains until the last step, or until `stop` is set; then a state is saved and the run can go on later.
+/// Trains until the last step, until the validation split shows no more progress, or until `stop` is set;
+/// then a state is saved and the run can go on later.
 ///
 /// Returns the steps done.
 ///
 /// # Errors
 ///
-/// Fails where data, settings or the folder cannot be used; what was saved before stays.
+/// Fails where data, settings or the folder cannot be used, or a loss is no number; what was saved before
+/// stays.
 pub fn train(
     options: &TrainOptions,
     config: &ModelConfig,
@@ -102,14 +95,22 @@ pub fn train(
     stop: &AtomicBool,
     progress: &mut dyn FnMut(StepReport),
 ) -> Result<u64, TrainError> {
-    let mut run = open(options, config, source.question_share(), seed)?;
+    let stage = &options.stage;
+    if stage.asks_teacher() && !source.has_teacher() {
+        return Err(TrainError::NoTeacher {
+            stage: stage.name.clone(),
+        });
+    }
+    let mut run = open(options, config, seed)?;
     let csv = options.run.join("losses.csv");
-    let mut log = LossLog::resume(&csv, &COLUMNS, run.step)?;
+    let columns: Vec<&str> = PARTS.into_iter().chain(FURTHER_COLUMNS).collect();
+    let mut log = LossLog::resume(&csv, &columns, run.step)?;
     let schedule = WarmupCosine {
-        peak: options.learning_rate,
-        floor: options.learning_rate * 0.02,
-        warmup_steps: (options.steps / 20).min(500),
-        total_steps: options.steps,
+        peak: stage.learning_rate,
+        floor: stage.learning_rate * 0.02,
+        warmup_steps: stage.warmup_steps(),
+        decay_steps: decay_steps(stage),
+        total_steps: stage.steps,
     };
     let pools = pools(options.workers)?;
     let all = rayon::ThreadPoolBuilder::new()
@@ -119,32 +120,42 @@ pub fn train(
         reason: error.to_string(),
     })?;
     let started_at = run.step;
-    while run.step < options.steps && !stop.load(Ordering::Relaxed) {
+    let mut validation = None;
+    while run.step < stage.steps && !stop.load(Ordering::Relaxed) && !is_spent(&run, stage) {
         let begin = Instant::now();
         let rate = schedule.learning_rate(run.step);
         let (gradients, losses) = gradients(&run, options, source, &pools)?;
         let shares = vec![1.0; gradients.len()];
-        let Run { vars, optimizer, .. } = &mut run;
-        let norm = all.install(|| optimizer.step(vars, &gradients, &shares, rate))?;
+        let Run {
+            vars,
+            frozen,
+            optimizer,
+            ..
+        } = &mut run;
+        let norm = all.install(|| optimizer.step(vars, frozen, &gradients, &shares, rate))?;
         run.step += 1;
-        let [text, visual, retrieval] = losses;
-        log.append(
-            run.step,
-            &[text, visual, retrieval, Some(f64::from(norm)), Some(rate)],
-        )?;
-        if run.step.is_multiple_of(options.save_every) {
-            save(&run, options, config, source, seed)?;
+        let examples_per_second = stage.batch as f64 / begin.elapsed().as_secs_f64();
+        let looks = stage.validate_every > 0 && run.step.is_multiple_of(stage.validate_every);
+        let looked = if looks { validate(&mut run, source)? } else { None };
+        validation = looked.or(validation);
+        let row: Vec<Option<f64>> = losses
+            .into_iter()
+            .chain([looked, Some(f64::from(norm)), Some(rate)])
+            .collect();
+        log.append(run.step, &row)?;
+        if run.step.is_multiple_of(stage.save_every) {
+            save(&run, options, config, seed)?;
         }
-        let examples_per_second = options.batch as f64 / begin.elapsed().as_secs_f64();
         progress(StepReport {
             step: run.step,
-            steps: options.steps,
+            steps: stage.steps,
             losses,
+            validation,
             examples_per_second,
         });
     }
     if run.step > started_at {
-        save(&run, options, config, source, seed)?;
+        save(&run, options, config, seed)?;
     }
     drop(log);
     if run.step > 0 {
@@ -153,73 +164,207 @@ pub fn train(
     Ok(run.step)
 }
 
+/// What a stage takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Estimate {
+    /// Numbers that are trained.
+    pub parameters: usize,
+    /// Bytes of weights, gradients, moments and averages; activations come on top.
+    pub bytes: usize,
+    /// Examples a second, of a few steps that were tried.
+    pub examples_per_second: f64,
+    /// How long all steps take.
+    pub duration: Duration,
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.duration.as_secs().div_ceil(60);
+        write!(
+            f,
+            "{:.1} million parameters, {:.2} GB of states, {:.0} examples/s, {} h {:02} min",
+            self.parameters as f64 / 1e6,
+            self.bytes as f64 / 1e9,
+            self.examples_per_second,
+            minutes / 60,
+            minutes % 60,
+        )
+    }
+}
+
+/// Steps that are tried for an estimate, after a first one.
+const TRIED_STEPS: u64 = 3;
+
+/// Tries a few steps of a stage, and says what all of it would take. Nothing is written.
+///
+/// # Errors
+///
+/// Fails where a step cannot be made.
+pub fn estimate(
+    options: &TrainOptions,
+    config: &ModelConfig,
+    source: &ExampleSource,
+    seed: u64,
+) -> Result<Estimate, TrainError> {
+    let stage = &options.stage;
+    let run = fresh(options, config, seed)?;
+    let pools = pools(options.workers)?;
+    let mut begin = Instant::now();
+    for step in 0..=TRIED_STEPS {
+        // The first step fills the memory that the others find filled.
+        if step == 1 {
+            begin = Instant::now();
+        }
+        gradients(&run, options, source, &pools)?;
+    }
+    let a_step = begin.elapsed().div_f64(TRIED_STEPS as f64);
+    let trained = run.vars.iter().zip(&run.frozen).filter(|(_, frozen)| !**frozen);
+    let all: usize = run.vars.iter().map(|(_, var)| var.elem_count()).sum();
+    Ok(Estimate {
+        parameters: trained.map(|((_, var), _)| var.elem_count()).sum(),
+        // Weights, two moments, the average, the step's gradient, and a gradient a worker.
+        bytes: all * size_of::<f32>() * (5 + options.workers),
+        examples_per_second: stage.batch as f64 / a_step.as_secs_f64(),
+        duration: a_step.mul_f64(stage.steps as f64),
+    })
+}
+
+/// Counts the steps at the end over which the learning rate falls.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of the steps, checked to be between 0 and 1"
+)]
+fn decay_steps(stage: &Stage) -> u64 {
+    (stage.decay * stage.steps as f64).round() as u64
+}
+
+/// Tells whether the validation split has shown no progress for as long as the stage waits.
+fn is_spent(run: &Run, stage: &Stage) -> bool {
+    stage.patience > 0 && run.best.is_some_and(|(_, looks)| looks >= stage.patience)
+}
+
+/// Looks at the validation split with the averaged weights: the mean loss of its text, and notes whether it
+/// is the best.
+fn validate(run: &mut Run, source: &ExampleSource) -> Result<Option<f64>, TrainError> {
+    let examples = source.validation()?;
+    if examples.is_empty() {
+        return Ok(None);
+    }
+    let averaged: HashMap<String, Tensor> = run.optimizer.averages()?;
+    let model = Model::from_tensors(run.model.config(), &averaged)?;
+    let weights = LossWeights {
+        smoothing: 0.0,
+        ..LossWeights::default()
+    };
+    let chunks: Vec<&[Example]> = examples.chunks(VALIDATION_BATCH).collect();
+    let losses: Vec<Option<f64>> = chunks
+        .par_iter()
+        .map(|chunk| {
+            let losses = losses(&model, None, chunk, &weights)?;
+            Ok(losses.parts[0].map(|loss| f64::from(loss) * chunk.len() as f64))
+        })
+        .collect::<Result<_, TrainError>>()?;
+    let sum: f64 = losses.into_iter().flatten().sum();
+    let loss = sum / examples.len() as f64;
+    run.best = match run.best {
+        Some((best, looks)) if best <= loss => Some((best, looks + 1)),
+        _ => Some((loss, 0)),
+    };
+    Ok(Some(loss))
+}
+
+/// Makes the parameters: those of the model, then those of the heads that training alone has.
 fn variables(config: &ModelConfig, seed: u64) -> Result<Vec<(String, Var)>, TrainError> {
-    let fresh = initialise(config, seed, &Device::Cpu)?;
+    let mut fresh = initialise(config, seed, &Device::Cpu)?;
+    if config.vision.is_some() {
+        // From zero: the model's rows are long before it is trained, and so would be the guesses.
+        for (name, shape) in FeatureHeads::shapes(config.hidden_size) {
+            fresh.push((name, Tensor::zeros(shape, DType::F32, &Device::Cpu)?));
+        }
+    }
     let vars = fresh
         .into_iter()
         .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?)));
     Ok(vars.collect::<candle_core::Result<_>>()?)
 }
 
-fn open(
-    options: &TrainOptions,
-    config: &ModelConfig,
-    question_share: usize,
-    seed: u64,
-) -> Result<Run, TrainError> {
-    let run = &options.run;
-    std::fs::create_dir_all(run).map_err(|source| TrainError::File {
-        action: "create",
-        path: run.clone(),
-        source,
-    })?;
+/// Makes a run that has not begun.
+fn fresh(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, TrainError> {
+    let stage = &options.stage;
     let vars = variables(config, seed)?;
-    let tensors = vars
+    let tensors: HashMap<String, Tensor> = vars
         .iter()
         .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
         .collect();
-    let model = Model::from_tensors(config, &tensors)?;
     let settings = AdamWConfig {
-        muon_momentum: options.muon.then_some(0.95),
-        ..averaging()
+        muon_momentum: (stage.optimizer == Optimizer::Muon).then_some(0.95),
+        ..averaging(stage.average_decay)
     };
-    let mut step = 0;
-    let state = TrainingState::load_latest(run)?;
-    if state.is_none()
-        && let Some(start) = &options.start
-    {
-        load_average(start, &vars)?;
-    }
-    let mut optimizer = AdamW::new(settings, &vars, decays_by_default)?;
-    if let Some(state) = state {
-        let (expected, found) = (
-            options.settings(config, question_share),
-            state.progress().settings.clone(),
-        );
+    Ok(Run {
+        frozen: vars.iter().map(|(name, _)| stage.is_frozen(name)).collect(),
+        model: Model::from_tensors(config, &tensors)?,
+        heads: FeatureHeads::of_tensors(&tensors),
+        optimizer: AdamW::new(settings, &vars, decays_by_default)?,
+        vars,
+        step: 0,
+        best: None,
+    })
+}
+
+/// Makes a run where it stands: from its last state, from the weights that it is to start with, or fresh.
+fn open(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, TrainError> {
+    let folder = &options.run;
+    std::fs::create_dir_all(folder).map_err(|source| TrainError::File {
+        action: "create",
+        path: folder.clone(),
+        source,
+    })?;
+    let mut run = fresh(options, config, seed)?;
+    if let Some(state) = TrainingState::load_latest(folder)? {
+        let (expected, found) = (options.settings(config), state.progress().settings.clone());
         if found != expected {
             return Err(TrainError::Settings {
-                folder: run.clone(),
+                folder: folder.clone(),
                 expected,
                 found,
             });
         }
-        state.restore(&vars, &mut optimizer)?;
-        step = state.progress().step;
+        state.restore(&run.vars, &mut run.optimizer)?;
+        run.step = state.progress().step;
+        run.best = state.progress().best.map(|(bits, looks)| (f64::from_bits(bits), looks));
+    } else if let Some(start) = &options.start {
+        load_start(start, config, &run.vars)?;
+        // The average begins with these weights, too.
+        run.optimizer = AdamW::new(*run.optimizer.config(), &run.vars, decays_by_default)?;
     }
-    Ok(Run {
-        vars,
-        model,
-        optimizer,
-        step,
-    })
+    Ok(run)
 }
 
 /// The optimiser's settings, of which a run's states have to keep the moving average.
-fn averaging() -> AdamWConfig {
+fn averaging(decay: f32) -> AdamWConfig {
     AdamWConfig {
-        average_decay: Some(0.998),
+        average_decay: Some(decay),
         ..AdamWConfig::default()
     }
+}
+
+/// Puts the weights of an earlier run or of a checkpoint into variables. A checkpoint has no heads for the
+/// teacher's features: they stay as they are.
+fn load_start(start: &Path, config: &ModelConfig, vars: &[(String, Var)]) -> Result<(), TrainError> {
+    if !start.join("config.json").exists() {
+        return load_average(start, vars);
+    }
+    let checkpoint = Checkpoint::open(start)?;
+    if checkpoint.config().tensors() != config.tensors() {
+        return Err(TrainError::OtherModel {
+            folder: start.to_owned(),
+        });
+    }
+    for (name, var) in vars.iter().filter(|(name, _)| !name.starts_with(FeatureHeads::PREFIX)) {
+        var.set(&checkpoint.load_tensor(name, &Device::Cpu, DType::F32)?)?;
+    }
+    Ok(())
 }
 
 /// Puts the averaged weights of a run into variables.
@@ -227,26 +372,21 @@ fn load_average(run: &Path, vars: &[(String, Var)]) -> Result<(), TrainError> {
     let state = TrainingState::load_latest(run)?.ok_or_else(|| TrainError::NoState {
         folder: run.to_owned(),
     })?;
-    let mut optimizer = AdamW::new(averaging(), vars, decays_by_default)?;
+    let mut optimizer = AdamW::new(averaging(0.5), vars, decays_by_default)?;
     state.restore(vars, &mut optimizer)?;
     optimizer.write_average(vars)?;
     Ok(())
 }
 
-fn save(
-    run: &Run,
-    options: &TrainOptions,
-    config: &ModelConfig,
-    source: &ExampleSource,
-    seed: u64,
-) -> Result<(), TrainError> {
+fn save(run: &Run, options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<(), TrainError> {
     let progress = Progress {
         step: run.step,
         seed,
         // Examples are drawn from the seed and the step alone: no generator or position has to be kept.
         generators: BTreeMap::new(),
         data_position: BTreeMap::new(),
-        settings: options.settings(config, source.question_share()),
+        best: run.best.map(|(loss, looks)| (loss.to_bits(), looks)),
+        settings: options.settings(config),
     };
     TrainingState::capture(progress, &run.vars, &run.optimizer)?.save(&options.run)?;
     Ok(())
@@ -261,20 +401,20 @@ fn pools(workers: usize) -> Result<Vec<rayon::ThreadPool>, TrainError> {
     })
 }
 
-type WorkerResult = Result<(GradStore, [Option<f32>; 3]), TrainError>;
+type WorkerResult = Result<(GradStore, [Option<f32>; PARTS.len()]), TrainError>;
 
 fn gradients(
     run: &Run,
     options: &TrainOptions,
     source: &ExampleSource,
     pools: &[rayon::ThreadPool],
-) -> Result<(Vec<GradStore>, [Option<f64>; 3]), TrainError> {
-    let size = options.batch.div_ceil(pools.len());
+) -> Result<(Vec<GradStore>, [Option<f64>; PARTS.len()]), TrainError> {
+    let stage = &options.stage;
+    let size = stage.batch.div_ceil(pools.len());
     let work = |worker: u64| -> WorkerResult {
-        let examples = source.batch(options.stage, run.step, worker, size)?;
-        let losses = losses(&run.model, &examples, &LossWeights::default())?;
-        let parts = [losses.text, losses.visual, losses.retrieval];
-        Ok((losses.total.backward()?, parts))
+        let examples = source.batch(stage, run.step, worker, size)?;
+        let losses = losses(&run.model, run.heads.as_ref(), &examples, &stage.loss)?;
+        Ok((losses.total.backward()?, losses.parts))
     };
     let results: Vec<WorkerResult> = std::thread::scope(|scope| {
         let work = &work;
@@ -291,7 +431,7 @@ fn gradients(
             .collect()
     });
     let mut stores = Vec::with_capacity(results.len());
-    let mut sums = [(0.0, 0u32); 3];
+    let mut sums = [(0.0, 0u32); PARTS.len()];
     for result in results {
         let (store, parts) = result?;
         stores.push(store);
@@ -323,6 +463,7 @@ pub fn export(
     load_average(run, &vars)?;
     let tensors = vars
         .iter()
+        .filter(|(name, _)| !name.starts_with(FeatureHeads::PREFIX))
         .map(|(name, var)| Ok((name.clone(), var.as_tensor().to_dtype(DType::BF16)?)));
     let tensors: HashMap<String, Tensor> = tensors.collect::<candle_core::Result<_>>()?;
     Checkpoint::save(out, config, &tensors, files)?;

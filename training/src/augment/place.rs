@@ -60,19 +60,26 @@ impl Placement {
         )
     }
 
-    /// Finds the cell of the source at the centre of a cell of the result, both divided into `grid` x `grid`.
+    /// Finds the cell of the source, divided into `cells` x `cells`, at the centre of a patch of the result,
+    /// divided into `grid` x `grid`.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "between 0 and grid, checked"
+        reason = "between 0 and the count of cells, checked"
     )]
-    pub fn source_cell(&self, cell_x: usize, cell_y: usize, grid: usize) -> Option<(usize, usize)> {
-        let centre = |cell: usize| (cell as f32 + 0.5) / grid as f32;
-        let (x, y) = self.source_point(centre(cell_x), centre(cell_y));
+    pub fn source_cell(
+        &self,
+        patch_x: usize,
+        patch_y: usize,
+        cells: usize,
+        grid: usize,
+    ) -> Option<(usize, usize)> {
+        let centre = |patch: usize| (patch as f32 + 0.5) / grid as f32;
+        let (x, y) = self.source_point(centre(patch_x), centre(patch_y));
         let inside = 0.0..1.0;
-        let cell = |at: f32| ((at * grid as f32) as usize).min(grid.saturating_sub(1));
-        (grid > 0 && inside.contains(&x) && inside.contains(&y)).then(|| (cell(x), cell(y)))
+        let cell = |at: f32| ((at * cells as f32) as usize).min(cells.saturating_sub(1));
+        (grid > 0 && cells > 0 && inside.contains(&x) && inside.contains(&y)).then(|| (cell(x), cell(y)))
     }
 }
 

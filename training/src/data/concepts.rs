@@ -1,6 +1,6 @@
 //! The concepts: which there are, and what languages call them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -64,8 +64,25 @@ pub(super) fn read_concepts(packages: Packages<'_>) -> Result<Vec<ConceptRecord>
             found: format!("none of {}", concept.concept),
         });
     }
+    drop_held_names(&mut concepts);
     check_names(&concepts)?;
     Ok(concepts)
+}
+
+/// Takes from training concepts the names in other languages than English that a held-out concept has too.
+fn drop_held_names(concepts: &mut [ConceptRecord]) {
+    let held: HashSet<(String, String)> = concepts
+        .iter()
+        .filter(|concept| concept.split == Split::Held)
+        .flat_map(|concept| &concept.names)
+        .filter(|(language, _)| *language != "en")
+        .map(|(language, name)| (language.clone(), name.to_lowercase()))
+        .collect();
+    for concept in concepts.iter_mut().filter(|concept| concept.split == Split::Train) {
+        concept
+            .names
+            .retain(|language, name| !held.contains(&(language.clone(), name.to_lowercase())));
+    }
 }
 
 fn annotate(packages: Packages<'_>, language: &str, concepts: &mut [ConceptRecord]) -> Result<(), DataError> {

@@ -8,6 +8,7 @@ use image::RgbaImage;
 
 use super::iconify::{IconSet, icon_names};
 use super::packages::{Packages, file_names, read_json};
+use super::sketches::{Pen, Sketch};
 use super::split::rank;
 use super::{ConceptRecord, DataError, PICTURE_SIDE, PictureRecord, Source, Split, concept_key, raster};
 
@@ -20,22 +21,32 @@ const DIGIT_SIDE: usize = 28;
 #[derive(Debug)]
 pub(super) struct Drawing {
     pub(super) record: PictureRecord,
-    art: Art,
+    pub(super) art: Art,
 }
 
 #[derive(Debug)]
-enum Art {
-    Svg { document: String, name: String },
+pub(super) enum Art {
+    Svg {
+        document: String,
+        name: String,
+    },
     Bitmap(PathBuf),
     Digit(Vec<f32>),
+    /// Drawn by strokes.
+    Sketch(Sketch),
+    /// The bytes of a file, which fills the square whatever its proportions.
+    Photograph(Vec<u8>),
+    /// Pixels of the prepared size.
+    Drawn(RgbaImage),
 }
 
 impl Drawing {
-    fn of_concept(source: Source, concept: &ConceptRecord, art: Art) -> Self {
+    pub(super) fn of_concept(source: Source, concept: &ConceptRecord, art: Art) -> Self {
         let record = PictureRecord {
             source,
             concept: Some(concept.concept.clone()),
             label: None,
+            names: Vec::new(),
             split: concept.split,
         };
         Self { record, art }
@@ -53,6 +64,16 @@ impl Drawing {
             Art::Digit(brightness) => {
                 let rows = u32::try_from(DIGIT_SIDE).unwrap_or(u32::MAX);
                 (raster::grey_square(brightness, rows, side), PathBuf::new())
+            }
+            Art::Sketch(sketch) => {
+                let drawn = sketch.draw(Pen::FELT, PICTURE_SIDE);
+                let picture = RgbaImage::from_raw(side, side, drawn).unwrap_or_default();
+                (picture, PathBuf::from("a sketch"))
+            }
+            Art::Drawn(picture) => (picture.clone(), PathBuf::new()),
+            Art::Photograph(bytes) => {
+                let path = PathBuf::from(self.record.names.join(", "));
+                (raster::fill_square(bytes, side, &path)?, path)
             }
         };
         if picture.pixels().all(|pixel| pixel.0[3] == 0) {
@@ -242,6 +263,7 @@ pub(super) fn shapes(packages: Packages<'_>) -> Result<BTreeMap<(Split, usize), 
                 source: Source::EasyVqa,
                 concept: None,
                 label: None,
+                names: Vec::new(),
                 split,
             };
             drawings.insert(
@@ -286,6 +308,7 @@ pub(super) fn digits(packages: Packages<'_>) -> Result<Vec<Drawing>, DataError> 
                 source: Source::Mnist,
                 concept: None,
                 label,
+                names: Vec::new(),
                 split: Split::Train,
             };
             drawings.push(Drawing {

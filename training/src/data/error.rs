@@ -51,6 +51,14 @@ pub enum DataError {
         /// What is there.
         found: String,
     },
+    /// A data set cannot be read.
+    #[error("cannot read the data in {}", folder.display())]
+    Records {
+        /// Its folder.
+        folder: PathBuf,
+        /// What the reader said.
+        source: multiway_data::DataError,
+    },
     /// A bitmap cannot be decoded.
     #[error("{}: cannot decode the picture: {source}", path.display())]
     Bitmap {

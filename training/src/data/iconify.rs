@@ -56,6 +56,11 @@ impl IconSet {
         packages.json(package, "icons.json")
     }
 
+    /// Lists the names of its icons, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.icons.keys().map(String::as_str)
+    }
+
     /// Writes an icon as an SVG document, or nothing where the set has no icon of that name.
     pub(super) fn document(&self, name: &str) -> Option<String> {
         let mut name = name;

@@ -50,6 +50,20 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError
     })
 }
 
+/// Lists the pictures in a folder and the folders in it, in order: path, and name without its ending.
+pub(crate) fn file_stems(folder: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
+    let mut found = Vec::new();
+    for name in file_names(folder)? {
+        let path = folder.join(&name);
+        if path.is_dir() {
+            found.extend(file_stems(&path)?);
+        } else if let Some((stem, "jpg" | "jpeg" | "png" | "webp")) = name.rsplit_once('.') {
+            found.push((path.clone(), stem.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
 /// Lists the names of the files in a folder, in order.
 pub(super) fn file_names(folder: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();

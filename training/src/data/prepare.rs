@@ -10,10 +10,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::concepts::read_concepts;
-use super::drawings::{Drawing, concept_drawings, digits, shapes};
+use super::drawings::{Art, Drawing, concept_drawings, digits, shapes};
+use super::hands::{further_drawings, other_names, photographs, sketches};
+use super::iconify::icon_names;
+use super::names::NameIndex;
 use super::packages::Packages;
+use super::statements::{Stated, read_statements, records_of};
 use super::texts::training_texts;
-use super::{DataError, PictureRecord, QuestionRecord, Source, Split};
+use super::{DataError, PictureRecord, QuestionRecord, SketchRecord, Source, Split};
 
 /// Pictures drawn between two reports of progress.
 const CHUNK: usize = 256;
@@ -40,15 +44,20 @@ pub struct PreparedSummary {
     pub concepts: BTreeMap<Split, usize>,
     /// Questions by split.
     pub questions: BTreeMap<Split, usize>,
+    /// Sentences about pictures, true or false.
+    pub statements: usize,
     /// Lines of training text.
     pub texts: usize,
+    /// Records of data sets that could not be read and were passed over.
+    pub passed_over: Vec<String>,
 }
 
 /// Prepares training data: draws every picture of the packages at one size, and writes it with its records to
 /// `out`.
 ///
-/// `packages` is the folder that `scripts/fetch_data.sh` fills. The same packages give the same bytes. The
-/// files appear in `out` only once all are complete; `progress` is told how far the work is.
+/// `packages` is the folder that `scripts/fetch_data.sh` fills; `shards`, where it is given, holds the
+/// photographs and sketches that no registry has. The same packages give the same bytes. The files appear in
+/// `out` only once all are complete; `progress` is told how far the work is.
 ///
 /// # Errors
 ///
@@ -56,6 +65,7 @@ pub struct PreparedSummary {
 /// different sides of the split share a name or a drawing, and where a file cannot be written.
 pub fn prepare(
     packages: &Path,
+    shards: Option<&Path>,
     out: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PreparedSummary, DataError> {
@@ -66,7 +76,18 @@ pub fn prepare(
         total: 1,
     });
     let concepts = read_concepts(packages)?;
+    let (noto, fluent) = (icon_names(packages, "noto")?, icon_names(packages, "fluent-emoji-flat")?);
+    let others = other_names(&concepts, [&noto, &fluent]);
+    let index = NameIndex::new(&concepts, others.iter().map(|(index, name)| (*index, name.as_str())));
     let mut drawings = concept_drawings(packages, &concepts)?;
+    drawings.extend(further_drawings(packages, &concepts, &index)?);
+    let mut passed_over = Vec::new();
+    if let Some(shards) = shards {
+        drawings.extend(sketches(shards, &concepts, &index)?);
+        let (photographs, unread) = photographs(shards)?;
+        drawings.extend(photographs);
+        passed_over = unread;
+    }
     let first_shape = drawings.len();
     let shapes = shapes(packages)?;
     let shape_index: HashMap<(Split, usize), usize> = shapes
@@ -76,8 +97,12 @@ pub fn prepare(
         .collect();
     drawings.extend(shapes.into_values());
     drawings.extend(digits(packages)?);
+    let stated = shards.map(read_statements).transpose()?.unwrap_or_default();
+    let statements = records_of(&stated, drawings.len());
+    drawings.extend(stated.into_iter().flat_map(stated_drawings));
     let questions = read_questions(packages, &shape_index)?;
-    let texts = training_texts(packages, &concepts, &questions)?;
+    let free_names = drawings.iter().flat_map(|drawing| &drawing.record.names);
+    let texts = training_texts(packages, &concepts, &questions, free_names)?;
     progress(Progress {
         stage: "reading packages",
         done: 1,
@@ -90,7 +115,11 @@ pub fn prepare(
     files.write_lines("concepts.jsonl", &concepts)?;
     files.write_lines("questions.jsonl", &questions)?;
     files.write_lines("texts.jsonl", &texts)?;
+    files.write_lines("statements.jsonl", &statements)?;
+    files.write_lines("sketches.jsonl", sketch_records(&drawings))?;
     files.publish(&[
+        "sketches.jsonl",
+        "statements.jsonl",
         "pictures.bin",
         "pictures.jsonl",
         "concepts.jsonl",
@@ -100,6 +129,8 @@ pub fn prepare(
 
     let mut summary = PreparedSummary {
         texts: texts.len(),
+        statements: statements.len(),
+        passed_over,
         ..PreparedSummary::default()
     };
     for PictureRecord { source, split, .. } in drawings.iter().map(|drawing| &drawing.record) {
@@ -117,6 +148,30 @@ pub fn prepare(
         .iter()
         .for_each(|question| *summary.questions.entry(question.split).or_default() += 1);
     Ok(summary)
+}
+
+fn stated_drawings(stated: Stated) -> impl Iterator<Item = Drawing> {
+    stated.pictures.into_iter().map(move |picture| Drawing {
+        record: PictureRecord {
+            source: stated.source,
+            concept: None,
+            label: None,
+            names: Vec::new(),
+            split: Split::Train,
+        },
+        art: Art::Drawn(picture),
+    })
+}
+
+fn sketch_records(drawings: &[Drawing]) -> impl Iterator<Item = SketchRecord> {
+    let drawings = drawings.iter().enumerate();
+    drawings.filter_map(|(picture, drawing)| match &drawing.art {
+        Art::Sketch(strokes) => Some(SketchRecord {
+            picture,
+            strokes: strokes.clone(),
+        }),
+        _ => None,
+    })
 }
 
 /// Draws all pictures into one file, and checks that no drawing of a held-out concept is a training picture

@@ -1,6 +1,6 @@
 //! Opens prepared data and vouches for its form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use serde::de::DeserializeOwned;
 
-use super::{ConceptRecord, DataError, PICTURE_BYTES, PictureRecord, QuestionRecord, Split, TextRecord};
+use super::{
+    ConceptRecord, DataError, PICTURE_BYTES, PictureRecord, QuestionRecord, Sketch, SketchRecord, Split,
+    StatementRecord, TextRecord,
+};
 
 /// Longest line that is read, in bytes: a record is far shorter, and a broken file must not fill the memory.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -22,6 +25,8 @@ pub struct PreparedData {
     concepts: Vec<ConceptRecord>,
     questions: Vec<QuestionRecord>,
     texts: Vec<TextRecord>,
+    sketches: HashMap<usize, Sketch>,
+    statements: Vec<StatementRecord>,
     train_pictures: BTreeMap<String, Vec<usize>>,
 }
 
@@ -39,6 +44,9 @@ impl PreparedData {
         let pictures: Vec<PictureRecord> = read_lines(&folder.join("pictures.jsonl"))?;
         let questions: Vec<QuestionRecord> = read_lines(&folder.join("questions.jsonl"))?;
         let texts = read_lines(&folder.join("texts.jsonl"))?;
+        let sketches: Vec<SketchRecord> = read_lines(&folder.join("sketches.jsonl"))?;
+        let statements: Vec<StatementRecord> = read_lines(&folder.join("statements.jsonl"))?;
+        check_statements(&statements, &pictures, &folder.join("statements.jsonl"))?;
         check_pictures(&pictures, &concepts, &folder.join("pictures.jsonl"))?;
         check_questions(&questions, &pictures, &folder.join("questions.jsonl"))?;
         let pixels = map_pixels(&folder.join("pictures.bin"), pictures.len())?;
@@ -55,6 +63,8 @@ impl PreparedData {
             concepts,
             questions,
             texts,
+            sketches: sketches.into_iter().map(|sketch| (sketch.picture, sketch.strokes)).collect(),
+            statements,
             train_pictures,
         })
     }
@@ -76,6 +86,11 @@ impl PreparedData {
         self.pixels.get(start..start.checked_add(PICTURE_BYTES)?)
     }
 
+    /// Returns a picture's strokes, where it is a sketch.
+    pub fn sketch(&self, picture: usize) -> Option<&Sketch> {
+        self.sketches.get(&picture)
+    }
+
     /// Lists the concepts, in the order of their keys.
     pub fn concepts(&self) -> &[ConceptRecord] {
         &self.concepts
@@ -89,6 +104,11 @@ impl PreparedData {
     /// Lists the questions.
     pub fn questions(&self) -> &[QuestionRecord] {
         &self.questions
+    }
+
+    /// Lists the sentences about pictures.
+    pub fn statements(&self) -> &[StatementRecord] {
+        &self.statements
     }
 
     /// Lists the lines of training text.
@@ -232,6 +252,22 @@ fn check_questions(
         if question.split != picture.split {
             let expected = format!("line {line} to have the split {:?} of its picture", picture.split);
             return Err(unexpected(path, expected, format!("{:?}", question.split)));
+        }
+    }
+    Ok(())
+}
+
+fn check_statements(
+    statements: &[StatementRecord],
+    pictures: &[PictureRecord],
+    path: &Path,
+) -> Result<(), DataError> {
+    for (index, statement) in statements.iter().enumerate() {
+        let line = index + 1;
+        let found = |picture: &usize| pictures.get(*picture).is_some_and(|p| p.split == Split::Train);
+        if statement.pictures.is_empty() || !statement.pictures.iter().all(found) {
+            let expected = format!("line {line} to name training pictures");
+            return Err(unexpected(path, expected, format!("{:?}", statement.pictures)));
         }
     }
     Ok(())

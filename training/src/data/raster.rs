@@ -58,6 +58,25 @@ pub(super) fn render_svg(svg: &str, side: u32, drawing: &str) -> Result<RgbaImag
 /// Decodes a PNG or WebP file and resamples it to a transparent square of `side` pixels, proportions kept,
 /// centred.
 pub(super) fn decode_bitmap(bytes: &[u8], side: u32, path: &Path) -> Result<RgbaImage, DataError> {
+    Ok(fit(&decode(bytes, path)?, side))
+}
+
+/// Reads a bitmap file as RGBA bytes of a square of the prepared size, proportions kept, centred.
+pub(crate) fn fitted_file(path: &Path) -> Result<Vec<u8>, DataError> {
+    let bytes = std::fs::read(path).map_err(DataError::file("read", path))?;
+    let side = u32::try_from(super::PICTURE_SIDE).unwrap_or(u32::MAX);
+    Ok(decode_bitmap(&bytes, side, path)?.into_raw())
+}
+
+/// Decodes a picture and resamples it to fill a square of `side` pixels, whatever its proportions: as the
+/// model sees a picture.
+pub(super) fn fill_square(bytes: &[u8], side: u32, path: &Path) -> Result<RgbaImage, DataError> {
+    let bitmap = decode(bytes, path)?;
+    Ok(imageops::resize(&bitmap, side, side, FilterType::CatmullRom))
+}
+
+/// Decodes a picture.
+pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<RgbaImage, DataError> {
     let failed = |source| DataError::Bitmap {
         path: path.to_owned(),
         source,
@@ -69,8 +88,7 @@ pub(super) fn decode_bitmap(bytes: &[u8], side: u32, path: &Path) -> Result<Rgba
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     reader.limits(limits);
-    let bitmap = reader.decode().map_err(failed)?.into_rgba8();
-    Ok(fit(&bitmap, side))
+    Ok(reader.decode().map_err(failed)?.into_rgba8())
 }
 
 /// Makes an opaque grey picture from rows of brightness between 0 and 1, and resamples it to `side` pixels.

@@ -46,7 +46,7 @@ impl Miniature {
     }
 
     fn prepare(&self) -> Result<PreparedSummary, DataError> {
-        prepare(&self.packages(), &self.out(), &mut |_| {})
+        prepare(&self.packages(), None, &self.out(), &mut |_| {})
     }
 
     fn prepared(&self) -> PreparedData {
@@ -104,7 +104,7 @@ impl Miniature {
             );
         }
         for file in [
-            "eng", "deu_1996", "fra", "spa", "por_BR", "ita", "rus", "jpn", "cmn_hans",
+            "eng", "deu_1996", "fra", "spa", "por_BR", "ita", "rus", "jpn", "cmn_hans", "nld", "pol", "tur",
         ] {
             let document =
                 format!("<html><body><p>All are free ({file}). All are equal ({file}).</p></body></html>");
@@ -152,8 +152,112 @@ impl Miniature {
                 self.write_json(&format!("{package}/chars.json"), &chars);
             }
         }
+        self.write_further_hands();
         self.write("flag-icons/flags/4x3/fr.svg", square("#0000ff").as_bytes());
         self.write("flag-icons/flags/4x3/no.svg", square("#ff0000").as_bytes());
+    }
+
+    /// Sets of icons by name, line icons and fonts. Some names are of the held-out volcano, or have it among
+    /// their words.
+    fn write_further_hands(&self) {
+        for (package, names) in [
+            ("emojione", ["cat-face", "volcano", "flag-for-france"]),
+            ("fxemoji", ["catface", "volcano", "unknownthing"]),
+            ("streamline-emojis", ["cat-face-1", "cat-face-2", "volcano-1"]),
+            ("game-icons", ["cat-face", "volcano", "kettle"]),
+        ] {
+            let icon = |(red, name): (usize, &str)| {
+                let body = format!(
+                    r##"<path d="M0 0h8v8H0z" fill="#{red}{red}{red}{}{}{}"/>"##,
+                    package.len() % 10,
+                    name.len() % 10,
+                    red
+                );
+                (name.to_owned(), json!({ "body": body }))
+            };
+            let icons: serde_json::Map<String, Value> = names.into_iter().enumerate().map(icon).collect();
+            self.write_json(
+                &format!("{package}/icons.json"),
+                &json!({ "prefix": package, "width": 8, "height": 8, "icons": icons }),
+            );
+        }
+        for (colour, folder) in [
+            (1, "icons/icons/outline"),
+            (2, "lucide-static/icons"),
+            (3, "core/assets/regular"),
+        ] {
+            self.write(&format!("{folder}/cat-face.svg"), square(&format!("#10{colour}0f0")).as_bytes());
+            self.write(&format!("{folder}/gear.svg"), square("#123456").as_bytes());
+        }
+        for weight in ["300", "700"] {
+            let file = format!("noto-emoji/files/noto-emoji-0-{weight}-normal.woff");
+            self.write(&file, &super::glyphs::tests::woff('😀'));
+        }
+        self.write(
+            "fonts-symbola/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf",
+            &super::glyphs::tests::font('🐱'),
+        );
+    }
+
+    fn shards(&self) -> PathBuf {
+        self.folder.path().join("shards")
+    }
+
+    /// Photographs, sketches and statements, as the folder of shards holds them.
+    fn write_shards(&self) {
+        let folder = self.shards();
+        fs::create_dir_all(&folder).unwrap();
+        let png = |grey: u8, width: u32, height: u32| {
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            RgbaImage::from_pixel(width, height, Rgba([grey, grey, grey, 255]))
+                .write_to(&mut bytes, image::ImageFormat::Png)
+                .unwrap();
+            bytes.into_inner()
+        };
+        let kettle = json!({ "name": "kettle", "names": ["pot", "kettle"], "set": "caltech101" });
+        let scene = json!({ "name": "street", "set": "coco" });
+        write_tar(
+            &folder.join("photos96-train-000.tar"),
+            &[
+                ("a.png", png(40, 120, 96)),
+                ("a.json", kettle.to_string().into_bytes()),
+                ("b.png", png(50, 96, 96)),
+                ("b.json", scene.to_string().into_bytes()),
+            ],
+        );
+        let sentence = json!({ "sentence": "all is grey", "label": true });
+        write_tar(
+            &folder.join("nlvr-train.tar"),
+            &[("c.png", png(60, 400, 100)), ("c.json", sentence.to_string().into_bytes())],
+        );
+        let line = |picture: &str, split: &str| {
+            json!({ "picture": picture, "split": split, "captions": ["a", "b"], "agreement": [1, 0] }).to_string()
+        };
+        let index = [line("d.png", "train"), line("e.png", "test")].join("\n");
+        write_tar(
+            &folder.join("shapeworld.tar"),
+            &[
+                ("index.ndjson", index.into_bytes()),
+                ("d.png", png(70, 100, 100)),
+                ("e.png", png(80, 100, 100)),
+            ],
+        );
+        let sketch = |word: &str, split: &str, recognized: bool| {
+            let strokes = json!([[[0, 255], [0, 255]]]);
+            json!({ "word": word, "split": split, "recognized": recognized, "strokes": strokes }).to_string()
+        };
+        let lines = [
+            sketch("cat face", "train", true),
+            sketch("The Kettle", "train", true),
+            sketch("volcano", "train", true),
+            sketch("small volcano", "train", true),
+            sketch("cat face", "test", true),
+            sketch("cat face", "train", false),
+        ];
+        let file = fs::File::create(folder.join("quickdraw.ndjson.gz")).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, lines.join("\n").as_bytes()).unwrap();
+        gzip.finish().unwrap();
     }
 
     fn write_shapes_and_digits(&self) {
@@ -178,6 +282,57 @@ impl Miniature {
             );
         }
     }
+}
+
+/// Writes a tar of small files.
+fn write_tar(path: &Path, files: &[(&str, Vec<u8>)]) {
+    let mut bytes = Vec::new();
+    for (name, content) in files {
+        let mut header = [0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[100..107].copy_from_slice(b"0000644");
+        header[108..115].copy_from_slice(b"0000000");
+        header[116..123].copy_from_slice(b"0000000");
+        header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+        header[136..147].copy_from_slice(b"00000000000");
+        header[148..156].copy_from_slice(b"        ");
+        header[156] = b'0';
+        header[257..263].copy_from_slice(b"ustar\0");
+        header[263..265].copy_from_slice(b"00");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(content);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn shards_add_photographs_sketches_and_statements_of_what_is_not_held_out() {
+    let miniature = Miniature::new();
+    miniature.write_shards();
+    let shards = miniature.shards();
+    let summary = prepare(&miniature.packages(), Some(&shards), &miniature.out(), &mut |_| {}).unwrap();
+    let count = |source: Source| summary.pictures.get(&source).and_then(|splits| splits.get(&Split::Train)).copied();
+    assert_eq!(count(Source::Caltech), Some(1));
+    assert_eq!(count(Source::Sketches), Some(2), "neither held-out, nor test, nor unrecognized");
+    assert_eq!((count(Source::Nlvr), count(Source::ShapeWorld)), (Some(3), Some(1)));
+    assert_eq!((summary.statements, summary.passed_over.len()), (3, 0));
+    let data = PreparedData::open(&miniature.out()).unwrap();
+    audit(&data).unwrap();
+    let photograph = data.pictures().iter().position(|picture| picture.source == Source::Caltech).unwrap();
+    assert_eq!(data.pictures()[photograph].names, ["kettle", "pot"]);
+    assert_eq!(data.rgba(photograph).unwrap()[..4], [40, 40, 40, 255]);
+    let sketches: Vec<usize> = (0..data.pictures().len()).filter(|at| data.sketch(*at).is_some()).collect();
+    let shown: Vec<Option<&str>> = sketches.iter().map(|at| data.pictures()[*at].concept.as_deref()).collect();
+    assert_eq!(shown, [Some("1f431"), None]);
+    let statement = &data.statements()[0];
+    assert_eq!((statement.pictures.len(), statement.sentence.as_str(), statement.label), (3, "all is grey", true));
+    fs::remove_file(shards.join("quickdraw.ndjson.gz")).unwrap();
+    let again = prepare(&miniature.packages(), Some(&shards), &miniature.out(), &mut |_| {});
+    assert!(again.unwrap_err().to_string().contains("quickdraw.ndjson.gz"));
 }
 
 fn square(colour: &str) -> String {
@@ -310,8 +465,17 @@ fn every_vendor_is_prepared_and_counted() {
     assert_eq!(counts(Source::Flags), [1, 1]);
     assert_eq!(counts(Source::EasyVqa), [2, 1]);
     assert_eq!(counts(Source::Mnist), [80, 20]);
-    // Names and descriptions of 3 concepts in 9 languages, 2 distinct questions, 2 sentences in 9 languages.
-    assert_eq!(summary.texts, 3 * 9 * 2 + 2 + 2 * 9);
+    for (source, found) in [
+        (Source::EmojiOne, [2, 1]),
+        (Source::FxEmoji, [1, 1]),
+        (Source::Streamline, [2, 1]),
+        (Source::Silhouettes, [2, 1]),
+    ] {
+        assert_eq!(counts(source), found, "{}", source.name());
+    }
+    // Names and descriptions of 3 concepts in 12 languages, 2 distinct questions, 2 sentences in 12
+    // languages, and a silhouette's name.
+    assert_eq!(summary.texts, 3 * 12 * 2 + 2 + 2 * 12 + 1);
     let data = PreparedData::open(&miniature.out()).unwrap();
     assert_eq!(data.pictures().len(), 127);
     let black_digit = data
@@ -347,7 +511,7 @@ fn preparing_again_gives_the_same_bytes() {
             .collect::<Vec<_>>()
     };
     assert!(files(&first) == files(&second));
-    assert_eq!(files(&first).len(), 5, "nothing but the five files is left");
+    assert_eq!(files(&first).len(), 7, "nothing but the seven files is left");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::packages::Packages;
 use super::{ConceptRecord, DataError, QuestionRecord, Split, TextRecord};
 
 /// The declaration of human rights in the prepared languages: (language, file).
-const DECLARATIONS: [(&str, &str); 9] = [
+const DECLARATIONS: [(&str, &str); 12] = [
     ("en", "eng"),
     ("de", "deu_1996"),
     ("fr", "fra"),
@@ -17,6 +17,9 @@ const DECLARATIONS: [(&str, &str); 9] = [
     ("ru", "rus"),
     ("ja", "jpn"),
     ("zh", "cmn_hans"),
+    ("nl", "nld"),
+    ("pl", "pol"),
+    ("tr", "tur"),
 ];
 
 /// Writes a concept's name with its keywords, such as "cat face: animal, pet".
@@ -25,12 +28,19 @@ pub(super) fn description(name: &str, keywords: &[String]) -> String {
 }
 
 /// Lists the lines of training text, each once.
-pub(super) fn training_texts(
+pub(super) fn training_texts<'a>(
     packages: Packages<'_>,
     concepts: &[ConceptRecord],
     questions: &[QuestionRecord],
+    names: impl IntoIterator<Item = &'a String>,
 ) -> Result<Vec<TextRecord>, DataError> {
-    let mut texts = Vec::new();
+    let held: HashSet<String> = concepts
+        .iter()
+        .filter(|concept| concept.split == Split::Held)
+        .filter_map(|concept| Some(concept.name("en")?.to_lowercase()))
+        .collect();
+    let names = names.into_iter().filter(|name| !held.contains(&name.to_lowercase()));
+    let mut texts: Vec<TextRecord> = names.map(|name| text("en", name.clone())).collect();
     for concept in concepts.iter().filter(|concept| concept.split == Split::Train) {
         for (language, name) in &concept.names {
             texts.push(text(language, name.clone()));

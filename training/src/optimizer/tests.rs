@@ -92,7 +92,7 @@ fn steps_equal_the_scalar_formula() {
             gradients(&vars, step as u64 * 2 + 1),
         ];
         let rate = 1e-2 / f64::from(step);
-        let norm = optimizer.step(&vars, &stores, &[3.0, 1.0], rate).unwrap();
+        let norm = optimizer.step(&vars, &[], &stores, &[3.0, 1.0], rate).unwrap();
 
         let mean = |var: &Var| -> Vec<f64> {
             let [a, b] = [0, 1].map(|worker: usize| values(stores[worker].get(var).unwrap()));
@@ -142,7 +142,7 @@ fn a_missing_gradient_is_a_zero_gradient() {
             if step > 0 && explicit_zero {
                 store.insert(&vars[0].1, vars[0].1.zeros_like().unwrap());
             }
-            optimizer.step(&vars, &[store], &[1.0], 1e-3).unwrap();
+            optimizer.step(&vars, &[], &[store], &[1.0], 1e-3).unwrap();
         }
         bits(&vars)
     };
@@ -161,7 +161,7 @@ fn transposed_gradients_are_read_in_the_order_of_the_parameter() {
             assert!(!turned.is_contiguous());
             store.insert(&vars[0].1, turned);
         }
-        optimizer.step(&vars, &[store], &[1.0], 1e-3).unwrap();
+        optimizer.step(&vars, &[], &[store], &[1.0], 1e-3).unwrap();
         bits(&vars)
     };
     assert_eq!(run(true), run(false));
@@ -172,7 +172,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let vars = parameters();
     let mut optimizer = AdamW::new(AdamWConfig::default(), &vars, decays_by_default).unwrap();
     optimizer
-        .step(&vars, &[gradients(&vars, 1)], &[1.0], 1e-3)
+        .step(&vars, &[], &[gradients(&vars, 1)], &[1.0], 1e-3)
         .unwrap();
     let before = bits(&vars);
     let moments: Vec<Vec<f32>> = optimizer
@@ -181,7 +181,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         .collect();
     let mut store = gradients(&vars, 2);
     store.insert(&vars[1].1, Tensor::full(f32::NAN, 33, &Device::Cpu).unwrap());
-    let error = optimizer.step(&vars, &[store], &[1.0], 1e-3).unwrap_err();
+    let error = optimizer.step(&vars, &[], &[store], &[1.0], 1e-3).unwrap_err();
     assert!(
         error
             .to_string()
@@ -201,7 +201,7 @@ fn other_parameters_workers_or_shapes_are_refused() {
     let vars = parameters();
     let mut optimizer = AdamW::new(AdamWConfig::default(), &vars, decays_by_default).unwrap();
     let mut step = |vars: &[(String, Var)], stores: &[GradStore], weights: &[f64]| {
-        optimizer.step(vars, stores, weights, 1e-3).unwrap_err()
+        optimizer.step(vars, &[], stores, weights, 1e-3).unwrap_err()
     };
     let store = gradients(&vars, 1);
     assert!(matches!(
@@ -240,7 +240,7 @@ fn the_average_can_be_written_into_variables() {
     let vars = parameters();
     let mut optimizer = AdamW::new(AdamWConfig::default(), &vars, decays_by_default).unwrap();
     optimizer
-        .step(&vars, &[gradients(&vars, 1)], &[1.0], 1e-1)
+        .step(&vars, &[], &[gradients(&vars, 1)], &[1.0], 1e-1)
         .unwrap();
     let copy = parameters();
     assert!(optimizer.write_average(&copy).unwrap());
@@ -289,7 +289,7 @@ fn muon_steps_hidden_matrices_by_directions_of_one_size_and_leaves_the_rest_to_a
     for (vars, config) in [(&plain, config), (&muon, with_muon)] {
         let stores = [gradients(vars, 1)];
         let mut optimizer = AdamW::new(config, vars, decays_by_default).unwrap();
-        optimizer.step(vars, &stores, &[1.0], rate).unwrap();
+        optimizer.step(vars, &[], &stores, &[1.0], rate).unwrap();
     }
     assert!(values(&plain[1].1) == values(&muon[1].1) && values(&plain[2].1) == values(&muon[2].1));
     // A semi-orthogonal matrix [7, 33] has the norm sqrt(7).

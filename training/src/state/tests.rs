@@ -56,7 +56,8 @@ impl Run {
             step: self.step,
             seed: 7,
             generators: BTreeMap::from([("batches".to_owned(), RngState::of(&self.rng))]),
-            data_position: BTreeMap::from([("pictures".to_owned(), 42)]),
+        best: None,
+        data_position: BTreeMap::from([("pictures".to_owned(), 42)]),
             settings: "{\"width\": 7}".to_owned(),
         };
         TrainingState::capture(progress, &self.vars, &self.optimizer).unwrap()

@@ -4,11 +4,15 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::matmul::{Right, add_product};
-use crate::random::{below, unit};
+use crate::random::{below, fork, normal, unit};
 
 /// Vectors that one task takes at once.
 const BLOCK: usize = 1024;
 const MAX_SWEEPS: usize = 30;
+/// The longest vectors whose directions are found by rotations, one by one.
+const MAX_ROTATED: usize = 512;
+/// Products with the matrix until a space is taken as found.
+const SPACE_ITERATIONS: usize = 30;
 
 /// Rotates vectors to the directions in which they differ most and keeps the first of them, scaled to unit
 /// length.
@@ -23,7 +27,8 @@ pub(super) struct Projection {
 }
 
 impl Projection {
-    /// Finds the `kept` directions of the largest variance in vectors of `size` numbers.
+    /// Finds the `kept` directions of the largest variance in vectors of `size` numbers; of long vectors, any
+    /// directions that span the same space.
     pub(super) fn fit(vectors: &[f32], size: usize, kept: usize) -> Self {
         let kept = kept.min(size);
         let count = (vectors.len() / size.max(1)).max(1) as f64;
@@ -34,13 +39,16 @@ impl Projection {
             }
         }
         let covariance = covariance(vectors, &mean);
-        let (values, axes) = eigen(covariance, size);
-        let mut order: Vec<usize> = (0..size).collect();
-        order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
-        let mut directions = Vec::with_capacity(kept * size);
-        for &axis in order.iter().take(kept) {
-            directions.extend(axes.iter().skip(axis).step_by(size).map(|value| narrow(*value)));
-        }
+        let directions = if size > MAX_ROTATED {
+            leading_space(&covariance, size, kept)
+        } else {
+            let (values, axes) = eigen(covariance, size);
+            let mut order: Vec<usize> = (0..size).collect();
+            order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
+            let axis = |&axis: &usize| axes.iter().skip(axis).step_by(size);
+            let leading = order.iter().take(kept).flat_map(axis);
+            leading.map(|value| narrow(*value)).collect()
+        };
         let offset = directions
             .chunks_exact(size)
             .map(|direction| narrow(direction.iter().zip(&mean).map(|(a, b)| f64::from(*a) * b).sum()));
@@ -105,6 +113,45 @@ fn covariance(vectors: &[f32], mean: &[f64]) -> Vec<f64> {
         }
     }
     total
+}
+
+/// Finds orthonormal directions that span the space of the `kept` largest eigenvalues of a symmetric matrix
+/// without negative ones: `[kept, size]`.
+///
+/// Source: Golub and Van Loan, Matrix Computations, section 8.2.4 (orthogonal iteration).
+fn leading_space(matrix: &[f64], size: usize, kept: usize) -> Vec<f32> {
+    let largest = matrix.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    let scaled: Vec<f32> = matrix
+        .iter()
+        .map(|value| narrow(value / largest.max(f64::MIN_POSITIVE)))
+        .collect();
+    let mut rng = fork(0, &[]);
+    let mut space: Vec<f32> = (0..kept * size).map(|_| normal(&mut rng)).collect();
+    for _ in 0..SPACE_ITERATIONS {
+        orthonormalise(&mut space, size);
+        let mut next = vec![0.0; kept * size];
+        // The matrix is its own transpose.
+        add_product(&mut next, &space, &scaled, (size, size), Right::Plain);
+        space = next;
+    }
+    orthonormalise(&mut space, size);
+    space
+}
+
+/// Makes rows orthonormal, in their order (Gram and Schmidt, twice).
+fn orthonormalise(rows: &mut [f32], size: usize) {
+    for at in 0..rows.len() / size.max(1) {
+        let (before, rest) = rows.split_at_mut(at * size);
+        let Some(row) = rest.get_mut(..size) else { return };
+        for _ in 0..2 {
+            for earlier in before.chunks_exact(size) {
+                let share: f32 = earlier.iter().zip(&*row).map(|(a, b)| a * b).sum();
+                row.iter_mut().zip(earlier).for_each(|(value, earlier)| *value -= share * earlier);
+            }
+        }
+        let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|value| *value /= length.max(f32::MIN_POSITIVE));
+    }
 }
 
 /// Finds eigenvalues, and eigenvectors as columns, of a symmetric matrix by cyclic Jacobi rotations.
@@ -316,6 +363,21 @@ fn narrow(value: f64) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leading_space_holds_what_varies_most() {
+        let (size, kept) = (12, 3);
+        // Variances 12, 11, 10, then small ones, along the axes.
+        let mut matrix = vec![0.0; size * size];
+        for axis in 0..size {
+            matrix[axis * size + axis] = if axis < kept { 12.0 - axis as f64 } else { 0.5 };
+        }
+        let space = leading_space(&matrix, size, kept);
+        for row in space.chunks_exact(size) {
+            let inside: f32 = row[..kept].iter().map(|value| value * value).sum();
+            assert!((inside - 1.0).abs() < 1e-4, "{row:?}");
+        }
+    }
     use crate::random::{fork, normal};
 
     #[test]

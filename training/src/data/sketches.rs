@@ -1,0 +1,169 @@
+//! Sketches: drawings as the strokes of a pen.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use resvg::tiny_skia::{
+    Color, FillRule, LineCap, LineJoin, Paint, Path as Outline, PathBuilder, Pixmap, Stroke, Transform,
+};
+use serde::{Deserialize, Serialize};
+
+use super::DataError;
+
+/// Largest coordinate of a sketch: its longer side spans 0 to this.
+const EXTENT: f32 = 255.0;
+
+/// A sketch: strokes one after the other, each the places that the pen passed, from the top left, 0 to 255.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sketch(pub Vec<(Vec<f32>, Vec<f32>)>);
+
+/// How a sketch is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pen {
+    /// Width of the line, as a share of the sketch's longer side.
+    pub width: f32,
+    /// Red, green and blue.
+    pub colour: [u8; 3],
+}
+
+impl Pen {
+    /// A black felt pen.
+    pub const FELT: Self = Self {
+        width: 0.03,
+        colour: [0, 0, 0],
+    };
+}
+
+impl Sketch {
+    /// Draws it on a transparent square: RGBA, straight alpha, row-major. A side of zero draws nothing.
+    ///
+    /// # Shapes
+    ///
+    /// `side * side * 4` bytes
+    #[must_use]
+    pub fn draw(&self, pen: Pen, side: usize) -> Vec<u8> {
+        let canvas = u32::try_from(side).ok().and_then(|side| Pixmap::new(side, side));
+        let Some(mut canvas) = canvas else {
+            return Vec::new();
+        };
+        let mut paint = Paint::default();
+        let [red, green, blue] = pen.colour;
+        paint.set_color(Color::from_rgba8(red, green, blue, u8::MAX));
+        paint.anti_alias = true;
+        let stroke = Stroke {
+            width: pen.width * EXTENT,
+            line_cap: LineCap::Round,
+            line_join: LineJoin::Round,
+            ..Stroke::default()
+        };
+        // The pen's width stays inside the square.
+        let room = pen.width * EXTENT / 2.0 + 2.0;
+        let extent = |axis: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
+            self.0.iter().flat_map(axis).copied().fold(0.0, f32::max)
+        };
+        let (width, height) = (extent(|stroke| &stroke.0), extent(|stroke| &stroke.1));
+        let scale = side as f32 / (EXTENT + 2.0 * room);
+        let centred = |length: f32| scale * (room + (EXTENT - length) / 2.0);
+        let place = Transform::from_row(scale, 0.0, 0.0, scale, centred(width), centred(height));
+        for (xs, ys) in &self.0 {
+            match (xs.as_slice(), ys.as_slice()) {
+                ([x], [y]) => {
+                    if let Some(dot) = PathBuilder::from_circle(*x, *y, stroke.width / 2.0) {
+                        canvas.fill_path(&dot, &paint, FillRule::Winding, place, None);
+                    }
+                }
+                _ => {
+                    if let Some(line) = line(xs, ys) {
+                        canvas.stroke_path(&line, &paint, &stroke, place, None);
+                    }
+                }
+            }
+        }
+        canvas
+            .pixels()
+            .iter()
+            .flat_map(|pixel| {
+                let straight = pixel.demultiply();
+                [straight.red(), straight.green(), straight.blue(), straight.alpha()]
+            })
+            .collect()
+    }
+}
+
+fn line(xs: &[f32], ys: &[f32]) -> Option<Outline> {
+    let mut line = PathBuilder::new();
+    for (at, (x, y)) in xs.iter().zip(ys).enumerate() {
+        if at == 0 {
+            line.move_to(*x, *y);
+        } else {
+            line.line_to(*x, *y);
+        }
+    }
+    line.finish()
+}
+
+/// A line of the file of sketches.
+#[derive(Debug, Deserialize)]
+pub(super) struct SketchLine {
+    /// What the player was asked to draw.
+    pub(super) word: String,
+    /// "train" or "test".
+    pub(super) split: String,
+    /// Whether the game guessed it.
+    pub(super) recognized: bool,
+    /// The strokes.
+    pub(super) strokes: Sketch,
+}
+
+/// Reads `quickdraw.ndjson.gz`, line by line.
+pub(super) fn read_sketches(path: &Path) -> Result<Vec<SketchLine>, DataError> {
+    let file = File::open(path).map_err(DataError::file("read", path))?;
+    let lines = BufReader::new(GzDecoder::new(file)).lines();
+    let parse = |(at, line): (usize, std::io::Result<String>)| {
+        let line = line.map_err(DataError::file("read", path))?;
+        serde_json::from_str(&line).map_err(|source| DataError::Json {
+            path: path.to_owned(),
+            line: Some(at + 1),
+            source,
+        })
+    };
+    lines.enumerate().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strokes_and_dots_leave_ink_where_they_are() {
+        let sketch: Sketch = serde_json::from_str("[[[0,255],[0,0]],[[128],[128]]]").unwrap();
+        let pen = Pen {
+            width: 0.1,
+            colour: [200, 0, 0],
+        };
+        let side = 64;
+        let pixels = sketch.draw(pen, side);
+        let at = |x: usize, y: usize| pixels[(y * side + x) * 4..][..4].to_vec();
+        // The sketch is half as high as wide, so that it stands in the middle.
+        assert_eq!(at(32, 18), [200, 0, 0, 255]);
+        assert_eq!(at(32, 46), [200, 0, 0, 255]);
+        assert_eq!(at(32, 32)[3], 0);
+        assert_eq!(at(2, 60)[3], 0);
+        assert!(sketch.draw(pen, 0).is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_no_sketch_is_named() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sketches.ndjson.gz");
+        let mut gzip = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
+        gzip.write_all(b"{\"word\":\"cat\",\"split\":\"train\",\"recognized\":true,\"key_id\":\"1\",\"strokes\":[[[1],[2]]]}\n{}\n")
+            .unwrap();
+        gzip.finish().unwrap();
+        let error = read_sketches(&path).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("line 2: missing field `word`"), "{error}");
+    }
+}

@@ -1,0 +1,74 @@
+//! The pictures that scenes are pasted from.
+
+use std::borrow::Cow;
+
+use rand_chacha::ChaCha8Rng;
+
+use super::classes::{Class, Classes};
+use crate::data::PreparedData;
+use crate::scenes::{Art, is_plain};
+
+/// Things of the training pictures.
+#[derive(Debug)]
+pub struct TrainingArt<'a> {
+    data: &'a PreparedData,
+    classes: Cow<'a, Classes>,
+    /// Indices of classes.
+    things: Cow<'a, [usize]>,
+    styles: bool,
+}
+
+impl<'a> TrainingArt<'a> {
+    /// Lists what the training pictures of prepared data show; they are drawn as they are.
+    #[must_use]
+    pub fn plain(data: &'a PreparedData) -> Self {
+        let classes = Classes::of(data);
+        Self {
+            things: Cow::Owned(things(&classes)),
+            classes: Cow::Owned(classes),
+            data,
+            styles: false,
+        }
+    }
+
+    /// The same, restyled as training wants it.
+    pub(super) fn styled(data: &'a PreparedData, classes: &'a Classes, things: &'a [usize]) -> Self {
+        Self {
+            data,
+            classes: Cow::Borrowed(classes),
+            things: Cow::Borrowed(things),
+            styles: true,
+        }
+    }
+
+    fn class(&self, thing: usize) -> Option<&Class> {
+        self.things.get(thing).and_then(|index| self.classes.get(*index))
+    }
+}
+
+/// Lists the classes that scenes can show: drawn concepts and photographed things with plain names.
+pub(super) fn things(classes: &Classes) -> Vec<usize> {
+    let plain = classes.iter().enumerate().filter(|(_, class)| {
+        class.mirrors && (class.is_concept() || class.set.is_some()) && is_plain(class.english())
+    });
+    plain.map(|(index, _)| index).collect()
+}
+
+impl Art for TrainingArt<'_> {
+    fn things(&self) -> usize {
+        self.things.len()
+    }
+
+    fn name(&self, thing: usize) -> &str {
+        self.class(thing).map_or("", Class::english)
+    }
+
+    fn draw(&self, thing: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
+        let picture = self.class(thing).and_then(|class| self.data.rgba(class.picture(rng)));
+        picture.unwrap_or_default().to_vec()
+    }
+
+    fn styles(&self) -> bool {
+        self.styles
+    }
+}
