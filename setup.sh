@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the build needs beside Rust and a C++ compiler: the SentencePiece library where the system packages it, which
-# saves minutes, else cmake, which builds it. Does nothing where one of them is already there.
+# Installs what the build needs beside Rust and a C++ compiler: cmake, which builds SentencePiece.
+# Does nothing where cmake is already there.
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -17,23 +17,11 @@ as_root() {
     fi
 }
 
-apt_install() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-}
-
-has_sentencepiece() {
-    command -v pkg-config >/dev/null && pkg-config --exists sentencepiece
-}
-
 install_cmake() {
     if command -v apt-get >/dev/null; then
-        say "SentencePiece is missing; installing it with apt-get"
+        say "cmake is missing; installing it with apt-get"
         as_root apt-get update -qq
-        if apt_install libsentencepiece-dev pkg-config && has_sentencepiece; then
-            return
-        fi
-        say "this system does not package it; installing cmake, which builds it"
-        apt_install cmake
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends cmake
     elif command -v brew >/dev/null; then
         say "cmake is missing; installing it with brew"
         brew install cmake
@@ -45,9 +33,5 @@ install_cmake() {
 command -v cargo >/dev/null || fail "cargo is missing: install Rust first (rustup does it), then run this again"
 command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
     || fail "no C++ compiler found: install g++ or clang, then run this again"
-has_sentencepiece || command -v cmake >/dev/null || install_cmake
-if has_sentencepiece; then
-    say "all is there: $(cargo --version), SentencePiece $(pkg-config --modversion sentencepiece)"
-else
-    say "all is there: $(cargo --version), $(cmake --version | head -n 1)"
-fi
+command -v cmake >/dev/null || install_cmake
+say "all is there: $(cargo --version), $(cmake --version | head -n 1)"

@@ -268,7 +268,8 @@ fn show(bar: &ProgressBar, message: &str, done: usize, total: usize) {
 fn prepare(context: &Context, args: &DataArgs) -> Outcome {
     let bar = bar(context);
     let mut report = |progress: data::Progress| show(&bar, progress.stage, progress.done, progress.total);
-    let summary = data::prepare(&args.packages, args.data.as_deref(), &args.prepared, &mut report).map_err(Failure::input)?;
+    let summary = data::prepare(&args.packages, args.data.as_deref(), &args.prepared, &mut report)
+        .map_err(Failure::input)?;
     let prepared = PreparedData::open(&args.prepared).map_err(Failure::runtime)?;
     let audit = data::audit(&prepared).map_err(Failure::runtime)?;
     let packages = args.test.join("packages");

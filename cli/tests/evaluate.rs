@@ -49,7 +49,16 @@ fn a_model_is_scored_with_weights_and_caches_of_every_type() {
     let place = TestFolder::new();
     prepare(&place);
     let plain = [
-        "train", "evaluate", "--split", "test", "--pictures", "3", "--only", "drawings", "--only", "easy-vqa",
+        "train",
+        "evaluate",
+        "--split",
+        "test",
+        "--pictures",
+        "3",
+        "--only",
+        "drawings",
+        "--only",
+        "easy-vqa",
         "--json",
     ];
     let types: [&[&str]; 4] = [

@@ -1,7 +1,7 @@
 //! Draws scenes with their questions, to look at: `scene_sheet PREPARED_FOLDER SHEET.png [SEED]`.
 //!
-//! A scene a cell, two side by side where a question has two pictures; the questions are printed in the order
-//! of the cells.
+//! A scene a cell, two side by side where a question has two pictures; the questions are written beside the
+//! sheet, in the order of the cells.
 
 use std::path::PathBuf;
 
@@ -26,11 +26,11 @@ fn main() -> anyhow::Result<()> {
         .context("the seed is no number")?;
     let data = PreparedData::open(&folder)?;
     let art = TrainingArt::plain(&data);
-    let mut cells = Vec::new();
+    let (mut cells, mut questions) = (Vec::new(), String::new());
     for (row, kind) in (0..).zip(SceneKind::ALL) {
         for column in 0..u64::from(COLUMNS / 2) {
             let asked = ask(kind, &art, SIZE as usize, &mut fork(seed, &[row, column]));
-            println!("{} {:?} -> {}", asked.task, asked.inputs, asked.answer);
+            questions.push_str(&format!("{} {:?} -> {}\n", asked.task, asked.inputs, asked.answer));
             cells.extend(asked.pictures);
         }
     }
@@ -49,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     sheet.save(&sheet_path)?;
+    std::fs::write(sheet_path.with_extension("txt"), questions)?;
     Ok(())
 }
 

@@ -73,11 +73,11 @@ pub(crate) use packages::file_stems;
 pub(crate) use photographs::{Photograph, read_photographs};
 pub use prepare::{PreparedSummary, Progress, prepare};
 pub use prepared::PreparedData;
+pub(crate) use raster::fitted_file;
 pub use record::{
     ConceptRecord, LANGUAGES, PICTURE_BYTES, PICTURE_SIDE, PictureRecord, QuestionRecord, SketchRecord,
     Source, StatementRecord, TextRecord,
 };
-pub(crate) use raster::fitted_file;
 pub use sketches::{Pen, Sketch};
-pub(crate) use statements::{Stated, read_nlvr};
 pub use split::{Split, concept_characters, concept_key, split_of};
+pub(crate) use statements::{Stated, read_nlvr};

@@ -176,7 +176,10 @@ impl EvaluationReport {
     /// Finds a test's count by its name.
     #[must_use]
     pub fn count(&self, test: &str) -> Option<Count> {
-        self.tests.iter().find(|score| score.test == test).map(|score| score.count)
+        self.tests
+            .iter()
+            .find(|score| score.test == test)
+            .map(|score| score.count)
     }
 }
 

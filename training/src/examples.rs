@@ -13,8 +13,8 @@ use multiway_runtime::{TokenId, Tokenizer};
 use multiway_tasks::TaskLibrary;
 use rand_chacha::ChaCha8Rng;
 
-pub(crate) use self::classes::{ValidationPictures, is_validation};
 use self::classes::{Class, Classes, Name};
+pub(crate) use self::classes::{ValidationPictures, is_validation};
 pub use self::scene_art::TrainingArt;
 use crate::augment::Augmentation;
 use crate::data::{PICTURE_SIDE, Pen, PreparedData, QuestionRecord, Split};
@@ -348,9 +348,21 @@ impl ExampleSource {
 
     /// A handwritten digit, to be read or asked for.
     fn digit(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
-        const QUESTIONS: [&str; 3] = ["which digit is this?", "what number is shown?", "what digit is it?"];
-        let index = self.digits.get(below(rng, self.digits.len())).copied().unwrap_or(0);
-        let label = self.data.pictures().get(index).and_then(|picture| picture.label.as_deref());
+        const QUESTIONS: [&str; 3] = [
+            "which digit is this?",
+            "what number is shown?",
+            "what digit is it?",
+        ];
+        let index = self
+            .digits
+            .get(below(rng, self.digits.len()))
+            .copied()
+            .unwrap_or(0);
+        let label = self
+            .data
+            .pictures()
+            .get(index)
+            .and_then(|picture| picture.label.as_deref());
         let augmentation = Augmentation::faithful(self.config.image_size());
         let picture = self.picture(index, &augmentation, Hiding::default(), rng)?;
         let mut inputs = Inputs::from_iter([("image".to_owned(), InputValue::Image(0))]);
@@ -388,11 +400,22 @@ impl ExampleSource {
         };
         let mut pictures = Vec::with_capacity(shown.len());
         for picture in &shown {
-            pictures.push(Arc::new(self.picture(*picture, &augmentation, Hiding::default(), rng)?));
+            pictures.push(Arc::new(self.picture(
+                *picture,
+                &augmentation,
+                Hiding::default(),
+                rng,
+            )?));
         }
         let inputs = Inputs::from_iter([
-            ("images".to_owned(), InputValue::Images((0..shown.len()).collect())),
-            ("sentence".to_owned(), InputValue::Text(statement.sentence.clone())),
+            (
+                "images".to_owned(),
+                InputValue::Images((0..shown.len()).collect()),
+            ),
+            (
+                "sentence".to_owned(),
+                InputValue::Text(statement.sentence.clone()),
+            ),
         ]);
         let answer = if statement.label { "true" } else { "false" };
         let (tokens, target) = self.prompt_and_target("verify", &inputs, answer)?;
@@ -407,7 +430,8 @@ impl ExampleSource {
 
     /// A scene that is made on the spot, and a question about it.
     fn scene(&self, stage: &Stage, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
-        let kind = draw_of(&stage.scenes, rng).unwrap_or_else(|| SceneKind::ALL[below(rng, SceneKind::ALL.len())]);
+        let kind =
+            draw_of(&stage.scenes, rng).unwrap_or_else(|| SceneKind::ALL[below(rng, SceneKind::ALL.len())]);
         let art = TrainingArt::styled(&self.data, &self.classes, &self.scene_things);
         let asked = scenes::ask(kind, &art, self.config.image_size(), rng);
         let (tokens, target) = self.prompt_and_target(asked.task, &asked.inputs, &asked.answer)?;
@@ -547,7 +571,10 @@ impl ExampleSource {
         hiding: Hiding,
         rng: &mut ChaCha8Rng,
     ) -> Result<ExamplePicture, TrainError> {
-        let sketched = self.data.sketch(index).map(|sketch| sketch.draw(pen(rng), PICTURE_SIDE));
+        let sketched = self
+            .data
+            .sketch(index)
+            .map(|sketch| sketch.draw(pen(rng), PICTURE_SIDE));
         let rgba = match &sketched {
             Some(sketched) => sketched,
             None => self.data.rgba(index).unwrap_or_default(),
@@ -574,7 +601,10 @@ impl ExampleSource {
                 masked.push(self.masked_patch(index, cell));
             }
         }
-        let whole = self.teacher.as_ref().and_then(|teacher| teacher.features.whole(index));
+        let whole = self
+            .teacher
+            .as_ref()
+            .and_then(|teacher| teacher.features.whole(index));
         Ok(ExamplePicture {
             pixels: augmented.pixels,
             patches,
@@ -628,8 +658,9 @@ fn pen(rng: &mut ChaCha8Rng) -> Pen {
 
 /// Numbers a stage's name, so that stages draw other examples.
 fn name_hash(name: &str) -> u64 {
-    name.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Parts questions into those to be answered with yes or no and the others; where one part is empty, both are

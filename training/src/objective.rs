@@ -128,7 +128,12 @@ impl FeatureHeads {
     #[must_use]
     pub fn of_tensors(tensors: &HashMap<String, Tensor>) -> Option<Self> {
         let tensor = |name: &str| tensors.get(&format!("{}{name}", Self::PREFIX)).cloned();
-        let head = |name: &str| Some([tensor(&format!("{name}.weight"))?, tensor(&format!("{name}.bias"))?]);
+        let head = |name: &str| {
+            Some([
+                tensor(&format!("{name}.weight"))?,
+                tensor(&format!("{name}.bias"))?,
+            ])
+        };
         Some(Self {
             cells: head("cells")?,
             whole: head("whole")?,
@@ -171,11 +176,28 @@ pub fn losses(
         _ => Ok(None),
     };
     let parts = [
-        (weights.text, asked(weights.text, &|| text_loss(model, &encoded, examples, weights.smoothing))?),
-        (weights.codes, asked(weights.codes, &|| code_loss(model, &encoded, examples))?),
-        (weights.features, headed(weights.features, &|heads| feature_loss(heads, &encoded, examples))?),
-        (weights.whole, headed(weights.whole, &|heads| whole_loss(heads, &encoded, examples))?),
-        (weights.retrieval, asked(weights.retrieval, &|| retrieval_loss(model, &encoded, examples))?),
+        (
+            weights.text,
+            asked(weights.text, &|| {
+                text_loss(model, &encoded, examples, weights.smoothing)
+            })?,
+        ),
+        (
+            weights.codes,
+            asked(weights.codes, &|| code_loss(model, &encoded, examples))?,
+        ),
+        (
+            weights.features,
+            headed(weights.features, &|heads| feature_loss(heads, &encoded, examples))?,
+        ),
+        (
+            weights.whole,
+            headed(weights.whole, &|heads| whole_loss(heads, &encoded, examples))?,
+        ),
+        (
+            weights.retrieval,
+            asked(weights.retrieval, &|| retrieval_loss(model, &encoded, examples))?,
+        ),
     ];
     let mut total: Option<Tensor> = None;
     let mut values = [None; PARTS.len()];
@@ -189,10 +211,7 @@ pub fn losses(
         });
     }
     let total = total.ok_or(ForwardError::EmptyBatch)?;
-    Ok(Losses {
-        total,
-        parts: values,
-    })
+    Ok(Losses { total, parts: values })
 }
 
 type Part = Result<Option<Tensor>, ForwardError>;
@@ -202,12 +221,7 @@ fn even(count: usize) -> Vec<f32> {
     vec![1.0 / count.max(1) as f32; count]
 }
 
-fn text_loss(
-    model: &Model,
-    encoded: &Encoded,
-    examples: &[Example],
-    smoothing: f32,
-) -> Part {
+fn text_loss(model: &Model, encoded: &Encoded, examples: &[Example], smoothing: f32) -> Part {
     let mut batch = TargetBatch::default();
     let (mut targets, mut asked) = (Vec::new(), Vec::new());
     for (sample, example) in examples.iter().enumerate().filter(|(_, e)| !e.target.is_empty()) {
@@ -261,8 +275,8 @@ fn code_loss(model: &Model, encoded: &Encoded, examples: &[Example]) -> Part {
 }
 
 fn feature_loss(heads: &FeatureHeads, encoded: &Encoded, examples: &[Example]) -> Part {
-    let asked = masked_rows(encoded, examples)
-        .filter_map(|(row, masked)| Some((row, masked.features.as_deref()?)));
+    let asked =
+        masked_rows(encoded, examples).filter_map(|(row, masked)| Some((row, masked.features.as_deref()?)));
     squared_distance(&heads.cells, encoded, asked)
 }
 
@@ -302,11 +316,7 @@ fn squared_distance<'a>(
 /// Contrasts each picture with all candidate names of the batch and each picture's name with all pictures.
 ///
 /// Source: the retrieval fine-tuning of BEiT-3 (arXiv 2208.10442, section 3.1), with the loss of CLIP.
-fn retrieval_loss(
-    model: &Model,
-    encoded: &Encoded,
-    examples: &[Example],
-) -> Part {
+fn retrieval_loss(model: &Model, encoded: &Encoded, examples: &[Example]) -> Part {
     let candidates: Vec<usize> = (0..examples.len()).filter(|i| examples[*i].candidate).collect();
     let place = |example: usize| candidates.binary_search(&example).ok();
     let pairs = examples.iter().enumerate();
@@ -391,7 +401,10 @@ mod tests {
             ..Example::default()
         };
         let found = losses(&model, Some(&heads(&model)), &[seen], &LossWeights::default()).unwrap();
-        let lengths = [CELL_NUMBERS as f32 * 0.125 * 0.125, PICTURE_NUMBERS as f32 * 0.0625 * 0.0625];
+        let lengths = [
+            CELL_NUMBERS as f32 * 0.125 * 0.125,
+            PICTURE_NUMBERS as f32 * 0.0625 * 0.0625,
+        ];
         for (part, length) in found.parts[2..4].iter().zip(lengths) {
             assert!((part.unwrap() - length).abs() < 1e-5, "{part:?} {length}");
         }

@@ -137,7 +137,10 @@ pub fn decays_by_default(name: &str, shape: &[usize]) -> bool {
 /// no head.
 #[must_use]
 pub fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
-    shape.len() == 2 && decays_by_default(name, shape) && !name.starts_with("mim_head") && !name.starts_with("teacher_head")
+    shape.len() == 2
+        && decays_by_default(name, shape)
+        && !name.starts_with("mim_head")
+        && !name.starts_with("teacher_head")
 }
 
 /// What the optimiser keeps about one parameter.
@@ -284,7 +287,10 @@ impl AdamW {
     ///
     /// Fails where a tensor cannot be made.
     pub fn averages(&self) -> Result<HashMap<String, Tensor>, OptimizerError> {
-        let averaged = self.slots.iter().filter_map(|slot| Some((slot, slot.average.as_deref()?)));
+        let averaged = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some((slot, slot.average.as_deref()?)));
         let tensor = |(slot, average): (&Slot, &[f32])| {
             let tensor = Tensor::from_slice(average, slot.shape.as_slice(), &Device::Cpu);
             Ok((slot.name.clone(), tensor.map_err(tensor_error(&slot.name))?))

@@ -294,9 +294,7 @@ impl Stage {
     /// Steps until the highest learning rate.
     #[must_use]
     pub fn warmup_steps(&self) -> u64 {
-        self.warmup
-            .unwrap_or((self.steps / 20).min(500))
-            .min(self.steps)
+        self.warmup.unwrap_or((self.steps / 20).min(500)).min(self.steps)
     }
 
     /// Tells whether it asks for what the teacher says.
@@ -329,9 +327,17 @@ impl Stage {
         }
         let total: f64 = self.mix.values().sum();
         if self.mix.values().any(|share| *share < 0.0) || !(total > 0.0 && total.is_finite()) {
-            return Err(self.wrong("mix", "shares from 0 of at least one kind", &format!("{:?}", self.mix)));
+            return Err(self.wrong(
+                "mix",
+                "shares from 0 of at least one kind",
+                &format!("{:?}", self.mix),
+            ));
         }
-        if let Some(share) = self.scenes.values().find(|share| !(**share >= 0.0 && share.is_finite())) {
+        if let Some(share) = self
+            .scenes
+            .values()
+            .find(|share| !(**share >= 0.0 && share.is_finite()))
+        {
             return Err(self.wrong("scenes", "shares from 0", &share.to_string()));
         }
         let mask = &self.mask;
@@ -353,7 +359,10 @@ impl Stage {
         }
         let loss = &self.loss;
         let weights = [loss.text, loss.codes, loss.features, loss.whole, loss.retrieval];
-        if let Some(weight) = weights.iter().find(|weight| !(**weight >= 0.0 && weight.is_finite())) {
+        if let Some(weight) = weights
+            .iter()
+            .find(|weight| !(**weight >= 0.0 && weight.is_finite()))
+        {
             return Err(self.wrong("loss", "weights from 0", &weight.to_string()));
         }
         Ok(())
@@ -424,23 +433,49 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         for (more, expected) in [
             ("stepz = 3", "unknown field `stepz`"),
-            ("batch = 0", "steps and batch of stage 'a': expected at least 1, found '0'"),
-            ("decay = 1.5", "decay of stage 'a': expected a share from 0 to 1, found '1.5'"),
-            ("learning_rate = nan", "learning_rate of stage 'a': expected a number above 0"),
-            ("loss = { text = -1.0 }", "loss of stage 'a': expected weights from 0, found '-1'"),
+            (
+                "batch = 0",
+                "steps and batch of stage 'a': expected at least 1, found '0'",
+            ),
+            (
+                "decay = 1.5",
+                "decay of stage 'a': expected a share from 0 to 1, found '1.5'",
+            ),
+            (
+                "learning_rate = nan",
+                "learning_rate of stage 'a': expected a number above 0",
+            ),
+            (
+                "loss = { text = -1.0 }",
+                "loss of stage 'a': expected weights from 0, found '-1'",
+            ),
             ("mask = { picture = 2.0 }", "mask.picture of stage 'a'"),
             (
                 "[[stage]]\nname = \"a\"\nsteps = 1\nmix = { text = 1 }",
                 "name of stage 'a': expected a name of its own",
             ),
-            ("[[stage]]\nname = \"../b\"\nsteps = 1\nmix = { text = 1 }", "letters, digits"),
-            ("[[stage]]\nname = \"b\"\nsteps = 1\nmix = { pixels = 1 }", "unknown variant `pixels`"),
-            ("[[stage]]\nname = \"b\"\nsteps = 1\nmix = {}", "mix of stage 'b': expected shares"),
+            (
+                "[[stage]]\nname = \"../b\"\nsteps = 1\nmix = { text = 1 }",
+                "letters, digits",
+            ),
+            (
+                "[[stage]]\nname = \"b\"\nsteps = 1\nmix = { pixels = 1 }",
+                "unknown variant `pixels`",
+            ),
+            (
+                "[[stage]]\nname = \"b\"\nsteps = 1\nmix = {}",
+                "mix of stage 'b': expected shares",
+            ),
         ] {
             let error = stage(more).unwrap_err().to_string();
             assert!(error.contains(expected), "{more}: {error}");
         }
-        assert!(Recipe::parse("stage = []").unwrap_err().to_string().contains("at least one [[stage]]"));
+        assert!(
+            Recipe::parse("stage = []")
+                .unwrap_err()
+                .to_string()
+                .contains("at least one [[stage]]")
+        );
     }
 
     #[test]

@@ -41,7 +41,10 @@ impl WarmupCosine {
         if step >= self.total_steps {
             return self.floor;
         }
-        let start = self.total_steps.saturating_sub(self.decay_steps).max(self.warmup_steps);
+        let start = self
+            .total_steps
+            .saturating_sub(self.decay_steps)
+            .max(self.warmup_steps);
         if step < start {
             return self.peak;
         }

@@ -332,7 +332,10 @@ fn open(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run, 
         }
         state.restore(&run.vars, &mut run.optimizer)?;
         run.step = state.progress().step;
-        run.best = state.progress().best.map(|(bits, looks)| (f64::from_bits(bits), looks));
+        run.best = state
+            .progress()
+            .best
+            .map(|(bits, looks)| (f64::from_bits(bits), looks));
     } else if let Some(start) = &options.start {
         load_start(start, config, &run.vars)?;
         // The average begins with these weights, too.
@@ -361,7 +364,10 @@ fn load_start(start: &Path, config: &ModelConfig, vars: &[(String, Var)]) -> Res
             folder: start.to_owned(),
         });
     }
-    for (name, var) in vars.iter().filter(|(name, _)| !name.starts_with(FeatureHeads::PREFIX)) {
+    for (name, var) in vars
+        .iter()
+        .filter(|(name, _)| !name.starts_with(FeatureHeads::PREFIX))
+    {
         var.set(&checkpoint.load_tensor(name, &Device::Cpu, DType::F32)?)?;
     }
     Ok(())

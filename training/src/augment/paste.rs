@@ -96,7 +96,10 @@ mod tests {
         }
         let piece = paste_ready(&rgba, 20, false, &mut fork(1, &[])).unwrap();
         let [left, top, right, bottom] = piece.seen().unwrap();
-        assert!(right - left > bottom - top && right <= 20 && bottom <= 20, "{left} {top} {right} {bottom}");
+        assert!(
+            right - left > bottom - top && right <= 20 && bottom <= 20,
+            "{left} {top} {right} {bottom}"
+        );
         let mut planes = vec![1.0; 3 * 50 * 50];
         piece.onto(&mut planes, 50, (30, 4));
         let green = |x: usize, y: usize| planes[2500 + y * 50 + x];

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::concepts::check_names;
+use super::names::NameIndex;
 use super::texts::description;
 use super::{DataError, PictureRecord, PreparedData, Source, Split, split_of};
 
@@ -23,6 +24,9 @@ pub struct AuditReport {
     pub texts: usize,
     /// Names and descriptions of held-out concepts that training text was searched for.
     pub forbidden_texts: usize,
+    /// Icons, sketches and silhouettes that show no concept of the table, none of which is named as a held-out
+    /// concept is.
+    pub named_pictures: usize,
     /// Questions of training pictures.
     pub train_questions: usize,
     /// Questions of test pictures.
@@ -35,7 +39,8 @@ pub struct AuditReport {
 /// Checks that training sees nothing that evaluation holds out.
 ///
 /// It asks, of every record: does each concept have the split that [`split_of`] gives it; does no training
-/// picture show a held-out concept, or equal a drawing of one to the byte; does no name stand on both sides;
+/// picture show a held-out concept, equal a drawing of one to the byte, or, if it is not a photograph, have a
+/// name that holds the name of one; does no name stand on both sides;
 /// is no line of training text the name of a held-out concept, its keywords, or both.
 ///
 /// # Errors
@@ -63,6 +68,7 @@ pub fn audit(data: &PreparedData) -> Result<AuditReport, DataError> {
     }
     check_names(data.concepts())?;
     report.repeated_test_pictures = audit_pictures(data)?;
+    report.named_pictures = audit_names(data)?;
     for picture in data.pictures() {
         *report
             .pictures
@@ -130,6 +136,25 @@ fn audit_pictures(data: &PreparedData) -> Result<usize, DataError> {
         }
     }
     Ok(repeated)
+}
+
+/// Checks the names of training pictures that are drawn and show no concept of the table; returns how many
+/// there are.
+fn audit_names(data: &PreparedData) -> Result<usize, DataError> {
+    let names = NameIndex::new(data.concepts(), []);
+    let mut named = 0;
+    for (index, picture) in data.pictures().iter().enumerate() {
+        if picture.split != Split::Train || picture.source.is_photographs() || picture.names.is_empty() {
+            continue;
+        }
+        named += 1;
+        if let Some(name) = picture.names.iter().find(|name| names.is_held(name)) {
+            return leak(format!(
+                "training picture {index} is named '{name}', as a held-out concept is"
+            ));
+        }
+    }
+    Ok(named)
 }
 
 /// Searches training text for held-out names, keyword lists and descriptions; returns how many were looked

@@ -78,7 +78,10 @@ fn drop_held_names(concepts: &mut [ConceptRecord]) {
         .filter(|(language, _)| *language != "en")
         .map(|(language, name)| (language.clone(), name.to_lowercase()))
         .collect();
-    for concept in concepts.iter_mut().filter(|concept| concept.split == Split::Train) {
+    for concept in concepts
+        .iter_mut()
+        .filter(|concept| concept.split == Split::Train)
+    {
         concept
             .names
             .retain(|language, name| !held.contains(&(language.clone(), name.to_lowercase())));

@@ -39,13 +39,18 @@ impl Glyphs {
             if name.ends_with(ending) {
                 let path = folder.join(name);
                 let bytes = fs::read(&path).map_err(DataError::file("read", &path))?;
-                let font = unpack_woff(&bytes).ok_or_else(|| unexpected(&path, "a WOFF font", "no such file"))?;
+                let font =
+                    unpack_woff(&bytes).ok_or_else(|| unexpected(&path, "a WOFF font", "no such file"))?;
                 check(&font, &path)?;
                 fonts.push(font);
             }
         }
         if fonts.is_empty() {
-            return Err(unexpected(folder, &format!("files that end with '{ending}'"), "none"));
+            return Err(unexpected(
+                folder,
+                &format!("files that end with '{ending}'"),
+                "none",
+            ));
         }
         Ok(Self { fonts })
     }
@@ -73,7 +78,9 @@ fn unexpected(path: &Path, expected: &str, found: &str) -> DataError {
 fn outline(font: &[u8], character: char) -> Option<String> {
     let font = FontRef::new(font).ok()?;
     let glyph = font.charmap().map(character)?;
-    let bounds = font.glyph_metrics(Size::unscaled(), LocationRef::default()).bounds(glyph)?;
+    let bounds = font
+        .glyph_metrics(Size::unscaled(), LocationRef::default())
+        .bounds(glyph)?;
     let (width, height) = (bounds.x_max - bounds.x_min, bounds.y_max - bounds.y_min);
     if !(width > 0.0 && height > 0.0) {
         return None;
@@ -123,7 +130,10 @@ fn unpack_woff(bytes: &[u8]) -> Option<Vec<u8>> {
         let data = bytes.get(start..start.checked_add(usize::try_from(packed).ok()?)?)?;
         let mut table = Vec::new();
         if packed < length {
-            ZlibDecoder::new(data).take(u64::from(length)).read_to_end(&mut table).ok()?;
+            ZlibDecoder::new(data)
+                .take(u64::from(length))
+                .read_to_end(&mut table)
+                .ok()?;
         } else {
             table.extend_from_slice(data);
         }
@@ -152,7 +162,9 @@ pub(super) mod tests {
     }
 
     fn shorts(values: &[i32]) -> Vec<u8> {
-        let bytes = values.iter().flat_map(|value| i16::try_from(*value).unwrap().to_be_bytes());
+        let bytes = values
+            .iter()
+            .flat_map(|value| i16::try_from(*value).unwrap().to_be_bytes());
         bytes.collect()
     }
 
@@ -178,7 +190,12 @@ pub(super) mod tests {
             &[0; 16],
             &shorts(&[100, 0, 900, 700, 0, 8, 2, 1, 0]),
         ]);
-        let hhea = table(&[&[0, 1, 0, 0], &shorts(&[800, -200, 0, 1000]), &[0; 22], &shorts(&[2])]);
+        let hhea = table(&[
+            &[0, 1, 0, 0],
+            &shorts(&[800, -200, 0, 1000]),
+            &[0; 22],
+            &shorts(&[2]),
+        ]);
         let maxp = table(&[&[0, 1, 0, 0], &shorts(&[2]), &[0; 26]]);
         let loca = [0, 0, length].map(u32::to_be_bytes).concat();
         vec![
@@ -202,7 +219,11 @@ pub(super) mod tests {
             let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
             zlib.write_all(table).unwrap();
             let packed = zlib.finish().unwrap();
-            let stored = if packed.len() < table.len() { &packed } else { table };
+            let stored = if packed.len() < table.len() {
+                &packed
+            } else {
+                table
+            };
             entries.extend_from_slice(*tag);
             for number in [start + body.len(), stored.len(), table.len(), 0] {
                 entries.extend(u32::try_from(number).unwrap().to_be_bytes());
@@ -228,7 +249,10 @@ pub(super) mod tests {
         let (ttf, piece) = (folder.path().join("a.ttf"), folder.path().join("a-400.woff"));
         fs::write(&ttf, font('🐈')).unwrap();
         fs::write(&piece, woff('🐈')).unwrap();
-        for glyphs in [Glyphs::open(&ttf), Glyphs::open_pieces(folder.path(), "-400.woff")] {
+        for glyphs in [
+            Glyphs::open(&ttf),
+            Glyphs::open_pieces(folder.path(), "-400.woff"),
+        ] {
             let glyphs = glyphs.unwrap();
             let document = glyphs.document('🐈').unwrap();
             assert!(document.contains(r#"viewBox="68 -732 864 764""#), "{document}");
@@ -247,12 +271,21 @@ pub(super) mod tests {
         cut.truncate(200);
         for bytes in [&b"no font"[..], &cut] {
             fs::write(&path, bytes).unwrap();
-            let error = Glyphs::open_pieces(folder.path(), "-400.woff").map(|_| ()).unwrap_err();
+            let error = Glyphs::open_pieces(folder.path(), "-400.woff")
+                .map(|_| ())
+                .unwrap_err();
             assert!(error.to_string().contains("expected a WOFF font"), "{error}");
             let error = Glyphs::open(&path).map(|_| ()).unwrap_err();
             assert!(error.to_string().contains("expected a font"), "{error}");
         }
-        let error = Glyphs::open_pieces(folder.path(), ".ttf").map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("files that end with '.ttf', found none"), "{error}");
+        let error = Glyphs::open_pieces(folder.path(), ".ttf")
+            .map(|_| ())
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("files that end with '.ttf', found none"),
+            "{error}"
+        );
     }
 }

@@ -60,7 +60,10 @@ pub(super) fn further_drawings(
     }
     drawings.extend(silhouettes(packages, concepts, index)?);
     let mono = packages.folder("noto-emoji")?.join("files");
-    for (ending, source) in [("-300-normal.woff", Source::NotoLight), ("-700-normal.woff", Source::NotoBold)] {
+    for (ending, source) in [
+        ("-300-normal.woff", Source::NotoLight),
+        ("-700-normal.woff", Source::NotoBold),
+    ] {
         drawings.extend(glyphs(&Glyphs::open_pieces(&mono, ending)?, source, concepts));
     }
     let symbola = packages
@@ -197,9 +200,13 @@ pub(super) fn sketches(
 /// Lists the photographs of a folder, and what was passed over.
 pub(super) fn photographs(folder: &Path) -> Result<(Vec<Drawing>, Vec<String>), DataError> {
     let (photographs, passed_over) = read_photographs(folder, "train")?;
-    let drawings = photographs
-        .into_iter()
-        .map(|photograph| named(photograph.source, photograph.names, Art::Photograph(photograph.bytes)));
+    let drawings = photographs.into_iter().map(|photograph| {
+        named(
+            photograph.source,
+            photograph.names,
+            Art::Photograph(photograph.bytes),
+        )
+    });
     Ok((drawings.collect(), passed_over))
 }
 

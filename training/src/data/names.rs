@@ -45,11 +45,7 @@ impl NameIndex {
             concept.is_some_and(|concept| concept.split == Split::Train)
         };
         held.retain(|name| !name.is_empty() && !trained(name));
-        let longest = held
-            .iter()
-            .map(|name| name.split(' ').count())
-            .max()
-            .unwrap_or(0);
+        let longest = held.iter().map(|name| name.split(' ').count()).max().unwrap_or(0);
         Self {
             by_name,
             by_letters,
@@ -94,7 +90,9 @@ fn keywords_of_held_alone(concepts: &[ConceptRecord]) -> HashSet<String> {
         concepts.flat_map(|concept| concept.keywords("en").iter().map(|keyword| words(keyword)))
     };
     let trained: HashSet<String> = of(Split::Train).collect();
-    of(Split::Held).filter(|keyword| !trained.contains(keyword)).collect()
+    of(Split::Held)
+        .filter(|keyword| !trained.contains(keyword))
+        .collect()
 }
 
 /// Writes a name in lowercase words with single spaces between them: "The Sheaf-of-Rice" is "sheaf of rice".

@@ -87,10 +87,16 @@ fn photograph(record: &Record, folder: &Path) -> Result<Option<Photograph>, Data
         return Ok(None);
     };
     let others = match record.value("names") {
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::Array(names)) => names
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         _ => Vec::new(),
     };
-    let picture = record.pictures("image").and_then(|pictures| pictures.into_iter().next());
+    let picture = record
+        .pictures("image")
+        .and_then(|pictures| pictures.into_iter().next());
     let picture = picture.ok_or_else(|| unexpected("a picture", "none".to_owned()))?;
     let bytes = picture.read().map_err(|source| DataError::Records {
         folder: folder.to_owned(),

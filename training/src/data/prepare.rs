@@ -76,9 +76,15 @@ pub fn prepare(
         total: 1,
     });
     let concepts = read_concepts(packages)?;
-    let (noto, fluent) = (icon_names(packages, "noto")?, icon_names(packages, "fluent-emoji-flat")?);
+    let (noto, fluent) = (
+        icon_names(packages, "noto")?,
+        icon_names(packages, "fluent-emoji-flat")?,
+    );
     let others = other_names(&concepts, [&noto, &fluent]);
-    let index = NameIndex::new(&concepts, others.iter().map(|(index, name)| (*index, name.as_str())));
+    let index = NameIndex::new(
+        &concepts,
+        others.iter().map(|(index, name)| (*index, name.as_str())),
+    );
     let mut drawings = concept_drawings(packages, &concepts)?;
     drawings.extend(further_drawings(packages, &concepts, &index)?);
     let mut passed_over = Vec::new();

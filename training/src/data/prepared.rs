@@ -63,7 +63,10 @@ impl PreparedData {
             concepts,
             questions,
             texts,
-            sketches: sketches.into_iter().map(|sketch| (sketch.picture, sketch.strokes)).collect(),
+            sketches: sketches
+                .into_iter()
+                .map(|sketch| (sketch.picture, sketch.strokes))
+                .collect(),
             statements,
             train_pictures,
         })

@@ -60,10 +60,9 @@ impl Sketch {
         };
         // The pen's width stays inside the square.
         let room = pen.width * EXTENT / 2.0 + 2.0;
-        let extent = |axis: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
-            self.0.iter().flat_map(axis).copied().fold(0.0, f32::max)
-        };
-        let (width, height) = (extent(|stroke| &stroke.0), extent(|stroke| &stroke.1));
+        let extent = |values: f32, more: &[f32]| more.iter().copied().fold(values, f32::max);
+        let width = self.0.iter().fold(0.0, |width, (xs, _)| extent(width, xs));
+        let height = self.0.iter().fold(0.0, |height, (_, ys)| extent(height, ys));
         let scale = side as f32 / (EXTENT + 2.0 * room);
         let centred = |length: f32| scale * (room + (EXTENT - length) / 2.0);
         let place = Transform::from_row(scale, 0.0, 0.0, scale, centred(width), centred(height));
@@ -86,7 +85,12 @@ impl Sketch {
             .iter()
             .flat_map(|pixel| {
                 let straight = pixel.demultiply();
-                [straight.red(), straight.green(), straight.blue(), straight.alpha()]
+                [
+                    straight.red(),
+                    straight.green(),
+                    straight.blue(),
+                    straight.alpha(),
+                ]
             })
             .collect()
     }
@@ -159,7 +163,8 @@ mod tests {
         use std::io::Write;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sketches.ndjson.gz");
-        let mut gzip = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
+        let mut gzip =
+            flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
         gzip.write_all(b"{\"word\":\"cat\",\"split\":\"train\",\"recognized\":true,\"key_id\":\"1\",\"strokes\":[[[1],[2]]]}\n{}\n")
             .unwrap();
         gzip.finish().unwrap();

@@ -74,7 +74,9 @@ fn records(path: &Path, folder: &Path) -> Result<Vec<Record>, DataError> {
 }
 
 fn picture(record: &Record, folder: &Path) -> Result<RgbaImage, DataError> {
-    let found = record.pictures("image").and_then(|pictures| pictures.into_iter().next());
+    let found = record
+        .pictures("image")
+        .and_then(|pictures| pictures.into_iter().next());
     let found = found.ok_or_else(|| DataError::Unexpected {
         path: folder.to_owned(),
         expected: format!("a picture in record {}", record.id()),
@@ -175,6 +177,10 @@ mod tests {
         let parts = boxes(&picture);
         let colours: Vec<[u8; 4]> = parts.iter().map(|part| part.get_pixel(48, 48).0).collect();
         assert_eq!(colours, [[255, 0, 0, 255], [0, 255, 0, 255], [0, 0, 255, 255]]);
-        assert!(parts.iter().all(|part| part.pixels().all(|pixel| *pixel == *part.get_pixel(0, 0))));
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.pixels().all(|pixel| *pixel == *part.get_pixel(0, 0)))
+        );
     }
 }

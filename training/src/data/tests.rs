@@ -1,5 +1,6 @@
 //! Prepares, opens and audits a miniature of the real packages, written by the test itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -186,16 +187,19 @@ impl Miniature {
             (2, "lucide-static/icons"),
             (3, "core/assets/regular"),
         ] {
-            self.write(&format!("{folder}/cat-face.svg"), square(&format!("#10{colour}0f0")).as_bytes());
+            self.write(
+                &format!("{folder}/cat-face.svg"),
+                square(&format!("#10{colour}0f0")).as_bytes(),
+            );
             self.write(&format!("{folder}/gear.svg"), square("#123456").as_bytes());
         }
         for weight in ["300", "700"] {
             let file = format!("noto-emoji/files/noto-emoji-0-{weight}-normal.woff");
-            self.write(&file, &super::glyphs::tests::woff('😀'));
+            self.write(&file, &glyphs::tests::woff('😀'));
         }
         self.write(
             "fonts-symbola/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf",
-            &super::glyphs::tests::font('🐱'),
+            &glyphs::tests::font('🐱'),
         );
     }
 
@@ -228,10 +232,14 @@ impl Miniature {
         let sentence = json!({ "sentence": "all is grey", "label": true });
         write_tar(
             &folder.join("nlvr-train.tar"),
-            &[("c.png", png(60, 400, 100)), ("c.json", sentence.to_string().into_bytes())],
+            &[
+                ("c.png", png(60, 400, 100)),
+                ("c.json", sentence.to_string().into_bytes()),
+            ],
         );
         let line = |picture: &str, split: &str| {
-            json!({ "picture": picture, "split": split, "captions": ["a", "b"], "agreement": [1, 0] }).to_string()
+            json!({ "picture": picture, "split": split, "captions": ["a", "b"], "agreement": [1, 0] })
+                .to_string()
         };
         let index = [line("d.png", "train"), line("e.png", "test")].join("\n");
         write_tar(
@@ -314,24 +322,76 @@ fn shards_add_photographs_sketches_and_statements_of_what_is_not_held_out() {
     let miniature = Miniature::new();
     miniature.write_shards();
     let shards = miniature.shards();
-    let summary = prepare(&miniature.packages(), Some(&shards), &miniature.out(), &mut |_| {}).unwrap();
-    let count = |source: Source| summary.pictures.get(&source).and_then(|splits| splits.get(&Split::Train)).copied();
+    let summary = prepare(
+        &miniature.packages(),
+        Some(&shards),
+        &miniature.out(),
+        &mut |_| {},
+    )
+    .unwrap();
+    let count = |source: Source| {
+        summary
+            .pictures
+            .get(&source)
+            .and_then(|splits| splits.get(&Split::Train))
+            .copied()
+    };
     assert_eq!(count(Source::Caltech), Some(1));
-    assert_eq!(count(Source::Sketches), Some(2), "neither held-out, nor test, nor unrecognized");
-    assert_eq!((count(Source::Nlvr), count(Source::ShapeWorld)), (Some(3), Some(1)));
+    assert_eq!(
+        count(Source::Sketches),
+        Some(2),
+        "neither held-out, nor test, nor unrecognized"
+    );
+    assert_eq!(
+        (count(Source::Nlvr), count(Source::ShapeWorld)),
+        (Some(3), Some(1))
+    );
     assert_eq!((summary.statements, summary.passed_over.len()), (3, 0));
     let data = PreparedData::open(&miniature.out()).unwrap();
     audit(&data).unwrap();
-    let photograph = data.pictures().iter().position(|picture| picture.source == Source::Caltech).unwrap();
+    let photograph = data
+        .pictures()
+        .iter()
+        .position(|picture| picture.source == Source::Caltech)
+        .unwrap();
     assert_eq!(data.pictures()[photograph].names, ["kettle", "pot"]);
     assert_eq!(data.rgba(photograph).unwrap()[..4], [40, 40, 40, 255]);
-    let sketches: Vec<usize> = (0..data.pictures().len()).filter(|at| data.sketch(*at).is_some()).collect();
-    let shown: Vec<Option<&str>> = sketches.iter().map(|at| data.pictures()[*at].concept.as_deref()).collect();
+    let sketches: Vec<usize> = (0..data.pictures().len())
+        .filter(|at| data.sketch(*at).is_some())
+        .collect();
+    let shown: Vec<Option<&str>> = sketches
+        .iter()
+        .map(|at| data.pictures()[*at].concept.as_deref())
+        .collect();
     assert_eq!(shown, [Some("1f431"), None]);
+    tamper(
+        &miniature.out().join("pictures.jsonl"),
+        r#""names":["kettle"]"#,
+        r#""names":["old volcano"]"#,
+    );
+    let leak = audit(&PreparedData::open(&miniature.out()).unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        leak.contains("is named 'old volcano', as a held-out concept is"),
+        "{leak}"
+    );
     let statement = &data.statements()[0];
-    assert_eq!((statement.pictures.len(), statement.sentence.as_str(), statement.label), (3, "all is grey", true));
+    assert_eq!(
+        (
+            statement.pictures.len(),
+            statement.sentence.as_str(),
+            statement.label
+        ),
+        (3, "all is grey", true)
+    );
     fs::remove_file(shards.join("quickdraw.ndjson.gz")).unwrap();
-    let again = prepare(&miniature.packages(), Some(&shards), &miniature.out(), &mut |_| {});
+    let again = prepare(
+        &miniature.packages(),
+        Some(&shards),
+        &miniature.out(),
+        &mut |_| {},
+    );
     assert!(again.unwrap_err().to_string().contains("quickdraw.ndjson.gz"));
 }
 
@@ -445,12 +505,13 @@ fn an_audit_finds_every_way_to_leak() {
 fn every_vendor_is_prepared_and_counted() {
     let miniature = Miniature::new();
     let mut last = None;
-    let summary = prepare(&miniature.packages(), &miniature.out(), &mut |progress| {
+    let summary = prepare(&miniature.packages(), None, &miniature.out(), &mut |progress| {
         last = Some(progress)
     })
     .unwrap();
     let last = last.unwrap();
-    assert_eq!((last.done, last.total), (127, 127));
+    let total: usize = summary.pictures.values().flat_map(BTreeMap::values).sum();
+    assert_eq!((last.done, last.total), (total, total));
     let counts = |source: Source| -> Vec<usize> { summary.pictures[&source].values().copied().collect() };
     for source in [Source::NotoPng, Source::Twemoji, Source::Fluent3d] {
         assert_eq!(counts(source), [3, 2], "{}", source.name());
@@ -477,14 +538,14 @@ fn every_vendor_is_prepared_and_counted() {
     // languages, and a silhouette's name.
     assert_eq!(summary.texts, 3 * 12 * 2 + 2 + 2 * 12 + 1);
     let data = PreparedData::open(&miniature.out()).unwrap();
-    assert_eq!(data.pictures().len(), 127);
+    assert_eq!(data.pictures().len(), total);
     let black_digit = data
         .pictures()
         .iter()
         .position(|picture| picture.label.as_deref() == Some("0"))
         .unwrap();
     assert!(data.rgba(black_digit).unwrap().starts_with(&[0, 0, 0, 255]));
-    assert_eq!(data.rgba(127), None);
+    assert_eq!(data.rgba(total), None);
     assert_eq!(data.rgba(usize::MAX), None);
     assert_eq!(data.concept("1f431").unwrap().name("ja"), Some("cat face (ja)"));
     assert!(data.concept("1f431").unwrap().keywords("xx").is_empty());

@@ -39,7 +39,9 @@ pub(super) fn training_texts<'a>(
         .filter(|concept| concept.split == Split::Held)
         .filter_map(|concept| Some(concept.name("en")?.to_lowercase()))
         .collect();
-    let names = names.into_iter().filter(|name| !held.contains(&name.to_lowercase()));
+    let names = names
+        .into_iter()
+        .filter(|name| !held.contains(&name.to_lowercase()));
     let mut texts: Vec<TextRecord> = names.map(|name| text("en", name.clone())).collect();
     for concept in concepts.iter().filter(|concept| concept.split == Split::Train) {
         for (language, name) in &concept.names {

@@ -43,7 +43,11 @@ impl Asker<'_> {
             .with("choices", InputValue::List(names.to_vec()))
             .with("language", language);
         let answer = self.ask("classify", inputs)?;
-        Ok(answer.choices().iter().map(|choice| choice.text.clone()).collect())
+        Ok(answer
+            .choices()
+            .iter()
+            .map(|choice| choice.text.clone())
+            .collect())
     }
 
     pub(super) fn embed(&self, inputs: TaskInputs) -> Result<Vec<f32>, EvaluateError> {
@@ -53,10 +57,12 @@ impl Asker<'_> {
 
     /// Processes a file as a user's picture is.
     pub(super) fn open(&self, path: &Path) -> Result<ProcessedImage, EvaluateError> {
-        self.processor.open(path).map_err(|source| EvaluateError::Picture {
-            path: path.to_owned(),
-            source,
-        })
+        self.processor
+            .open(path)
+            .map_err(|source| EvaluateError::Picture {
+                path: path.to_owned(),
+                source,
+            })
     }
 
     /// Processes a prepared picture, on white.

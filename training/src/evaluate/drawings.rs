@@ -111,7 +111,11 @@ fn openmoji(
         let test = format!("languages-{code}");
         if scores.wants(&[&test]) {
             let count = in_language(asker, data, records, &drawings, (language, code))?;
-            scores.push(test, "the right name in another language ranks first of those drawn", count);
+            scores.push(
+                test,
+                "the right name in another language ranks first of those drawn",
+                count,
+            );
         }
     }
     let test = format!("held-first-{FIRST}");
@@ -147,7 +151,11 @@ fn known(asker: &Asker<'_>, drawings: &[Drawing<'_>], scores: &mut Scores<'_>) -
             let ranked = asker.rank(drawing.open(asker)?, &names, LANGUAGE_NAMES[0])?;
             Ok(ranked.first().is_some_and(|name| name == drawing.name))
         })?;
-        scores.push(first, "the right name ranks first of those drawn", Count::of(answers));
+        scores.push(
+            first,
+            "the right name ranks first of those drawn",
+            Count::of(answers),
+        );
     }
     if scores.wants(&[nearest]) {
         let vectors = asker.each("names", &names, |name| {
@@ -159,16 +167,26 @@ fn known(asker: &Asker<'_>, drawings: &[Drawing<'_>], scores: &mut Scores<'_>) -
                 let cosine = |name: &usize| vectors.get(*name).map_or(0.0, |name| cosine(&vector, name));
                 cosine(a).total_cmp(&cosine(b))
             });
-            Ok(found.and_then(|name| names.get(name)).is_some_and(|name| name == drawing.name))
+            Ok(found
+                .and_then(|name| names.get(name))
+                .is_some_and(|name| name == drawing.name))
         })?;
-        scores.push(nearest, "the right name's vector is nearest of those drawn", Count::of(answers));
+        scores.push(
+            nearest,
+            "the right name's vector is nearest of those drawn",
+            Count::of(answers),
+        );
     }
     if scores.wants(&[exact]) {
         let answers = asker.each("drawings, captioned", drawings, |drawing| {
             let caption = asker.text("caption", TaskInputs::new().with_image(drawing.open(asker)?))?;
             Ok(caption == drawing.name)
         })?;
-        scores.push(exact, "the caption is the name, letter by letter", Count::of(answers));
+        scores.push(
+            exact,
+            "the caption is the name, letter by letter",
+            Count::of(answers),
+        );
     }
     Ok(())
 }
@@ -213,6 +231,10 @@ fn strangers(asker: &Asker<'_>, folder: &Path, scores: &mut Scores<'_>) -> Resul
         let ranked = asker.rank(asker.open(path)?, &names, LANGUAGE_NAMES[0])?;
         Ok(ranked.first() == Some(name))
     })?;
-    scores.push("strangers-first", "the right name ranks first of those of all files", Count::of(answers));
+    scores.push(
+        "strangers-first",
+        "the right name ranks first of those of all files",
+        Count::of(answers),
+    );
     Ok(())
 }

@@ -73,7 +73,9 @@ fn of_sets(
         if !scores.wants(&[&test]) {
             continue;
         }
-        let names = photographs.iter().filter_map(|photograph| photograph.names.first());
+        let names = photographs
+            .iter()
+            .filter_map(|photograph| photograph.names.first());
         let names: BTreeSet<String> = names.cloned().collect();
         let names: Vec<String> = names.into_iter().collect();
         photographs.truncate(options.questions.unwrap_or(usize::MAX));
@@ -93,9 +95,12 @@ fn open(
 ) -> Result<ProcessedImage, EvaluateError> {
     match photograph.picture {
         Picture::Prepared(picture) => asker.prepared(data, picture),
-        Picture::File(bytes) => asker.processor.process(bytes).map_err(|source| EvaluateError::Picture {
-            path: photograph.names.join(", ").into(),
-            source,
-        }),
+        Picture::File(bytes) => asker
+            .processor
+            .process(bytes)
+            .map_err(|source| EvaluateError::Picture {
+                path: photograph.names.join(", ").into(),
+                source,
+            }),
     }
 }

@@ -65,7 +65,9 @@ fn statements(
     scores: &mut Scores<'_>,
 ) -> Result<(), EvaluateError> {
     let verify = |pictures: Vec<ProcessedImage>, sentence: &str, label: bool| {
-        let inputs = pictures.into_iter().fold(TaskInputs::new(), TaskInputs::with_image);
+        let inputs = pictures
+            .into_iter()
+            .fold(TaskInputs::new(), TaskInputs::with_image);
         let inputs = inputs.with("sentence", sentence);
         Ok(asker.text("verify", inputs)? == if label { "true" } else { "false" })
     };
@@ -81,7 +83,9 @@ fn statements(
                     .pictures
                     .iter()
                     .map(|picture| {
-                        let pixels = picture.pixels().flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]]);
+                        let pixels = picture
+                            .pixels()
+                            .flat_map(|pixel| [pixel.0[0], pixel.0[1], pixel.0[2]]);
                         asker.rgb(picture.width() as usize, &pixels.collect::<Vec<u8>>())
                     })
                     .collect();
@@ -91,12 +95,22 @@ fn statements(
         }
         (EvaluationSplit::Validation, _) => {
             let kept = |pictures: &[usize]| pictures.first().is_some_and(|first| is_validation(data, *first));
-            let statements = data.statements().iter().filter(|statement| kept(&statement.pictures));
+            let statements = data
+                .statements()
+                .iter()
+                .filter(|statement| kept(&statement.pictures));
             let mut statements: Vec<_> = statements.collect();
             statements.truncate(limit);
             asker.each("statements", &statements, |statement| {
-                let pictures = statement.pictures.iter().map(|picture| asker.prepared(data, *picture));
-                verify(pictures.collect::<Result<_, _>>()?, &statement.sentence, statement.label)
+                let pictures = statement
+                    .pictures
+                    .iter()
+                    .map(|picture| asker.prepared(data, *picture));
+                verify(
+                    pictures.collect::<Result<_, _>>()?,
+                    &statement.sentence,
+                    statement.label,
+                )
             })?
         }
     };

@@ -50,7 +50,10 @@ impl Art for Drawings {
     }
 
     fn draw(&self, thing: usize, _: &mut ChaCha8Rng) -> Vec<u8> {
-        self.things.get(thing).map(|(_, rgba)| rgba.clone()).unwrap_or_default()
+        self.things
+            .get(thing)
+            .map(|(_, rgba)| rgba.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -74,7 +77,12 @@ pub(super) fn score(
                 of_kinds(asker, &art, &kinds, scores)?;
             }
         }
-        EvaluationSplit::Test => of_kinds(asker, &Drawings::open(&options.openmoji, options.seed)?, &kinds, scores)?,
+        EvaluationSplit::Test => of_kinds(
+            asker,
+            &Drawings::open(&options.openmoji, options.seed)?,
+            &kinds,
+            scores,
+        )?,
     }
     Ok(())
 }
@@ -93,7 +101,11 @@ fn of_kinds(
             let asked = ask(*kind, art, PICTURE_SIDE, &mut rng);
             is_right(asker, &asked)
         })?;
-        scores.push(format!("scenes-{}", kind.name()), kind.right(), Count::of(answers));
+        scores.push(
+            format!("scenes-{}", kind.name()),
+            kind.right(),
+            Count::of(answers),
+        );
     }
     Ok(())
 }
@@ -107,15 +119,22 @@ fn is_right(asker: &Asker<'_>, asked: &SceneQuestion) -> Result<bool, EvaluateEr
         .inputs
         .iter()
         .filter(|(_, value)| !matches!(value, InputValue::Image(_) | InputValue::Images(_)));
-    let shown = pictures.into_iter().fold(TaskInputs::new(), TaskInputs::with_image);
-    let inputs = inputs.fold(shown, |inputs, (name, value)| inputs.with(name.as_str(), value.clone()));
+    let shown = pictures
+        .into_iter()
+        .fold(TaskInputs::new(), TaskInputs::with_image);
+    let inputs = inputs.fold(shown, |inputs, (name, value)| {
+        inputs.with(name.as_str(), value.clone())
+    });
     let answer = asker.ask(asked.task, inputs)?;
     Ok(match &answer {
         Answer::Located { objects, .. } => {
             let expected = boxes(&asked.answer);
             let found: Vec<&Vec<f64>> = objects.iter().map(|object| &object.fractions).collect();
             expected.len() == found.len()
-                && expected.iter().zip(found).all(|(expected, found)| overlap(expected, found) >= OVERLAP)
+                && expected
+                    .iter()
+                    .zip(found)
+                    .all(|(expected, found)| overlap(expected, found) >= OVERLAP)
         }
         other => other.text().unwrap_or_default().trim() == asked.answer,
     })

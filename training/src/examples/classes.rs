@@ -185,7 +185,11 @@ impl Class {
             return Name { language, name };
         }
         let other = self.names.len() > 1 && chance(rng, synonyms);
-        let place = if other { 1 + below(rng, self.names.len() - 1) } else { 0 };
+        let place = if other {
+            1 + below(rng, self.names.len() - 1)
+        } else {
+            0
+        };
         Name {
             language: 0,
             name: self.names.get(place).map_or("", String::as_str),
@@ -233,8 +237,27 @@ pub(crate) fn is_validation(data: &PreparedData, picture: usize) -> bool {
 /// Tells whether a drawing of this name may be mirrored.
 fn mirrors(name: &str) -> bool {
     const SIDED: [&str; 22] = [
-        "flag", "left", "right", "arrow", "button", "keycap", "clock", "o’clock", "thirty", "sign", "symbol",
-        "letter", "number", "input", "square", "mark", "calendar", "moon", "music", "musical", "paragraph",
+        "flag",
+        "left",
+        "right",
+        "arrow",
+        "button",
+        "keycap",
+        "clock",
+        "o’clock",
+        "thirty",
+        "sign",
+        "symbol",
+        "letter",
+        "number",
+        "input",
+        "square",
+        "mark",
+        "calendar",
+        "moon",
+        "music",
+        "musical",
+        "paragraph",
         "copyright",
     ];
     let lowercase = name.to_lowercase();
@@ -274,7 +297,14 @@ mod tests {
 
     #[test]
     fn what_has_a_left_and_a_right_is_not_mirrored() {
-        for sided in ["flag: Fiji", "left arrow", "OK button", "three o’clock", "keycap: 4", "last quarter moon"] {
+        for sided in [
+            "flag: Fiji",
+            "left arrow",
+            "OK button",
+            "three o’clock",
+            "keycap: 4",
+            "last quarter moon",
+        ] {
             assert!(!mirrors(sided), "{sided}");
         }
         for plain in ["cat face", "flagpole", "sheaf of rice", "beetle"] {

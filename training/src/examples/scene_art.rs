@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rand_chacha::ChaCha8Rng;
 
 use super::classes::{Class, Classes};
-use crate::data::PreparedData;
+use crate::data::{PreparedData, Source};
 use crate::scenes::{Art, is_plain};
 
 /// Things of the training pictures.
@@ -46,10 +46,13 @@ impl<'a> TrainingArt<'a> {
     }
 }
 
-/// Lists the classes that scenes can show: drawn concepts and photographed things with plain names.
+/// Lists the classes that scenes can show: drawn concepts and photographed things with plain names. Of the
+/// photographs only those that show one thing each: a box of limes is not one lime.
 pub(super) fn things(classes: &Classes) -> Vec<usize> {
     let plain = classes.iter().enumerate().filter(|(_, class)| {
-        class.mirrors && (class.is_concept() || class.set.is_some()) && is_plain(class.english())
+        class.mirrors
+            && (class.is_concept() || class.set == Some(Source::Caltech))
+            && is_plain(class.english())
     });
     plain.map(|(index, _)| index).collect()
 }
@@ -64,7 +67,9 @@ impl Art for TrainingArt<'_> {
     }
 
     fn draw(&self, thing: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
-        let picture = self.class(thing).and_then(|class| self.data.rgba(class.picture(rng)));
+        let picture = self
+            .class(thing)
+            .and_then(|class| self.data.rgba(class.picture(rng)));
         picture.unwrap_or_default().to_vec()
     }
 

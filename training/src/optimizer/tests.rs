@@ -130,6 +130,23 @@ fn steps_equal_the_scalar_formula() {
 }
 
 #[test]
+fn a_frozen_parameter_stays_as_it_is() {
+    let vars = parameters();
+    let before: Vec<Vec<f32>> = vars.iter().map(|(_, var)| values(var)).collect();
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &vars, decays_by_default).unwrap();
+    let norm = |frozen: &[bool], optimizer: &mut AdamW| {
+        optimizer
+            .step(&vars, frozen, &[gradients(&vars, 1)], &[1.0], 1e-2)
+            .unwrap()
+    };
+    let frozen = norm(&[true], &mut optimizer);
+    for (at, ((_, var), before)) in vars.iter().zip(&before).enumerate() {
+        assert_eq!(values(var) == *before, at == 0, "parameter {at}");
+    }
+    assert!(frozen < norm(&[], &mut optimizer), "its gradient does not count");
+}
+
+#[test]
 fn a_missing_gradient_is_a_zero_gradient() {
     let run = |explicit_zero: bool| {
         let vars = parameters();

@@ -177,7 +177,10 @@ impl Maker<'_> {
             } else {
                 Wanted::Drawn(below(rng, self.art.things()))
             };
-            if drawn.iter().all(|other| name(other, self.art) != name(&wanted, self.art)) {
+            if drawn
+                .iter()
+                .all(|other| name(other, self.art) != name(&wanted, self.art))
+            {
                 drawn.push(wanted);
             }
         }
@@ -307,7 +310,12 @@ impl Maker<'_> {
                 &view,
             );
             let phrase = thing.name.clone();
-            return Some(one_picture("refer", scene, [("phrase", text(phrase))], answer.ok()?));
+            return Some(one_picture(
+                "refer",
+                scene,
+                [("phrase", text(phrase))],
+                answer.ok()?,
+            ));
         }
         let asked = &scene.things[..1 + below(rng, scene.things.len())];
         let boxes: Vec<(&str, Vec<f64>)> = asked
@@ -331,8 +339,15 @@ impl Maker<'_> {
         let fillers = [other, third];
         let mut scenes = Vec::new();
         for (count, filler) in counts.into_iter().zip(&fillers) {
-            let filling = if count == 0 { 1 + below(rng, 3) } else { below(rng, 3) };
-            scenes.push(self.compose(&Self::crowd(&[(thing.clone(), count), (filler.clone(), filling)]), rng)?);
+            let filling = if count == 0 {
+                1 + below(rng, 3)
+            } else {
+                below(rng, 3)
+            };
+            scenes.push(self.compose(
+                &Self::crowd(&[(thing.clone(), count), (filler.clone(), filling)]),
+                rng,
+            )?);
         }
         let label = chance(rng, 0.5);
         let sentence = self.pair_sentence(&name(&thing, self.art), counts, label, rng)?;
@@ -343,7 +358,10 @@ impl Maker<'_> {
         ];
         Some(SceneQuestion {
             task: "reason",
-            inputs: inputs.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
+            inputs: inputs
+                .map(|(name, value)| (name.to_owned(), value))
+                .into_iter()
+                .collect(),
             answer: if label { "true" } else { "false" }.to_owned(),
             pictures: scenes.into_iter().map(|scene| scene.pixels).collect(),
         })
@@ -360,24 +378,42 @@ impl Maker<'_> {
     ) -> Option<String> {
         let many = plural(name);
         let near = |count: usize, rng: &mut ChaCha8Rng| {
-            let moved = if count > 0 && chance(rng, 0.5) { count - 1 } else { count + 1 };
+            let moved = if count > 0 && chance(rng, 0.5) {
+                count - 1
+            } else {
+                count + 1
+            };
             if label { count } else { moved }
         };
         let there = |count: usize| if count == 1 { "is" } else { "are" };
         let sentence = match below(rng, 7) {
-            0 if (left > right) == label => format!("there are more {many} in the left picture than in the right one"),
-            1 if (right > left) == label => format!("there are more {many} in the right picture than in the left one"),
+            0 if (left > right) == label => {
+                format!("there are more {many} in the left picture than in the right one")
+            }
+            1 if (right > left) == label => {
+                format!("there are more {many} in the right picture than in the left one")
+            }
             2 if (left == right) == label => format!("both pictures show the same number of {many}"),
             3 => {
                 let total = near(left + right, rng);
                 format!("there {} {} in total", there(total), counted(total, name))
             }
             4 if (left > 0 && right > 0) == label => format!("both pictures show {}", article(name)),
-            5 if ((left > 0) != (right > 0)) == label => format!("only one of the pictures shows {}", article(name)),
+            5 if ((left > 0) != (right > 0)) == label => {
+                format!("only one of the pictures shows {}", article(name))
+            }
             6 => {
-                let (side, count) = if chance(rng, 0.5) { ("left", left) } else { ("right", right) };
+                let (side, count) = if chance(rng, 0.5) {
+                    ("left", left)
+                } else {
+                    ("right", right)
+                };
                 let told = near(count, rng);
-                format!("there {} {} in the {side} picture", there(told), counted(told, name))
+                format!(
+                    "there {} {} in the {side} picture",
+                    there(told),
+                    counted(told, name)
+                )
             }
             _ => return None,
         };
@@ -387,13 +423,20 @@ impl Maker<'_> {
     fn entail(&self, rng: &mut ChaCha8Rng) -> Option<SceneQuestion> {
         let kinds = self.different(4, rng);
         let count = 1 + below(rng, 3);
-        let shown = [(kinds[0].clone(), count), (kinds[1].clone(), 1), (kinds[2].clone(), below(rng, 2))];
+        let shown = [
+            (kinds[0].clone(), count),
+            (kinds[1].clone(), 1),
+            (kinds[2].clone(), below(rng, 2)),
+        ];
         let scene = self.compose(&Self::crowd(&shown), rng)?;
         let [first, second, absent] = [0, 1, 3].map(|at: usize| name(&kinds[at], self.art));
         let relation = || {
             let [a, b] = [&first, &second].map(|name| scene.things.iter().find(|thing| thing.name == *name));
             let (a, b) = (a?, b?);
-            let holds: Vec<&Relation> = RELATIONS.iter().filter(|r| (r.holds)(&a.frame, &b.frame)).collect();
+            let holds: Vec<&Relation> = RELATIONS
+                .iter()
+                .filter(|r| (r.holds)(&a.frame, &b.frame))
+                .collect();
             Some((holds.first().copied()?, count == 1))
         };
         let (label, hypothesis) = match below(rng, 3) {
@@ -404,7 +447,9 @@ impl Maker<'_> {
                     1 => format!("the picture shows {}", counted(count, &first)),
                     2 => format!("there is no {absent} in the picture"),
                     _ => match relation()? {
-                        (relation, true) => format!("{} is {} {}", article(&first), relation.words, article(&second)),
+                        (relation, true) => {
+                            format!("{} is {} {}", article(&first), relation.words, article(&second))
+                        }
                         _ => return None,
                     },
                 },
@@ -417,7 +462,12 @@ impl Maker<'_> {
                     2 => format!("there is {} in the picture", article(&absent)),
                     _ => match relation()? {
                         (relation, true) => {
-                            format!("{} is {} {}", article(&first), opposite(relation.words), article(&second))
+                            format!(
+                                "{} is {} {}",
+                                article(&first),
+                                opposite(relation.words),
+                                article(&second)
+                            )
                         }
                         _ => return None,
                     },
@@ -475,7 +525,9 @@ fn corners(frame: &Frame) -> Vec<f64> {
         let level = (f64::from(share) * LEVELS).round();
         (level * 1024.0 / LEVELS).clamp(0.0, 1023.0)
     };
-    [frame.left, frame.top, frame.right, frame.bottom].map(level).to_vec()
+    [frame.left, frame.top, frame.right, frame.bottom]
+        .map(level)
+        .to_vec()
 }
 
 #[cfg(test)]
@@ -511,7 +563,9 @@ mod tests {
                 let again = ask(kind, &Squares, 96, &mut fork(3, &[index]));
                 assert_eq!(asked, again);
                 let file = tasks.get(asked.task).unwrap().file();
-                let complete = file.complete(&asked.inputs).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+                let complete = file
+                    .complete(&asked.inputs)
+                    .unwrap_or_else(|error| panic!("{kind:?}: {error}"));
                 assert!(complete.render(&["<extra_id_0>"]).is_ok(), "{kind:?}");
                 assert!(asked.pictures.iter().all(|picture| picture.len() == 3 * 96 * 96));
                 assert!(!asked.answer.is_empty());

@@ -72,7 +72,7 @@ impl Shape {
             Self::Triangle => vec![(0.0, -0.95), (0.95, 0.85), (-0.95, 0.85)],
             Self::Star => (0..10)
                 .map(|corner: u8| {
-                    let radius = if corner % 2 == 0 { 1.0 } else { 0.42 };
+                    let radius = if corner.is_multiple_of(2) { 1.0 } else { 0.42 };
                     let angle = f32::from(corner) * std::f32::consts::PI / 5.0;
                     (radius * angle.sin(), -radius * angle.cos())
                 })

@@ -64,7 +64,9 @@ fn plural_word(word: &str) -> String {
     if word.ends_with(['s', 'x', 'z']) || word.ends_with("ch") || word.ends_with("sh") {
         return format!("{word}es");
     }
-    let hissing = ["potato", "tomato", "volcano", "mango", "mosquito", "buffalo", "hero"];
+    let hissing = [
+        "potato", "tomato", "volcano", "mango", "mosquito", "buffalo", "hero",
+    ];
     if hissing.contains(&word) {
         return format!("{word}es");
     }
@@ -92,7 +94,9 @@ pub(super) fn number(count: usize) -> String {
     const WORDS: [&str; 11] = [
         "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     ];
-    WORDS.get(count).map_or_else(|| count.to_string(), |word| (*word).to_owned())
+    WORDS
+        .get(count)
+        .map_or_else(|| count.to_string(), |word| (*word).to_owned())
 }
 
 /// Writes a number of things: "one cat", "three cats".
@@ -103,7 +107,9 @@ pub(super) fn counted(count: usize, name: &str) -> String {
 
 /// Tells whether a name can stand in a sentence about a scene: one to three plain words.
 pub(crate) fn is_plain(name: &str) -> bool {
-    let letters = name.chars().all(|c| c.is_ascii_lowercase() || c == ' ' || c == '-');
+    let letters = name
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c == ' ' || c == '-');
     letters && !name.is_empty() && name.len() <= 20 && name.split(' ').count() <= 3
 }
 
@@ -126,7 +132,10 @@ mod tests {
         ] {
             assert_eq!((plural(name).as_str(), article(name).as_str()), (many, one));
         }
-        assert_eq!((counted(1, "mouse"), counted(3, "mouse")), ("one mouse".to_owned(), "three mice".to_owned()));
+        assert_eq!(
+            (counted(1, "mouse"), counted(3, "mouse")),
+            ("one mouse".to_owned(), "three mice".to_owned())
+        );
         assert!(is_plain("fire truck") && !is_plain("flag: Fiji") && !is_plain("O button (blood type)"));
     }
 }

@@ -46,7 +46,9 @@ impl Run {
             for (_, var) in &self.vars {
                 store.insert(var.as_tensor(), random(&mut self.rng, var.dims()));
             }
-            self.optimizer.step(&self.vars, &[store], &[1.0], 1e-2).unwrap();
+            self.optimizer
+                .step(&self.vars, &[], &[store], &[1.0], 1e-2)
+                .unwrap();
             self.step += 1;
         }
     }
@@ -56,8 +58,8 @@ impl Run {
             step: self.step,
             seed: 7,
             generators: BTreeMap::from([("batches".to_owned(), RngState::of(&self.rng))]),
-        best: None,
-        data_position: BTreeMap::from([("pictures".to_owned(), 42)]),
+            best: None,
+            data_position: BTreeMap::from([("pictures".to_owned(), 42)]),
             settings: "{\"width\": 7}".to_owned(),
         };
         TrainingState::capture(progress, &self.vars, &self.optimizer).unwrap()

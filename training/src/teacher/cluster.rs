@@ -120,7 +120,9 @@ fn covariance(vectors: &[f32], mean: &[f64]) -> Vec<f64> {
 ///
 /// Source: Golub and Van Loan, Matrix Computations, section 8.2.4 (orthogonal iteration).
 fn leading_space(matrix: &[f64], size: usize, kept: usize) -> Vec<f32> {
-    let largest = matrix.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    let largest = matrix
+        .iter()
+        .fold(0.0_f64, |largest, value| largest.max(value.abs()));
     let scaled: Vec<f32> = matrix
         .iter()
         .map(|value| narrow(value / largest.max(f64::MIN_POSITIVE)))
@@ -146,11 +148,14 @@ fn orthonormalise(rows: &mut [f32], size: usize) {
         for _ in 0..2 {
             for earlier in before.chunks_exact(size) {
                 let share: f32 = earlier.iter().zip(&*row).map(|(a, b)| a * b).sum();
-                row.iter_mut().zip(earlier).for_each(|(value, earlier)| *value -= share * earlier);
+                row.iter_mut()
+                    .zip(earlier)
+                    .for_each(|(value, earlier)| *value -= share * earlier);
             }
         }
         let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
-        row.iter_mut().for_each(|value| *value /= length.max(f32::MIN_POSITIVE));
+        row.iter_mut()
+            .for_each(|value| *value /= length.max(f32::MIN_POSITIVE));
     }
 }
 

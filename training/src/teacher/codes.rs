@@ -73,7 +73,13 @@ pub fn write_codes(
     let cells = Projection::fit(&seen.cells, FEATURE_CHANNELS, CELL_NUMBERS);
     let whole = Projection::fit(&seen.whole, HEAD_CHANNELS, PICTURE_NUMBERS);
     let mut rng = fork(SEED, &[1]);
-    let book = Codebook::fit(&cells.apply(&seen.cells), CELL_NUMBERS, CODES, ITERATIONS, &mut rng);
+    let book = Codebook::fit(
+        &cells.apply(&seen.cells),
+        CELL_NUMBERS,
+        CODES,
+        ITERATIONS,
+        &mut rng,
+    );
     drop(seen);
 
     let asked: Vec<bool> = data.pictures().iter().map(is_asked).collect();
@@ -236,7 +242,10 @@ impl Codes {
         }
         let (pairs, _) = bytes.as_chunks::<2>();
         let codes: Vec<u16> = pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
-        match codes.iter().find(|code| usize::from(**code) >= CODES && **code != NO_CODE) {
+        match codes
+            .iter()
+            .find(|code| usize::from(**code) >= CODES && **code != NO_CODE)
+        {
             Some(code) => Err(TeacherError::Codes {
                 path,
                 expected: format!("codes below {CODES}"),

@@ -132,7 +132,10 @@ fn partial(folder: &Path) -> PathBuf {
     folder.join(format!("{FILE_NAME}.partial"))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "clamped to the range of a byte first")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "clamped to the range of a byte first"
+)]
 fn to_byte(value: f32) -> u8 {
     ((value * SCALE).round().clamp(-SCALE, SCALE) as i8).cast_unsigned()
 }
@@ -156,14 +159,23 @@ mod tests {
         let near = |found: Vec<f32>, expected: &[f32]| {
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(expected) {
-                assert!((found - expected).abs() <= 0.5 / SCALE + 1e-6, "{found} {expected}");
+                assert!(
+                    (found - expected).abs() <= 0.5 / SCALE + 1e-6,
+                    "{found} {expected}"
+                );
             }
         };
         let start = (CELLS + GRID_SIDE * 2 + 3) * CELL_NUMBERS;
-        near(features.cell(1, 3, 2).unwrap(), &cells[start..start + CELL_NUMBERS]);
+        near(
+            features.cell(1, 3, 2).unwrap(),
+            &cells[start..start + CELL_NUMBERS],
+        );
         near(features.whole(1).unwrap(), &whole[PICTURE_NUMBERS..]);
         assert!(features.cell(1, GRID_SIDE, 0).is_none() && features.whole(2).is_none());
         fs::write(folder.path().join(FILE_NAME), [0; 100]).unwrap();
-        assert!(matches!(Features::open(folder.path()), Err(TeacherError::Codes { .. })));
+        assert!(matches!(
+            Features::open(folder.path()),
+            Err(TeacherError::Codes { .. })
+        ));
     }
 }
