@@ -162,8 +162,8 @@ fn two_files_of_the_callers_may_not_define_the_same_task() {
 fn a_missing_folder_and_an_unknown_task_are_told() {
     let mut library = TaskLibrary::builtin().unwrap();
     assert_snapshot!(library.load_dir("no/such").unwrap_err(), @"cannot read the task folder 'no/such'");
-    assert_snapshot!(library.get("embed").unwrap_err(), @"unknown task 'embed' (tasks: caption, vqa, classify, retrieve, infill, patches, describe, alt-text, keywords, closed-vqa, multiple-choice, count, match, entail, reason, compare, read, detect, refer, ground, ask, answer, summarize, translate)");
-    assert_snapshot!(library.get("Captions").unwrap_err(), @"unknown task 'Captions': did you mean 'caption'? (tasks: caption, vqa, classify, retrieve, infill, patches, describe, alt-text, keywords, closed-vqa, multiple-choice, count, match, entail, reason, compare, read, detect, refer, ground, ask, answer, summarize, translate)");
+    assert_snapshot!(library.get("embed").unwrap_err(), @"unknown task 'embed' (tasks: caption, vqa, classify, retrieve, infill, patches, describe, alt-text, keywords, closed-vqa, multiple-choice, count, match, entail, reason, verify, compare, read, detect, refer, ground, ask, answer, summarize, translate)");
+    assert_snapshot!(library.get("Captions").unwrap_err(), @"unknown task 'Captions': did you mean 'caption'? (tasks: caption, vqa, classify, retrieve, infill, patches, describe, alt-text, keywords, closed-vqa, multiple-choice, count, match, entail, reason, verify, compare, read, detect, refer, ground, ask, answer, summarize, translate)");
 }
 
 /// Describes a model of another family by its `config.json`.

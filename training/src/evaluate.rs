@@ -102,8 +102,10 @@ pub struct EvaluateOptions {
 }
 
 impl EvaluateOptions {
+    /// Tells whether a test is wanted, or one whose name begins so.
     fn wants(&self, test: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| test.starts_with(only.as_str()))
+        let is_one = |only: &String| test.starts_with(only.as_str()) || only.starts_with(test);
+        self.only.is_empty() || self.only.iter().any(is_one)
     }
 }
 
