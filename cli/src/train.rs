@@ -56,6 +56,11 @@ Examples:
 The same command resumes an interrupted run. `multiway train recipe` prints the recipe of the embedded model,
 to begin one's own with.";
 
+const RECIPE_HELP: &str = "\
+Examples:
+  multiway train recipe
+  multiway train recipe > my-recipe.toml";
+
 const EXPORT_HELP: &str = "\
 Examples:
   multiway train export --out checkpoints/default
@@ -96,6 +101,7 @@ enum Step {
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
     /// Print the recipe of the embedded model
+    #[command(after_help = RECIPE_HELP)]
     Recipe,
     /// Export a run's averaged weights as a bf16 checkpoint
     #[command(after_help = EXPORT_HELP)]

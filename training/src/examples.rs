@@ -383,8 +383,8 @@ impl ExampleSource {
         })
     }
 
-    /// A sentence about pictures: whether it is true of them. Pictures side by side are shown in any order, as
-    /// NLVR's makers did.
+    /// A sentence about pictures: whether it is true of them. Pictures side by side are shown in any order,
+    /// as NLVR's makers did.
     fn statement(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
         let index = self.statements.get(below(rng, self.statements.len()));
         let Some(statement) = index.and_then(|index| self.data.statements().get(*index)) else {

@@ -1,8 +1,8 @@
 //! Visual codes: what masked image modelling predicts.
 //!
 //! An ImageNet network sees each prepared picture, and every cell of its last features gets the number of its
-//! nearest cluster, and the features themselves are kept, fewer numbers of them. A cell's code says what the picture shows there, more than how it is drawn: pictures of
-//! one thing by several artists share codes. Source: Peng et al. 2022 (BEiT v2), with clusters in place of a
+//! nearest cluster, and the features themselves are kept, fewer numbers of them. A cell's code says what the
+//! picture shows there, more than how it is drawn: pictures of one thing by several artists share codes. Source: Peng et al. 2022 (BEiT v2), with clusters in place of a
 //! learnt quantiser.
 //!
 //! ```no_run
@@ -25,7 +25,7 @@ mod network;
 mod picture;
 mod pth;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::data::DataError;
 pub use codes::{CODES, Codes, CodesSummary, WEIGHTS_IN_PACKAGES, write_codes};
@@ -94,4 +94,9 @@ pub enum TeacherError {
         /// What was found.
         found: String,
     },
+}
+
+fn file_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TeacherError {
+    let path: PathBuf = path.to_owned();
+    move |source| TeacherError::File { action, path, source }
 }

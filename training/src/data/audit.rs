@@ -24,8 +24,8 @@ pub struct AuditReport {
     pub texts: usize,
     /// Names and descriptions of held-out concepts that training text was searched for.
     pub forbidden_texts: usize,
-    /// Icons, sketches and silhouettes that show no concept of the table, none of which is named as a held-out
-    /// concept is.
+    /// Icons, sketches and silhouettes that show no concept of the table, none of which is named as a
+    /// held-out concept is.
     pub named_pictures: usize,
     /// Questions of training pictures.
     pub train_questions: usize,

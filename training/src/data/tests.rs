@@ -656,7 +656,7 @@ fn prepared_files_that_disagree_are_refused() {
             "questions.jsonl",
             "\"picture\":",
             "\"picture\":9",
-            "to name one of 127 pictures, found picture 9",
+            "to name one of 144 pictures, found picture 9",
         ),
         (
             "questions.jsonl",
@@ -702,7 +702,7 @@ fn missing_pixels_and_endless_lines_are_refused() {
     let error = PreparedData::open(&miniature.out()).unwrap_err().to_string();
     assert!(
         error.ends_with(
-            "expected 36864 bytes for each of the 127 pictures in pictures.jsonl, found 100 bytes"
+            "expected 36864 bytes for each of the 144 pictures in pictures.jsonl, found 100 bytes"
         )
     );
     fs::write(miniature.out().join("texts.jsonl"), vec![b' '; 3 << 20]).unwrap();

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::TeacherError;
 use super::cluster::{Codebook, Projection};
 use super::features::{self, CELL_NUMBERS, PICTURE_NUMBERS};
 use super::network::{EfficientNetLite2, FEATURE_CHANNELS, GRID_SIDE, HEAD_CHANNELS};
 use super::picture::enlarge_on_white;
+use super::{TeacherError, file_error};
 use crate::data::{PictureRecord, PreparedData, Split};
 use crate::random::{fork, shuffle};
 
@@ -116,8 +116,8 @@ pub fn write_codes(
     Ok(summary(&codes, total, fitted.len()))
 }
 
-/// Tells whether training may ask what the teacher says of a picture: of training pictures that show something
-/// with a name.
+/// Tells whether training may ask what the teacher says of a picture: of training pictures that show
+/// something with a name.
 fn is_asked(picture: &PictureRecord) -> bool {
     picture.split == Split::Train && (picture.concept.is_some() || !picture.names.is_empty())
 }
@@ -277,11 +277,6 @@ impl Codes {
             .flatten()
             .filter(|code| *code != NO_CODE)
     }
-}
-
-pub(super) fn file_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TeacherError {
-    let path: PathBuf = path.to_owned();
-    move |source| TeacherError::File { action, path, source }
 }
 
 #[cfg(test)]

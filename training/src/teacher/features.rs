@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::TeacherError;
-use super::codes::file_error;
 use super::network::GRID_SIDE;
+use super::{TeacherError, file_error};
 
 /// Numbers that are kept of each cell's features: their first principal components, scaled to unit length.
 pub const CELL_NUMBERS: usize = 64;

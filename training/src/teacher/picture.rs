@@ -95,7 +95,7 @@ mod tests {
             .collect();
         let enlarged = enlarge_on_white(&ramp);
         for x in 8..INPUT_SIDE - 8 {
-            let expected = ((x as f32 + 0.5) / 4.0 - 0.5) * 2.0;
+            let expected = ((x as f32 + 0.5) * 64.0 / INPUT_SIDE as f32 - 0.5) * 2.0;
             assert!((enlarged[x * 3] - expected).abs() < 0.01);
         }
     }
