@@ -2,8 +2,8 @@
 //!
 //! An ImageNet network sees each prepared picture, and every cell of its last features gets the number of its
 //! nearest cluster, and the features themselves are kept, fewer numbers of them. A cell's code says what the
-//! picture shows there, more than how it is drawn: pictures of one thing by several artists share codes. Source: Peng et al. 2022 (BEiT v2), with clusters in place of a
-//! learnt quantiser.
+//! picture shows there, more than how it is drawn: pictures of one thing by several artists share codes.
+//! Source: Peng et al. 2022 (BEiT v2), with clusters in place of a learnt quantiser.
 //!
 //! ```no_run
 //! use multiway_training::teacher::{Codes, WEIGHTS_IN_PACKAGES, write_codes};
