@@ -49,9 +49,9 @@ train *ARGS:
     RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456 \
     cargo run --release --features train -- train {{ARGS}}
 
-# Scores the embedded model on the held-out tests and prints the counts; the data that no registry has is read from DATA
-evaluate DATA="shards" *ARGS="":
-    cargo run --release --features train -- train evaluate --split test --data {{DATA}} {{ARGS}}
+# Scores the embedded model on the held-out tests and prints the counts
+evaluate *ARGS:
+    cargo run --release --features train -- train evaluate --split test {{ARGS}}
 
 # Start-to-first-word time and peak memory of the released binary alone, in an empty folder
 bench-start RUNS="9":

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-
 use multiway::checkpoint::{CacheType, ModelConfig, WeightType};
 use multiway::tokenizer::{Tokenizer, TokenizerError};
 use multiway_training::data::{self, PreparedData};
@@ -25,7 +24,7 @@ use super::output::{print_json, print_line};
 use super::usage::whole_number;
 
 const AFTER_HELP: &str = "\
-Examples: the embedded model is trained by these commands, in this order:
+Examples: a model is trained by these commands, in this order:
   scripts/fetch_data.sh && scripts/fetch_data.sh test
   multiway train prepare
   scripts/train_tokenizer.sh
@@ -34,7 +33,8 @@ Examples: the embedded model is trained by these commands, in this order:
   multiway train export --out checkpoints/default
   multiway train evaluate
 
-run can be interrupted and resumed: Ctrl-C saves the state first. On Linux it runs about 20 % faster if the allocator keeps freed memory: `just train` sets
+run can be interrupted and resumed: Ctrl-C saves the state first. On Linux it runs about 20 % faster if
+the allocator keeps freed memory: `just train` sets
 RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184.";
 
 const PREPARE_HELP: &str = "\
@@ -51,9 +51,9 @@ Examples:
   multiway train run
   multiway train run --dry-run
   multiway train run my-recipe.toml --runs runs/mine
-  multiway train run --only tasks --start checkpoints/default
+  multiway train run --only tasks --start checkpoints/pretrained
 
-The same command resumes an interrupted run. `multiway train recipe` prints the recipe of the embedded model,
+The same command resumes an interrupted run. `multiway train recipe` prints the default recipe,
 to begin one's own with.";
 
 const RECIPE_HELP: &str = "\
@@ -100,7 +100,7 @@ enum Step {
     /// Train the stages of a recipe, one after the other
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
-    /// Print the recipe of the embedded model
+    /// Print the default recipe
     #[command(after_help = RECIPE_HELP)]
     Recipe,
     /// Export a run's averaged weights as a bf16 checkpoint
@@ -135,16 +135,17 @@ struct DataArgs {
 /// Holds the options of a training run.
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Recipe: a TOML file of stages [default: that of the embedded model]
+    /// Recipe: a TOML file of stages [default: the one that `multiway train recipe` prints]
     #[arg(value_name = "RECIPE")]
     recipe: Option<PathBuf>,
 
     #[command(flatten)]
     data: DataArgs,
 
-    /// SentencePiece model of the tokenizer
-    #[arg(long, value_name = "FILE", default_value = "data/tokenizer/tokenizer.model")]
-    tokenizer: PathBuf,
+    /// SentencePiece model of the tokenizer [default: that of the checkpoint to start from, else
+    /// data/tokenizer/tokenizer.model]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
 
     /// Folder of the training states and loss curves, one folder in it for each stage
     #[arg(long, value_name = "DIR", default_value = "runs/default")]
@@ -167,6 +168,15 @@ struct RunArgs {
     workers: usize,
 }
 
+impl RunArgs {
+    /// Names the tokenizer's file: the weights of a checkpoint mean nothing with another tokenizer.
+    fn tokenizer_file(&self) -> PathBuf {
+        let of_start = || Some(self.start.as_ref()?.join("tokenizer.model")).filter(|file| file.exists());
+        let given = self.tokenizer.clone().or_else(of_start);
+        given.unwrap_or_else(|| "data/tokenizer/tokenizer.model".into())
+    }
+}
+
 /// Holds the options of an export.
 #[derive(Debug, Args)]
 struct ExportArgs {
@@ -174,7 +184,7 @@ struct ExportArgs {
     #[arg(long, value_name = "DIR", default_value = "runs/default/tasks")]
     run: PathBuf,
 
-    /// Recipe that the run was made by [default: that of the embedded model]
+    /// Recipe that the run was made by [default: the one that `multiway train recipe` prints]
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
 
@@ -342,10 +352,13 @@ fn train_recipe(context: &Context, args: &RunArgs) -> Outcome {
     let asks_teacher = stages.iter().any(|stage| stage.asks_teacher());
     let teacher = asks_teacher.then(|| Teacher::open(&args.data.prepared));
     let teacher = teacher.transpose().map_err(Failure::input)?;
-    let (tokenizer, _) = tokenizer(&args.tokenizer)?;
+    let (tokenizer, _) = tokenizer(&args.tokenizer_file())?;
     let config = recipe.config(tokenizer.vocab_size()).map_err(Failure::input)?;
     let source =
         ExampleSource::new(prepared, teacher, tokenizer, config.clone(), seed).map_err(Failure::input)?;
+    for stage in &stages {
+        source.check(stage).map_err(Failure::input)?;
+    }
     let stop = stop_on_interrupt()?;
     let mut start = args.start.clone();
     for stage in stages {

@@ -258,6 +258,36 @@ fn a_run_can_be_tried_exported_and_begun_with() {
     let ended = place.run(&second);
     assert_eq!(ended.code, Some(0), "{}", ended.told());
 
+    let tests = [
+        "--only",
+        "scenes-count",
+        "--only",
+        "scenes-pair",
+        "--only",
+        "scenes-entail",
+    ];
+    let evaluate = [
+        &[
+            "--checkpoint",
+            "model",
+            "train",
+            "evaluate",
+            "--pictures",
+            "3",
+            "--json",
+        ],
+        &tests[..],
+    ]
+    .concat();
+    let scored = place.run(&evaluate);
+    assert_eq!(scored.code, Some(0), "{}", scored.told());
+    let scored = scored.json();
+    let scored = scored["tests"].as_array().unwrap();
+    assert_eq!(scored.len(), 3, "{scored:?}");
+    assert!(scored.iter().all(
+        |score| score["total"] == 3 && score["low"].as_f64().unwrap() <= score["rate"].as_f64().unwrap()
+    ));
+
     for (args, expected) in [
         (
             &["--only", "nothing"][..],
@@ -270,6 +300,11 @@ fn a_run_can_be_tried_exported_and_begun_with() {
         assert_ne!(ended.code, Some(0));
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     }
+    place.write("data/prepared/statements.jsonl", "");
+    let ended = place.run(&["train", "run", "recipe.toml", "--runs", "d"]);
+    let told = "stage 'tasks' mixes in statement, and the prepared data has none";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    assert!(!place.path("d").exists(), "it is told before the first stage");
     fs::remove_file(place.path("data/prepared/features.bin")).unwrap();
     let ended = place.run(&["train", "run", "recipe.toml", "--runs", "d"]);
     assert!(ended.stderr.contains("features.bin"), "{}", ended.stderr);

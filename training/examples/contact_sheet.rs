@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
-use image::{Rgb, RgbImage};
-use multiway_training::augment::Augmentation;
+use image::{Rgb, RgbImage, imageops};
+use multiway_training::augment::{Augmentation, to_rgb8};
 use multiway_training::data::PreparedData;
 use multiway_training::random::{below, fork};
 
@@ -40,32 +40,14 @@ fn main() -> anyhow::Result<()> {
             let augmentation = if column == 0 { &plain } else { &training };
             let mut rng = fork(seed, &[u64::from(row), u64::from(column)]);
             let augmented = augmentation.apply(rgba, &mut rng)?;
-            paste(
-                &mut sheet,
-                &augmented.pixels,
-                column * (SIZE + 2) + 1,
-                row * (SIZE + 2) + 1,
-            );
+            let picture = RgbImage::from_raw(SIZE, SIZE, to_rgb8(&augmented.pixels))
+                .context("a picture of another size")?;
+            let (left, top) = (column * (SIZE + 2) + 1, row * (SIZE + 2) + 1);
+            imageops::replace(&mut sheet, &picture, i64::from(left), i64::from(top));
         }
     }
     eprintln!("{:?} a picture", start.elapsed() / (ROWS * COLUMNS));
     sheet
         .save(&sheet_path)
         .with_context(|| format!("cannot write {}", sheet_path.display()))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "values are between 0 and 255"
-)]
-fn paste(sheet: &mut RgbImage, pixels: &[f32], left: u32, top: u32) {
-    let plane = (SIZE * SIZE) as usize;
-    for (index, (x, y)) in (0..SIZE * SIZE)
-        .map(|index| (index % SIZE, index / SIZE))
-        .enumerate()
-    {
-        let value = |channel: usize| (pixels[channel * plane + index] * 255.0).round() as u8;
-        sheet.put_pixel(left + x, top + y, Rgb([value(0), value(1), value(2)]));
-    }
 }

@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use image::{Rgb, RgbImage};
+use image::{Rgb, RgbImage, imageops};
+use multiway_training::augment::to_rgb8;
 use multiway_training::data::PreparedData;
 use multiway_training::examples::TrainingArt;
 use multiway_training::random::fork;
@@ -40,27 +41,11 @@ fn main() -> anyhow::Result<()> {
     let rows = u32::try_from(cells.len())?.div_ceil(COLUMNS);
     let mut sheet = RgbImage::from_pixel(COLUMNS * (SIZE + 2), rows * (SIZE + 2), Rgb([90, 90, 90]));
     for (at, planes) in (0..).zip(&cells) {
+        let picture = RgbImage::from_raw(SIZE, SIZE, to_rgb8(planes)).context("a scene of another size")?;
         let (left, top) = (at % COLUMNS * (SIZE + 2), at / COLUMNS * (SIZE + 2));
-        for y in 0..SIZE {
-            for x in 0..SIZE {
-                let value = |channel: u32| {
-                    let at = (channel * SIZE * SIZE + y * SIZE + x) as usize;
-                    planes.get(at).map_or(0, |value| byte(*value))
-                };
-                sheet.put_pixel(left + x, top + y, Rgb([value(0), value(1), value(2)]));
-            }
-        }
+        imageops::replace(&mut sheet, &picture, i64::from(left), i64::from(top));
     }
     sheet.save(&sheet_path)?;
     std::fs::write(sheet_path.with_extension("txt"), questions)?;
     Ok(())
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to the range of a byte first"
-)]
-fn byte(value: f32) -> u8 {
-    (value.clamp(0.0, 1.0) * 255.0).round() as u8
 }

@@ -87,19 +87,25 @@ pub struct Augmented {
     pub placement: Placement,
 }
 
-impl Augmented {
-    /// Finds the cell of the source, divided into `cells` x `cells`, that a patch of the result, divided into
-    /// `grid` x `grid`, shows at its centre; none where the patch shows nothing of the source.
-    #[must_use]
-    pub fn source_cell(
-        &self,
-        patch_x: usize,
-        patch_y: usize,
-        cells: usize,
-        grid: usize,
-    ) -> Option<(usize, usize)> {
-        self.placement.source_cell(patch_x, patch_y, cells, grid)
-    }
+/// Writes planes of colours from 0 to 1 as RGB bytes, row-major.
+///
+/// # Shapes
+///
+/// `[3, H, W]` to `[H, W, 3]`
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to the range of a byte first"
+)]
+pub fn to_rgb8(planes: &[f32]) -> Vec<u8> {
+    let byte = |value: f32| (value.clamp(0.0, 1.0) * 255.0).round() as u8;
+    let (red, rest) = planes.split_at(planes.len() / 3);
+    let (green, blue) = rest.split_at(rest.len() / 2);
+    red.iter()
+        .zip(green.iter().zip(blue))
+        .flat_map(|(red, (green, blue))| [byte(*red), byte(*green), byte(*blue)])
+        .collect()
 }
 
 impl Augmentation {

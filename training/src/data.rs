@@ -73,7 +73,7 @@ pub(crate) use packages::file_stems;
 pub(crate) use photographs::{Photograph, read_photographs};
 pub use prepare::{PreparedSummary, Progress, prepare};
 pub use prepared::PreparedData;
-pub(crate) use raster::fitted_file;
+pub(crate) use raster::{fitted_file, straight};
 pub use record::{
     ConceptRecord, LANGUAGES, PICTURE_BYTES, PICTURE_SIDE, PictureRecord, QuestionRecord, SketchRecord,
     Source, StatementRecord, TextRecord,

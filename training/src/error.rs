@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::recipe::Kind;
+
 /// What can end a training run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,6 +41,17 @@ pub enum TrainError {
     NoTeacher {
         /// The stage.
         stage: String,
+    },
+    /// A stage mixes in a kind of examples that the prepared data has none of.
+    #[error(
+        "stage '{stage}' mixes in {}, and the prepared data has none: prepare it again with --data, or take it out of `mix`",
+        kind.name()
+    )]
+    NoExamples {
+        /// The stage.
+        stage: String,
+        /// The kind.
+        kind: Kind,
     },
     /// Training is to begin with the weights of a model of another shape.
     #[error("{} is a model of another shape than the recipe's", folder.display())]

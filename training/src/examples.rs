@@ -13,8 +13,8 @@ use multiway_runtime::{TokenId, Tokenizer};
 use multiway_tasks::TaskLibrary;
 use rand_chacha::ChaCha8Rng;
 
+pub(crate) use self::classes::ValidationPictures;
 use self::classes::{Class, Classes, Name};
-pub(crate) use self::classes::{ValidationPictures, is_validation};
 pub use self::scene_art::TrainingArt;
 use crate::augment::Augmentation;
 use crate::data::{PICTURE_SIDE, Pen, PreparedData, QuestionRecord, Split};
@@ -92,8 +92,8 @@ pub struct ExampleSource {
     /// Questions whose answer is yes or no, and all others; where there is no question of one kind, both are
     /// all.
     questions: [Vec<usize>; 2],
-    /// Pictures of handwritten digits.
-    digits: Vec<usize>,
+    /// Pictures of handwritten digits, each with its digit.
+    digits: Vec<(usize, String)>,
     /// Sentences about pictures.
     statements: Vec<usize>,
     /// Things that scenes show.
@@ -136,7 +136,7 @@ impl ExampleSource {
             .questions()
             .iter()
             .enumerate()
-            .filter(|(_, q)| q.split == Split::Train && !is_validation(&data, q.picture));
+            .filter(|(_, q)| q.split == Split::Train && !data.is_validation(q.picture));
         let questions = by_kind(questions);
         if classes.is_empty() || questions.iter().any(Vec::is_empty) || data.texts().is_empty() {
             return Err(TrainError::NothingToTrainOn {
@@ -151,17 +151,17 @@ impl ExampleSource {
             }
         }
         let tasks = TaskLibrary::builtin()?;
+        let drawn = |picture: usize, split: Split| split == Split::Train && !data.is_validation(picture);
         let digits = data.pictures().iter().enumerate();
-        let digits = digits.filter(|(index, picture)| {
-            picture.split == Split::Train && picture.label.is_some() && !is_validation(&data, *index)
-        });
+        let digits = digits.filter(|(index, picture)| drawn(*index, picture.split));
+        let digits = digits.filter_map(|(index, picture)| Some((index, picture.label.clone()?)));
         let statements = data.statements().iter().enumerate();
         let statements = statements.filter(|(_, statement)| {
             let first = statement.pictures.first();
-            first.is_some_and(|picture| !is_validation(&data, *picture))
+            first.is_some_and(|picture| drawn(*picture, Split::Train))
         });
         Ok(Self {
-            digits: digits.map(|(index, _)| index).collect(),
+            digits: digits.collect(),
             statements: statements.map(|(index, _)| index).collect(),
             scene_things: scene_art::things(&classes),
             data,
@@ -175,13 +175,33 @@ impl ExampleSource {
         })
     }
 
-    /// Tells whether there is a teacher.
-    #[must_use]
-    pub fn has_teacher(&self) -> bool {
-        self.teacher.is_some()
+    /// Checks that there is all that a stage asks for.
+    ///
+    /// # Errors
+    ///
+    /// Fails where it mixes in a kind of which the data has nothing, or asks what no teacher says.
+    pub fn check(&self, stage: &Stage) -> Result<(), TrainError> {
+        if stage.asks_teacher() && self.teacher.is_none() {
+            return Err(TrainError::NoTeacher {
+                stage: stage.name.clone(),
+            });
+        }
+        for (kind, missing) in [
+            (Kind::Digit, self.digits.is_empty()),
+            (Kind::Statement, self.statements.is_empty()),
+        ] {
+            if missing && stage.mix.get(&kind).is_some_and(|share| *share > 0.0) {
+                return Err(TrainError::NoExamples {
+                    stage: stage.name.clone(),
+                    kind,
+                });
+            }
+        }
+        Ok(())
     }
 
-    /// Draws one worker's share of a step: `size` examples, and for retrieval the names beside them.
+    /// Draws one worker's share of a step: `size` examples, and for retrieval the names beside them. The stage
+    /// has to be one that [`check`](Self::check) accepts.
     ///
     /// # Errors
     ///
@@ -215,8 +235,7 @@ impl ExampleSource {
     /// Fails where a picture or a prompt cannot be made.
     pub fn validation(&self) -> Result<Vec<Example>, TrainError> {
         let mut chosen: Vec<_> = self.classes.validation().collect();
-        let mut rng = fork(0, &[]);
-        shuffle(&mut rng, &mut chosen);
+        shuffle(&mut fork(0, &[]), &mut chosen);
         let examples = chosen.into_iter().take(VALIDATION).map(|(picture, class)| {
             let augmentation = Augmentation::plain(self.config.image_size());
             let picture = self.picture(picture, &augmentation, Hiding::default(), &mut fork(0, &[1]))?;
@@ -336,14 +355,8 @@ impl ExampleSource {
         let question = self.question(rng);
         let augmentation = Augmentation::faithful(self.config.image_size());
         let picture = self.picture(question.picture, &augmentation, Hiding::default(), rng)?;
-        let (tokens, target) = self.answer(question)?;
-        Ok(Example {
-            pictures: vec![Arc::new(picture)],
-            tokens,
-            target,
-            given: 1,
-            ..Example::default()
-        })
+        let inputs = one_picture([("question", question.question.clone())]);
+        self.answered(vec![Arc::new(picture)], "vqa", &inputs, &question.answer)
     }
 
     /// A handwritten digit, to be read or asked for.
@@ -353,60 +366,34 @@ impl ExampleSource {
             "what number is shown?",
             "what digit is it?",
         ];
-        let index = self
-            .digits
-            .get(below(rng, self.digits.len()))
-            .copied()
-            .unwrap_or(0);
-        let label = self
-            .data
-            .pictures()
-            .get(index)
-            .and_then(|picture| picture.label.as_deref());
+        let (index, label) = &self.digits[below(rng, self.digits.len())];
         let augmentation = Augmentation::faithful(self.config.image_size());
-        let picture = self.picture(index, &augmentation, Hiding::default(), rng)?;
-        let mut inputs = Inputs::from_iter([("image".to_owned(), InputValue::Image(0))]);
-        let task = if chance(rng, 0.4) {
-            "read"
+        let picture = self.picture(*index, &augmentation, Hiding::default(), rng)?;
+        let (task, inputs) = if chance(rng, 0.4) {
+            ("read", one_picture([]))
         } else {
             let question = QUESTIONS[below(rng, QUESTIONS.len())];
-            inputs.insert("question".to_owned(), InputValue::Text(question.to_owned()));
-            "vqa"
+            ("vqa", one_picture([("question", question.to_owned())]))
         };
-        let (tokens, target) = self.prompt_and_target(task, &inputs, label.unwrap_or_default())?;
-        Ok(Example {
-            pictures: vec![Arc::new(picture)],
-            tokens,
-            target,
-            given: 1,
-            ..Example::default()
-        })
+        self.answered(vec![Arc::new(picture)], task, &inputs, label)
     }
 
     /// A sentence about pictures: whether it is true of them. Pictures side by side are shown in any order,
     /// as NLVR's makers did.
     fn statement(&self, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
-        let index = self.statements.get(below(rng, self.statements.len()));
-        let Some(statement) = index.and_then(|index| self.data.statements().get(*index)) else {
-            return Err(TrainError::NothingToTrainOn {
-                folder: self.data.folder().to_owned(),
-            });
-        };
+        let index = self.statements[below(rng, self.statements.len())];
+        let statement = &self.data.statements()[index];
         let mut shown = statement.pictures.clone();
         shuffle(rng, &mut shown);
         let augmentation = Augmentation {
             rotation: 0.0,
             ..Augmentation::faithful(self.config.image_size())
         };
-        let mut pictures = Vec::with_capacity(shown.len());
-        for picture in &shown {
-            pictures.push(Arc::new(self.picture(
-                *picture,
-                &augmentation,
-                Hiding::default(),
-                rng,
-            )?));
-        }
+        let pictures = shown.iter().map(|picture| {
+            let picture = self.picture(*picture, &augmentation, Hiding::default(), rng);
+            picture.map(Arc::new)
+        });
+        let pictures = pictures.collect::<Result<_, _>>()?;
         let inputs = Inputs::from_iter([
             (
                 "images".to_owned(),
@@ -418,14 +405,7 @@ impl ExampleSource {
             ),
         ]);
         let answer = if statement.label { "true" } else { "false" };
-        let (tokens, target) = self.prompt_and_target("verify", &inputs, answer)?;
-        Ok(Example {
-            pictures,
-            tokens,
-            target,
-            given: 1,
-            ..Example::default()
-        })
+        self.answered(pictures, "verify", &inputs, answer)
     }
 
     /// A scene that is made on the spot, and a question about it.
@@ -434,7 +414,6 @@ impl ExampleSource {
             draw_of(&stage.scenes, rng).unwrap_or_else(|| SceneKind::ALL[below(rng, SceneKind::ALL.len())]);
         let art = TrainingArt::styled(&self.data, &self.classes, &self.scene_things);
         let asked = scenes::ask(kind, &art, self.config.image_size(), rng);
-        let (tokens, target) = self.prompt_and_target(asked.task, &asked.inputs, &asked.answer)?;
         let patches: Vec<Patch> = (0..self.config.grid() * self.config.grid())
             .map(|index| Patch { index, masked: false })
             .collect();
@@ -447,24 +426,12 @@ impl ExampleSource {
                 whole: None,
             })
         });
-        Ok(Example {
-            pictures: pictures.collect(),
-            tokens,
-            target,
-            given: 1,
-            ..Example::default()
-        })
+        self.answered(pictures.collect(), asked.task, &asked.inputs, &asked.answer)
     }
 
     fn captioned(&self, picture: ExamplePicture, name: Name<'_>) -> Result<Example, TrainError> {
-        let (tokens, target) = self.caption(name.language, name.name)?;
-        Ok(Example {
-            pictures: vec![Arc::new(picture)],
-            tokens,
-            target,
-            given: 1,
-            ..Example::default()
-        })
+        let inputs = one_picture([("language", LANGUAGE_NAMES[name.language].to_owned())]);
+        self.answered(vec![Arc::new(picture)], "caption", &inputs, name.name)
     }
 
     fn name_alone(&self, name: &str) -> Result<Example, TrainError> {
@@ -498,32 +465,14 @@ impl ExampleSource {
         &self.data.questions()[kind[below(rng, kind.len())]]
     }
 
-    fn caption(&self, language: usize, name: &str) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
-        let inputs = Inputs::from_iter([
-            ("image".to_owned(), InputValue::Image(0)),
-            (
-                "language".to_owned(),
-                InputValue::Text(LANGUAGE_NAMES[language].to_owned()),
-            ),
-        ]);
-        self.prompt_and_target("caption", &inputs, name)
-    }
-
-    fn answer(&self, question: &QuestionRecord) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
-        let inputs = Inputs::from_iter([
-            ("image".to_owned(), InputValue::Image(0)),
-            ("question".to_owned(), InputValue::Text(question.question.clone())),
-        ]);
-        self.prompt_and_target("vqa", &inputs, &question.answer)
-    }
-
-    /// Renders a task's prompt and tokenizes prompt and answer, the answer behind the task's prefix.
-    fn prompt_and_target(
+    /// Asks a task: its prompt, and the answer to be written behind the task's prefix, which is given.
+    fn answered(
         &self,
+        pictures: Vec<Arc<ExamplePicture>>,
         task: &str,
         inputs: &Inputs,
         answer: &str,
-    ) -> Result<(Vec<TokenId>, Vec<TokenId>), TrainError> {
+    ) -> Result<Example, TrainError> {
         let file = self.tasks.get(task)?.file();
         let prompt = file.complete(inputs)?.render(&self.tokenizer.special_names())?;
         let tokens = self.tokenizer.encode_prompt(&prompt)?;
@@ -534,7 +483,13 @@ impl ExampleSource {
         target.extend(self.encode_answer(answer)?);
         target.truncate(self.config.max_target_length - 1);
         target.push(self.config.eos_token_id);
-        Ok((tokens, target))
+        Ok(Example {
+            pictures,
+            tokens,
+            target,
+            given: 1,
+            ..Example::default()
+        })
     }
 
     /// Tokenizes an answer, in which places are special tokens: `cat<loc_3><loc_7>`.
@@ -597,7 +552,9 @@ impl ExampleSource {
                 masked: *is_masked,
             });
             if *is_masked {
-                let cell = augmented.source_cell(patch % side, patch / side, GRID_SIDE, side);
+                let cell = augmented
+                    .placement
+                    .source_cell(patch % side, patch / side, GRID_SIDE, side);
                 masked.push(self.masked_patch(index, cell));
             }
         }
@@ -633,6 +590,13 @@ impl ExampleSource {
             features: teacher.features.cell(picture, x, y),
         }
     }
+}
+
+/// The inputs of a task about one picture: the picture, and texts by name.
+fn one_picture<const N: usize>(texts: [(&str, String); N]) -> Inputs {
+    let texts = texts.map(|(name, text)| (name.to_owned(), InputValue::Text(text)));
+    let picture = ("image".to_owned(), InputValue::Image(0));
+    std::iter::once(picture).chain(texts).collect()
 }
 
 /// Draws a key as often as its share says; none where there are no shares.

@@ -338,7 +338,8 @@ fn retrieval_loss(model: &Model, encoded: &Encoded, examples: &[Example]) -> Par
     Ok(Some(((forth + back)? * 0.5)?))
 }
 
-/// Describes the embedded model: a vocabulary of `vocab_size`, everything else as the model card says.
+/// Describes the model that recipes begin with: a vocabulary of `vocab_size`, and settings that a recipe may
+/// change.
 ///
 /// # Errors
 ///
@@ -346,7 +347,7 @@ fn retrieval_loss(model: &Model, encoded: &Encoded, examples: &[Example]) -> Par
 pub fn default_config(vocab_size: usize) -> Result<ModelConfig, multiway_model::ConfigError> {
     let json = serde_json::json!({
         "architecture": "multiway", "vocab_size": vocab_size, "hidden_size": 256, "intermediate_size": 512,
-        "encoder_layers": 8, "encoder_heads": 4, "fusion_layers": 0, "decoder_layers": 2, "decoder_heads": 4,
+        "encoder_layers": 6, "encoder_heads": 4, "fusion_layers": 0, "decoder_layers": 2, "decoder_heads": 4,
         "shared_attention": true, "attention_pattern": "image_prefix", "image_size": 96, "patch_size": 12,
         "max_images": 4, "max_text_length": 128, "max_target_length": 64,
         "visual_vocab_size": crate::teacher::CODES, "embedding_size": 256,

@@ -72,7 +72,7 @@ pub struct Recipe {
     /// The seed of weights and examples.
     #[serde(default = "one")]
     pub seed: u64,
-    /// Settings of the model that differ from the embedded one's.
+    /// Settings of the model that differ from the default.
     #[serde(default)]
     pub model: BTreeMap<String, Value>,
     /// The stages, in their order.
@@ -160,6 +160,24 @@ pub enum Kind {
     Scene,
 }
 
+impl Kind {
+    /// Names it as recipes do.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Picture => "picture",
+            Self::Caption => "caption",
+            Self::Spans => "spans",
+            Self::Question => "question",
+            Self::Retrieval => "retrieval",
+            Self::Digit => "digit",
+            Self::Statement => "statement",
+            Self::Scene => "scene",
+        }
+    }
+}
+
 /// How hidden matrices are stepped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -233,7 +251,7 @@ fn default_validate() -> u64 {
 }
 
 impl Recipe {
-    /// The recipe of the embedded model.
+    /// The default recipe.
     pub const BUILTIN: &'static str = include_str!("../recipes/default.toml");
 
     /// Reads a recipe.
@@ -424,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn the_recipe_of_the_embedded_model_is_one() {
+    fn the_default_recipe_is_one() {
         let recipe = Recipe::parse(Recipe::BUILTIN).unwrap();
         assert!(recipe.config(7000).is_ok());
     }

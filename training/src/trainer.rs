@@ -96,11 +96,7 @@ pub fn train(
     progress: &mut dyn FnMut(StepReport),
 ) -> Result<u64, TrainError> {
     let stage = &options.stage;
-    if stage.asks_teacher() && !source.has_teacher() {
-        return Err(TrainError::NoTeacher {
-            stage: stage.name.clone(),
-        });
-    }
+    source.check(stage)?;
     let mut run = open(options, config, seed)?;
     let csv = options.run.join("losses.csv");
     let columns: Vec<&str> = PARTS.into_iter().chain(FURTHER_COLUMNS).collect();

@@ -102,7 +102,7 @@ fn source_cells_say_what_each_patch_shows() {
                 |dx: usize, dy: usize| augmented.pixels[(patch_y * 8 + 3 + dy) * 64 + patch_x * 8 + 3 + dx];
             let corners = [at(0, 0), at(1, 0), at(0, 1), at(1, 1)];
             let is_one_cell = corners.iter().all(|value| (value - corners[0]).abs() < 1e-4);
-            match augmented.source_cell(patch_x, patch_y, 8, 8) {
+            match augmented.placement.source_cell(patch_x, patch_y, 8, 8) {
                 Some((x, y)) if is_one_cell => {
                     let grey = ((y * 8 + x) * 3 + 20) as f32 / 255.0;
                     assert!(

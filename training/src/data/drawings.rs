@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use image::RgbaImage;
 
-use super::iconify::{IconSet, icon_names};
+use super::iconify::IconSet;
 use super::packages::{Packages, file_names, read_json};
 use super::sketches::{Pen, Sketch};
 use super::split::rank;
@@ -88,10 +88,12 @@ impl Drawing {
     }
 }
 
-/// Lists the drawings of concepts, vendor by vendor, each in the order of the concepts.
+/// Lists the drawings of concepts, vendor by vendor, each in the order of the concepts. Two sets of icons have
+/// tables of which icon draws which concept: Noto and Fluent.
 pub(super) fn concept_drawings(
     packages: Packages<'_>,
     concepts: &[ConceptRecord],
+    [noto, fluent]: [&BTreeMap<String, String>; 2],
 ) -> Result<Vec<Drawing>, DataError> {
     let mut drawings = bitmaps(
         packages,
@@ -114,8 +116,6 @@ pub(super) fn concept_drawings(
         Source::Fluent3d,
         concepts,
     )?);
-    let noto = icon_names(packages, "noto")?;
-    let fluent = icon_names(packages, "fluent-emoji-flat")?;
     // The first Noto set has no table of code points, but its icons are named as in the others.
     let names = |concept: &ConceptRecord| {
         let known = [noto.get(&concept.concept), fluent.get(&concept.concept)]
@@ -128,7 +128,7 @@ pub(super) fn concept_drawings(
         table.get(&concept.concept).cloned().into_iter().collect()
     };
     drawings.extend(icons(packages, "noto", Source::Noto, concepts, |concept| {
-        named(&noto, concept)
+        named(noto, concept)
     })?);
     drawings.extend(icons(packages, "noto-v1", Source::NotoV1, concepts, names)?);
     let flat = icons(
@@ -136,7 +136,7 @@ pub(super) fn concept_drawings(
         "fluent-emoji-flat",
         Source::FluentFlat,
         concepts,
-        |concept| named(&fluent, concept),
+        |concept| named(fluent, concept),
     )?;
     drawings.extend(flat);
     drawings.extend(flags(packages, concepts)?);

@@ -157,8 +157,8 @@ fn glyphs(fonts: &Glyphs, source: Source, concepts: &[ConceptRecord]) -> Vec<Dra
     concepts.iter().filter_map(drawing).collect()
 }
 
-/// A picture that has names, but shows no concept of the table.
-fn named(source: Source, names: Vec<String>, art: Art) -> Drawing {
+/// A training picture that shows no concept of the table.
+pub(super) fn named(source: Source, names: Vec<String>, art: Art) -> Drawing {
     Drawing {
         record: PictureRecord {
             source,
@@ -185,7 +185,7 @@ pub(super) fn sketches(
             Some(concept) => concept.split != Split::Train,
             None => index.is_held(&line.word),
         };
-        if held || line.split != "train" || !line.recognized {
+        if held || !line.is_usable {
             continue;
         }
         let art = Art::Sketch(line.strokes);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use multiway_data::{DataOptions, DataSource, Record};
 use serde::de::DeserializeOwned;
 
 use super::DataError;
@@ -48,6 +49,19 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DataError
         line: None,
         source,
     })
+}
+
+/// Reads all records of a file of a data set; one that cannot be read is an error.
+pub(super) fn read_records(path: &Path) -> Result<Vec<Record>, DataError> {
+    let failed = |source| DataError::Records {
+        folder: path.to_owned(),
+        source,
+    };
+    let mut options = DataOptions::default();
+    options.max_corrupt = 0;
+    let source = DataSource::open(&[path], options).map_err(failed)?;
+    let records = source.records(None).map_err(failed)?;
+    records.collect::<Result<_, _>>().map_err(failed)
 }
 
 /// Lists the pictures in a folder and the folders in it, in order: path, and name without its ending.

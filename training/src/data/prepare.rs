@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::concepts::read_concepts;
 use super::drawings::{Art, Drawing, concept_drawings, digits, shapes};
-use super::hands::{further_drawings, other_names, photographs, sketches};
+use super::hands::{further_drawings, named, other_names, photographs, sketches};
 use super::iconify::icon_names;
 use super::names::NameIndex;
 use super::packages::Packages;
@@ -85,7 +85,7 @@ pub fn prepare(
         &concepts,
         others.iter().map(|(index, name)| (*index, name.as_str())),
     );
-    let mut drawings = concept_drawings(packages, &concepts)?;
+    let mut drawings = concept_drawings(packages, &concepts, [&noto, &fluent])?;
     drawings.extend(further_drawings(packages, &concepts, &index)?);
     let mut passed_over = Vec::new();
     if let Some(shards) = shards {
@@ -157,16 +157,8 @@ pub fn prepare(
 }
 
 fn stated_drawings(stated: Stated) -> impl Iterator<Item = Drawing> {
-    stated.pictures.into_iter().map(move |picture| Drawing {
-        record: PictureRecord {
-            source: stated.source,
-            concept: None,
-            label: None,
-            names: Vec::new(),
-            split: Split::Train,
-        },
-        art: Art::Drawn(picture),
-    })
+    let pictures = stated.pictures.into_iter();
+    pictures.map(move |picture| named(stated.source, Vec::new(), Art::Drawn(picture)))
 }
 
 fn sketch_records(drawings: &[Drawing]) -> impl Iterator<Item = SketchRecord> {

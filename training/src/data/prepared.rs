@@ -1,12 +1,15 @@
 //! Opens prepared data and vouches for its form.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use memmap2::Mmap;
+use rayon::prelude::*;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use super::{
     ConceptRecord, DataError, PICTURE_BYTES, PictureRecord, QuestionRecord, Sketch, SketchRecord, Split,
@@ -15,6 +18,9 @@ use super::{
 
 /// Longest line that is read, in bytes: a record is far shorter, and a broken file must not fill the memory.
 const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// One training picture in this many is kept for validation.
+const VALIDATION_ONE_IN: u64 = 40;
 
 /// Prepared data, checked: the pictures are mapped into memory, the records are parsed.
 #[derive(Debug)]
@@ -27,7 +33,8 @@ pub struct PreparedData {
     texts: Vec<TextRecord>,
     sketches: HashMap<usize, Sketch>,
     statements: Vec<StatementRecord>,
-    train_pictures: BTreeMap<String, Vec<usize>>,
+    /// Which pictures are kept for validation.
+    validation: OnceLock<Vec<bool>>,
 }
 
 impl PreparedData {
@@ -50,12 +57,6 @@ impl PreparedData {
         check_pictures(&pictures, &concepts, &folder.join("pictures.jsonl"))?;
         check_questions(&questions, &pictures, &folder.join("questions.jsonl"))?;
         let pixels = map_pixels(&folder.join("pictures.bin"), pictures.len())?;
-        let mut train_pictures: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (index, picture) in pictures.iter().enumerate() {
-            if let (Split::Train, Some(concept)) = (picture.split, &picture.concept) {
-                train_pictures.entry(concept.clone()).or_default().push(index);
-            }
-        }
         Ok(Self {
             folder: folder.to_owned(),
             pixels,
@@ -68,7 +69,7 @@ impl PreparedData {
                 .map(|sketch| (sketch.picture, sketch.strokes))
                 .collect(),
             statements,
-            train_pictures,
+            validation: OnceLock::new(),
         })
     }
 
@@ -119,11 +120,23 @@ impl PreparedData {
         &self.texts
     }
 
-    /// Lists the indices of the training pictures of every training concept that has any, by the concept's
-    /// key.
-    pub fn train_pictures_by_concept(&self) -> &BTreeMap<String, Vec<usize>> {
-        &self.train_pictures
+    /// Tells whether a training picture is kept for validation: by a hash of its pixels, so that a picture
+    /// stays on its side when others come or go. The first call hashes all of them.
+    pub fn is_validation(&self, picture: usize) -> bool {
+        let kept = self.validation.get_or_init(|| {
+            let pictures = self.pixels.par_chunks_exact(PICTURE_BYTES).zip(&self.pictures);
+            pictures
+                .map(|(pixels, record)| record.split == Split::Train && is_kept(pixels))
+                .collect()
+        });
+        kept.get(picture).copied().unwrap_or(false)
     }
+}
+
+fn is_kept(pixels: &[u8]) -> bool {
+    let digest = Sha256::digest(pixels);
+    let first = digest.first_chunk().copied().unwrap_or_default();
+    u64::from_le_bytes(first).is_multiple_of(VALIDATION_ONE_IN)
 }
 
 /// Parses the concepts of prepared data, and checks them.

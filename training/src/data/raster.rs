@@ -41,18 +41,17 @@ pub(super) fn render_svg(svg: &str, side: u32, drawing: &str) -> Result<RgbaImag
     );
     let place = tiny_skia::Transform::from_row(scale, 0.0, 0.0, scale, left, top);
     resvg::render(&tree, place, &mut canvas.as_mut());
-    let pixels = canvas.pixels().iter().flat_map(|pixel| {
-        let straight = pixel.demultiply();
-        [
-            straight.red(),
-            straight.green(),
-            straight.blue(),
-            straight.alpha(),
-        ]
-    });
     let (width, height) = (canvas.width(), canvas.height());
-    RgbaImage::from_raw(width, height, pixels.collect())
+    RgbaImage::from_raw(width, height, straight(&canvas))
         .ok_or_else(|| failed("the canvas lost pixels".to_owned()))
+}
+
+/// Returns the pixels of a canvas: RGBA bytes, straight alpha, row-major.
+pub(crate) fn straight(canvas: &tiny_skia::Pixmap) -> Vec<u8> {
+    let pixels = canvas.pixels().iter().map(|pixel| pixel.demultiply());
+    pixels
+        .flat_map(|pixel| [pixel.red(), pixel.green(), pixel.blue(), pixel.alpha()])
+        .collect()
 }
 
 /// Decodes a PNG or WebP file and resamples it to a transparent square of `side` pixels, proportions kept,

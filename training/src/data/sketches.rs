@@ -1,16 +1,17 @@
 //! Sketches: drawings as the strokes of a pen.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use multiway_data::Record;
 use resvg::tiny_skia::{
     Color, FillRule, LineCap, LineJoin, Paint, Path as Outline, PathBuilder, Pixmap, Stroke, Transform,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::DataError;
+use super::packages::read_records;
+use super::raster::straight;
 
 /// Largest coordinate of a sketch: its longer side spans 0 to this.
 const EXTENT: f32 = 255.0;
@@ -80,19 +81,7 @@ impl Sketch {
                 }
             }
         }
-        canvas
-            .pixels()
-            .iter()
-            .flat_map(|pixel| {
-                let straight = pixel.demultiply();
-                [
-                    straight.red(),
-                    straight.green(),
-                    straight.blue(),
-                    straight.alpha(),
-                ]
-            })
-            .collect()
+        straight(&canvas)
     }
 }
 
@@ -108,32 +97,33 @@ fn line(xs: &[f32], ys: &[f32]) -> Option<Outline> {
     line.finish()
 }
 
-/// A line of the file of sketches.
-#[derive(Debug, Deserialize)]
-pub(super) struct SketchLine {
+/// A sketch of the data set.
+#[derive(Debug)]
+pub(super) struct Sketched {
     /// What the player was asked to draw.
     pub(super) word: String,
-    /// "train" or "test".
-    pub(super) split: String,
-    /// Whether the game guessed it.
-    pub(super) recognized: bool,
+    /// Whether it is of the training part, and the game guessed it.
+    pub(super) is_usable: bool,
     /// The strokes.
     pub(super) strokes: Sketch,
 }
 
-/// Reads `quickdraw.ndjson.gz`, line by line.
-pub(super) fn read_sketches(path: &Path) -> Result<Vec<SketchLine>, DataError> {
-    let file = File::open(path).map_err(DataError::file("read", path))?;
-    let lines = BufReader::new(GzDecoder::new(file)).lines();
-    let parse = |(at, line): (usize, std::io::Result<String>)| {
-        let line = line.map_err(DataError::file("read", path))?;
-        serde_json::from_str(&line).map_err(|source| DataError::Json {
-            path: path.to_owned(),
-            line: Some(at + 1),
-            source,
+/// Reads a file of sketches: `word`, `split`, `recognized` and `strokes` of each.
+pub(super) fn read_sketches(path: &Path) -> Result<Vec<Sketched>, DataError> {
+    let sketched = |record: &Record| {
+        let strokes = record.value("strokes").cloned().unwrap_or_default();
+        Ok(Sketched {
+            word: record.text("word").unwrap_or_default(),
+            is_usable: record.text("split").as_deref() == Some("train")
+                && record.value("recognized") == Some(&Value::Bool(true)),
+            strokes: serde_json::from_value(strokes).map_err(|_| DataError::Unexpected {
+                path: path.to_owned(),
+                expected: "strokes as lists of coordinates".to_owned(),
+                found: format!("none in {}", record.id()),
+            })?,
         })
     };
-    lines.enumerate().map(parse).collect()
+    read_records(path)?.iter().map(sketched).collect()
 }
 
 #[cfg(test)]
@@ -160,15 +150,14 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_sketch_is_named() {
-        use std::io::Write;
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sketches.ndjson.gz");
-        let mut gzip =
-            flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
-        gzip.write_all(b"{\"word\":\"cat\",\"split\":\"train\",\"recognized\":true,\"key_id\":\"1\",\"strokes\":[[[1],[2]]]}\n{}\n")
-            .unwrap();
-        gzip.finish().unwrap();
+        let path = folder.path().join("sketches.ndjson");
+        let lines = "{\"word\": \"cat\", \"split\": \"train\", \"recognized\": true, \"strokes\": [[[1], [2]]]}\n{}\n";
+        std::fs::write(&path, lines).unwrap();
         let error = read_sketches(&path).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("line 2: missing field `word`"), "{error}");
+        assert!(
+            error.contains("expected strokes as lists of coordinates") && error.contains(":2"),
+            "{error}"
+        );
     }
 }

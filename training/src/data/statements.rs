@@ -5,14 +5,15 @@ use std::path::Path;
 
 use image::RgbaImage;
 use image::imageops::{self, FilterType};
-use multiway_data::{DataOptions, DataSource, Record};
+use multiway_data::Record;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::packages::read_records;
 use super::{DataError, PICTURE_SIDE, Source, StatementRecord, raster};
 
 /// Boxes of an NLVR picture, side by side.
-pub(crate) const BOXES: u32 = 3;
+const BOXES: u32 = 3;
 
 /// A picture with what is said of it.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) fn read_statements(folder: &Path) -> Result<Vec<Stated>, DataError> {
 /// Reads `nlvr-SPLIT.tar` of a folder.
 pub(crate) fn read_nlvr(folder: &Path, split: &str) -> Result<Vec<Stated>, DataError> {
     let mut stated = Vec::new();
-    for record in records(&folder.join(format!("nlvr-{split}.tar")), folder)? {
+    for record in read_records(&folder.join(format!("nlvr-{split}.tar")))? {
         let sentence = record.text("sentence").unwrap_or_default();
         let label = record.value("label") == Some(&Value::Bool(true));
         stated.push(Stated {
@@ -47,7 +48,7 @@ pub(crate) fn read_nlvr(folder: &Path, split: &str) -> Result<Vec<Stated>, DataE
 }
 
 /// Cuts a picture of boxes side by side into the boxes, each filling a square as the model sees it.
-pub(crate) fn boxes(picture: &RgbaImage) -> Vec<RgbaImage> {
+fn boxes(picture: &RgbaImage) -> Vec<RgbaImage> {
     let (width, height) = picture.dimensions();
     let side = u32::try_from(PICTURE_SIDE).unwrap_or(u32::MAX);
     // Between two boxes stands a gap of half a box: three boxes and two gaps are four boxes wide.
@@ -59,18 +60,6 @@ pub(crate) fn boxes(picture: &RgbaImage) -> Vec<RgbaImage> {
             imageops::resize(&part, side, side, FilterType::CatmullRom)
         })
         .collect()
-}
-
-fn records(path: &Path, folder: &Path) -> Result<Vec<Record>, DataError> {
-    let failed = |source| DataError::Records {
-        folder: folder.to_owned(),
-        source,
-    };
-    let mut options = DataOptions::default();
-    options.max_corrupt = 0;
-    let source = DataSource::open(&[path], options).map_err(failed)?;
-    let records = source.records(None).map_err(failed)?;
-    records.collect::<Result<_, _>>().map_err(failed)
 }
 
 fn picture(record: &Record, folder: &Path) -> Result<RgbaImage, DataError> {
@@ -108,7 +97,7 @@ fn shapeworld(folder: &Path) -> Result<Vec<Stated>, DataError> {
     let path = folder.join("shapeworld.tar");
     let mut pictures = HashMap::new();
     let mut index = String::new();
-    for record in records(&path, folder)? {
+    for record in read_records(&path)? {
         match record.text("ndjson") {
             Some(text) => index = text,
             None => {

@@ -6,7 +6,6 @@ use multiway_tasks::TaskInputs;
 use super::asker::Asker;
 use super::{Count, EvaluateError, EvaluationSplit, Scores};
 use crate::data::{PreparedData, Split, Stated, read_nlvr};
-use crate::examples::is_validation;
 use crate::random::{fork, shuffle};
 
 /// Digits that are shown at most.
@@ -21,7 +20,7 @@ pub(super) fn score(
     let limit = options.questions.unwrap_or(usize::MAX);
     let is_shown = |picture: usize, split: Split| match options.split {
         EvaluationSplit::Test => split == Split::Test,
-        EvaluationSplit::Validation => split == Split::Train && is_validation(data, picture),
+        EvaluationSplit::Validation => split == Split::Train && data.is_validation(picture),
     };
     if scores.wants(&["easy-vqa"]) {
         let questions = data.questions().iter();
@@ -94,7 +93,7 @@ fn statements(
             })?
         }
         (EvaluationSplit::Validation, _) => {
-            let kept = |pictures: &[usize]| pictures.first().is_some_and(|first| is_validation(data, *first));
+            let kept = |pictures: &[usize]| pictures.first().is_some_and(|first| data.is_validation(*first));
             let statements = data
                 .statements()
                 .iter()

@@ -167,17 +167,6 @@ pub struct EvaluationReport {
     pub audit: AuditReport,
 }
 
-impl EvaluationReport {
-    /// Finds a test's count by its name.
-    #[must_use]
-    pub fn count(&self, test: &str) -> Option<Count> {
-        self.tests
-            .iter()
-            .find(|score| score.test == test)
-            .map(|score| score.count)
-    }
-}
-
 /// Gathers scores, of the tests that are wanted.
 pub(super) struct Scores<'a> {
     pub(super) options: &'a EvaluateOptions,

@@ -3,13 +3,9 @@
 use std::collections::BTreeMap;
 
 use rand_chacha::ChaCha8Rng;
-use sha2::{Digest, Sha256};
 
 use crate::data::{LANGUAGES, PreparedData, Source, Split};
 use crate::random::{below, chance, unit};
-
-/// One picture in this many is kept for validation.
-const VALIDATION_ONE_IN: u64 = 40;
 
 /// How often each group of things is drawn, relative to the others: drawn concepts of the table, other drawn
 /// things, and sets of photographs by how many names they tell apart.
@@ -76,18 +72,16 @@ impl Classes {
             // A photograph's name is told apart from the others of its set.
             let set = picture.source.is_photographs().then_some(picture.source);
             let key = (set, name.clone());
-            if is_validation(data, index) {
-                kept.push((key.clone(), index));
-            }
-            let pictures = by_key.entry(key).or_default().entry(picture.source).or_default();
-            if !is_validation(data, index) {
-                pictures.push(index);
+            if data.is_validation(index) {
+                kept.push((key, index));
+            } else {
+                let sources = by_key.entry(key).or_default();
+                sources.entry(picture.source).or_default().push(index);
             }
         }
         let mut groups: BTreeMap<Option<Source>, [Vec<usize>; 2]> = BTreeMap::new();
         let (mut classes, mut places) = (Vec::new(), BTreeMap::new());
-        for ((set, name), mut pictures) in by_key {
-            pictures.retain(|_, pictures| !pictures.is_empty());
+        for ((set, name), pictures) in by_key {
             let Some(first) = pictures.values().flatten().next() else {
                 continue;
             };
@@ -224,14 +218,6 @@ fn weighed(groups: BTreeMap<Option<Source>, [Vec<usize>; 2]>) -> Vec<Group> {
         }
     }
     weighed
-}
-
-/// Tells whether a training picture is kept for validation: by a hash of its pixels, so that a picture stays
-/// on its side when others come or go.
-pub(crate) fn is_validation(data: &PreparedData, picture: usize) -> bool {
-    let digest = Sha256::digest(data.rgba(picture).unwrap_or_default());
-    let first = digest.first_chunk().copied().unwrap_or_default();
-    u64::from_le_bytes(first).is_multiple_of(VALIDATION_ONE_IN)
 }
 
 /// Tells whether a drawing of this name may be mirrored.

@@ -56,8 +56,6 @@ pub(super) enum Wanted {
 pub struct Thing {
     /// Its name in the singular, a shape's with its colour: "cat", "red circle".
     pub name: String,
-    /// The colour of a shape.
-    pub colour: Option<Colour>,
     /// Where it is: the smallest rectangle around what is seen of it.
     pub frame: Frame,
 }
@@ -73,14 +71,6 @@ pub struct Scene {
     pub pixels: Vec<f32>,
     /// What was pasted, in no certain order. A thing for which there was no place is not among them.
     pub things: Vec<Thing>,
-}
-
-impl Scene {
-    /// Counts the things of a name.
-    #[must_use]
-    pub fn count(&self, name: &str) -> usize {
-        self.things.iter().filter(|thing| thing.name == name).count()
-    }
 }
 
 /// Pastes things side by side on a background; none lies over another.
@@ -106,10 +96,6 @@ pub(super) fn compose(wanted: &[Wanted], art: &dyn Art, side: usize, rng: &mut C
             pasted.onto(&mut pixels, side, at);
             things.push(Thing {
                 name: name(wanted, art),
-                colour: match wanted {
-                    Wanted::Drawn(_) => None,
-                    Wanted::Plain(_, colour) => Some(*colour),
-                },
                 frame,
             });
             break;

@@ -173,7 +173,7 @@ impl Maker<'_> {
         let mut drawn: Vec<Wanted> = Vec::with_capacity(count);
         while drawn.len() < count {
             let wanted = if plain {
-                self.shape(rng)
+                random_shape(rng)
             } else {
                 Wanted::Drawn(below(rng, self.art.things()))
             };
@@ -185,12 +185,6 @@ impl Maker<'_> {
             }
         }
         drawn
-    }
-
-    #[expect(clippy::unused_self, reason = "beside `different`, of which it is a part")]
-    fn shape(&self, rng: &mut ChaCha8Rng) -> Wanted {
-        let shape = Shape::ALL[below(rng, Shape::ALL.len())];
-        Wanted::Plain(shape, Colour::ALL[below(rng, Colour::ALL.len())])
     }
 
     fn compose(&self, wanted: &[Wanted], rng: &mut ChaCha8Rng) -> Option<Scene> {
@@ -253,12 +247,12 @@ impl Maker<'_> {
     }
 
     fn colour(&self, rng: &mut ChaCha8Rng) -> Option<SceneQuestion> {
-        let Wanted::Plain(shape, colour) = self.shape(rng) else {
+        let Wanted::Plain(shape, colour) = random_shape(rng) else {
             return None;
         };
         let mut wanted = vec![Wanted::Plain(shape, colour)];
         for _ in 0..below(rng, 3) {
-            let other = self.shape(rng);
+            let other = random_shape(rng);
             if matches!(other, Wanted::Plain(another, _) if another != shape) {
                 wanted.push(other);
             }
@@ -350,7 +344,7 @@ impl Maker<'_> {
             )?);
         }
         let label = chance(rng, 0.5);
-        let sentence = self.pair_sentence(&name(&thing, self.art), counts, label, rng)?;
+        let sentence = pair_sentence(&name(&thing, self.art), counts, label, rng)?;
         let inputs = [
             ("left", InputValue::Image(0)),
             ("right", InputValue::Image(1)),
@@ -365,59 +359,6 @@ impl Maker<'_> {
             answer: if label { "true" } else { "false" }.to_owned(),
             pictures: scenes.into_iter().map(|scene| scene.pixels).collect(),
         })
-    }
-
-    /// Words a sentence about how many there are of something in two pictures, which is true or is not.
-    #[expect(clippy::unused_self, reason = "beside `pair`, of which it is a part")]
-    fn pair_sentence(
-        &self,
-        name: &str,
-        [left, right]: [usize; 2],
-        label: bool,
-        rng: &mut ChaCha8Rng,
-    ) -> Option<String> {
-        let many = plural(name);
-        let near = |count: usize, rng: &mut ChaCha8Rng| {
-            let moved = if count > 0 && chance(rng, 0.5) {
-                count - 1
-            } else {
-                count + 1
-            };
-            if label { count } else { moved }
-        };
-        let there = |count: usize| if count == 1 { "is" } else { "are" };
-        let sentence = match below(rng, 7) {
-            0 if (left > right) == label => {
-                format!("there are more {many} in the left picture than in the right one")
-            }
-            1 if (right > left) == label => {
-                format!("there are more {many} in the right picture than in the left one")
-            }
-            2 if (left == right) == label => format!("both pictures show the same number of {many}"),
-            3 => {
-                let total = near(left + right, rng);
-                format!("there {} {} in total", there(total), counted(total, name))
-            }
-            4 if (left > 0 && right > 0) == label => format!("both pictures show {}", article(name)),
-            5 if ((left > 0) != (right > 0)) == label => {
-                format!("only one of the pictures shows {}", article(name))
-            }
-            6 => {
-                let (side, count) = if chance(rng, 0.5) {
-                    ("left", left)
-                } else {
-                    ("right", right)
-                };
-                let told = near(count, rng);
-                format!(
-                    "there {} {} in the {side} picture",
-                    there(told),
-                    counted(told, name)
-                )
-            }
-            _ => return None,
-        };
-        Some(sentence)
     }
 
     fn entail(&self, rng: &mut ChaCha8Rng) -> Option<SceneQuestion> {
@@ -482,6 +423,57 @@ impl Maker<'_> {
             label.to_owned(),
         ))
     }
+}
+
+fn random_shape(rng: &mut ChaCha8Rng) -> Wanted {
+    let shape = Shape::ALL[below(rng, Shape::ALL.len())];
+    Wanted::Plain(shape, Colour::ALL[below(rng, Colour::ALL.len())])
+}
+
+/// Words a sentence about how many there are of something in two pictures, which is true or is not.
+fn pair_sentence(name: &str, [left, right]: [usize; 2], label: bool, rng: &mut ChaCha8Rng) -> Option<String> {
+    let many = plural(name);
+    let near = |count: usize, rng: &mut ChaCha8Rng| {
+        let moved = if count > 0 && chance(rng, 0.5) {
+            count - 1
+        } else {
+            count + 1
+        };
+        if label { count } else { moved }
+    };
+    let there = |count: usize| if count == 1 { "is" } else { "are" };
+    let sentence = match below(rng, 7) {
+        0 if (left > right) == label => {
+            format!("there are more {many} in the left picture than in the right one")
+        }
+        1 if (right > left) == label => {
+            format!("there are more {many} in the right picture than in the left one")
+        }
+        2 if (left == right) == label => format!("both pictures show the same number of {many}"),
+        3 => {
+            let total = near(left + right, rng);
+            format!("there {} {} in total", there(total), counted(total, name))
+        }
+        4 if (left > 0 && right > 0) == label => format!("both pictures show {}", article(name)),
+        5 if ((left > 0) != (right > 0)) == label => {
+            format!("only one of the pictures shows {}", article(name))
+        }
+        6 => {
+            let (side, count) = if chance(rng, 0.5) {
+                ("left", left)
+            } else {
+                ("right", right)
+            };
+            let told = near(count, rng);
+            format!(
+                "there {} {} in the {side} picture",
+                there(told),
+                counted(told, name)
+            )
+        }
+        _ => return None,
+    };
+    Some(sentence)
 }
 
 /// Says something that a picture of the thing does not tell.

@@ -2,6 +2,8 @@
 
 use resvg::tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Transform};
 
+use crate::data::straight;
+
 /// A shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -127,11 +129,7 @@ impl Shape {
         if let Some(path) = path {
             canvas.fill_path(&path, &paint, FillRule::Winding, Transform::identity(), None);
         }
-        let straight = canvas.pixels().iter().flat_map(|pixel| {
-            let pixel = pixel.demultiply();
-            [pixel.red(), pixel.green(), pixel.blue(), pixel.alpha()]
-        });
-        straight.collect()
+        straight(&canvas)
     }
 }
 

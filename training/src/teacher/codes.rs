@@ -91,23 +91,22 @@ pub fn write_codes(
         let seen = look(&data, &network, &chosen);
         let projected = cells.apply(&seen.cells);
         let wholes = whole.apply(&seen.whole);
-        let found: Vec<usize> = book.assign(&projected).into_iter().collect();
+        let found = book.assign(&projected);
         let mut found = found.chunks_exact(CELLS);
         let mut features = projected
             .chunks_exact(CELLS * CELL_NUMBERS)
             .zip(wholes.chunks_exact(PICTURE_NUMBERS));
         for picture in chunk {
-            let (Some(found), Some((cells, whole))) = (if asked[*picture] {
-                (found.next(), features.next())
+            let known = asked[*picture]
+                .then(|| found.next().zip(features.next()))
+                .flatten();
+            if let Some((found, (cells, whole))) = known {
+                codes.extend(found.iter().map(|code| u16::try_from(*code).unwrap_or(NO_CODE)));
+                writer.push(cells, whole)?;
             } else {
-                (None, None)
-            }) else {
                 codes.extend([NO_CODE; CELLS]);
                 writer.push(&[0.0; CELLS * CELL_NUMBERS], &[0.0; PICTURE_NUMBERS])?;
-                continue;
-            };
-            codes.extend(found.iter().map(|code| u16::try_from(*code).unwrap_or(NO_CODE)));
-            writer.push(cells, whole)?;
+            }
         }
         progress(fitted.len() + index * CHUNK + chunk.len(), total + fitted.len());
     }
