@@ -15,6 +15,7 @@ mod loss;
 pub(crate) mod norm;
 pub(crate) mod plan;
 pub(crate) mod pool;
+mod products;
 mod rank;
 pub(crate) mod rotary;
 pub(crate) mod rows;
@@ -27,9 +28,10 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+pub use linear::{Factor, PackedLinear, WeightType};
 pub(crate) use linear::{LAYOUT, SharedBytes};
-pub use linear::{PackedLinear, WeightType};
 pub use pool::Pool;
+pub use products::Products;
 pub use rank::{Ranking, rank_rows};
 pub use rows::CacheType;
 pub use scan::{dequantize_f16, dequantize_int8, dot_rows};

@@ -16,7 +16,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use crate::config::ModelConfig;
-use crate::kernels::{PackedLinear, WeightType};
+use crate::kernels::{PackedLinear, Products, WeightType};
 use embedding::{Embedding, StoredTable};
 
 /// Reads a weight by the name that its file has for it.
@@ -38,6 +38,8 @@ pub(crate) struct Weights<'a> {
     shared: RefCell<HashMap<String, Tensor>>,
     /// The type in which linear layers are packed, where they are.
     weight_type: WeightType,
+    /// How linear layers multiply that are not packed.
+    products: Products,
     /// Where the file holds linear layers packed.
     packed: Option<Box<ReadPacked<'a>>>,
     /// Where tables stay in the file.
@@ -56,9 +58,15 @@ impl<'a> Weights<'a> {
             read: Box::new(read),
             shared: RefCell::default(),
             weight_type,
+            products: Products::F32,
             packed: None,
             tables: None,
         }
+    }
+
+    /// Says how linear layers multiply that are not packed.
+    pub(crate) fn with_products(self, products: Products) -> Self {
+        Self { products, ..self }
     }
 
     /// Takes the weights of linear layers from a file that holds them packed.

@@ -12,7 +12,7 @@ use crate::error::ForwardError;
 use crate::execution::{Assembled, Execution, LoadOptions, Underway, with_parts};
 use crate::explain::Explanation;
 use crate::hook::{HookPoint, Observe};
-use crate::kernels::{CacheType, WeightType};
+use crate::kernels::{CacheType, Products, WeightType};
 use crate::layers::Weights;
 use crate::memory::{CacheShape, KvCache, PromptMemory, RowForm};
 use crate::output::EncoderOutput;
@@ -144,6 +144,18 @@ impl Model {
         config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
     ) -> Result<Self, ForwardError> {
+        Self::for_training(config, tensors, Products::F32)
+    }
+
+    /// Builds a model as [`Model::from_tensors`] does, whose linear layers multiply as told.
+    ///
+    /// # Errors
+    /// Where a tensor of [`ModelConfig::tensors`] is missing or has another shape.
+    pub fn for_training(
+        config: &ModelConfig,
+        tensors: &HashMap<String, Tensor>,
+        products: Products,
+    ) -> Result<Self, ForwardError> {
         for (stored, shape) in config.tensors() {
             let Some(tensor) = tensors.get(&stored) else {
                 let message = format!("'{stored}' of shape {shape:?} is missing");
@@ -155,7 +167,7 @@ impl Model {
                 return Err(candle_core::Error::msg(message).into());
             }
         }
-        Self::of_tensors(config, tensors, None)
+        Self::of_tensors(config, tensors, None, products)
     }
 
     /// Builds a model on given tensors with its linear layers packed, as [`Model::load`] does on the CPU.
@@ -164,19 +176,20 @@ impl Model {
         tensors: &HashMap<String, Tensor>,
         weights: WeightType,
     ) -> Result<Self, ForwardError> {
-        Self::of_tensors(config, tensors, Some(weights))
+        Self::of_tensors(config, tensors, Some(weights), Products::F32)
     }
 
     fn of_tensors(
         config: &ModelConfig,
         tensors: &HashMap<String, Tensor>,
         packed: Option<WeightType>,
+        products: Products,
     ) -> Result<Self, ForwardError> {
         let read = |stored: &str| match tensors.get(stored) {
             Some(tensor) => Ok(tensor.clone()),
             None => candle_core::bail!("'{stored}' is missing"),
         };
-        let weights = Weights::new(config, packed.unwrap_or_default(), read);
+        let weights = Weights::new(config, packed.unwrap_or_default(), read).with_products(products);
         let embed = weights.table("text_embed.weight")?;
         let execution = match packed {
             Some(weights) => Execution::Host { weights },

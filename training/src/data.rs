@@ -73,10 +73,11 @@ pub(crate) use packages::file_stems;
 pub(crate) use photographs::{Photograph, read_photographs};
 pub use prepare::{PreparedSummary, Progress, prepare};
 pub use prepared::PreparedData;
+pub use raster::{PICTURE_BYTES, PICTURE_SIDE};
 pub(crate) use raster::{fitted_file, straight};
 pub use record::{
-    ConceptRecord, LANGUAGES, PICTURE_BYTES, PICTURE_SIDE, PictureRecord, QuestionRecord, SketchRecord,
-    Source, StatementRecord, TextRecord,
+    ConceptRecord, LANGUAGES, PictureRecord, QuestionRecord, SketchRecord, Source, StatementRecord,
+    TextRecord,
 };
 pub use sketches::{Pen, Sketch};
 pub use split::{Split, concept_characters, concept_key, split_of};

@@ -200,8 +200,8 @@ impl ExampleSource {
         Ok(())
     }
 
-    /// Draws one worker's share of a step: `size` examples, and for retrieval the names beside them. The stage
-    /// has to be one that [`check`](Self::check) accepts.
+    /// Draws one worker's share of a step: `size` examples, and for retrieval the names beside them. The
+    /// stage has to be one that [`check`](Self::check) accepts.
     ///
     /// # Errors
     ///

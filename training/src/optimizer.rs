@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, Var};
+use multiway_model::kernels::Products;
 use rayon::prelude::*;
 
 use orthogonal::orthogonalise;
@@ -107,6 +108,8 @@ pub struct AdamWConfig {
     pub average_decay: Option<f32>,
     /// Momentum of hidden matrices, which are then stepped by Muon; none steps everything by AdamW.
     pub muon_momentum: Option<f32>,
+    /// How Muon multiplies.
+    pub products: Products,
 }
 
 impl Default for AdamWConfig {
@@ -120,6 +123,7 @@ impl Default for AdamWConfig {
             max_gradient_norm: Some(3.0),
             average_decay: Some(0.9995),
             muon_momentum: None,
+            products: Products::F32,
         }
     }
 }
@@ -395,6 +399,7 @@ impl AdamW {
             muon: config.muon_momentum.map(|momentum| Muon {
                 momentum,
                 rate: narrow(learning_rate),
+                products: config.products,
             }),
             keep: narrow(1.0 - learning_rate * f64::from(config.weight_decay)),
             average_step: narrow(1.0 - decay),
@@ -407,6 +412,7 @@ impl AdamW {
 struct Muon {
     momentum: f32,
     rate: f32,
+    products: Products,
 }
 
 /// The numbers of one step that are the same for every parameter.
@@ -500,7 +506,7 @@ impl Slot {
             *momentum = muon.momentum * *momentum + own;
             *gradient = own + muon.momentum * *momentum;
         }
-        orthogonalise(&mut self.gradient, *rows, *columns);
+        orthogonalise(&mut self.gradient, *rows, *columns, muon.products);
         let step = muon.rate * 0.2 * ((*rows).max(*columns) as f32).sqrt();
         for (weight, direction) in weights.iter_mut().zip(&self.gradient) {
             *weight = *weight * keep - step * direction;

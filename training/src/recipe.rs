@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use multiway_model::ModelConfig;
+use multiway_model::kernels::Products;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -106,6 +107,9 @@ pub struct Stage {
     /// How hidden matrices are stepped.
     #[serde(default)]
     pub optimizer: Optimizer,
+    /// How linear layers and Muon multiply.
+    #[serde(default)]
+    pub products: ProductType,
     /// Decay of the moving average of the weights, which is what a stage hands on.
     #[serde(default = "default_average")]
     pub average_decay: f32,
@@ -188,6 +192,31 @@ pub enum Optimizer {
     /// By Muon.
     #[default]
     Muon,
+}
+
+/// How linear layers and Muon multiply; weights, sums and all else are `f32` in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProductType {
+    /// In `bf16` where the processor has an instruction for it, in `f32` elsewhere.
+    #[default]
+    Fastest,
+    /// Factors as they are.
+    F32,
+    /// Factors rounded to `bf16`, also where that is slow.
+    Bf16,
+}
+
+impl ProductType {
+    /// Chooses for this machine.
+    #[must_use]
+    pub fn here(self) -> Products {
+        match self {
+            Self::Fastest => Products::fastest(),
+            Self::F32 => Products::F32,
+            Self::Bf16 => Products::Bf16,
+        }
+    }
 }
 
 /// How much is masked, as shares.

@@ -295,11 +295,12 @@ fn fresh(options: &TrainOptions, config: &ModelConfig, seed: u64) -> Result<Run,
         .collect();
     let settings = AdamWConfig {
         muon_momentum: (stage.optimizer == Optimizer::Muon).then_some(0.95),
+        products: stage.products.here(),
         ..averaging(stage.average_decay)
     };
     Ok(Run {
         frozen: vars.iter().map(|(name, _)| stage.is_frozen(name)).collect(),
-        model: Model::from_tensors(config, &tensors)?,
+        model: Model::for_training(config, &tensors, stage.products.here())?,
         heads: FeatureHeads::of_tensors(&tensors),
         optimizer: AdamW::new(settings, &vars, decays_by_default)?,
         vars,

@@ -33,6 +33,7 @@ mod kernel;
 mod packed;
 mod panels;
 mod product;
+mod rounded;
 mod rows;
 mod single;
 #[cfg(test)]
@@ -42,6 +43,8 @@ mod weight_type;
 pub(crate) use kernel::{Line, PANEL};
 pub use packed::PackedLinear;
 pub(crate) use panels::SharedBytes;
+pub use rounded::Factor;
+pub(crate) use rounded::{multiplies_bf16, multiply_rounded};
 pub(crate) use rows::{RowView, multiply_rows};
 pub(crate) use weight_type::LAYOUT;
 pub use weight_type::WeightType;

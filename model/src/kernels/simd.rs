@@ -55,6 +55,26 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     let _ = values;
 }
 
+/// Swaps rows and columns: blocks of one, two, four and eight at a time.
+#[inline(always)]
+pub(crate) fn transpose(block: &mut [[u32; 16]; 16]) {
+    swap::<1>(block);
+    swap::<2>(block);
+    swap::<4>(block);
+    swap::<8>(block);
+}
+
+#[inline(always)]
+fn swap<const S: usize>(block: &mut [[u32; 16]; 16]) {
+    for i in 0..16 {
+        if i & S == 0 {
+            let (a, b) = (block[i], block[i + S]);
+            block[i] = std::array::from_fn(|j| if j & S == 0 { a[j] } else { b[j - S] });
+            block[i + S] = std::array::from_fn(|j| if j & S == 0 { a[j + S] } else { b[j] });
+        }
+    }
+}
+
 /// Sums products in 16 lanes whose order depends on the length alone.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -24,7 +24,7 @@ use super::bias::ScoreRule;
 use super::linear::{Line, PANEL, RowView, multiply_rows};
 use super::plan::{AttentionPlan, Block, QueryTile, part};
 use super::pool;
-use super::simd::{exp, multiversion, sum};
+use super::simd::{exp, multiversion, sum, transpose};
 
 /// Keys of a block: with a tile's scores of them, and their values, they fit into a second-level cache.
 const KEYS: usize = 256;
@@ -334,26 +334,6 @@ impl TileScratch {
             unsafe {
                 output.write(row, first, &sums[..size], 1.0 / state.sum);
             }
-        }
-    }
-}
-
-/// Swaps rows and columns: blocks of one, two, four and eight at a time.
-#[inline(always)]
-fn transpose(block: &mut [[u32; PANEL]; PANEL]) {
-    swap::<1>(block);
-    swap::<2>(block);
-    swap::<4>(block);
-    swap::<8>(block);
-}
-
-#[inline(always)]
-fn swap<const S: usize>(block: &mut [[u32; PANEL]; PANEL]) {
-    for i in 0..PANEL {
-        if i & S == 0 {
-            let (a, b) = (block[i], block[i + S]);
-            block[i] = std::array::from_fn(|j| if j & S == 0 { a[j] } else { b[j - S] });
-            block[i + S] = std::array::from_fn(|j| if j & S == 0 { a[j + S] } else { b[j] });
         }
     }
 }

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::form::{Form, LinearLayer, NormLayer};
 use super::{Weights, by_expert};
+use crate::kernels::Products;
 use crate::kernels::access::is_cpu_f32;
 use crate::kernels::norm::RmsNorm;
 
@@ -24,6 +25,7 @@ pub(crate) struct GraphLinear {
     weights: Vec<Tensor>,
     /// `[out]` each; empty where there is no bias.
     biases: Vec<Tensor>,
+    products: Products,
 }
 
 impl LinearLayer for GraphLinear {
@@ -34,6 +36,7 @@ impl LinearLayer for GraphLinear {
         Ok(Self {
             biases: biases.collect::<Result<_>>()?,
             weights: parts.collect::<Result<_>>()?,
+            products: weights.products,
         })
     }
 
@@ -43,8 +46,8 @@ impl LinearLayer for GraphLinear {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = match self.weights.as_slice() {
-            [only] => x.matmul(&only.t()?)?,                  // [N, out]
-            parts => x.matmul(&Tensor::cat(parts, 0)?.t()?)?, // [N, out]
+            [only] => self.products.multiply(x, only)?, // [N, out]
+            parts => self.products.multiply(x, &Tensor::cat(parts, 0)?)?, // [N, out]
         };
         match self.biases.as_slice() {
             [] => Ok(y),

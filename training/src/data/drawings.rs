@@ -88,8 +88,8 @@ impl Drawing {
     }
 }
 
-/// Lists the drawings of concepts, vendor by vendor, each in the order of the concepts. Two sets of icons have
-/// tables of which icon draws which concept: Noto and Fluent.
+/// Lists the drawings of concepts, vendor by vendor, each in the order of the concepts. Two sets of icons
+/// have tables of which icon draws which concept: Noto and Fluent.
 pub(super) fn concept_drawings(
     packages: Packages<'_>,
     concepts: &[ConceptRecord],

@@ -10,6 +10,11 @@ use resvg::{tiny_skia, usvg};
 
 use super::DataError;
 
+/// Side of a prepared picture, in pixels.
+pub const PICTURE_SIDE: usize = 96;
+/// Bytes of a prepared picture: RGBA, one byte each, straight alpha, row-major.
+pub const PICTURE_BYTES: usize = PICTURE_SIDE * PICTURE_SIDE * 4;
+
 /// Largest side of a bitmap that is decoded: what packages hold is far smaller.
 const MAX_SIDE: u32 = 4096;
 
@@ -63,7 +68,7 @@ pub(super) fn decode_bitmap(bytes: &[u8], side: u32, path: &Path) -> Result<Rgba
 /// Reads a bitmap file as RGBA bytes of a square of the prepared size, proportions kept, centred.
 pub(crate) fn fitted_file(path: &Path) -> Result<Vec<u8>, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::file("read", path))?;
-    let side = u32::try_from(super::PICTURE_SIDE).unwrap_or(u32::MAX);
+    let side = u32::try_from(PICTURE_SIDE).unwrap_or(u32::MAX);
     Ok(decode_bitmap(&bytes, side, path)?.into_raw())
 }
 

@@ -6,10 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Sketch, Split};
 
-/// Side of a prepared picture, in pixels.
-pub const PICTURE_SIDE: usize = 96;
-/// Bytes of a prepared picture: RGBA, one byte each, straight alpha, row-major.
-pub const PICTURE_BYTES: usize = PICTURE_SIDE * PICTURE_SIDE * 4;
 /// Languages whose names and keywords are prepared, by their CLDR codes.
 pub const LANGUAGES: [&str; 12] = [
     "en", "de", "fr", "es", "pt", "it", "ru", "ja", "zh", "nl", "pl", "tr",

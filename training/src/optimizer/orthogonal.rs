@@ -3,14 +3,14 @@
 //! Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks": five steps of a
 //! Newton-Schulz iteration with the coefficients given there, which bring every singular value close to one.
 
-use crate::matmul::{Right, add_product};
+use multiway_model::kernels::{Factor, Products};
 
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 const STEPS: usize = 5;
 
 /// Replaces a row-major matrix `[rows, columns]` by one of the same singular vectors, whose singular values
-/// are near 1.
-pub(super) fn orthogonalise(values: &mut [f32], rows: usize, columns: usize) {
+/// are near 1. The iteration bears factors in `bf16`, in which it was published.
+pub(super) fn orthogonalise(values: &mut [f32], rows: usize, columns: usize, products: Products) {
     let norm = values
         .iter()
         .map(|x| f64::from(*x) * f64::from(*x))
@@ -37,16 +37,23 @@ pub(super) fn orthogonalise(values: &mut [f32], rows: usize, columns: usize) {
     }; // [short, long]
     let [a, b, c] = COEFFICIENTS;
     for _ in 0..STEPS {
-        let mut gram = vec![0.0; short * short];
-        add_product(&mut gram, &x, &x, (long, short), Right::Transposed);
-        let mut factor = vec![0.0; short * short];
-        add_product(&mut factor, &gram, &gram, (short, short), Right::Plain);
+        let (mut gram, mut factor) = (vec![0.0; short * short], vec![0.0; short * short]);
+        let (rows, square) = (Factor::Along(&x), [short, short, short]);
+        products.product(rows, rows, [short, long, short], &mut gram);
+        products.product(Factor::Along(&gram), Factor::Down(&gram), square, &mut factor);
         for (factor, gram) in factor.iter_mut().zip(&gram) {
             *factor = c * *factor + b * gram;
         }
-        let mut next: Vec<f32> = x.iter().map(|x| a * x).collect();
-        add_product(&mut next, &factor, &x, (short, long), Right::Plain);
-        x = next;
+        let mut next = vec![0.0; short * long];
+        products.product(
+            Factor::Along(&factor),
+            Factor::Down(&x),
+            [short, short, long],
+            &mut next,
+        );
+        for (x, next) in x.iter_mut().zip(&next) {
+            *x = a * *x + next;
+        }
     }
     values.copy_from_slice(&if is_tall { transposed(&x, short, long) } else { x });
 }
@@ -84,7 +91,7 @@ mod tests {
             let mut values: Vec<f32> = (0..rows * columns)
                 .map(|_| size * between(&mut rng, -1.0, 1.0))
                 .collect();
-            orthogonalise(&mut values, rows, columns);
+            orthogonalise(&mut values, rows, columns, Products::F32);
             let short = rows.min(columns);
             let gram = gram(&values, rows, columns);
             let trace: f32 = (0..short).map(|i| gram[i * short + i]).sum();
