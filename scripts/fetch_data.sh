@@ -25,6 +25,30 @@ training_packages=(
   npm:@iconify-json/streamline-emojis@1.2.4
   npm:@iconify-json/game-icons@1.2.4
   npm:@fontsource/noto-emoji@5.3.2
+  npm:@fontsource/roboto@5.3.0
+  npm:@fontsource/open-sans@5.3.0
+  npm:@fontsource/lora@5.3.0
+  npm:@fontsource/merriweather@5.3.0
+  npm:@fontsource/playfair-display@5.3.0
+  npm:@fontsource/oswald@5.3.0
+  npm:@fontsource/pacifico@5.3.0
+  npm:@fontsource/caveat@5.3.0
+  npm:@fontsource/dancing-script@5.3.0
+  npm:@fontsource/indie-flower@5.3.0
+  npm:@fontsource/comic-neue@5.3.0
+  npm:@fontsource/courier-prime@5.3.0
+  npm:@fontsource/inconsolata@5.3.0
+  npm:@fontsource/raleway@5.3.0
+  npm:@fontsource/bebas-neue@5.3.0
+  npm:@fontsource/lobster@5.3.0
+  npm:@fontsource/permanent-marker@5.3.0
+  npm:@fontsource/special-elite@5.3.0
+  npm:@fontsource/abril-fatface@5.3.0
+  npm:@fontsource/zilla-slab@5.3.0
+  npm:@fontsource/nunito@5.3.0
+  npm:@fontsource/crimson-text@5.3.0
+  npm:@fontsource/patrick-hand@5.3.0
+  npm:@fontsource/ubuntu@5.3.0
   npm:@tabler/icons@3.52.0
   npm:lucide-static@1.62.0
   npm:@phosphor-icons/core@2.1.1

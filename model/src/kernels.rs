@@ -49,10 +49,32 @@ pub fn cross_entropy(
     weights: Vec<f32>,
     smoothing: f32,
 ) -> Result<Tensor> {
+    distilled_cross_entropy(logits, targets, weights, smoothing, None)
+}
+
+/// As [`cross_entropy`], with a share of the target distribution (0 to 1) that is what a teacher's logits
+/// `[N, V]` say; nothing is asked of the teacher.
+///
+/// # Errors
+/// As [`cross_entropy`], and where the teacher's logits have another shape.
+pub fn distilled_cross_entropy(
+    logits: &Tensor,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+    smoothing: f32,
+    teacher: Option<(&Tensor, f32)>,
+) -> Result<Tensor> {
+    let soft = teacher.map(|(logits, share)| -> Result<_> {
+        Ok(loss::SoftTargets {
+            logits: Arc::new(logits.flatten_all()?.to_vec1()?),
+            share,
+        })
+    });
     let operation = loss::CrossEntropy {
         targets: Arc::new(targets),
         weights: Arc::new(weights),
         smoothing,
+        soft: soft.transpose()?,
     };
     logits.contiguous()?.apply_op1(operation)
 }

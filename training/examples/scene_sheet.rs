@@ -31,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     for (row, kind) in (0..).zip(SceneKind::ALL) {
         for column in 0..u64::from(COLUMNS / 2) {
             let asked = ask(kind, &art, SIZE as usize, &mut fork(seed, &[row, column]));
+            let Some(asked) = asked else { continue };
             questions.push_str(&format!(
                 "{} {:?} -> {}\n",
                 asked.task, asked.inputs, asked.answer

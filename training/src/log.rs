@@ -1,11 +1,13 @@
 //! Loss curves: numbers to a CSV file while training runs, and a picture of them.
 
+mod events;
 mod plot;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+pub use events::EventLog;
 pub use plot::plot_losses;
 
 /// What can go wrong with a log of losses.

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use multiway_model::kernels::cross_entropy;
+use multiway_model::kernels::{cross_entropy, distilled_cross_entropy};
 use multiway_model::{
     EncoderBatch, ForwardError, Model, ModelConfig, Patch, PatchedImage, TargetBatch, Tensor,
 };
@@ -71,6 +71,11 @@ pub struct LossWeights {
     pub retrieval: f64,
     /// Label smoothing of the text, 0 to 1.
     pub smoothing: f32,
+    /// The share of the text's target distribution that is what the averaged weights say, 0 to 1: against
+    /// captions that do not fit their pictures.
+    ///
+    /// Source: Li et al. 2021, ALBEF (arXiv 2107.07651), section 3.3.
+    pub soft: f32,
 }
 
 impl Default for LossWeights {
@@ -82,6 +87,7 @@ impl Default for LossWeights {
             whole: 1.0,
             retrieval: 1.0,
             smoothing: 0.05,
+            soft: 0.0,
         }
     }
 }
@@ -141,6 +147,15 @@ impl FeatureHeads {
     }
 }
 
+/// Who is asked what the right answers are, beside the examples themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Teachers<'a> {
+    /// The heads that guess the teacher network's features.
+    pub heads: Option<&'a FeatureHeads>,
+    /// A model of the averaged weights, and how far its share of the text's targets has risen, 0 to 1.
+    pub averaged: Option<(&'a Model, f32)>,
+}
+
 /// Scale of cosines in the retrieval loss: one over a temperature of 0.07.
 ///
 /// Source: Radford et al. 2021, CLIP (arXiv 2103.00020), section 2.5, its initial value.
@@ -153,7 +168,7 @@ const LOGIT_SCALE: f64 = 1.0 / 0.07;
 /// Fails where an example does not fit the model.
 pub fn losses(
     model: &Model,
-    heads: Option<&FeatureHeads>,
+    teachers: Teachers<'_>,
     examples: &[Example],
     weights: &LossWeights,
 ) -> Result<Losses, ForwardError> {
@@ -171,7 +186,7 @@ pub fn losses(
     let batch = EncoderBatch::with_patches(config, &samples)?;
     let encoded = model.encode(&batch)?; // [N, D]
     let asked = |weight: f64, part: &dyn Fn() -> Part| if weight > 0.0 { part() } else { Ok(None) };
-    let headed = |weight: f64, part: &dyn Fn(&FeatureHeads) -> Part| match heads {
+    let headed = |weight: f64, part: &dyn Fn(&FeatureHeads) -> Part| match teachers.heads {
         Some(heads) if weight > 0.0 => part(heads),
         _ => Ok(None),
     };
@@ -179,7 +194,9 @@ pub fn losses(
         (
             weights.text,
             asked(weights.text, &|| {
-                text_loss(model, &encoded, examples, weights.smoothing)
+                let averaged = teachers.averaged.filter(|_| weights.soft > 0.0);
+                let soft = averaged.map(|(averaged, risen)| (averaged, &batch, weights.soft * risen));
+                text_loss(model, &encoded, examples, weights.smoothing, soft)
             })?,
         ),
         (
@@ -221,7 +238,13 @@ fn even(count: usize) -> Vec<f32> {
     vec![1.0 / count.max(1) as f32; count]
 }
 
-fn text_loss(model: &Model, encoded: &Encoded, examples: &[Example], smoothing: f32) -> Part {
+fn text_loss(
+    model: &Model,
+    encoded: &Encoded,
+    examples: &[Example],
+    smoothing: f32,
+    soft: Option<(&Model, &EncoderBatch, f32)>,
+) -> Part {
     let mut batch = TargetBatch::default();
     let (mut targets, mut asked) = (Vec::new(), Vec::new());
     for (sample, example) in examples.iter().enumerate().filter(|(_, e)| !e.target.is_empty()) {
@@ -240,7 +263,15 @@ fn text_loss(model: &Model, encoded: &Encoded, examples: &[Example], smoothing: 
         .iter()
         .map(|a| if *a { 1.0 / count as f32 } else { 0.0 })
         .collect();
-    Ok(Some(cross_entropy(&logits, targets, weights, smoothing)?))
+    let soft = soft.map(|(averaged, prompts, share)| -> Result<_, ForwardError> {
+        let encoded = averaged.encode(prompts)?;
+        Ok((averaged.decode(&encoded, &batch)?, share)) // [rows, V]
+    });
+    let soft = soft.transpose()?;
+    let soft = soft.as_ref().map(|(logits, share)| (logits, *share));
+    Ok(Some(distilled_cross_entropy(
+        &logits, targets, weights, smoothing, soft,
+    )?))
 }
 
 /// Lists the row of each masked patch of a batch, with what is asked of it.
@@ -401,7 +432,16 @@ mod tests {
             tokens: vec![1],
             ..Example::default()
         };
-        let found = losses(&model, Some(&heads(&model)), &[seen], &LossWeights::default()).unwrap();
+        let found = losses(
+            &model,
+            Teachers {
+                heads: Some(&heads(&model)),
+                averaged: None,
+            },
+            &[seen],
+            &LossWeights::default(),
+        )
+        .unwrap();
         let lengths = [
             CELL_NUMBERS as f32 * 0.125 * 0.125,
             PICTURE_NUMBERS as f32 * 0.0625 * 0.0625,
@@ -423,7 +463,17 @@ mod tests {
         };
         let heads = heads(&model);
         let asked = |examples: &[Example], weights: &LossWeights| {
-            let parts = losses(&model, Some(&heads), examples, weights).unwrap().parts;
+            let parts = losses(
+                &model,
+                Teachers {
+                    heads: Some(&heads),
+                    averaged: None,
+                },
+                examples,
+                weights,
+            )
+            .unwrap()
+            .parts;
             parts.map(|part| part.is_some())
         };
         let only_text = asked(std::slice::from_ref(&text), &weights);
@@ -455,7 +505,7 @@ mod tests {
         };
         let pairs = [shown(Some(2)), shown(Some(3)), named.clone(), named];
         assert!(asked(&pairs, &weights)[4]);
-        assert!(losses(&model, None, &[], &weights).is_err());
+        assert!(losses(&model, Teachers::default(), &[], &weights).is_err());
     }
 
     #[test]
@@ -472,10 +522,51 @@ mod tests {
                 given,
                 ..Example::default()
             };
-            f64::from(losses(&model, None, &[example], &weights).unwrap().parts[0].unwrap())
+            f64::from(
+                losses(&model, Teachers::default(), &[example], &weights)
+                    .unwrap()
+                    .parts[0]
+                    .unwrap(),
+            )
         };
         let (all, two, one) = (loss(0) * 3.0, loss(1) * 2.0, loss(2));
         let (first, second) = (all - two, two - one);
         assert!(first > 0.0 && second > 0.0 && one > 0.0, "{first} {second} {one}");
+    }
+
+    #[test]
+    fn the_averaged_weights_take_their_share_of_the_targets() {
+        let (model, averaged) = (
+            random_model(&tiny_config(), 2).unwrap(),
+            random_model(&tiny_config(), 3).unwrap(),
+        );
+        let example = Example {
+            tokens: vec![4, 1],
+            target: vec![9, 7, 1],
+            ..Example::default()
+        };
+        let loss = |teacher, soft, risen| {
+            let weights = LossWeights {
+                smoothing: 0.0,
+                soft,
+                ..LossWeights::default()
+            };
+            let teachers = Teachers {
+                heads: None,
+                averaged: Some((teacher, risen)),
+            };
+            let examples = std::slice::from_ref(&example);
+            losses(&model, teachers, examples, &weights).unwrap().parts[0].unwrap()
+        };
+        let hard = loss(&averaged, 0.0, 1.0);
+        assert!((loss(&averaged, 0.5, 0.0) - hard).abs() < 1e-5);
+        // Between what is asked and what the teacher says, the loss is linear.
+        let (half, whole) = (loss(&averaged, 0.5, 1.0), loss(&averaged, 1.0, 1.0));
+        assert!(
+            (half - (hard + whole) / 2.0).abs() < 1e-4,
+            "{hard} {half} {whole}"
+        );
+        // A teacher that is the model itself asks for what it says: the entropy, which nothing is below.
+        assert!(loss(&model, 1.0, 1.0) < whole);
     }
 }

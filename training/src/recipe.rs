@@ -123,6 +123,10 @@ pub struct Stage {
     /// it.
     #[serde(default)]
     pub patience: u64,
+    /// Steps in a row whose gradient is not finite that are passed over, weights unchanged; one more ends the
+    /// run.
+    #[serde(default = "default_skips")]
+    pub skip_not_finite: u64,
     /// Parameters that stay as they are, by patterns of their names, in which `*` stands for anything.
     #[serde(default)]
     pub freeze: Vec<String>,
@@ -271,6 +275,10 @@ fn default_average() -> f32 {
     0.998
 }
 
+fn default_skips() -> u64 {
+    5
+}
+
 fn default_save() -> u64 {
     250
 }
@@ -392,6 +400,7 @@ impl Stage {
             ("decay", self.decay),
             ("average_decay", f64::from(self.average_decay)),
             ("loss.smoothing", f64::from(self.loss.smoothing)),
+            ("loss.soft", f64::from(self.loss.soft)),
             ("mask.text", f64::from(mask.text)),
             ("mask.spans", f64::from(mask.spans)),
             ("mask.picture", f64::from(mask.picture)),

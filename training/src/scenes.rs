@@ -3,7 +3,7 @@
 //!
 //! A scene is made from a generator's state and the art that it pastes; nothing is stored. Its questions are
 //! worded by the task files: counting, positions, colours, comparisons, boxes, statements about two pictures,
-//! entailment.
+//! entailment, words to read.
 //!
 //! ```
 //! use multiway_training::random::fork;
@@ -23,12 +23,13 @@
 //!     }
 //! }
 //!
-//! let question = ask(SceneKind::Count, &Dots, 96, &mut fork(1, &[0]));
+//! let question = ask(SceneKind::Count, &Dots, 96, &mut fork(1, &[0])).expect("dots can be counted");
 //! assert_eq!(question.pictures[0].len(), 3 * 96 * 96);
 //! assert!(question.answer.parse::<u32>().is_ok());
 //! ```
 
 mod compose;
+mod letters;
 mod questions;
 mod shapes;
 mod wording;
@@ -36,6 +37,7 @@ mod wording;
 use rand_chacha::ChaCha8Rng;
 
 pub use compose::{Frame, Scene, Thing};
+pub use letters::{LetterSplit, Letters};
 pub use questions::{SceneKind, SceneQuestion, ask};
 pub use shapes::{Colour, Shape};
 pub(crate) use wording::is_plain;
@@ -51,6 +53,11 @@ pub trait Art {
 
     /// Draws a thing: RGBA bytes of a square, straight alpha, row-major.
     fn draw(&self, thing: usize, rng: &mut ChaCha8Rng) -> Vec<u8>;
+
+    /// Returns the words and fonts that are written, where there are any.
+    fn letters(&self) -> Option<&Letters> {
+        None
+    }
 
     /// Tells whether drawings are restyled, as training wants it; a test shows them as they are.
     fn styles(&self) -> bool {

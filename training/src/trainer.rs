@@ -13,9 +13,9 @@ use rayon::prelude::*;
 
 pub use crate::error::TrainError;
 use crate::examples::ExampleSource;
-use crate::log::{LossLog, plot_losses};
-use crate::objective::{Example, FeatureHeads, LossWeights, PARTS, losses};
-use crate::optimizer::{AdamW, AdamWConfig, decays_by_default};
+use crate::log::{EventLog, LossLog, plot_losses};
+use crate::objective::{Example, FeatureHeads, LossWeights, PARTS, Teachers, losses};
+use crate::optimizer::{AdamW, AdamWConfig, OptimizerError, decays_by_default};
 use crate::recipe::{Optimizer, Stage};
 use crate::schedule::WarmupCosine;
 use crate::state::{Progress, TrainingState};
@@ -101,6 +101,7 @@ pub fn train(
     let csv = options.run.join("losses.csv");
     let columns: Vec<&str> = PARTS.into_iter().chain(FURTHER_COLUMNS).collect();
     let mut log = LossLog::resume(&csv, &columns, run.step)?;
+    let mut events = EventLog::create(&options.run, &columns, run.step)?;
     let schedule = WarmupCosine {
         peak: stage.learning_rate,
         floor: stage.learning_rate * 0.02,
@@ -116,7 +117,7 @@ pub fn train(
         reason: error.to_string(),
     })?;
     let started_at = run.step;
-    let mut validation = None;
+    let (mut validation, mut skipped) = (None, 0);
     while run.step < stage.steps && !stop.load(Ordering::Relaxed) && !is_spent(&run, stage) {
         let begin = Instant::now();
         let rate = schedule.learning_rate(run.step);
@@ -128,7 +129,8 @@ pub fn train(
             optimizer,
             ..
         } = &mut run;
-        let norm = all.install(|| optimizer.step(vars, frozen, &gradients, &shares, rate))?;
+        let stepped = all.install(|| optimizer.step(vars, frozen, &gradients, &shares, rate));
+        let norm = passed_over(stepped, &mut skipped, stage.skip_not_finite)?;
         run.step += 1;
         let examples_per_second = stage.batch as f64 / begin.elapsed().as_secs_f64();
         let looks = stage.validate_every > 0 && run.step.is_multiple_of(stage.validate_every);
@@ -136,9 +138,10 @@ pub fn train(
         validation = looked.or(validation);
         let row: Vec<Option<f64>> = losses
             .into_iter()
-            .chain([looked, Some(f64::from(norm)), Some(rate)])
+            .chain([looked, norm.map(f64::from), Some(rate)])
             .collect();
         log.append(run.step, &row)?;
+        events.append(run.step, &row)?;
         if run.step.is_multiple_of(stage.save_every) {
             save(&run, options, config, seed)?;
         }
@@ -158,6 +161,26 @@ pub fn train(
         plot_losses(&csv, &options.run.join("losses.svg"))?;
     }
     Ok(run.step)
+}
+
+/// Passes over a step whose gradient is not finite, up to so many in a row: a batch may be broken, and
+/// weights and moments are unchanged. Counts them in `skipped`.
+fn passed_over(
+    stepped: Result<f32, OptimizerError>,
+    skipped: &mut u64,
+    limit: u64,
+) -> Result<Option<f32>, OptimizerError> {
+    match stepped {
+        Err(error @ OptimizerError::NotFinite { .. }) if *skipped < limit => {
+            *skipped += 1;
+            tracing::warn!("{error}: passed over, {skipped} of {limit} in a row");
+            Ok(None)
+        }
+        stepped => {
+            *skipped = 0;
+            stepped.map(Some)
+        }
+    }
 }
 
 /// What a stage takes.
@@ -257,7 +280,7 @@ fn validate(run: &mut Run, source: &ExampleSource) -> Result<Option<f64>, TrainE
     let losses: Vec<Option<f64>> = chunks
         .par_iter()
         .map(|chunk| {
-            let losses = losses(&model, None, chunk, &weights)?;
+            let losses = losses(&model, Teachers::default(), chunk, &weights)?;
             Ok(losses.parts[0].map(|loss| f64::from(loss) * chunk.len() as f64))
         })
         .collect::<Result<_, TrainError>>()?;
@@ -404,6 +427,13 @@ fn pools(workers: usize) -> Result<Vec<rayon::ThreadPool>, TrainError> {
     })
 }
 
+/// Makes a model of the averaged weights, of which nothing is asked.
+fn averaged_model(run: &Run, stage: &Stage) -> Result<Model, TrainError> {
+    let averaged = run.optimizer.averages()?;
+    let products = stage.products.here();
+    Ok(Model::for_training(run.model.config(), &averaged, products)?)
+}
+
 type WorkerResult = Result<(GradStore, [Option<f32>; PARTS.len()]), TrainError>;
 
 fn gradients(
@@ -414,9 +444,19 @@ fn gradients(
 ) -> Result<(Vec<GradStore>, [Option<f64>; PARTS.len()]), TrainError> {
     let stage = &options.stage;
     let size = stage.batch.div_ceil(pools.len());
+    let averaged = match stage.loss.soft > 0.0 {
+        true => Some(averaged_model(run, stage)?),
+        false => None,
+    };
+    // The average is no teacher before it has learnt something.
+    let risen = (run.step as f32 / stage.warmup_steps().max(1) as f32).min(1.0);
+    let teachers = Teachers {
+        heads: run.heads.as_ref(),
+        averaged: averaged.as_ref().map(|model| (model, risen)),
+    };
     let work = |worker: u64| -> WorkerResult {
         let examples = source.batch(stage, run.step, worker, size)?;
-        let losses = losses(&run.model, run.heads.as_ref(), &examples, &stage.loss)?;
+        let losses = losses(&run.model, teachers, &examples, &stage.loss)?;
         Ok((losses.total.backward()?, losses.parts))
     };
     let results: Vec<WorkerResult> = std::thread::scope(|scope| {
@@ -471,4 +511,31 @@ pub fn export(
     let tensors: HashMap<String, Tensor> = tensors.collect::<candle_core::Result<_>>()?;
     Checkpoint::save(out, config, &tensors, files)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_are_not_finite_are_passed_over_a_few_times_in_a_row() {
+        let broken = || {
+            Err(OptimizerError::NotFinite {
+                name: "weight".to_owned(),
+                step: 7,
+            })
+        };
+        let mut skipped = 0;
+        for _ in 0..2 {
+            assert!(passed_over(broken(), &mut skipped, 2).unwrap().is_none());
+        }
+        assert!(passed_over(Ok(1.5), &mut skipped, 2).unwrap().is_some());
+        // A good step begins the count anew.
+        for _ in 0..2 {
+            assert!(passed_over(broken(), &mut skipped, 2).unwrap().is_none());
+        }
+        let error = passed_over(broken(), &mut skipped, 2).unwrap_err();
+        assert!(error.to_string().contains("'weight'"), "{error}");
+        assert!(passed_over(broken(), &mut 0, 0).is_err());
+    }
 }

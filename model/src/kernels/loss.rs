@@ -1,4 +1,13 @@
 //! Cross-entropy over a vocabulary, forward and backward, without a second copy of the logits.
+//!
+//! With soft targets, a share `a` of the target distribution is that of a teacher:
+//!
+//! ```text
+//! p = (1 - a) ((1 - s) onehot(target) + s / V) + a softmax(teacher);  loss = log_sum_exp(z) - p . z
+//! dz = softmax(z) - p
+//! ```
+//!
+//! Source: Li et al. 2021, ALBEF (arXiv 2107.07651), section 3.3, equation 7.
 
 use std::sync::Arc;
 
@@ -14,6 +23,24 @@ pub(crate) struct CrossEntropy {
     pub(crate) weights: Arc<Vec<f32>>,
     /// The share of probability spread evenly over the vocabulary, 0 to 1.
     pub(crate) smoothing: f32,
+    pub(crate) soft: Option<SoftTargets>,
+}
+
+/// What a teacher makes of the rows.
+pub(crate) struct SoftTargets {
+    /// The teacher's logits, `[N, V]`.
+    pub(crate) logits: Arc<Vec<f32>>,
+    /// The share of the target distribution that is the teacher's, 0 to 1.
+    pub(crate) share: f32,
+}
+
+impl SoftTargets {
+    /// Returns the share, and the teacher's logits of each row of `width`.
+    fn rows(&self, width: usize) -> impl Iterator<Item = (f32, &[f32])> {
+        self.logits
+            .chunks_exact(width.max(1))
+            .map(|row| (self.share, row))
+    }
 }
 
 /// Returns the logarithm of the sum of exponentials.
@@ -30,7 +57,38 @@ multiversion! {
     }
 }
 
+multiversion! {
+    /// Takes a teacher's probabilities off a gradient.
+    fn take_soft(teacher: &[f32], out: &mut [f32], lse: f32, scale: f32) {
+        for (o, t) in out.iter_mut().zip(teacher) {
+            *o -= scale * exp(t - lse);
+        }
+    }
+}
+
+multiversion! {
+    /// Returns the mean of a row by a teacher's probabilities.
+    fn mean_by(teacher: &[f32], row: &[f32], lse: f32) -> f32 {
+        let mut lanes = [0.0_f32; 16];
+        let (teachers, teacher_rest) = teacher.as_chunks::<16>();
+        let (rows, row_rest) = row.as_chunks::<16>();
+        for (t, x) in teachers.iter().zip(rows) {
+            for i in 0..16 {
+                lanes[i] = exp(t[i] - lse).mul_add(x[i], lanes[i]);
+            }
+        }
+        let rest: f32 = teacher_rest.iter().zip(row_rest).map(|(t, x)| exp(t - lse) * x).sum();
+        lanes.iter().sum::<f32>() + rest
+    }
+}
+
 impl CrossEntropy {
+    /// The teacher's share and logits of each row; none without a teacher.
+    fn soft_rows(&self, width: usize) -> impl Iterator<Item = Option<(f32, &[f32])>> {
+        let rows = self.soft.iter().flat_map(move |soft| soft.rows(width));
+        rows.map(Some).chain(std::iter::repeat(None))
+    }
+
     fn check(&self, layout: &Layout) -> Result<(usize, usize)> {
         let (n, v) = layout.shape().dims2()?;
         if self.targets.len() != n || self.weights.len() != n {
@@ -38,6 +96,12 @@ impl CrossEntropy {
                 "cross-entropy: {n} rows, {} targets, {} weights",
                 self.targets.len(),
                 self.weights.len()
+            );
+        }
+        if let Some(soft) = self.soft.as_ref().filter(|soft| soft.logits.len() != n * v) {
+            bail!(
+                "cross-entropy: [{n}, {v}] logits, {} of the teacher",
+                soft.logits.len()
             );
         }
         match self.targets.iter().find(|t| **t as usize >= v) {
@@ -56,10 +120,11 @@ impl CustomOp1 for CrossEntropy {
         let (_, v) = self.check(layout)?;
         let logits = slice(x, layout)?;
         let mut total = 0.0f64;
-        for ((row, target), weight) in logits
+        for (((row, target), weight), soft) in logits
             .chunks_exact(v)
             .zip(self.targets.iter())
             .zip(self.weights.iter())
+            .zip(self.soft_rows(v))
         {
             let mean = if self.smoothing > 0.0 {
                 row.iter().sum::<f32>() / v as f32
@@ -67,7 +132,10 @@ impl CustomOp1 for CrossEntropy {
                 0.0
             };
             let at_target = row[*target as usize];
-            let expected = at_target + self.smoothing * (mean - at_target);
+            let mut expected = at_target + self.smoothing * (mean - at_target);
+            if let Some((share, teacher)) = soft {
+                expected += share * (mean_by(teacher, row, log_sum_exp(teacher)) - expected);
+            }
             total += f64::from(weight * (log_sum_exp(row) - expected));
         }
         #[expect(clippy::cast_possible_truncation, reason = "the loss is reported in f32")]
@@ -81,10 +149,21 @@ impl CustomOp1 for CrossEntropy {
         let mut dx = vec![0.0; n * v]; // [N, V]
         with_slice(x, |logits| {
             let rows = logits.chunks_exact(v).zip(dx.chunks_exact_mut(v));
-            for ((row, out), (target, weight)) in rows.zip(self.targets.iter().zip(self.weights.iter())) {
+            let asked = self.targets.iter().zip(self.weights.iter());
+            for (((row, out), (target, weight)), soft) in rows.zip(asked).zip(self.soft_rows(v)) {
                 let scale = g * weight;
-                gradient(row, out, log_sum_exp(row), scale, self.smoothing / v as f32);
-                out[*target as usize] -= scale * (1.0 - self.smoothing);
+                let hard = 1.0 - soft.map_or(0.0, |(share, _)| share);
+                gradient(
+                    row,
+                    out,
+                    log_sum_exp(row),
+                    scale,
+                    hard * self.smoothing / v as f32,
+                );
+                out[*target as usize] -= scale * hard * (1.0 - self.smoothing);
+                if let Some((share, teacher)) = soft {
+                    take_soft(teacher, out, log_sum_exp(teacher), scale * share);
+                }
             }
             Ok(())
         })?;

@@ -164,6 +164,32 @@ fn cross_entropy_equals_the_composed_form_with_and_without_smoothing() {
 }
 
 #[test]
+fn soft_targets_equal_the_composed_form() {
+    let x = variable(&[4, 37], 5);
+    let teacher = (random(&[4, 37], 9) * 3.0).unwrap();
+    let (targets, weights) = (vec![0, 36, 5, 5], vec![1.0, 0.5, 0.0, 2.0]);
+    for share in [0.0, 0.4, 1.0] {
+        let slow = || {
+            let log = candle_nn::ops::log_softmax(&x, D::Minus1).unwrap();
+            let soft = candle_nn::ops::softmax(&teacher, D::Minus1).unwrap();
+            let soft = (soft * &log).unwrap().sum(1).unwrap(); // [N]
+            let hard = Tensor::new(weights.clone(), x.device()).unwrap();
+            let soft = (soft * hard).unwrap().sum_all().unwrap().neg().unwrap();
+            let hard = cross_entropy(&x, targets.clone(), weights.clone(), 0.1).unwrap();
+            ((hard * f64::from(1.0 - share)).unwrap() + (soft * f64::from(share)).unwrap()).unwrap()
+        };
+        let fast = || {
+            let teacher = Some((&teacher, share));
+            distilled_cross_entropy(&x, targets.clone(), weights.clone(), 0.1, teacher).unwrap()
+        };
+        compare(&[&x], fast, slow);
+    }
+    let other = random(&[4, 36], 9);
+    let refused = distilled_cross_entropy(&x, targets, weights, 0.0, Some((&other, 0.5)));
+    assert!(refused.unwrap_err().to_string().contains("144 of the teacher"));
+}
+
+#[test]
 fn cross_entropy_refuses_targets_outside_the_vocabulary() {
     let x = random(&[2, 3], 6);
     let message = cross_entropy(&x, vec![0, 3], vec![1.0, 1.0], 0.0)

@@ -103,7 +103,7 @@ fn outline(font: &[u8], character: char) -> Option<String> {
 /// Unpacks a WOFF file to the font that it holds.
 ///
 /// Source: W3C, WOFF File Format 1.0.
-fn unpack_woff(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn unpack_woff(bytes: &[u8]) -> Option<Vec<u8>> {
     let word = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
     let short = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
     if bytes.get(..4)? != b"wOFF" || u64::from(word(16)?) > MAX_FONT_BYTES {

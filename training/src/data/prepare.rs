@@ -13,6 +13,7 @@ use super::concepts::read_concepts;
 use super::drawings::{Art, Drawing, concept_drawings, digits, shapes};
 use super::hands::{further_drawings, named, other_names, photographs, sketches};
 use super::iconify::icon_names;
+use super::lettering::read_fonts;
 use super::names::NameIndex;
 use super::packages::Packages;
 use super::statements::{Stated, read_statements, records_of};
@@ -48,6 +49,8 @@ pub struct PreparedSummary {
     pub statements: usize,
     /// Lines of training text.
     pub texts: usize,
+    /// Fonts that words are written in.
+    pub fonts: usize,
     /// Records of data sets that could not be read and were passed over.
     pub passed_over: Vec<String>,
 }
@@ -107,6 +110,7 @@ pub fn prepare(
     let statements = records_of(&stated, drawings.len());
     drawings.extend(stated.into_iter().flat_map(stated_drawings));
     let questions = read_questions(packages, &shape_index)?;
+    let fonts = read_fonts(packages)?;
     let free_names = drawings.iter().flat_map(|drawing| &drawing.record.names);
     let texts = training_texts(packages, &concepts, &questions, free_names)?;
     progress(Progress {
@@ -123,7 +127,9 @@ pub fn prepare(
     files.write_lines("texts.jsonl", &texts)?;
     files.write_lines("statements.jsonl", &statements)?;
     files.write_lines("sketches.jsonl", sketch_records(&drawings))?;
+    files.write_lines("fonts.jsonl", &fonts)?;
     files.publish(&[
+        "fonts.jsonl",
         "sketches.jsonl",
         "statements.jsonl",
         "pictures.bin",
@@ -135,6 +141,7 @@ pub fn prepare(
 
     let mut summary = PreparedSummary {
         texts: texts.len(),
+        fonts: fonts.len(),
         statements: statements.len(),
         passed_over,
         ..PreparedSummary::default()

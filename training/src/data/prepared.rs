@@ -12,12 +12,13 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ConceptRecord, DataError, PICTURE_BYTES, PictureRecord, QuestionRecord, Sketch, SketchRecord, Split,
-    StatementRecord, TextRecord,
+    ConceptRecord, DataError, FontRecord, PICTURE_BYTES, PictureRecord, QuestionRecord, Sketch, SketchRecord,
+    Split, StatementRecord, TextRecord,
 };
 
-/// Longest line that is read, in bytes: a record is far shorter, and a broken file must not fill the memory.
-const MAX_LINE_BYTES: usize = 1 << 20;
+/// Longest line that is read, in bytes: a record is shorter, even a font of torn outlines, and a broken file
+/// must not fill the memory.
+const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// One training picture in this many is kept for validation.
 const VALIDATION_ONE_IN: u64 = 40;
@@ -33,6 +34,7 @@ pub struct PreparedData {
     texts: Vec<TextRecord>,
     sketches: HashMap<usize, Sketch>,
     statements: Vec<StatementRecord>,
+    fonts: Vec<FontRecord>,
     /// Which pictures are kept for validation.
     validation: OnceLock<Vec<bool>>,
 }
@@ -53,6 +55,7 @@ impl PreparedData {
         let texts = read_lines(&folder.join("texts.jsonl"))?;
         let sketches: Vec<SketchRecord> = read_lines(&folder.join("sketches.jsonl"))?;
         let statements: Vec<StatementRecord> = read_lines(&folder.join("statements.jsonl"))?;
+        let fonts = read_lines(&folder.join("fonts.jsonl"))?;
         check_statements(&statements, &pictures, &folder.join("statements.jsonl"))?;
         check_pictures(&pictures, &concepts, &folder.join("pictures.jsonl"))?;
         check_questions(&questions, &pictures, &folder.join("questions.jsonl"))?;
@@ -69,6 +72,7 @@ impl PreparedData {
                 .map(|sketch| (sketch.picture, sketch.strokes))
                 .collect(),
             statements,
+            fonts,
             validation: OnceLock::new(),
         })
     }
@@ -113,6 +117,11 @@ impl PreparedData {
     /// Lists the sentences about pictures.
     pub fn statements(&self) -> &[StatementRecord] {
         &self.statements
+    }
+
+    /// Lists the fonts that words are written in.
+    pub fn fonts(&self) -> &[FontRecord] {
+        &self.fonts
     }
 
     /// Lists the lines of training text.

@@ -197,6 +197,10 @@ impl Miniature {
             let file = format!("noto-emoji/files/noto-emoji-0-{weight}-normal.woff");
             self.write(&file, &glyphs::tests::woff('😀'));
         }
+        for name in lettering::font_packages() {
+            let file = format!("{name}/files/{name}-latin-400-normal.woff");
+            self.write(&file, &glyphs::tests::woff('a'));
+        }
         self.write(
             "fonts-symbola/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf",
             &glyphs::tests::font('🐱'),
@@ -693,10 +697,10 @@ fn missing_pixels_and_endless_lines_are_refused() {
             "expected 36864 bytes for each of the 144 pictures in pictures.jsonl, found 100 bytes"
         )
     );
-    fs::write(miniature.out().join("texts.jsonl"), vec![b' '; 3 << 20]).unwrap();
+    fs::write(miniature.out().join("texts.jsonl"), vec![b' '; 5 << 20]).unwrap();
     let error = PreparedData::open(&miniature.out()).unwrap_err().to_string();
     assert!(
-        error.ends_with("expected line 1 to be shorter than 1048576 bytes, found a longer one"),
+        error.ends_with("expected line 1 to be shorter than 4194304 bytes, found a longer one"),
         "{error}"
     );
     fs::remove_file(&pixels).unwrap();

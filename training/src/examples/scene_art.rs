@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::classes::{Class, Classes};
 use crate::data::{PreparedData, Source};
-use crate::scenes::{Art, is_plain};
+use crate::scenes::{Art, LetterSplit, Letters, is_plain};
 
 /// Things of the training pictures.
 #[derive(Debug)]
@@ -15,28 +15,37 @@ pub struct TrainingArt<'a> {
     classes: Cow<'a, Classes>,
     /// Indices of classes.
     things: Cow<'a, [usize]>,
+    letters: Option<Cow<'a, Letters>>,
     styles: bool,
 }
 
 impl<'a> TrainingArt<'a> {
-    /// Lists what the training pictures of prepared data show; they are drawn as they are.
+    /// Lists what the training pictures of prepared data show; they are drawn as they are. Words are those of
+    /// validation.
     #[must_use]
     pub fn plain(data: &'a PreparedData) -> Self {
         let classes = Classes::of(data);
         Self {
             things: Cow::Owned(things(&classes)),
             classes: Cow::Owned(classes),
+            letters: Letters::of(data, LetterSplit::Validation).map(Cow::Owned),
             data,
             styles: false,
         }
     }
 
     /// The same, restyled as training wants it.
-    pub(super) fn styled(data: &'a PreparedData, classes: &'a Classes, things: &'a [usize]) -> Self {
+    pub(super) fn styled(
+        data: &'a PreparedData,
+        classes: &'a Classes,
+        things: &'a [usize],
+        letters: Option<&'a Letters>,
+    ) -> Self {
         Self {
             data,
             classes: Cow::Borrowed(classes),
             things: Cow::Borrowed(things),
+            letters: letters.map(Cow::Borrowed),
             styles: true,
         }
     }
@@ -71,6 +80,10 @@ impl Art for TrainingArt<'_> {
             .class(thing)
             .and_then(|class| self.data.rgba(class.picture(rng)));
         picture.unwrap_or_default().to_vec()
+    }
+
+    fn letters(&self) -> Option<&Letters> {
+        self.letters.as_deref()
     }
 
     fn styles(&self) -> bool {

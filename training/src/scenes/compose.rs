@@ -34,7 +34,7 @@ impl Frame {
         ((self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0)
     }
 
-    fn touches(&self, other: &Self) -> bool {
+    pub(super) fn touches(&self, other: &Self) -> bool {
         self.left < other.right + ROOM
             && other.left < self.right + ROOM
             && self.top < other.bottom + ROOM

@@ -34,11 +34,13 @@ pub enum SceneKind {
     Pair,
     /// Whether a picture entails a sentence: task `entail`.
     Entail,
+    /// What is written: task `read`.
+    Read,
 }
 
 impl SceneKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Count,
         Self::Position,
         Self::Colour,
@@ -46,6 +48,7 @@ impl SceneKind {
         Self::Box,
         Self::Pair,
         Self::Entail,
+        Self::Read,
     ];
 
     /// Names it as recipes do.
@@ -59,6 +62,7 @@ impl SceneKind {
             Self::Box => "box",
             Self::Pair => "pair",
             Self::Entail => "entail",
+            Self::Read => "read",
         }
     }
 
@@ -73,6 +77,7 @@ impl SceneKind {
             Self::Box => "every box overlaps the right one by half",
             Self::Pair => "true or false of two scenes is the right answer",
             Self::Entail => "entailment, neutral or contradiction is the right answer",
+            Self::Read => "every letter is read, small or capital as it is written",
         }
     }
 }
@@ -90,9 +95,13 @@ pub struct SceneQuestion {
     pub pictures: Vec<Vec<f32>>,
 }
 
-/// Makes a scene of a kind, and asks about it. The same generator state gives the same question.
+/// Makes a scene of a kind, and asks about it. The same generator state gives the same question. None where
+/// something is to be read and the art has no letters.
 #[must_use]
-pub fn ask(kind: SceneKind, art: &dyn Art, side: usize, rng: &mut ChaCha8Rng) -> SceneQuestion {
+pub fn ask(kind: SceneKind, art: &dyn Art, side: usize, rng: &mut ChaCha8Rng) -> Option<SceneQuestion> {
+    if kind == SceneKind::Read && art.letters().is_none() {
+        return None;
+    }
     let scenes = Maker { art, side };
     // Things are left out where there is no place for them; a scene that lost what it was to show is made
     // again.
@@ -105,8 +114,9 @@ pub fn ask(kind: SceneKind, art: &dyn Art, side: usize, rng: &mut ChaCha8Rng) ->
             SceneKind::Box => scenes.frame(rng),
             SceneKind::Pair => scenes.pair(rng),
             SceneKind::Entail => scenes.entail(rng),
+            SceneKind::Read => scenes.read(rng),
         };
-        if let Some(made) = made {
+        if made.is_some() {
             return made;
         }
     }
@@ -361,6 +371,16 @@ impl Maker<'_> {
         })
     }
 
+    /// Something written, now and then beside things.
+    fn read(&self, rng: &mut ChaCha8Rng) -> Option<SceneQuestion> {
+        let letters = self.art.letters()?;
+        let beside = if chance(rng, 0.3) { 1 + below(rng, 2) } else { 0 };
+        let mut scene = compose(&self.different(beside, rng), self.art, self.side, rng);
+        let written = letters.draw_text(rng);
+        letters.write(&written, &mut scene, self.side, rng)?;
+        Some(one_picture("read", scene, [], written))
+    }
+
     fn entail(&self, rng: &mut ChaCha8Rng) -> Option<SceneQuestion> {
         let kinds = self.different(4, rng);
         let count = 1 + below(rng, 3);
@@ -524,12 +544,13 @@ fn corners(frame: &Frame) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::letters::{Letters, tests::letters};
     use super::*;
     use crate::random::fork;
     use multiway_tasks::TaskLibrary;
 
-    /// Squares of one grey each, which tell the things apart.
-    struct Squares;
+    /// Squares of one grey each, which tell the things apart, and letters where there are any.
+    struct Squares(Option<Letters>);
 
     impl Art for Squares {
         fn things(&self) -> usize {
@@ -544,16 +565,27 @@ mod tests {
             let grey = u8::try_from(thing * 40).unwrap();
             [grey, grey, grey, 255].repeat(32 * 32)
         }
+
+        fn letters(&self) -> Option<&Letters> {
+            self.0.as_ref()
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_where_there_are_no_letters() {
+        assert!(ask(SceneKind::Read, &Squares(None), 96, &mut fork(1, &[])).is_none());
+        assert!(ask(SceneKind::Count, &Squares(None), 96, &mut fork(1, &[])).is_some());
     }
 
     #[test]
     fn every_task_words_its_questions() {
         let tasks = TaskLibrary::builtin().unwrap();
+        let art = Squares(Some(letters()));
         for kind in SceneKind::ALL {
             for index in 0..40 {
-                let asked = ask(kind, &Squares, 96, &mut fork(3, &[index]));
-                let again = ask(kind, &Squares, 96, &mut fork(3, &[index]));
-                assert_eq!(asked, again);
+                let asked = ask(kind, &art, 96, &mut fork(3, &[index])).unwrap();
+                let again = ask(kind, &art, 96, &mut fork(3, &[index]));
+                assert_eq!(Some(&asked), again.as_ref());
                 let file = tasks.get(asked.task).unwrap().file();
                 let complete = file
                     .complete(&asked.inputs)
@@ -568,7 +600,7 @@ mod tests {
     #[test]
     fn labels_are_about_as_common() {
         let share = |kind: SceneKind, label: &str| {
-            let asked = (0..400).map(|index| ask(kind, &Squares, 64, &mut fork(5, &[index])));
+            let asked = (0..400).filter_map(|index| ask(kind, &Squares(None), 64, &mut fork(5, &[index])));
             asked.filter(|asked| asked.answer == label).count()
         };
         let entailed = share(SceneKind::Entail, "entailment");
