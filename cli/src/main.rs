@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod context;
 mod convert;
+mod curate;
 mod decoding;
 mod device;
 mod draw;
@@ -83,6 +84,8 @@ enum Verb {
     Batch(Box<batch::BatchArgs>),
     /// Evaluate a task on a data set: metrics with intervals, and a report with the worst cases
     Eval(Box<eval::EvalArgs>),
+    /// Keep the captions that fit their pictures, and write others anew
+    Curate(Box<curate::CurateArgs>),
     /// Compute the embedding of an image or a text
     Embed(embed::EmbedArgs),
     /// Index a folder of images, and search it by text or by image
@@ -107,6 +110,7 @@ impl Verb {
             Self::Tasks(args) => args.json(),
             Self::Batch(args) => args.json,
             Self::Eval(args) => args.json,
+            Self::Curate(args) => args.json,
             Self::Embed(_) => true,
             Self::Search(args) => args.json(),
             Self::Tokenize(args) => args.json,
@@ -123,6 +127,7 @@ impl Verb {
             Self::Tasks(args) => tasks::run(context, args),
             Self::Batch(args) => batch::run(context, &args),
             Self::Eval(args) => eval::run(context, &args),
+            Self::Curate(args) => curate::run(context, &args),
             Self::Embed(args) => embed::run(context, args),
             Self::Search(args) => search::run(context, args),
             Self::Tokenize(args) => tokenize::run(context, &args),

@@ -63,6 +63,24 @@ pub enum JobError {
         /// The fields of the first record.
         fields: Vec<String>,
     },
+    /// The task does not say how well a text fits pictures.
+    #[error("the task '{task}' writes no text about pictures: texts are curated by a task such as 'caption'")]
+    NotCurated {
+        /// The task.
+        task: String,
+    },
+    /// The results of a curation are asked for as a table.
+    #[error("expected a JSONL file to write to, found '{path}'")]
+    NotLines {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not said which field has the texts.
+    #[error("the task '{task}' does not say which field has the texts: name it with `--text FIELD`")]
+    WhichText {
+        /// The task.
+        task: String,
+    },
     /// There is nothing to compare answers with.
     #[error(
         "the data has no field '{field}' with the right answers: name it with `--reference FIELD` (fields: {})",

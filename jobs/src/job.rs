@@ -364,7 +364,7 @@ pub(crate) struct ChosenFrom {
 }
 
 /// Writes an error with its causes.
-fn chain_of(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

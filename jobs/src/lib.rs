@@ -28,7 +28,7 @@
 //! |---|---|
 //! | `job`, `binding` | a task on all records, and which fields are which inputs |
 //! | `journal`, `row`, `table` | unfinished results on disk, what is written for a record, and results as Parquet |
-//! | `batch`, `evaluation`, `calibration` | the three kinds of job |
+//! | `batch`, `evaluation`, `calibration`, `curation` | the four kinds of job |
 //! | `plan`, `right_answers`, `boxes`, `pairs` | what an evaluation compares: right answers, boxes, pictures with their texts |
 //! | `sample`, `scores`, `figures`, `retrieval` | metrics over rows |
 //! | `summary`, `report` | the figures of an evaluation, and its page |
@@ -37,6 +37,7 @@ mod batch;
 mod binding;
 mod boxes;
 mod calibration;
+mod curation;
 mod digest;
 mod error;
 mod evaluation;
@@ -57,6 +58,7 @@ mod table;
 pub use batch::BatchReport;
 pub use boxes::{Edges, RightBox};
 pub use calibration::{CalibrationReport, Reliability};
+pub use curation::{CurationOptions, CurationReport, Verdict};
 pub use error::JobError;
 pub use evaluation::EvaluationReport;
 pub use job::{Filter, Job, JobOptions, JobProgress};
