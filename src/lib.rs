@@ -135,9 +135,9 @@ pub mod data {
 #[cfg(feature = "data")]
 pub mod jobs {
     pub use multiway_jobs::{
-        BatchReport, CalibrationReport, Direction, Edges, EvaluationOptions, EvaluationReport,
-        EvaluationSummary, Filter, Job, JobError, JobOptions, JobProgress, MetricReport, Reliability,
-        RightBox, Row,
+        BatchReport, CalibrationReport, CurationOptions, CurationReport, Direction, Edges, EvaluationOptions,
+        EvaluationReport, EvaluationSummary, Filter, Job, JobError, JobOptions, JobProgress, MetricReport,
+        Reliability, RightBox, Row, Verdict,
     };
 }
 

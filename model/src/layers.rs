@@ -4,6 +4,7 @@ pub(crate) mod attention;
 pub(crate) mod embedding;
 pub(crate) mod feed_forward;
 pub(crate) mod form;
+pub(crate) mod fused;
 pub(crate) mod graph;
 pub(crate) mod host;
 pub(crate) mod positions;
@@ -38,8 +39,8 @@ pub(crate) struct Weights<'a> {
     shared: RefCell<HashMap<String, Tensor>>,
     /// The type in which linear layers are packed, where they are.
     weight_type: WeightType,
-    /// How linear layers multiply that are not packed.
-    products: Products,
+    /// How layers that are not packed multiply in training, where they belong to it.
+    products: Option<Products>,
     /// Where the file holds linear layers packed.
     packed: Option<Box<ReadPacked<'a>>>,
     /// Where tables stay in the file.
@@ -58,14 +59,14 @@ impl<'a> Weights<'a> {
             read: Box::new(read),
             shared: RefCell::default(),
             weight_type,
-            products: Products::F32,
+            products: None,
             packed: None,
             tables: None,
         }
     }
 
-    /// Says how linear layers multiply that are not packed.
-    pub(crate) fn with_products(self, products: Products) -> Self {
+    /// Says how layers that are not packed multiply in training, where they belong to it.
+    pub(crate) fn with_products(self, products: Option<Products>) -> Self {
         Self { products, ..self }
     }
 

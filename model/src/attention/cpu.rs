@@ -230,6 +230,39 @@ fn backward(
     plan.blocks.par_iter().map(run).collect()
 }
 
+/// Attends within a fused projection `[N, 3D]`, giving `[n, D]`.
+pub(crate) fn attend_rows(
+    qkv: &[f32],
+    plan: &AttentionPlan,
+    (n, d): (usize, usize),
+    scoring: &ScoreRule,
+) -> Result<Vec<f32>> {
+    attend(split_qkv(qkv, d), plan, (n, d), scoring)
+}
+
+/// Returns the gradient of a fused projection, `[N, 3D]`, for the gradient `g` `[N, D]` of what was attended.
+pub(crate) fn attention_gradient(
+    qkv: &[f32],
+    g: &[f32],
+    plan: &AttentionPlan,
+    d: usize,
+    scoring: &ScoreRule,
+) -> Result<Vec<f32>> {
+    let g = Columns {
+        values: g,
+        width: d,
+        offset: 0,
+    };
+    let parts = backward(split_qkv(qkv, d), plan, d, scoring, g)?;
+    let (mut gradient, width) = (vec![0.0; qkv.len()], 3 * d); // [N, 3D]
+    for (block, [dq, dk, dv]) in plan.blocks.iter().zip(&parts) {
+        scatter(dq, &mut gradient, &block.queries, d, width, 0);
+        scatter(dk, &mut gradient, &block.keys, d, width, d);
+        scatter(dv, &mut gradient, &block.keys, d, width, 2 * d);
+    }
+    Ok(gradient)
+}
+
 /// Splits a fused projection, `[N, 3D]`, into column views of queries, keys and values.
 pub(crate) fn split_qkv(values: &[f32], d: usize) -> [Columns<'_>; 3] {
     [0, 1, 2].map(|i| Columns {
@@ -247,29 +280,16 @@ impl CustomOp1 for SelfAttention {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, width) = layout.shape().dims2()?;
         let d = width / 3;
-        let out = attend(split_qkv(slice(x, layout)?, d), &self.plan, (n, d), &self.scoring)?;
+        let out = attend_rows(slice(x, layout)?, &self.plan, (n, d), &self.scoring)?;
         Ok((CpuStorage::F32(out), Shape::from((n, d))))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         let (n, width) = x.dims2()?;
         let d = width / 3;
-        let parts = with_slice(x, |xs| {
-            with_slice(g, |gs| {
-                let g = Columns {
-                    values: gs,
-                    width: d,
-                    offset: 0,
-                };
-                backward(split_qkv(xs, d), &self.plan, d, &self.scoring, g)
-            })
-        })?;
-        let mut dx = vec![0.0; n * width]; // [N, 3D]
-        for (block, [dq, dk, dv]) in self.plan.blocks.iter().zip(&parts) {
-            scatter(dq, &mut dx, &block.queries, d, width, 0);
-            scatter(dk, &mut dx, &block.keys, d, width, d);
-            scatter(dv, &mut dx, &block.keys, d, width, 2 * d);
-        }
+        let dx = with_slice(x, |x| {
+            with_slice(g, |g| attention_gradient(x, g, &self.plan, d, &self.scoring))
+        })?; // [N, 3D]
         Ok(Some(Tensor::from_vec(dx, (n, width), x.device())?))
     }
 }

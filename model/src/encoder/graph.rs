@@ -15,7 +15,7 @@ use crate::kernels::plan::AttentionPlan;
 use crate::layers::feed_forward::FeedForward;
 use crate::layers::form::{LinearLayer, NormLayer};
 use crate::layers::graph::Graph;
-use crate::layers::{by_expert, copy_rows};
+use crate::layers::{by_expert, copy_rows, fused};
 use crate::memory::{KvCache, KvLayers};
 use crate::prefix::{ImagePrefix, with_prefixes};
 use crate::step::DecoderRow;
@@ -66,12 +66,21 @@ impl EncoderForm for Graph {
             observe(HookPoint::Output, &hidden)?;
             return Ok(Some(hidden));
         };
-        let qkv = layer.project(&pass.x, split)?; // [N, 3D]
-        if pass.keep {
-            pass.kept.push(keys_values(&qkv)?); // [N, 2D]
-        }
-        let attended = attend(&qkv, pass.layer, &batch.prefixes, &pass.plan, &layer.scoring)?; // [N, D]
-        pass.x = layer.finish(&pass.x, &attended, split)?; // [N, D]
+        let fused = match pass.keep || !batch.prefixes.is_empty() {
+            true => None,
+            false => layer.attend_fused(&pass.x, split, &pass.plan),
+        };
+        pass.x = match fused {
+            Some(x) => layer.feed(&x?, split)?, // [N, D]
+            None => {
+                let qkv = layer.project(&pass.x, split)?; // [N, 3D]
+                if pass.keep {
+                    pass.kept.push(keys_values(&qkv)?); // [N, 2D]
+                }
+                let attended = attend(&qkv, pass.layer, &batch.prefixes, &pass.plan, &layer.scoring)?; // [N, D]
+                layer.finish(&pass.x, &attended, split)? // [N, D]
+            }
+        };
         observe(HookPoint::Layer(pass.layer), &pass.x)?;
         pass.layer += 1;
         Ok(None)
@@ -128,8 +137,27 @@ impl EncoderLayer<Graph> {
             None => attended.clone(),
         };
         let x = (x + self.projections.out(&h, split)?)?; // [N, D]
-        let h = self.ffn_norm.forward(&x, split)?; // [N, D]
-        &x + by_expert(&h, split, &self.experts, FeedForward::forward)? // [N, D]
+        self.feed(&x, split)
+    }
+
+    /// Adds attention, where it can be one operation.
+    fn attend_fused(&self, x: &Tensor, split: usize, plan: &Arc<AttentionPlan>) -> Option<Result<Tensor>> {
+        let experts = self.projections.experts();
+        let inner = self.inner_norm.as_ref();
+        let rule = (plan, &self.scoring);
+        fused::attention(x, &self.attention_norm, inner, split, &experts, rule)
+    }
+
+    /// Adds the feed-forward network of each expert.
+    fn feed(&self, x: &Tensor, split: usize) -> Result<Tensor> {
+        let experts = self.experts.iter().map(FeedForward::gated);
+        if let Some(experts) = experts.collect::<Option<Vec<_>>>()
+            && let Some(fed) = fused::feed_forward(x, &self.ffn_norm, split, &experts)
+        {
+            return fed;
+        }
+        let h = self.ffn_norm.forward(x, split)?; // [N, D]
+        x + by_expert(&h, split, &self.experts, FeedForward::forward)? // [N, D]
     }
 }
 

@@ -66,7 +66,8 @@ impl CustomOp1 for GeluErf {
 }
 
 multiversion! {
-    fn backward(x: &[f32], g: &[f32], dx: &mut [f32], f: usize) {
+    /// Writes the gradient of `[N, 2F]` for that of `[N, F]`.
+    pub(crate) fn gated_gelu_gradient(x: &[f32], g: &[f32], dx: &mut [f32], f: usize) {
         for ((row, g), dx) in x.chunks_exact(2 * f).zip(g.chunks_exact(f)).zip(dx.chunks_exact_mut(2 * f)) {
             let (gate, up) = row.split_at(f);
             let (dgate, dup) = dx.split_at_mut(f);
@@ -104,7 +105,7 @@ impl CustomOp1 for GatedGelu {
         let mut dx = vec![0.0; n * 2 * f]; // [N, 2F]
         with_slice(x, |xs| {
             with_slice(g, |gs| {
-                backward(xs, gs, &mut dx, f);
+                gated_gelu_gradient(xs, gs, &mut dx, f);
                 Ok(())
             })
         })?;

@@ -118,7 +118,8 @@ pub(crate) fn add_normalise(
 
 multiversion! {
     #[expect(clippy::too_many_arguments, reason = "one pass over five arrays")]
-    fn backward(x: &[f32], w: &[f32], g: &[f32], dx: &mut [f32], dw: &mut [f32], d: usize, split: usize, eps: f32) {
+    /// Writes the gradient of rows `[N, D]`, and adds that of the scales `[E, D]`.
+    pub(crate) fn rms_gradient(x: &[f32], w: &[f32], g: &[f32], dx: &mut [f32], dw: &mut [f32], d: usize, split: usize, eps: f32) {
         let last = w.len() - d;
         let mut scaled = vec![0.0f32; d];
         let rows = x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).enumerate();
@@ -174,7 +175,7 @@ impl CustomOp2 for RmsNorm {
         with_slice(x, |xs| {
             with_slice(w, |ws| {
                 with_slice(g, |gs| {
-                    backward(xs, ws, gs, &mut dx, &mut dw, d, self.split, self.eps);
+                    rms_gradient(xs, ws, gs, &mut dx, &mut dw, d, self.split, self.eps);
                     Ok(())
                 })
             })

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::form::{Form, LinearLayer};
+use super::fused::ExpertLayers;
+use super::graph::Graph;
 use super::host::{Host, HostLinear};
 use super::{Weights, by_expert, of_experts};
 use crate::config::{Positions, StackConfig};
@@ -47,6 +49,18 @@ impl<F: Form> SelfAttentionProjections<F> {
     /// Projects attended rows, `[N, H Dh]`, to `[N, D]`.
     pub(crate) fn out(&self, x: &Tensor, split: usize) -> Result<Tensor> {
         by_expert(x, split, &self.out, F::Linear::forward)
+    }
+}
+
+impl SelfAttentionProjections<Graph> {
+    /// Lists the projections of each expert: queries, keys and values, and out.
+    pub(crate) fn experts(&self) -> Vec<ExpertLayers<'_>> {
+        let experts = self.qkv.iter().zip(&self.out);
+        let layers = experts.map(|(qkv, out)| ExpertLayers {
+            linears: vec![qkv, out],
+            inner: None,
+        });
+        layers.collect()
     }
 }
 

@@ -7,6 +7,8 @@ use candle_core::{Result, Tensor};
 
 use super::Weights;
 use super::form::{Form, LinearLayer, NormLayer};
+use super::fused::ExpertLayers;
+use super::graph::Graph;
 use super::host::Host;
 use crate::config::{Activation, StackConfig};
 use crate::kernels::access::is_cpu_f32;
@@ -53,6 +55,17 @@ impl<F: Form> FeedForward<F> {
             hidden = norm.forward(&hidden, 0)?; // [N, F]
         }
         self.down.forward(&hidden) // [N, D]
+    }
+}
+
+impl FeedForward<Graph> {
+    /// Lists the layers of a network that is gated: gate and up, and down.
+    pub(crate) fn gated(&self) -> Option<ExpertLayers<'_>> {
+        let is_gated = self.activation == Activation::GatedGelu;
+        is_gated.then(|| ExpertLayers {
+            linears: vec![&self.input, &self.down],
+            inner: self.inner_norm.as_ref(),
+        })
     }
 }
 

@@ -22,10 +22,18 @@ impl Form for Graph {
 #[derive(Debug)]
 pub(crate) struct GraphLinear {
     /// `[out, in]` each, which may be variables: stacked anew at each use, so that updates are seen.
-    weights: Vec<Tensor>,
+    pub(super) weights: Vec<Tensor>,
     /// `[out]` each; empty where there is no bias.
-    biases: Vec<Tensor>,
-    products: Products,
+    pub(super) biases: Vec<Tensor>,
+    /// How it multiplies in training, fused with what is around it; none where each operation is candle's.
+    pub(super) products: Option<Products>,
+}
+
+impl GraphLinear {
+    /// Returns the width of the rows that it makes.
+    pub(super) fn outputs(&self) -> Option<usize> {
+        self.weights.iter().map(|weight| weight.dim(0).ok()).sum()
+    }
 }
 
 impl LinearLayer for GraphLinear {
@@ -45,9 +53,10 @@ impl LinearLayer for GraphLinear {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let products = self.products.unwrap_or_default();
         let y = match self.weights.as_slice() {
-            [only] => self.products.multiply(x, only)?, // [N, out]
-            parts => self.products.multiply(x, &Tensor::cat(parts, 0)?)?, // [N, out]
+            [only] => products.multiply(x, only)?,                   // [N, out]
+            parts => products.multiply(x, &Tensor::cat(parts, 0)?)?, // [N, out]
         };
         match self.biases.as_slice() {
             [] => Ok(y),
@@ -61,10 +70,25 @@ impl LinearLayer for GraphLinear {
 #[derive(Debug)]
 pub(crate) struct GraphNorm {
     /// One `[1, D]` per expert, which may view variables.
-    scales: Vec<Tensor>,
+    pub(super) scales: Vec<Tensor>,
     /// As the scales; empty for RMSNorm.
-    biases: Vec<Tensor>,
-    eps: f64,
+    pub(super) biases: Vec<Tensor>,
+    pub(super) eps: f64,
+}
+
+impl GraphNorm {
+    /// Stacks the scales of the experts, `[E, D]`.
+    pub(super) fn stacked(&self) -> Result<Tensor> {
+        stacked(&self.scales)
+    }
+}
+
+/// Stacks rows `[1, D]`.
+fn stacked(rows: &[Tensor]) -> Result<Tensor> {
+    match rows {
+        [only] => Ok(only.clone()),
+        _ => Tensor::cat(rows, 0), // [E, D]
+    }
 }
 
 impl NormLayer for GraphNorm {
@@ -81,13 +105,9 @@ impl NormLayer for GraphNorm {
     }
 
     fn forward(&self, x: &Tensor, split: usize) -> Result<Tensor> {
-        let whole = |parts: &[Tensor]| match parts {
-            [only] => Ok(only.clone()),
-            _ => Tensor::cat(parts, 0), // [E, D]
-        };
-        let weight = whole(&self.scales)?;
+        let weight = self.stacked()?; // [E, D]
         if !self.biases.is_empty() {
-            return composed_layer_norm(x, &weight, &whole(&self.biases)?, split, self.eps);
+            return composed_layer_norm(x, &weight, &stacked(&self.biases)?, split, self.eps);
         }
         if is_cpu_f32(x) {
             #[expect(clippy::cast_possible_truncation, reason = "the kernel computes in f32")]
