@@ -227,6 +227,11 @@ struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     strangers: Option<PathBuf>,
 
+    /// Folder of pictures with their right answers in answers.jsonl [default: examples/pictures, where it is
+    /// there]
+    #[arg(long, value_name = "DIR")]
+    examples: Option<PathBuf>,
+
     /// Number of drawings to sample, and of scenes of each kind
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = whole_number::<usize>)]
     pictures: usize,
@@ -447,6 +452,12 @@ fn export_run(args: &ExportArgs) -> Outcome {
     print_line(&format!("wrote {}", args.out.display()))
 }
 
+/// The pictures of the repository, where the command runs in it.
+fn own_examples() -> Option<PathBuf> {
+    let folder = PathBuf::from("examples/pictures");
+    folder.join("answers.jsonl").exists().then_some(folder)
+}
+
 fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
     let checkpoint = context.checkpoint()?;
     let options = EvaluateOptions {
@@ -457,6 +468,7 @@ fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
         only: args.only.clone(),
         shards: args.data.data.clone(),
         named: args.strangers.clone(),
+        examples: args.examples.clone().or_else(own_examples),
         prepared: args.data.prepared.clone(),
         openmoji: args.data.test.join("openmoji"),
         pictures: args.pictures,

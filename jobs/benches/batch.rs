@@ -45,7 +45,10 @@ fn pictures() -> Vec<PathBuf> {
     let folder = fs::read_dir(Path::new(ROOT).join("examples/pictures")).unwrap();
     let mut paths: Vec<PathBuf> = folder
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "png" || extension == "jpg")
+        })
         .collect();
     paths.sort();
     paths

@@ -19,7 +19,7 @@
 //! let source = DataSource::open(&["../examples/pictures"], DataOptions::default())?;
 //! let job = Job::new(&engine, library.get("caption")?, JobOptions::default());
 //! let report = block_on(job.batch(&source, "the default checkpoint", &out, |_| ()))?;
-//! assert_eq!(report.records, 10);
+//! assert_eq!(report.records, 21);
 //! # std::fs::remove_file(out)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

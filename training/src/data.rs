@@ -79,6 +79,7 @@ pub(crate) use packages::file_stems;
 pub(crate) use photographs::{Photograph, read_photographs};
 pub use prepare::{PreparedSummary, Progress, prepare};
 pub use prepared::PreparedData;
+pub(crate) use prepared::read_lines;
 pub use raster::{PICTURE_BYTES, PICTURE_SIDE};
 pub(crate) use raster::{fitted_file, straight};
 pub use record::{

@@ -2,6 +2,7 @@
 
 mod asker;
 mod drawings;
+mod examples;
 mod photographs;
 mod questions;
 mod scenes;
@@ -53,6 +54,9 @@ pub fn evaluate(
     photographs::score(&asker, &data, &mut scores)?;
     questions::score(&asker, &data, &mut scores)?;
     scenes::score(&asker, &data, &mut scores)?;
+    if let Some(folder) = &options.examples {
+        examples::score(&asker, folder, &mut scores)?;
+    }
     Ok(EvaluationReport {
         tests: scores.tests,
         audit,

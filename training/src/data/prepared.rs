@@ -169,7 +169,7 @@ fn find_concept<'a>(concepts: &'a [ConceptRecord], key: &str) -> Option<&'a Conc
 }
 
 /// Parses a file of one JSON record a line.
-pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {
+pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, DataError> {
     let file = File::open(path).map_err(DataError::file("read", path))?;
     let mut reader = BufReader::new(file);
     let mut records = Vec::new();

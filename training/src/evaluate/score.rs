@@ -78,6 +78,8 @@ pub struct EvaluateOptions {
     pub shards: Option<PathBuf>,
     /// Folder of pictures that are named by their files; its test is left out without it.
     pub named: Option<PathBuf>,
+    /// Folder of pictures with a file of right answers, `answers.jsonl`; its test is left out without it.
+    pub examples: Option<PathBuf>,
     /// How many drawings to show, and how many scenes of each kind.
     pub pictures: usize,
     /// How many questions to ask of a data set; all where `None`.

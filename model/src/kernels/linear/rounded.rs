@@ -2,11 +2,16 @@
 //!
 //! A word has two neighbouring numbers of a sum, the first in the low half, and one instruction multiplies
 //! both with their weights and adds them: twice as many numbers as one of `f32`. The factors are `f32`
-//! matrices that change from step to step, so that both are rounded and packed for each product. Unlike the
-//! products of a [`PackedLinear`](super::PackedLinear), these have bits of the instruction set's own: it
-//! chooses in which order it adds two products, and takes numbers below 2^-126 as zero.
+//! matrices that change from step to step, so that both are rounded and packed for each product. A sum is, by
+//! definition, what that instruction makes of it:
 //!
-//! Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training" (arXiv 1905.12322), section
+//! ```text
+//! acc = 0;  for k in 0, 2, .. { acc = fma(x[k + 1], w[k + 1], acc);  acc = fma(x[k], w[k], acc) }
+//! ```
+//!
+//! with numbers below 2^-126 taken as zero, before and after each step.
+//!
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, `VDPBF16PS`; Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training" (arXiv 1905.12322), section
 //! 3: factors in `bf16`, sums and weights that are updated in `f32`.
 
 #![expect(unsafe_code, reason = "vector loads and stores inside a tile")]
@@ -60,13 +65,31 @@ kernel! {
     load: |from: *const u32| from.cast::<[u32; 16]>().read(),
     splat: |x: u32| x,
     dot: |acc: [f32; 16], x: u32, w: [u32; 16]| std::array::from_fn(|lane| {
-        let [low, high] = [|word: u32| f32::from_bits(word << 16), |word: u32| f32::from_bits(word & 0xffff_0000)];
-        low(x).mul_add(low(w[lane]), high(x).mul_add(high(w[lane]), acc[lane]))
+        super::add_pair(acc[lane], x, w[lane])
     }),
     finish: |sum, _, _, _| sum,
     store: |to: *mut f32, sum: [f32; 16]| to.cast::<[f32; 16]>().write_unaligned(sum),
     fetch: |_: *const u32| {},
     tiles: { 1: 1, 2: 1, 3: 1, 4: 1 }
+}
+
+/// Adds two products to a sum, as the definition says: the second of the numbers first.
+#[inline(always)]
+fn add_pair(sum: f32, x: u32, w: u32) -> f32 {
+    let high = |word: u32| flushed(f32::from_bits(word & 0xffff_0000));
+    let low = |word: u32| flushed(f32::from_bits(word << 16));
+    let sum = flushed(high(x).mul_add(high(w), sum));
+    flushed(low(x).mul_add(low(w), sum))
+}
+
+/// Takes a number that is too small to be normal as zero.
+#[inline(always)]
+fn flushed(number: f32) -> f32 {
+    if number.is_subnormal() {
+        0.0_f32.copysign(number)
+    } else {
+        number
+    }
 }
 
 /// A factor of a product.
@@ -294,8 +317,8 @@ mod tests {
         let (x, w) = (numbers(rows * depth, 1), numbers(outputs * depth, 2));
         let (x_down, w_down) = (transposed(&x, rows), transposed(&w, outputs));
         let expected = specified(&x, &w, shape);
+        let mut first: Option<Vec<u32>> = None;
         for kernel in kernels() {
-            let mut first: Option<Vec<u32>> = None;
             for left in [Factor::Along(&x), Factor::Down(&x_down)] {
                 for right in [Factor::Along(&w), Factor::Down(&w_down)] {
                     let mut y = vec![f32::NAN; rows * outputs];
@@ -307,7 +330,10 @@ mod tests {
                         );
                     }
                     let bits: Vec<u32> = y.iter().map(|y| y.to_bits()).collect();
-                    assert!(*first.get_or_insert_with(|| bits.clone()) == bits);
+                    assert!(
+                        *first.get_or_insert_with(|| bits.clone()) == bits,
+                        "{kernel:?} {shape:?}"
+                    );
                 }
             }
         }
@@ -326,6 +352,19 @@ mod tests {
         check([3, 0, 5]);
         check([0, 3, 5]);
         check([5, 3, 0]);
+    }
+
+    #[test]
+    fn every_instruction_set_takes_the_smallest_numbers_as_zero() {
+        let tiny = f32::MIN_POSITIVE;
+        let (x, w) = ([tiny / 2.0, tiny, 1.0, tiny], [1.0, 0.5, tiny, -0.75]);
+        for kernel in kernels() {
+            let mut y = [f32::NAN];
+            let (left, right) = (Factor::Along(&x), Factor::Along(&w));
+            multiply_with(kernel, left, right, [1, 4, 1], &mut y);
+            // Of the four products the first has a factor, the second and the fourth are, too small to be normal.
+            assert_eq!(y[0].to_bits(), tiny.to_bits(), "{kernel:?}");
+        }
     }
 
     #[test]
