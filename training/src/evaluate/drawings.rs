@@ -220,13 +220,16 @@ fn in_language(
 /// Pictures of a stranger, named by their files.
 fn strangers(asker: &Asker<'_>, folder: &Path, scores: &mut Scores<'_>) -> Result<(), EvaluateError> {
     let files = file_stems(folder)?;
-    let files: Vec<_> = files
+    let mut files: Vec<_> = files
         .into_iter()
         .map(|(path, stem)| (path, stem.replace('_', " ")))
         .collect();
     let mut names: Vec<String> = files.iter().map(|(_, name)| name.clone()).collect();
     names.sort();
     names.dedup();
+    // All names are ranked, however few pictures are shown.
+    shuffle(&mut fork(scores.options.seed, &[7]), &mut files);
+    files.truncate(scores.options.questions.unwrap_or(usize::MAX));
     let answers = asker.each("a stranger's pictures", &files, |(path, name)| {
         let ranked = asker.rank(asker.open(path)?, &names, LANGUAGE_NAMES[0])?;
         Ok(ranked.first() == Some(name))
