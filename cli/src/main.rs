@@ -16,6 +16,8 @@ mod eval;
 mod explain;
 mod failure;
 mod find;
+#[cfg_attr(not(feature = "train"), path = "finetune_absent.rs")]
+mod finetune;
 mod fingerprint;
 mod font;
 mod global;
@@ -95,6 +97,8 @@ enum Verb {
     Convert(convert::ConvertArgs),
     /// Benchmark encoding, decoding and loading on this machine
     Bench(bench::BenchArgs),
+    /// Fine-tune a checkpoint on the records of a data set (needs the feature `train`)
+    Finetune(Box<finetune::FinetuneArgs>),
     /// Train and evaluate a checkpoint (needs the feature `train`)
     Train(train::TrainArgs),
 }
@@ -113,6 +117,7 @@ impl Verb {
             Self::Inspect(args) => args.json,
             Self::Convert(args) => args.json,
             Self::Bench(args) => args.json(),
+            Self::Finetune(args) => args.json(),
             Self::Train(args) => args.json(),
         }
     }
@@ -129,6 +134,7 @@ impl Verb {
             Self::Inspect(args) => inspect::run(context, args),
             Self::Convert(args) => convert::run(context, args),
             Self::Bench(args) => bench::run(context, args),
+            Self::Finetune(args) => finetune::run(context, &args),
             Self::Train(args) => train::run(context, args),
         }
     }

@@ -23,6 +23,8 @@
 //!
 //! Source: the format is described in the README of `huggingface/safetensors`, section "Format".
 
+mod adapted;
+mod adapter;
 mod entry;
 mod error;
 mod files;
@@ -45,6 +47,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
+pub use adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, AdapterConfig, AdapterError, compose};
 pub use entry::TensorEntry;
 pub use error::{ConvertError, HeaderError, LoadError, PthError, SaveError};
 pub(crate) use files::{COMPANIONS, GENERATION_FILE};
