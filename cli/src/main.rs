@@ -30,6 +30,8 @@ mod profile;
 mod run;
 mod search;
 mod tasks;
+#[cfg(feature = "train")]
+mod threads;
 mod tokenize;
 #[cfg_attr(not(feature = "train"), path = "train_absent.rs")]
 mod train;
@@ -147,6 +149,10 @@ fn main() -> ExitCode {
         Err(wrong) => return failure::report_usage(&wrong),
     };
     let json = cli.verb.json();
+    #[cfg(feature = "train")]
+    if matches!(cli.verb, Verb::Finetune(_)) {
+        threads::keep_operations_on_their_threads();
+    }
     let outcome = Context::new(cli.global).and_then(|context| cli.verb.run(&context));
     failure::report(outcome, json)
 }

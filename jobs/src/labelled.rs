@@ -253,3 +253,49 @@ fn one_of(target: Prompt, task: &PreparedTask) -> Result<Prompt, String> {
         listed.join(", ")
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use multiway_prompts::TaskFile;
+    use serde_json::json;
+
+    use super::*;
+
+    fn values(kind: &str, value: &Value) -> Vec<InputValue> {
+        let file = format!(
+            "---\ndescription: Asks.\ninputs: {{text: {{type: text}}}}\noutput: {kind}\n---\n{{{{ text }}}}"
+        );
+        right_values(
+            value,
+            &TaskFile::parse("ask.task", file.as_bytes()).unwrap().output,
+        )
+    }
+
+    #[test]
+    fn each_item_of_a_list_is_right_and_a_list_of_labels_is_one_answer() {
+        let text = |text: &str| InputValue::Text(text.to_owned());
+        assert_eq!(values("{kind: text}", &json!(["a", "b"])), [text("a"), text("b")]);
+        assert_eq!(values("{kind: labels}", &json!(["a", "b"])), [text("a, b")]);
+        assert_eq!(values("{kind: number}", &json!(3)), [InputValue::Integer(3)]);
+        assert_eq!(values("{kind: text}", &json!(null)), []);
+        assert_eq!(values("{kind: text}", &json!({"a": 1})), []);
+    }
+
+    #[test]
+    fn booleans_are_the_words_of_a_task_that_says_yes_or_no() {
+        let kind = "{kind: predicate, yes: \"true\", no: \"false\"}";
+        assert_eq!(
+            values(kind, &json!(false)),
+            [InputValue::Text("false".to_owned())]
+        );
+    }
+
+    #[test]
+    fn json_is_learnt_as_its_text() {
+        let kind = "{kind: json, schema: {type: object}}";
+        assert_eq!(
+            values(kind, &json!({"a": [1]})),
+            [InputValue::Text(r#"{"a":[1]}"#.to_owned())]
+        );
+    }
+}

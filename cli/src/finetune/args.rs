@@ -21,7 +21,7 @@ use crate::usage::whole_number;
 const AFTER_HELP: &str = "\
 Examples:
   multiway finetune --task my.task --data my.jsonl --out my-model
-  multiway run my.task --image photo.png --adapter my-model
+  multiway --task-dir . run my --image photo.png --adapter my-model
   multiway finetune --task vqa --data train.jsonl --validation dev.jsonl --reference answer --out my-vqa
   multiway finetune --task my.task --data photos/ --out my-model --method full --epochs 3
   multiway --checkpoint google/flan-t5-small finetune --task my.task --data my.csv --out my-t5 --merge

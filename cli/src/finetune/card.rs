@@ -58,11 +58,13 @@ impl Card<'_> {
             self.base,
             env!("CARGO_PKG_VERSION")
         );
-        let usage = if self.is_adapter {
-            format!("multiway run {name} --adapter {out}")
+        let option = if self.is_adapter {
+            "--adapter"
         } else {
-            format!("multiway --checkpoint {out} run {name}")
+            "--checkpoint"
         };
+        let folder = self.task.folder().map_or("", |_| "--task-dir . ");
+        let usage = format!("multiway {option} {out} {folder}run {name}");
         // Writing to a text never fails.
         let _ = write!(text, "```text\n{usage} ...\n```\n\n| | |\n|---|---|\n");
         let mut row = |name: &str, value: String| {

@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::error::shown;
+use super::low_rank::compose;
 use crate::config::ModelConfig;
 
 /// The name of the file that describes an adapter.
@@ -224,17 +225,6 @@ impl Adapter {
         }
         Ok(())
     }
-}
-
-/// Changes a weight by the product of two factors: `W + scale * B A`, differentiably.
-///
-/// # Shapes
-/// `weight` and the result `[out, in]`, `a` `[rank, in]`, `b` `[out, rank]`.
-///
-/// # Errors
-/// Where the shapes do not go together.
-pub fn compose(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> candle_core::Result<Tensor> {
-    weight + (b.matmul(a)? * scale)? // [out, in]
 }
 
 impl ModelConfig {

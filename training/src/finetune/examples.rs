@@ -386,3 +386,59 @@ fn digest(tokens: &[TokenId], pictures: &[Arc<ExamplePicture>], wanted: &Wanted)
 fn told(error: TokenizerError) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(number: u32) -> TuningExample {
+        let wanted = Wanted::Texts {
+            targets: vec![vec![9, number, 1], vec![9, 7, 1]],
+            given: 1,
+        };
+        let tokens = vec![number, 1];
+        TuningExample {
+            id: format!("record {number}"),
+            pictures: Vec::new(),
+            digest: digest(&tokens, &[], &wanted),
+            tokens,
+            wanted,
+        }
+    }
+
+    fn ids(examples: &[TuningExample]) -> Vec<&str> {
+        examples.iter().map(TuningExample::id).collect()
+    }
+
+    #[test]
+    fn the_contents_alone_decide_who_validates() {
+        let set = |numbers: &mut dyn Iterator<Item = u32>| ExampleSet {
+            examples: numbers.map(example).collect(),
+            ..ExampleSet::default()
+        };
+        let (mut forth, mut back) = (set(&mut (0..300)), set(&mut (0..300).rev()));
+        let (some, same) = (forth.split_off(0.2), back.split_off(0.2));
+        assert!((40..80).contains(&some.len()), "{}", some.len());
+        assert_eq!(some.len() + forth.examples.len(), 300);
+        let (mut some, mut same) = (ids(&some), ids(&same));
+        (some.sort_unstable(), same.sort_unstable());
+        assert_eq!(some, same);
+
+        let mut few = set(&mut (0..2));
+        assert_eq!(few.split_off(1e-9).len(), 1, "one at least");
+        let mut none = set(&mut (0..300));
+        assert!(none.split_off(0.0).is_empty());
+    }
+
+    #[test]
+    fn any_right_answer_is_drawn_and_the_first_validates() {
+        let example = example(4);
+        let mut rng = crate::random::fork(1, &[]);
+        let drawn: Vec<u32> = (0..50)
+            .map(|_| example.drawn(Some(&mut rng)).0.target[1])
+            .collect();
+        assert!(drawn.contains(&4) && drawn.contains(&7), "{drawn:?}");
+        let (first, class) = example.drawn(None);
+        assert_eq!((first.target, first.given, class), (vec![9, 4, 1], 1, None));
+    }
+}

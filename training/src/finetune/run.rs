@@ -101,6 +101,8 @@ pub struct Tuning<'a> {
     variables: Variables,
     optimizer: AdamW,
     pools: Vec<rayon::ThreadPool>,
+    /// All workers, for what they do together.
+    all: rayon::ThreadPool,
     step: u64,
     /// The best loss on the validation records, and how many looks ago it was.
     best: Option<(f64, u64)>,
@@ -152,6 +154,7 @@ impl<'a> Tuning<'a> {
         let optimizer = AdamW::new(optimizer(options.method), &variables.vars, decays_by_default)?;
         let mut tuning = Self {
             pools: pools(options.workers)?,
+            all: pool(options.workers)?,
             options,
             checkpoint,
             train,
@@ -256,7 +259,9 @@ impl<'a> Tuning<'a> {
             return Err(FinetuneError::NotFinite { step, loss });
         }
         let Variables { vars, frozen, .. } = &self.variables;
-        let norm = self.optimizer.step(vars, frozen, &gradients, &shares, rate)?;
+        let optimizer = &mut self.optimizer;
+        let step = || optimizer.step(vars, frozen, &gradients, &shares, rate);
+        let norm = self.all.install(step)?;
         self.step += 1;
         Ok((loss, f64::from(norm), rate))
     }
@@ -484,9 +489,14 @@ fn check_settings(folder: &Path, expected: &str, found: &str) -> Result<(), Fine
 
 /// One pool of one thread a worker: kernels that split their work stay on their worker's thread.
 fn pools(workers: usize) -> Result<Vec<rayon::ThreadPool>, FinetuneError> {
-    let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let pools: Result<Vec<_>, _> = (0..workers.max(1)).map(pool).collect();
-    pools.map_err(|error| FinetuneError::Worker {
+    (0..workers.max(1)).map(|_| pool(1)).collect()
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool, FinetuneError> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .build();
+    pool.map_err(|error| FinetuneError::Worker {
         reason: error.to_string(),
     })
 }
