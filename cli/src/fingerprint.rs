@@ -14,8 +14,8 @@ const BEGINNING_BYTES: usize = 1 << 10;
 
 /// Names a model by its contents: what two of them make is not mixed.
 ///
-/// Hashes the configuration, the table of tensors, the small tensors and the beginnings of the large ones, which
-/// need not be read whole: training moves all numbers of a weight, or none. An adapter is hashed whole.
+/// Hashes the configuration, the table of tensors, the small tensors and the beginnings of the large ones,
+/// which need not be read whole: training moves all numbers of a weight, or none. An adapter is hashed whole.
 pub(crate) fn fingerprint(checkpoint: &Checkpoint) -> Outcome<String> {
     let mut hash = Sha256::new();
     hash.update(checkpoint.config().to_json());

@@ -170,8 +170,8 @@ impl Checkpoint {
         })
     }
 
-    /// Writes a model with other weights into a folder as [`Checkpoint::convert`] does, with the files of this
-    /// checkpoint's tokenizer and `notes` beside them. Returns the names of the files that were copied.
+    /// Writes a model with other weights into a folder as [`Checkpoint::convert`] does, with the files of
+    /// this checkpoint's tokenizer and `notes` beside them. Returns the names of the files that were copied.
     ///
     /// # Errors
     /// [`ConvertError`] where the weights are not the model's, or something cannot be read or written.

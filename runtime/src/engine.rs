@@ -661,8 +661,8 @@ impl Engine {
     /// Returns the names of the classes that the model's head knows, in the order of its scores.
     ///
     /// # Errors
-    /// [`RequestError::NoHead`] where the model has no such head, [`RequestError::NoLabels`] where its checkpoint
-    /// does not name them.
+    /// [`RequestError::NoHead`] where the model has no such head, [`RequestError::NoLabels`] where its
+    /// checkpoint does not name them.
     ///
     /// # Examples
     ///

@@ -14,8 +14,8 @@ use crate::kernels::SharedBytes;
 use crate::layers::embedding::StoredTable;
 
 impl Checkpoint {
-    /// Reads one tensor, converted to `dtype` and moved to `device`; changed first in F32, where the checkpoint
-    /// has an adapter for it.
+    /// Reads one tensor, converted to `dtype` and moved to `device`; changed first in F32, where the
+    /// checkpoint has an adapter for it.
     ///
     /// # Errors
     /// [`LoadError::NoSuchTensor`] where the model has no such tensor, [`LoadError::PackedTensor`] where it
@@ -32,8 +32,8 @@ impl Checkpoint {
         Ok(tensor.to_dtype(dtype)?.to_device(device)?)
     }
 
-    /// Borrows the first bytes of a tensor as the file stores it, at most `count`; none where there is no such
-    /// tensor.
+    /// Borrows the first bytes of a tensor as the file stores it, at most `count`; none where there is no
+    /// such tensor.
     #[must_use]
     pub fn first_bytes(&self, name: &str, count: usize) -> &[u8] {
         let place = self.place(name);

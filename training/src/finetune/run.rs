@@ -85,8 +85,8 @@ pub struct TuneReport {
 pub struct Finished {
     /// Steps done.
     pub step: u64,
-    /// The lowest loss on the validation records, and the step of the weights that it is of; none without such
-    /// records.
+    /// The lowest loss on the validation records, and the step of the weights that it is of; none without
+    /// such records.
     pub best: Option<(f64, u64)>,
     /// The weights of the lowest loss on the validation records, or the last.
     pub weights: TunedWeights,
@@ -188,8 +188,8 @@ impl<'a> Tuning<'a> {
         self.variables.trained()
     }
 
-    /// Trains until the last step, until the validation records show no more progress, or until `stop` is set;
-    /// then a state is saved and nothing returned, and the run can go on later.
+    /// Trains until the last step, until the validation records show no more progress, or until `stop` is
+    /// set; then a state is saved and nothing returned, and the run can go on later.
     ///
     /// # Errors
     ///

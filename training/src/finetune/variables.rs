@@ -141,8 +141,8 @@ impl Variables {
     }
 }
 
-/// Makes the factors of all adaptable weights: `A` is drawn as wide as a linear layer's weight would be, and `B`
-/// is zero, so that the model begins as it is.
+/// Makes the factors of all adaptable weights: `A` is drawn as wide as a linear layer's weight would be, and
+/// `B` is zero, so that the model begins as it is.
 fn factors(config: &ModelConfig, rank: usize, seed: u64) -> Result<Vec<(String, Var)>, FinetuneError> {
     let mut vars = Vec::new();
     for (number, (name, [outputs, inputs])) in (0u64..).zip(config.adaptable_weights()) {
