@@ -1,7 +1,8 @@
 //! The options of fine-tuning.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
@@ -188,17 +189,9 @@ impl FinetuneArgs {
     pub(crate) fn check_folders(&self) -> Outcome {
         let (out, run) = (&self.out, self.run_folder());
         if self.force {
-            for folder in [run, out.join("evaluation")] {
-                if folder.exists() {
-                    std::fs::remove_dir_all(&folder).map_err(|error| {
-                        let error = anyhow::Error::new(error);
-                        Failure::Runtime(error.context(format!("cannot remove '{}'", folder.display())))
-                    })?;
-                }
-            }
-            return Ok(());
+            return remove_run(&run, out);
         }
-        let is_used = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+        let is_used = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
         if is_used && !run.is_dir() {
             return Err(Failure::Input(anyhow!(
                 "'{}' is not empty, and holds no run to go on with: name another folder, or add --force",
@@ -258,6 +251,33 @@ impl FinetuneArgs {
             ]),
         }
     }
+}
+
+/// Removes what an earlier run has written, and nothing else: its states and losses, and its evaluations.
+fn remove_run(run: &Path, out: &Path) -> Outcome {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| {
+            Failure::Runtime(anyhow::Error::new(error).context(format!("cannot remove '{path}'")))
+        }
+    };
+    for folder in [run.join("best"), run.to_owned()] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            let is_state =
+                name.starts_with("state-") && (name.ends_with(".safetensors") || name.ends_with(".tmp"));
+            if is_state || ["losses.csv", "losses.svg"].contains(&name.as_ref()) {
+                fs::remove_file(&path).map_err(failed(&path))?;
+            }
+        }
+    }
+    for folder in ["before", "after"].map(|name| out.join("evaluation").join(name)) {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(failed(&folder))?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a number above zero.
