@@ -421,7 +421,8 @@ mod tests {
         assert!((40..80).contains(&some.len()), "{}", some.len());
         assert_eq!(some.len() + forth.examples.len(), 300);
         let (mut some, mut same) = (ids(&some), ids(&same));
-        (some.sort_unstable(), same.sort_unstable());
+        some.sort_unstable();
+        same.sort_unstable();
         assert_eq!(some, same);
 
         let mut few = set(&mut (0..2));
