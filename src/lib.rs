@@ -66,7 +66,9 @@ pub use multiway_tasks::{Answer, Task, TaskEvent, TaskInputs, TaskLibrary};
 
 /// Checkpoints: what a model is, the types that its numbers are kept in, and conversion.
 pub mod checkpoint {
-    pub use multiway_model::checkpoint::{ConvertError, TensorEntry};
+    pub use multiway_model::checkpoint::{
+        Adapter, AdapterConfig, AdapterError, ConvertError, TensorEntry, write_atomically,
+    };
     pub use multiway_model::{
         CacheType, Checkpoint, Conversion, DType, Device, Execution, LoadError, LoadOptions, ModelConfig,
         WeightType,
@@ -136,8 +138,8 @@ pub mod data {
 pub mod jobs {
     pub use multiway_jobs::{
         BatchReport, CalibrationReport, CurationOptions, CurationReport, Direction, Edges, EvaluationOptions,
-        EvaluationReport, EvaluationSummary, Filter, Job, JobError, JobOptions, JobProgress, MetricReport,
-        Reliability, RightBox, Row, Verdict,
+        EvaluationReport, EvaluationSummary, Filter, Job, JobError, JobOptions, JobProgress, LabelledRecord,
+        LabelledRecords, MetricReport, Reliability, RightBox, Row, UnusableRecord, Verdict,
     };
 }
 

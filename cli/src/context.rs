@@ -6,7 +6,7 @@ use std::path::Path;
 
 #[cfg(feature = "hub")]
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use multiway::checkpoint::Device;
+use multiway::checkpoint::{Adapter, Device};
 #[cfg(feature = "hub")]
 use multiway::hub::{Hub, HubError, HubName};
 use multiway::tokenizer::Tokenizer;
@@ -15,6 +15,7 @@ use multiway::{Checkpoint, Engine, TaskLibrary};
 use super::device::DeviceChoice;
 use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome};
+use super::fingerprint::fingerprint;
 use super::global::GlobalArgs;
 use super::output::note;
 
@@ -71,13 +72,38 @@ impl Context {
     pub(crate) fn checkpoint(&self) -> Outcome<Checkpoint> {
         match &self.args.checkpoint {
             Some(place) => self.open(place),
-            None => embedded(),
+            None => self.adapted(embedded()?),
         }
+    }
+
+    /// Opens a checkpoint by its place, with the adapter that the caller named.
+    pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
+        self.adapted(self.open_plain(place)?)
+    }
+
+    /// Changes the weights of a checkpoint by the adapter that the caller named, if it is the checkpoint that
+    /// the adapter was trained on.
+    fn adapted(&self, checkpoint: Checkpoint) -> Outcome<Checkpoint> {
+        let Some(folder) = &self.args.adapter else {
+            return Ok(checkpoint);
+        };
+        let adapter = Adapter::open(folder).map_err(Failure::input)?;
+        let (base, expected) = (&adapter.config().base, &adapter.config().base_fingerprint);
+        let found = fingerprint(&checkpoint)?;
+        if found != *expected {
+            return Err(Failure::Input(anyhow::anyhow!(
+                "--adapter {}: it was trained on the checkpoint '{base}' ({expected}), and '{}' is another ({found}): name \
+                 that one with --checkpoint",
+                folder.display(),
+                checkpoint.name(),
+            )));
+        }
+        checkpoint.with_adapter(adapter).map_err(Failure::input)
     }
 
     /// Opens a folder or a file, or where there is neither, a checkpoint of the hub by its name.
     #[cfg(feature = "hub")]
-    pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
+    fn open_plain(&self, place: &Path) -> Outcome<Checkpoint> {
         let text = place.to_str().unwrap_or_default();
         let (name, is_local) = match text.strip_prefix(HUB_PREFIX) {
             Some(name) => (HubName::parse(name).map_err(Failure::input)?, false),
@@ -124,7 +150,7 @@ impl Context {
 
     /// Opens a folder or a file.
     #[cfg(not(feature = "hub"))]
-    pub(crate) fn open(&self, place: &Path) -> Outcome<Checkpoint> {
+    fn open_plain(&self, place: &Path) -> Outcome<Checkpoint> {
         Checkpoint::open(place).map_err(Failure::input)
     }
 

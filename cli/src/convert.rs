@@ -28,6 +28,8 @@ Writes config.json, model.safetensors, the tokenizer files, and provenance.json,
 records the source and its checksums. Then both checkpoints are run and their outputs
 compared: without --dtype they must be equal.
 
+With --adapter, what `multiway finetune` wrote is merged into the weights, which become f32.
+
 A packed checkpoint (--dtype int8, or --packed) stores its linear layers in the layout of
 the CPU kernels: loading memory-maps the file and packs nothing. It works with every verb
 on the CPU, with that --dtype or none, and its outputs equal those of the original with
@@ -169,6 +171,11 @@ fn provenance(checkpoint: &Checkpoint, args: &ConvertArgs, target: &Target) -> O
         "name": checkpoint.name(),
         "weights": weights.collect::<Vec<_>>(),
         "dtype": args.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
+        "adapter": checkpoint.adapter().map(|adapter| json!({
+            "base": adapter.config().base,
+            "rank": adapter.config().rank,
+            "alpha": adapter.config().alpha,
+        })),
         "packed": matches!(target, Target::Packed(_)),
         "converted_by": format!("multiway {}", env!("CARGO_PKG_VERSION")),
         "converted_at_unix": seconds,

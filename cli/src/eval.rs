@@ -72,7 +72,8 @@ enum Unit {
     Fractions,
 }
 
-fn metric(name: &str) -> Result<Metric, String> {
+/// Reads the name of a metric.
+pub(crate) fn metric(name: &str) -> Result<Metric, String> {
     Metric::from_name(name).ok_or_else(|| {
         let known: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
         format!("there is no metric '{name}' (metrics: {})", known.join(", "))

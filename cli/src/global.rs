@@ -16,6 +16,11 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "PLACE", help_heading = "Global options")]
     pub(crate) checkpoint: Option<PathBuf>,
 
+    /// Adapter that `multiway finetune` wrote: a folder. It changes the weights of the checkpoint that it was
+    /// trained on, as they are loaded
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) adapter: Option<PathBuf>,
+
     /// Download nothing: use only hub checkpoints that are already in the cache
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) offline: bool,

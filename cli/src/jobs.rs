@@ -25,12 +25,33 @@ use super::usage::whole_number;
 /// The steps of the progress bar: the share of the data that was read, in hundredths of a percent.
 const STEPS: u64 = 10_000;
 
-/// Names the data and says what of it goes where.
+/// Names the task and its data, and says how records are answered.
 #[derive(Debug, Args)]
 pub(crate) struct JobArgs {
     /// Name of the task, or path of a task file; `multiway tasks` lists the names
     task: String,
 
+    #[command(flatten)]
+    records: RecordArgs,
+
+    /// Number of records in the engine at a time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    in_flight: u16,
+
+    /// Stop when more than N records fail [default: never; failed records are rows with an `error`]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
+    max_failed: Option<usize>,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+
+    #[command(flatten)]
+    decoding: DecodingArgs,
+}
+
+/// Names the data and says what of it goes where.
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
     /// Data: JSONL, CSV, TSV, a WebDataset tar (each also gzipped), Parquet or a folder of images;
     /// repeatable, and `*` in a file's name stands for any characters
     #[arg(long, short, value_name = "PATH", required = true)]
@@ -72,23 +93,9 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "SHARD/N", value_parser = shard)]
     shard: Option<(usize, usize)>,
 
-    /// Number of records in the engine at a time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
-    in_flight: u16,
-
-    /// Stop when more than N records fail [default: never; failed records are rows with an `error`]
-    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
-    max_failed: Option<usize>,
-
     /// Stop when more than N rows of the data cannot be read
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = whole_number::<usize>)]
     max_corrupt: usize,
-
-    #[command(flatten)]
-    engine: EngineArgs,
-
-    #[command(flatten)]
-    decoding: DecodingArgs,
 }
 
 /// Reads which of how many shards is taken.
@@ -126,12 +133,7 @@ pub(crate) struct OpenJob {
 impl JobArgs {
     /// Opens the data, the task and the engine, the cheap ones first.
     pub(crate) fn open(&self, context: &Context) -> Outcome<OpenJob> {
-        let mut data = DataOptions::default();
-        data.max_corrupt = self.max_corrupt;
-        if let Some((index, count)) = self.shard {
-            data = data.shard(index, count).map_err(Failure::input)?;
-        }
-        let source = DataSource::open(&self.data, data).map_err(Failure::input)?;
+        let source = self.records.source()?;
         let checkpoint = context.checkpoint()?;
         let library = context.library(&checkpoint)?;
         let task = find(&library, &checkpoint, &self.task)?;
@@ -158,9 +160,46 @@ impl JobArgs {
     ) -> Outcome<JobOptions> {
         let mut sampling = self.decoding.options(context.seed())?;
         self.decoding.ban_words(tokenizer, &mut sampling)?;
-        let mut fixed = TaskInputs::new()
+        let fixed = TaskInputs::new()
             .with_sampling(sampling)
             .with_terms(self.engine.terms());
+        let mut options = self.records.options(checkpoint, task, fixed)?;
+        options.in_flight = usize::from(self.in_flight);
+        options.max_failed = self.max_failed.unwrap_or(usize::MAX);
+        Ok(options)
+    }
+}
+
+impl RecordArgs {
+    /// Opens the data.
+    pub(crate) fn source(&self) -> Outcome<DataSource> {
+        let mut data = self.data_options();
+        if let Some((index, count)) = self.shard {
+            data = data.shard(index, count).map_err(Failure::input)?;
+        }
+        DataSource::open(&self.data, data).map_err(Failure::input)
+    }
+
+    /// Names the data as the caller does.
+    #[cfg_attr(not(feature = "train"), expect(dead_code, reason = "only fine-tuning tells"))]
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.data.iter().map(|path| path.display().to_string()).collect()
+    }
+
+    /// Says how data is read, all of it.
+    pub(crate) fn data_options(&self) -> DataOptions {
+        let mut data = DataOptions::default();
+        data.max_corrupt = self.max_corrupt;
+        data
+    }
+
+    /// Says which records a job takes, and which inputs are the same for all, beside those of `fixed`.
+    pub(crate) fn options(
+        &self,
+        checkpoint: &Checkpoint,
+        task: &Task,
+        mut fixed: TaskInputs,
+    ) -> Outcome<JobOptions> {
         set_values(task, &self.values, &mut fixed)?;
         fixed.images = pictures::open_all(&task.image_processor(checkpoint.config()), &self.images)?;
         let mut options = JobOptions::default();
@@ -170,8 +209,6 @@ impl JobArgs {
         options.group_by.clone_from(&self.group_by);
         options.choices_of.clone_from(&self.choices_of);
         options.limit = self.limit;
-        options.in_flight = usize::from(self.in_flight);
-        options.max_failed = self.max_failed.unwrap_or(usize::MAX);
         Ok(options)
     }
 

@@ -17,6 +17,8 @@ mod eval;
 mod explain;
 mod failure;
 mod find;
+#[cfg_attr(not(feature = "train"), path = "finetune_absent.rs")]
+mod finetune;
 mod fingerprint;
 mod font;
 mod global;
@@ -29,6 +31,8 @@ mod profile;
 mod run;
 mod search;
 mod tasks;
+#[cfg(feature = "train")]
+mod threads;
 mod tokenize;
 #[cfg_attr(not(feature = "train"), path = "train_absent.rs")]
 mod train;
@@ -98,6 +102,8 @@ enum Verb {
     Convert(convert::ConvertArgs),
     /// Benchmark encoding, decoding and loading on this machine
     Bench(bench::BenchArgs),
+    /// Fine-tune a checkpoint on the records of a data set (needs the feature `train`)
+    Finetune(Box<finetune::FinetuneArgs>),
     /// Train and evaluate a checkpoint (needs the feature `train`)
     Train(train::TrainArgs),
 }
@@ -117,6 +123,7 @@ impl Verb {
             Self::Inspect(args) => args.json,
             Self::Convert(args) => args.json,
             Self::Bench(args) => args.json(),
+            Self::Finetune(args) => args.json(),
             Self::Train(args) => args.json(),
         }
     }
@@ -134,6 +141,7 @@ impl Verb {
             Self::Inspect(args) => inspect::run(context, args),
             Self::Convert(args) => convert::run(context, args),
             Self::Bench(args) => bench::run(context, args),
+            Self::Finetune(args) => finetune::run(context, &args),
             Self::Train(args) => train::run(context, args),
         }
     }
@@ -146,6 +154,10 @@ fn main() -> ExitCode {
         Err(wrong) => return failure::report_usage(&wrong),
     };
     let json = cli.verb.json();
+    #[cfg(feature = "train")]
+    if matches!(cli.verb, Verb::Finetune(_)) {
+        threads::keep_operations_on_their_threads();
+    }
     let outcome = Context::new(cli.global).and_then(|context| cli.verb.run(&context));
     failure::report(outcome, json)
 }

@@ -270,7 +270,7 @@ pub(crate) fn run(context: &Context, args: TrainArgs) -> Outcome {
     }
 }
 
-fn bar(context: &Context) -> ProgressBar {
+pub(crate) fn bar(context: &Context) -> ProgressBar {
     if context.quiet() {
         return ProgressBar::hidden();
     }
@@ -424,7 +424,7 @@ fn train_stage(
 }
 
 /// Sets a flag on Ctrl-C, so that the running step ends and its state is saved.
-fn stop_on_interrupt() -> Outcome<Arc<AtomicBool>> {
+pub(crate) fn stop_on_interrupt() -> Outcome<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,6 +1,6 @@
 //! A job: one task on all records of a data set, through the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use futures_util::stream::{self, StreamExt};
@@ -55,6 +55,8 @@ pub struct JobOptions {
     pub max_failed: usize,
     /// How many records are taken, from the first.
     pub limit: Option<usize>,
+    /// Only records that are named so are taken.
+    pub only: Option<BTreeSet<String>>,
 }
 
 /// Takes records by the value of a field.
@@ -79,6 +81,7 @@ impl Default for JobOptions {
             in_flight: IN_FLIGHT,
             max_failed: usize::MAX,
             limit: None,
+            only: None,
         }
     }
 }
@@ -99,15 +102,15 @@ pub struct JobProgress {
 
 /// A record that was read, with where reading goes on after it, and the rows before it that could not be
 /// read.
-struct ReadRecord {
-    record: Record,
+pub(crate) struct ReadRecord {
+    pub(crate) record: Record,
     cursor: Cursor,
-    corrupt: Vec<Corrupt>,
+    pub(crate) corrupt: Vec<Corrupt>,
     fraction: f64,
 }
 
-/// Reads the records that the filters take.
-struct Reader<'j> {
+/// Reads the records that the job takes.
+pub(crate) struct Reader<'j> {
     job: &'j Job<'j>,
     records: Records,
     /// How many of the corrupt rows went with a record.
@@ -117,7 +120,7 @@ struct Reader<'j> {
 }
 
 impl<'j> Reader<'j> {
-    fn new(job: &'j Job<'j>, records: Records, is_first: bool) -> Self {
+    pub(crate) fn new(job: &'j Job<'j>, records: Records, is_first: bool) -> Self {
         Self {
             job,
             records,
@@ -126,7 +129,7 @@ impl<'j> Reader<'j> {
         }
     }
 
-    fn next(&mut self, chosen: Option<&str>) -> Option<Result<ReadRecord, JobError>> {
+    pub(crate) fn next(&mut self, chosen: Option<&str>) -> Option<Result<ReadRecord, JobError>> {
         loop {
             let record = match self.records.next()? {
                 Ok(record) => record,
@@ -150,7 +153,7 @@ impl<'j> Reader<'j> {
     }
 
     /// Returns the corrupt rows that went with no record yet.
-    fn rest(&mut self) -> Vec<Corrupt> {
+    pub(crate) fn rest(&mut self) -> Vec<Corrupt> {
         let rest = self.records.corrupt().get(self.told..).unwrap_or_default();
         self.told += rest.len();
         rest.to_vec()
@@ -198,7 +201,8 @@ impl<'a> Job<'a> {
             options.filters,
             options.group_by,
             options.choices_of,
-            options.limit
+            options.limit,
+            options.only
         ]);
         Ok(JobIdentity {
             task: digest(task.to_string().as_bytes()),
@@ -218,7 +222,7 @@ impl<'a> Job<'a> {
     ) -> Result<Finished, JobError> {
         let choices = self.choices(source)?;
         let begun = journal.rows();
-        let left = self.options.limit.unwrap_or(usize::MAX).saturating_sub(begun);
+        let left = self.limit().saturating_sub(begun);
         let mut reader = Reader::new(self, source.records(journal.cursor())?, begun == 0);
         let chosen = choices.as_ref().map(|from| from.input.as_str());
         let answered = {
@@ -260,8 +264,19 @@ impl<'a> Job<'a> {
         journal.finish(&reader.rest())
     }
 
-    /// Tells whether the filters take a record.
+    /// Returns how many records are taken at most.
+    pub(crate) fn limit(&self) -> usize {
+        self.options.limit.unwrap_or(usize::MAX)
+    }
+
+    /// Tells whether a record is taken.
     pub(crate) fn takes(&self, record: &Record) -> bool {
+        let only = self.options.only.as_ref();
+        only.is_none_or(|only| only.contains(record.id())) && self.passes(record)
+    }
+
+    /// Tells whether a record passes the filters.
+    fn passes(&self, record: &Record) -> bool {
         let mut filters = self.options.filters.iter();
         filters.all(|filter| {
             let found = record.text(&filter.field);
@@ -309,7 +324,7 @@ impl<'a> Job<'a> {
     }
 
     /// Reads the data once to list the answers to choose from.
-    fn choices(&self, source: &DataSource) -> Result<Option<ChosenFrom>, JobError> {
+    pub(crate) fn choices(&self, source: &DataSource) -> Result<Option<ChosenFrom>, JobError> {
         let Some(field) = &self.options.choices_of else {
             return Ok(None);
         };
@@ -328,7 +343,7 @@ impl<'a> Job<'a> {
         // Each shard chooses among the same answers.
         for record in source.all_shards().records(None)? {
             let record = record?;
-            if !self.takes(&record) {
+            if !self.passes(&record) {
                 continue;
             }
             let Some(value) = record.text(field).filter(|value| !value.is_empty()) else {
@@ -359,8 +374,8 @@ const MAX_CHOICES: usize = 1000;
 
 /// The answers to choose from, and the input that they are.
 pub(crate) struct ChosenFrom {
-    input: String,
-    by_group: ChoicesByGroup,
+    pub(crate) input: String,
+    pub(crate) by_group: ChoicesByGroup,
 }
 
 /// Writes an error with its causes.

@@ -29,6 +29,7 @@
 //! | `job`, `binding` | a task on all records, and which fields are which inputs |
 //! | `journal`, `row`, `table` | unfinished results on disk, what is written for a record, and results as Parquet |
 //! | `batch`, `evaluation`, `calibration`, `curation` | the four kinds of job |
+//! | `labelled` | records as training takes them |
 //! | `plan`, `right_answers`, `boxes`, `pairs` | what an evaluation compares: right answers, boxes, pictures with their texts |
 //! | `sample`, `scores`, `figures`, `retrieval` | metrics over rows |
 //! | `summary`, `report` | the figures of an evaluation, and its page |
@@ -44,6 +45,7 @@ mod evaluation;
 mod figures;
 mod job;
 mod journal;
+mod labelled;
 mod pairs;
 mod plan;
 mod report;
@@ -62,6 +64,7 @@ pub use curation::{CurationOptions, CurationReport, Verdict};
 pub use error::JobError;
 pub use evaluation::EvaluationReport;
 pub use job::{Filter, Job, JobOptions, JobProgress};
+pub use labelled::{LabelledRecord, LabelledRecords, UnusableRecord};
 pub use plan::EvaluationOptions;
 pub use row::Row;
 pub use scores::{Direction, MetricReport};

@@ -117,7 +117,7 @@ fn writes_field(target: &str, field: &str) -> bool {
 }
 
 /// Reads a field that the target is made of.
-fn field_value(value: &Value) -> InputValue {
+pub(crate) fn field_value(value: &Value) -> InputValue {
     match (value, value.as_i64(), value.as_f64()) {
         (Value::String(text), ..) => InputValue::Text(text.clone()),
         (Value::Bool(value), ..) => InputValue::Boolean(*value),

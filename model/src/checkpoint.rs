@@ -23,12 +23,15 @@
 //!
 //! Source: the format is described in the README of `huggingface/safetensors`, section "Format".
 
+mod adapted;
+mod adapter;
 mod entry;
 mod error;
 mod files;
 #[cfg(test)]
 mod foreign_tests;
 mod header;
+mod low_rank;
 mod opened;
 mod pack;
 mod packed;
@@ -45,12 +48,14 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
+pub use adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, AdapterConfig, AdapterError};
 pub use entry::TensorEntry;
 pub use error::{ConvertError, HeaderError, LoadError, PthError, SaveError};
 pub(crate) use files::{COMPANIONS, GENERATION_FILE};
 pub use files::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
 #[cfg(feature = "hub")]
 pub(crate) use files::{PTH_FILE, PTH_INDEX_FILE};
+pub use low_rank::compose;
 pub use opened::Checkpoint;
 pub(crate) use pack::write as write_packed;
 pub(crate) use save::save;

@@ -99,7 +99,12 @@ impl Checkpoint {
         let mut tensors = HashMap::new();
         let mut rounds = false;
         for (name, _) in self.config().tensors() {
-            let stored = types.get(name.as_str()).copied().unwrap_or(DType::F32);
+            // What an adapter has changed is no longer a number of the stored type.
+            let stored = types
+                .get(name.as_str())
+                .copied()
+                .filter(|_| !self.is_adapted(&name));
+            let stored = stored.unwrap_or(DType::F32);
             let wanted = dtype.unwrap_or(stored);
             rounds |= wanted != stored && wanted != DType::F32;
             let tensor = self.load_tensor(&name, &Device::Cpu, wanted)?;
@@ -162,6 +167,23 @@ impl Checkpoint {
             files,
             max_error,
             largest,
+        })
+    }
+
+    /// Writes a model with other weights into a folder as [`Checkpoint::convert`] does, with the files of
+    /// this checkpoint's tokenizer and `notes` beside them. Returns the names of the files that were copied.
+    ///
+    /// # Errors
+    /// [`ConvertError`] where the weights are not the model's, or something cannot be read or written.
+    pub fn save_with_weights(
+        &self,
+        folder: impl AsRef<Path>,
+        tensors: &HashMap<String, Tensor>,
+        notes: &[(&str, &[u8])],
+    ) -> Result<Vec<&'static str>, ConvertError> {
+        let folder = folder.as_ref();
+        self.write_beside(folder, notes, |files| {
+            Ok(Self::save(folder, self.config(), tensors, files)?)
         })
     }
 

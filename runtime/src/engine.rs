@@ -658,7 +658,20 @@ impl Engine {
         mask.ok_or(RequestError::NoHead { head: "masked words" })
     }
 
-    fn labels(&self) -> Result<Arc<Vec<String>>, RequestError> {
+    /// Returns the names of the classes that the model's head knows, in the order of its scores.
+    ///
+    /// # Errors
+    /// [`RequestError::NoHead`] where the model has no such head, [`RequestError::NoLabels`] where its
+    /// checkpoint does not name them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let engine = multiway_runtime::testing::tiny_engine()?;
+    /// assert!(engine.labels().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn labels(&self) -> Result<Arc<Vec<String>>, RequestError> {
         let classes = self.config().classes();
         if classes == 0 {
             return Err(RequestError::NoHead { head: "classes" });

@@ -37,6 +37,25 @@ impl PreparedTask {
         &self.prompt
     }
 
+    /// Returns the pictures that the prompt names, those of few-shot examples first.
+    pub fn images(&self) -> &[ProcessedImage] {
+        &self.images
+    }
+
+    /// Returns the forced first tokens of the decoder: special tokens by name, and texts.
+    pub fn prefix(&self) -> &[String] {
+        &self.prefix
+    }
+
+    /// Returns the answers to choose from, where the answer is one of a list.
+    pub fn candidates(&self) -> Option<&[String]> {
+        match (&self.shape, &self.constraint) {
+            (Shape::Ranked(ranked), _) => Some(&ranked.candidates),
+            (Shape::Trie, Some(Constraint::Choices(choices))) => Some(choices),
+            _ => None,
+        }
+    }
+
     /// Starts the task on an engine; the request is sent at the first poll of the run.
     ///
     /// # Errors

@@ -3,13 +3,14 @@
 //! The embedded model is made here, from packages that anybody can fetch: [`data`] prepares pictures, names
 //! and questions and keeps the held-out split clean, [`teacher`] gives patches their visual codes,
 //! [`examples`] draws what is asked, [`objective`] scores the answers, [`trainer`] runs the loop, and
-//! [`evaluate`] measures the result through the same tasks and engine that users have.
+//! [`evaluate`] measures the result through the same tasks and engine that users have. [`finetune`] trains
+//! any checkpoint on the records of a user.
 //!
 //! ```
 //! use multiway_training::schedule::WarmupCosine;
 //!
-//! let schedule = WarmupCosine { peak: 1e-3, floor: 1e-5, warmup_steps: 10, decay_steps: 90, total_steps: 100 };
-//! assert!(schedule.learning_rate(0) < schedule.learning_rate(10));
+//! let schedule = WarmupCosine { peak: 1e-3, floor: 1e-5, warmup_steps: 10, decay_steps: 90, total_steps: 100
+//! }; assert!(schedule.learning_rate(0) < schedule.learning_rate(10));
 //! ```
 
 pub mod augment;
@@ -17,6 +18,7 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod examples;
+pub mod finetune;
 pub mod log;
 pub mod masking;
 mod matmul;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::adapter::Adapter;
 use super::entry::TensorEntry;
 use super::error::LoadError;
 use super::files::{CONFIG_FILE, CONFIG_LIMIT, FILE_LIMIT};
@@ -20,6 +21,8 @@ use crate::families;
 #[derive(Clone)]
 pub struct Checkpoint {
     pub(super) opened: Arc<Opened>,
+    /// What changes the weights as they are loaded.
+    pub(super) adapter: Option<Arc<Adapter>>,
 }
 
 pub(super) struct Opened {
@@ -133,6 +136,7 @@ impl Checkpoint {
                 index,
                 packing,
             }),
+            adapter: None,
         })
     }
 

@@ -14,7 +14,8 @@ use crate::kernels::SharedBytes;
 use crate::layers::embedding::StoredTable;
 
 impl Checkpoint {
-    /// Reads one tensor, converted to `dtype` and moved to `device`.
+    /// Reads one tensor, converted to `dtype` and moved to `device`; changed first in F32, where the
+    /// checkpoint has an adapter for it.
     ///
     /// # Errors
     /// [`LoadError::NoSuchTensor`] where the model has no such tensor, [`LoadError::PackedTensor`] where it
@@ -24,7 +25,20 @@ impl Checkpoint {
         // Converted before it is moved: the narrower type may cross to the device, and every type works on
         // the CPU.
         let stored = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, &Device::Cpu)?; // entry.shape
-        Ok(stored.to_dtype(dtype)?.to_device(device)?)
+        let tensor = match self.adapter() {
+            Some(adapter) if self.is_adapted(name) => adapter.apply(name, stored.to_dtype(DType::F32)?)?,
+            _ => stored,
+        };
+        Ok(tensor.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    /// Borrows the first bytes of a tensor as the file stores it, at most `count`; none where there is no
+    /// such tensor.
+    #[must_use]
+    pub fn first_bytes(&self, name: &str, count: usize) -> &[u8] {
+        let place = self.place(name);
+        let bytes = place.and_then(|(_, shard, range)| shard.weights.bytes().get(range));
+        bytes.map_or(&[], |bytes| bytes.get(..count).unwrap_or(bytes))
     }
 
     /// Releases the pages of the mapped files, but for packed weights; later reads fault them in again.

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn nothing_stays_nothing() {
         let mut zeros = vec![0.0; 12];
-        orthogonalise(&mut zeros, 3, 4);
+        orthogonalise(&mut zeros, 3, 4, Products::F32);
         assert!(zeros.iter().all(|x| *x == 0.0));
     }
 }
