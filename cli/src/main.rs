@@ -155,7 +155,7 @@ fn main() -> ExitCode {
     };
     let json = cli.verb.json();
     #[cfg(feature = "train")]
-    if matches!(cli.verb, Verb::Finetune(_)) {
+    if matches!(cli.verb, Verb::Finetune(_) | Verb::Train(_)) {
         threads::keep_operations_on_their_threads();
     }
     let outcome = Context::new(cli.global).and_then(|context| cli.verb.run(&context));

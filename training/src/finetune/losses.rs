@@ -3,7 +3,7 @@
 use multiway_model::kernels::cross_entropy;
 use multiway_model::{EncoderBatch, ForwardError, Model, PatchedImage, Tensor};
 
-use crate::objective::{Example, LossWeights, losses};
+use crate::objective::{Example, LossWeights, Teachers, losses};
 
 /// The loss of some examples.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ const TEXT: LossWeights = LossWeights {
     whole: 0.0,
     retrieval: 0.0,
     smoothing: 0.0,
+    soft: 0.0,
 };
 
 /// Scores examples, which all ask for a text or all for a class.
@@ -36,7 +37,7 @@ pub(super) fn loss(model: &Model, examples: &[(Example, Option<u32>)]) -> Result
         .map(|example| example.target.len() - example.given);
     Ok(Loss {
         asked: asked.sum(),
-        mean: losses(model, None, &examples, &TEXT)?.total,
+        mean: losses(model, Teachers::default(), &examples, &TEXT)?.total,
     })
 }
 

@@ -51,7 +51,10 @@ kernel! {
     load: |from: *const u32| _mm512_loadu_si512(from.cast()),
     splat: |x: u32| _mm512_set1_epi32(x.cast_signed()),
     // SAFETY: both are registers of 64 bytes, of which all bits are numbers.
-    dot: |acc, x, w| _mm512_dpbf16_ps(acc, unsafe { std::mem::transmute(x) }, unsafe { std::mem::transmute(w) }),
+    dot: |acc, x, w| unsafe {
+        let [x, w] = [x, w].map(|words| std::mem::transmute::<__m512i, __m512bh>(words));
+        _mm512_dpbf16_ps(acc, x, w)
+    },
     finish: |sum, _, _, _| sum,
     store: |to: *mut f32, sum| _mm512_storeu_ps(to, sum),
     fetch: |line: *const u32| _mm_prefetch::<_MM_HINT_T1>(line.cast()),

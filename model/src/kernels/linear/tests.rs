@@ -7,7 +7,7 @@ use super::*;
 
 /// Numbers of mixed sizes and signs, whose sums round at nearly every step.
 #[expect(clippy::cast_possible_truncation, reason = "test values are f32")]
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub(super) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..count)
         .map(|_| {
