@@ -88,16 +88,14 @@ impl Context {
             return Ok(checkpoint);
         };
         let adapter = Adapter::open(folder).map_err(Failure::input)?;
-        let (base, expected) = (&adapter.config().base, &adapter.config().base_fingerprint);
         let found = fingerprint(&checkpoint)?;
-        if found != *expected {
-            return Err(Failure::Input(anyhow::anyhow!(
-                "--adapter {}: it was trained on the checkpoint '{base}' ({expected}), and '{}' is another ({found}): name \
-                 that one with --checkpoint",
-                folder.display(),
-                checkpoint.name(),
-            )));
-        }
+        adapter.check_base(checkpoint.name(), &found).map_err(|error| {
+            let error = anyhow::Error::new(error);
+            Failure::Input(error.context(format!(
+                "--adapter {}: name the checkpoint that it was trained on with --checkpoint",
+                folder.display()
+            )))
+        })?;
         checkpoint.with_adapter(adapter).map_err(Failure::input)
     }
 

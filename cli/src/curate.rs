@@ -41,12 +41,7 @@ pub(crate) struct CurateArgs {
     text: Option<String>,
 
     /// Least fit of a text that is kept, in nats
-    #[arg(
-        long,
-        value_name = "NATS",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "NATS", default_value_t = 0.0, allow_negative_numbers = true, value_parser = finite)]
     least_fit: f32,
 
     /// Drop texts that do not fit, rather than replace them by what the model writes
@@ -60,6 +55,12 @@ pub(crate) struct CurateArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Reads a finite number.
+fn finite(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite());
+    number.ok_or_else(|| format!("expected a number, found '{text}'"))
 }
 
 /// Runs the verb.

@@ -102,7 +102,7 @@ fn train(context: &Context, tuning: &mut Tuning<'_>, fingerprint: &str) -> Outco
     let finished = tuning.train(fingerprint, &stop, &mut show);
     bar.finish_and_clear();
     let finished = finished.map_err(finetune_failure)?;
-    // The flag is read between two steps: what came after the last one ends nothing.
+    // A Ctrl-C during the last step ends the command, too: the state is saved, and the same command goes on.
     Ok(finished.filter(|_| !stop.load(Ordering::Relaxed)))
 }
 

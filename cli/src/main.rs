@@ -156,7 +156,11 @@ fn main() -> ExitCode {
     let json = cli.verb.json();
     #[cfg(feature = "train")]
     if matches!(cli.verb, Verb::Finetune(_) | Verb::Train(_)) {
-        threads::keep_operations_on_their_threads();
+        #[expect(unsafe_code, reason = "the environment is changed")]
+        // SAFETY: the command line was parsed on this thread, and nothing else has run.
+        unsafe {
+            threads::keep_operations_on_their_threads();
+        }
     }
     let outcome = Context::new(cli.global).and_then(|context| cli.verb.run(&context));
     failure::report(outcome, json)

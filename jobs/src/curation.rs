@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::error::JobError;
 use crate::job::{ChosenFrom, Job, JobProgress, chain_of};
 use crate::journal::{Journal, read_rows};
-use crate::right_answers::{right_value, texts_of};
+use crate::right_answers::texts_of;
 use crate::row::Row;
 use crate::table::is_table;
 
@@ -144,7 +144,7 @@ impl Job<'_> {
 
     async fn judge(&self, record: &Record, field: &str, options: &CurationOptions) -> Result<Row, JobError> {
         let (id, group) = (record.id().to_owned(), self.group_of(record));
-        let given = texts_of(right_value(record, field)?, &self.task.file().output);
+        let given = texts_of(text_value(record, field)?, &self.task.file().output);
         let Some(given) = given.into_iter().next().filter(|text| !text.trim().is_empty()) else {
             return Ok(Row::failed(id, group, format!("'{field}' has no text")));
         };
@@ -215,6 +215,14 @@ impl Job<'_> {
         let prepared = self.task.prepare(self.engine.tokenizer(), inputs)?;
         prepared.log_likelihood(self.engine, text).await
     }
+}
+
+/// Returns the value of the field with the texts.
+fn text_value<'r>(record: &'r Record, field: &str) -> Result<&'r Value, JobError> {
+    record.value(field).ok_or_else(|| JobError::NoText {
+        field: field.to_owned(),
+        fields: record.fields().map(|(name, _)| name.to_owned()).collect(),
+    })
 }
 
 /// A text that was judged.

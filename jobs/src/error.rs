@@ -75,6 +75,17 @@ pub enum JobError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no field with the texts.
+    #[error(
+        "the data has no field '{field}' with the texts: name it with `--text FIELD` (fields: {})",
+        fields.join(", ")
+    )]
+    NoText {
+        /// The field that was looked for.
+        field: String,
+        /// The fields of the record.
+        fields: Vec<String>,
+    },
     /// It is not said which field has the texts.
     #[error("the task '{task}' does not say which field has the texts: name it with `--text FIELD`")]
     WhichText {

@@ -177,6 +177,9 @@ impl LabelledRecords<'_> {
             let target = match values.get("") {
                 // The target is made of several fields, and the caller names the whole answer.
                 Some(InputValue::Text(text)) => Prompt::from_text(text.clone()),
+                Some(InputValue::Integer(number)) => Prompt::from_text(number.to_string()),
+                Some(InputValue::Number(number)) => Prompt::from_text(number.to_string()),
+                Some(InputValue::Boolean(is_true)) => Prompt::from_text(is_true.to_string()),
                 Some(_) => return Err("expected a text as the right answer".to_owned()),
                 None => task
                     .prepare_target(self.job.engine.tokenizer(), inputs, &values)

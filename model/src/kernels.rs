@@ -53,7 +53,7 @@ pub fn cross_entropy(
 }
 
 /// As [`cross_entropy`], with a share of the target distribution (0 to 1) that is what a teacher's logits
-/// `[N, V]` say; nothing is asked of the teacher.
+/// `[N, V]` say; no gradient flows to the teacher.
 ///
 /// # Errors
 /// As [`cross_entropy`], and where the teacher's logits have another shape.

@@ -9,8 +9,9 @@
 //! ```
 //! use multiway_training::schedule::WarmupCosine;
 //!
-//! let schedule = WarmupCosine { peak: 1e-3, floor: 1e-5, warmup_steps: 10, decay_steps: 90, total_steps: 100
-//! }; assert!(schedule.learning_rate(0) < schedule.learning_rate(10));
+//! let (warmup_steps, decay_steps) = (10, 90);
+//! let schedule = WarmupCosine { peak: 1e-3, floor: 1e-5, warmup_steps, decay_steps, total_steps: 100 };
+//! assert!(schedule.learning_rate(0) < schedule.learning_rate(10));
 //! ```
 
 pub mod augment;

@@ -427,7 +427,7 @@ fn pools(workers: usize) -> Result<Vec<rayon::ThreadPool>, TrainError> {
     })
 }
 
-/// Makes a model of the averaged weights, of which nothing is asked.
+/// Makes a model of the averaged weights; no gradient flows to it.
 fn averaged_model(run: &Run, stage: &Stage) -> Result<Model, TrainError> {
     let averaged = run.optimizer.averages()?;
     let products = stage.products.here();

@@ -192,13 +192,20 @@ impl FinetuneArgs {
             return remove_run(&run, out);
         }
         let is_used = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-        if is_used && !run.is_dir() {
+        if is_used && !has_state(&run) {
             return Err(Failure::Input(anyhow!(
                 "'{}' is not empty, and holds no run to go on with: name another folder, or add --force",
                 out.display()
             )));
         }
         Ok(())
+    }
+
+    /// Says what answers are compared with, and how.
+    fn comparison(&self) -> String {
+        let metrics: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
+        let (reference, metrics) = (self.reference.as_deref(), metrics.join(", "));
+        format!("{} by [{metrics}]", reference.unwrap_or("the target"))
     }
 
     /// Opens the validation data, if there is any beside the data.
@@ -248,12 +255,21 @@ impl FinetuneArgs {
             identity: BTreeMap::from([
                 ("model".to_owned(), fingerprint.to_owned()),
                 ("task".to_owned(), format!("{} {digest}", task.name())),
+                ("comparison".to_owned(), self.comparison()),
             ]),
         }
     }
 }
 
-/// Removes what an earlier run has written, and nothing else: its states and losses, and its evaluations.
+/// Tells whether a folder holds the state of a run.
+fn has_state(run: &Path) -> bool {
+    let names = fs::read_dir(run).into_iter().flatten().flatten();
+    let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.any(|name| name.starts_with("state-") && name.ends_with(".safetensors"))
+}
+
+/// Removes what an earlier run has written, and nothing else: its states and losses, its evaluations, and the
+/// weights that it left where there was such a run.
 fn remove_run(run: &Path, out: &Path) -> Outcome {
     let failed = |path: &Path| {
         let path = path.display().to_string();
@@ -261,6 +277,18 @@ fn remove_run(run: &Path, out: &Path) -> Outcome {
             Failure::Runtime(anyhow::Error::new(error).context(format!("cannot remove '{path}'")))
         }
     };
+    let written = [
+        "adapter.safetensors",
+        "adapter.json",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    ];
+    for path in written.map(|name| out.join(name)) {
+        if has_state(run) && path.is_file() {
+            fs::remove_file(&path).map_err(failed(&path))?;
+        }
+    }
     for folder in [run.join("best"), run.to_owned()] {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());

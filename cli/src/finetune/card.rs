@@ -1,5 +1,6 @@
 //! The card of a fine-tuned model: what it was made of, and how good it is.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use multiway::Task;
@@ -33,9 +34,12 @@ impl Card<'_> {
         let (Some(before), Some(after)) = (self.before, self.after) else {
             return vec!["no records to validate: nothing was measured".to_owned()];
         };
-        let pairs = before.lines().zip(after.lines());
+        let after: BTreeMap<String, String> = after.lines().collect();
+        let pairs = before
+            .lines()
+            .filter_map(|(name, before)| Some((after.get(&name)?, name, before)));
         pairs
-            .map(|((name, before), (_, after))| format!("{name}: before {before}, after {after}"))
+            .map(|(after, name, before)| format!("{name}: before {before}, after {after}"))
             .collect()
     }
 

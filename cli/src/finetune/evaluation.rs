@@ -101,10 +101,12 @@ impl Figures {
     }
 
     /// Lists the metrics by name, with their value and interval as text.
-    pub(super) fn lines(&self) -> impl Iterator<Item = (&str, String)> {
+    pub(super) fn lines(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().filter_map(|metric| {
+            let direction = metric.get("direction").and_then(Value::as_str);
             let name = metric.get("metric")?.as_str()?;
-            let value = metric.get("value")?.as_f64()?;
+            let name = direction.map_or(name.to_owned(), |direction| format!("{name} {direction}"));
+            let value = metric.get("value")?.as_f64().unwrap_or(f64::NAN);
             let bound = |name: &str| metric.get("interval")?.get(name)?.as_f64();
             let interval = match (bound("low"), bound("high")) {
                 (Some(low), Some(high)) => format!(" ({low:.2} to {high:.2})"),

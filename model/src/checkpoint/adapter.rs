@@ -2,7 +2,7 @@
 //!
 //! Source: Hu et al. 2021, LoRA (arXiv 2106.09685), section 4.1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -87,6 +87,20 @@ pub enum AdapterError {
         /// What the model has.
         found: String,
     },
+    /// It was trained on another checkpoint.
+    #[error(
+        "the adapter was trained on the checkpoint '{base}' ({expected}), and '{name}' is another ({found})"
+    )]
+    OtherBase {
+        /// The checkpoint that it was trained on, as the adapter calls it.
+        base: String,
+        /// The fingerprint of that one.
+        expected: String,
+        /// The checkpoint at hand.
+        name: String,
+        /// The fingerprint of this one.
+        found: String,
+    },
     /// The checkpoint is packed.
     #[error(
         "an adapter changes weights, and those of a packed checkpoint cannot be changed: use the original"
@@ -152,13 +166,33 @@ impl Adapter {
         let path = folder.join(ADAPTER_CONFIG_FILE);
         let config = read(&path, CONFIG_LIMIT)?;
         let config: AdapterConfig =
-            serde_json::from_slice(&config).map_err(|source| AdapterError::Config { path, source })?;
+            serde_json::from_slice(&config).map_err(|source| AdapterError::Config {
+                path: path.clone(),
+                source,
+            })?;
+        #[expect(clippy::cast_possible_truncation, reason = "weights are multiplied in f32")]
+        let scale = config.scale() as f32;
+        if config.rank == 0 || !scale.is_finite() {
+            return Err(AdapterError::Content {
+                path,
+                expected: "a rank from 1 and an alpha that is finite in f32".to_owned(),
+                found: format!("rank {}, alpha {:e}", config.rank, config.alpha),
+            });
+        }
         let path = folder.join(ADAPTER_WEIGHTS_FILE);
         let bytes = read(&path, WEIGHTS_LIMIT)?;
         let stored = SafeTensors::deserialize(&bytes).map_err(|source| AdapterError::Format {
             path: path.clone(),
             source,
         })?;
+        let named: BTreeSet<&String> = config.weights.iter().collect();
+        if named.len() != config.weights.len() || stored.len() != 2 * named.len() {
+            return Err(AdapterError::Content {
+                path,
+                expected: format!("two factors for each of {} different weights", named.len()),
+                found: format!("{} names, {} tensors", config.weights.len(), stored.len()),
+            });
+        }
         let mut factors = BTreeMap::new();
         for weight in &config.weights {
             let [a, b] = Self::ENDINGS.map(|ending| factor(&stored, &path, &format!("{weight}{ending}")));
@@ -172,14 +206,24 @@ impl Adapter {
             }
             factors.insert(weight.clone(), [a, b]);
         }
-        if stored.len() != 2 * factors.len() {
-            return Err(AdapterError::Content {
-                path,
-                expected: format!("two factors for each of {} weights", factors.len()),
-                found: format!("{} tensors", stored.len()),
-            });
-        }
         Ok(Self { config, factors })
+    }
+
+    /// Checks that it was trained on the checkpoint that is called `name` and has this fingerprint.
+    ///
+    /// # Errors
+    /// [`AdapterError::OtherBase`] where it was trained on another.
+    pub fn check_base(&self, name: &str, fingerprint: &str) -> Result<(), AdapterError> {
+        let config = &self.config;
+        if config.base_fingerprint == fingerprint {
+            return Ok(());
+        }
+        Err(AdapterError::OtherBase {
+            base: shown(&config.base),
+            expected: shown(&config.base_fingerprint),
+            name: name.to_owned(),
+            found: fingerprint.to_owned(),
+        })
     }
 
     /// Returns the description.

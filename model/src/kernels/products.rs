@@ -51,6 +51,8 @@ impl Products {
         [rows, depth, outputs]: [usize; 3],
         product: &mut [f32],
     ) {
+        assert!(left.numbers() == rows * depth && right.numbers() == outputs * depth);
+        assert!(product.len() == rows * outputs);
         if self == Self::Bf16 {
             return multiply_rounded(left, right, [rows, depth, outputs], product);
         }
@@ -118,7 +120,7 @@ impl CustomOp2 for RoundedLinear {
             Tensor::from_vec(product, (rows, columns), x.device())
         };
         with_slice(dy, |dy| {
-            // Of pixels nothing is asked.
+            // Pixels need no gradient.
             let dx = x.track_op().then(|| {
                 with_slice(w, |w| {
                     product(Factor::Along(dy), Factor::Down(w), [n, outputs, inputs])

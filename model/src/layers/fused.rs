@@ -474,14 +474,15 @@ pub(crate) struct ExpertLayers<'a> {
 
 /// Puts the weights of experts side by side, `[E, numbers]`.
 fn flattened(experts: &[ExpertLayers<'_>]) -> Result<Tensor> {
-    let mut rows = Vec::with_capacity(experts.len());
+    let mut numbers = Vec::new();
     for expert in experts {
         let weights = expert.linears.iter().flat_map(|linear| &linear.weights);
         let scales = expert.inner.into_iter().flat_map(|norm| &norm.scales);
-        let numbers = weights.chain(scales).map(Tensor::flatten_all);
-        rows.push(Tensor::cat(&numbers.collect::<Result<Vec<_>>>()?, 0)?); // [numbers]
+        for weight in weights.chain(scales) {
+            numbers.push(weight.flatten_all()?);
+        }
     }
-    Tensor::stack(&rows, 0) // [E, numbers]
+    Tensor::cat(&numbers, 0)?.reshape((experts.len(), ())) // [E, numbers]
 }
 
 fn linears<'a>(experts: &[ExpertLayers<'a>]) -> Vec<&'a GraphLinear> {
@@ -679,11 +680,15 @@ mod tests {
                 .map(|(x, w)| f64::from(x * w))
                 .sum::<f64>()
         };
+        let mut checked = 0;
         for ((name, var), slope) in vars.iter().zip(&slopes) {
             let Some(slope) = slope.as_ref().filter(|_| name.contains("layers.0")) else {
                 continue;
             };
-            let at = slope.len() / 3;
+            // Where the slope is steepest, rounding tells least.
+            let steepest = |a: &usize, b: &usize| slope[*a].abs().total_cmp(&slope[*b].abs());
+            let at = (0..slope.len()).max_by(steepest).unwrap();
+            checked += 1;
             let before = var.as_tensor().copy().unwrap();
             let moved = |step: f32| {
                 let mut values: Vec<f32> = before.flatten_all().unwrap().to_vec1().unwrap();
@@ -697,9 +702,10 @@ mod tests {
             var.set(&before).unwrap();
             let slope = f64::from(slope[at]);
             assert!(
-                (found - slope).abs() < 2e-2 * slope.abs().max(0.1),
+                (found - slope).abs() < 3e-2 * slope.abs(),
                 "{name}: {found}, expected {slope}"
             );
         }
+        assert!(checked >= 8, "{checked} variables");
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn read_fonts(packages: Packages<'_>) -> Result<Vec<FontRecord>, Data
             glyphs: glyphs.ok_or_else(|| DataError::Unexpected {
                 path,
                 expected: "a WOFF font of Latin letters".to_owned(),
-                found: "no such file".to_owned(),
+                found: "a file that is no such font".to_owned(),
             })?,
         })
     };

@@ -55,7 +55,13 @@ impl PreparedData {
         let texts = read_lines(&folder.join("texts.jsonl"))?;
         let sketches: Vec<SketchRecord> = read_lines(&folder.join("sketches.jsonl"))?;
         let statements: Vec<StatementRecord> = read_lines(&folder.join("statements.jsonl"))?;
-        let fonts = read_lines(&folder.join("fonts.jsonl"))?;
+        // Folders that were prepared before there were any have no fonts.
+        let fonts = folder.join("fonts.jsonl");
+        let fonts = if fonts.exists() {
+            read_lines(&fonts)?
+        } else {
+            Vec::new()
+        };
         check_statements(&statements, &pictures, &folder.join("statements.jsonl"))?;
         check_pictures(&pictures, &concepts, &folder.join("pictures.jsonl"))?;
         check_questions(&questions, &pictures, &folder.join("questions.jsonl"))?;

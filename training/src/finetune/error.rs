@@ -8,6 +8,14 @@ use multiway_jobs::{JobError, UnusableRecord};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FinetuneError {
+    /// The state of the best weights is not there, or is another.
+    #[error("{} does not hold the weights of validation loss {loss:.4}: begin the run anew", folder.display())]
+    BestLost {
+        /// Where it was expected.
+        folder: PathBuf,
+        /// The lowest loss.
+        loss: f64,
+    },
     /// The answers of the task are no text that a model could be trained to write.
     #[error(
         "the task '{task}' answers with {kind}: fine-tuning takes text, choice, predicate, level, labels, number, table and json"

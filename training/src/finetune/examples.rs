@@ -40,6 +40,9 @@ pub struct TuningExample {
     pub(super) wanted: Wanted,
     /// A digest of all that the model sees and is to answer.
     digest: [u8; 32],
+    /// A digest of the pictures, or of the prompt where there are none: the records of a picture stay together
+    /// when some are taken out to validate with.
+    source: [u8; 32],
 }
 
 /// The records of a data set that can be used, and what is wrong with the others.
@@ -55,8 +58,9 @@ pub struct ExampleSet {
 }
 
 impl ExampleSet {
-    /// Takes about this share of the examples out, to validate with: those whose contents have the smallest
-    /// digests, so that the same record is always on the same side. One at least is taken where there are two
+    /// Takes about this share of the examples out, to validate with: those whose pictures, or
+    /// prompts where there are none, have the smallest digests, so that a picture is always on one side. One
+    /// at least is taken where there are two
     /// and the share is not zero.
     #[must_use]
     pub fn split_off(&mut self, share: f64) -> Vec<TuningExample> {
@@ -64,10 +68,10 @@ impl ExampleSet {
         let is_below = |example: &TuningExample| example.place() < share;
         let (mut validation, mut train): (Vec<_>, Vec<_>) = all.into_iter().partition(is_below);
         if validation.is_empty() && share > 0.0 && train.len() > 1 {
-            let lowest = train.iter().map(|example| example.digest).min();
+            let lowest = train.iter().map(|example| example.source).min();
             (validation, train) = train
                 .into_iter()
-                .partition(|example| Some(example.digest) == lowest);
+                .partition(|example| Some(example.source) == lowest);
         }
         self.examples = train;
         validation
@@ -87,7 +91,7 @@ impl TuningExample {
 
     /// Returns a number from 0 to 1 that the contents alone decide.
     fn place(&self) -> f64 {
-        let [a, b, c, d, ..] = self.digest;
+        let [a, b, c, d, ..] = self.source;
         f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
     }
 
@@ -245,8 +249,9 @@ impl<'e> Reading<'e> {
         let digest = digest(&tokens, &pictures, &wanted);
         Ok(TuningExample {
             id: record.id.clone(),
-            pictures,
+            source: source(&tokens, &pictures),
             tokens,
+            pictures,
             wanted,
             digest,
         })
@@ -383,6 +388,17 @@ fn digest(tokens: &[TokenId], pictures: &[Arc<ExamplePicture>], wanted: &Wanted)
     hash.finalize().into()
 }
 
+fn source(tokens: &[TokenId], pictures: &[Arc<ExamplePicture>]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for value in pictures.iter().flat_map(|picture| &picture.pixels) {
+        hash.update(value.to_le_bytes());
+    }
+    if pictures.is_empty() {
+        tokens.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    }
+    hash.finalize().into()
+}
+
 fn told(error: TokenizerError) -> String {
     error.to_string()
 }
@@ -401,6 +417,7 @@ mod tests {
             id: format!("record {number}"),
             pictures: Vec::new(),
             digest: digest(&tokens, &[], &wanted),
+            source: source(&tokens, &[]),
             tokens,
             wanted,
         }
@@ -429,6 +446,34 @@ mod tests {
         assert_eq!(few.split_off(1e-9).len(), 1, "one at least");
         let mut none = set(&mut (0..300));
         assert!(none.split_off(0.0).is_empty());
+    }
+
+    #[test]
+    fn questions_about_one_picture_stay_together() {
+        let question = |number: u32| {
+            let picture = Arc::new(ExamplePicture {
+                pixels: vec![(number / 3) as f32; 12],
+                patches: Vec::new(),
+                masked: Vec::new(),
+                whole: None,
+            });
+            let pictures = vec![picture];
+            TuningExample {
+                source: source(&[number, 1], &pictures),
+                pictures,
+                ..example(number)
+            }
+        };
+        let mut set = ExampleSet {
+            examples: (0..300).map(question).collect(),
+            ..ExampleSet::default()
+        };
+        let some = set.split_off(0.2);
+        let pixel = |example: &TuningExample| example.pictures[0].pixels[0].to_bits();
+        let shown: std::collections::BTreeSet<u32> = some.iter().map(pixel).collect();
+        assert!((8..35).contains(&shown.len()), "{}", shown.len());
+        assert_eq!(some.len(), 3 * shown.len());
+        assert!(!set.examples.iter().any(|example| shown.contains(&pixel(example))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The loop of fine-tuning: data-parallel over threads, resumable to the bit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -410,9 +410,14 @@ impl<'a> Tuning<'a> {
     fn finish(&mut self, base_fingerprint: &str) -> Result<Finished, FinetuneError> {
         let step = self.step;
         let mut best = None;
-        if let Some((loss, _)) = self.best
-            && let Some(state) = TrainingState::load_latest(&self.options.run.join(BEST))?
-        {
+        if let Some((loss, _)) = self.best {
+            let folder = self.options.run.join(BEST);
+            let state = TrainingState::load_latest(&folder)?;
+            let is_best =
+                |state: &TrainingState| state.progress().best.map(|(bits, _)| bits) == Some(loss.to_bits());
+            let state = state
+                .filter(is_best)
+                .ok_or(FinetuneError::BestLost { folder, loss })?;
             state.restore(&self.variables.vars, &mut self.optimizer)?;
             best = Some((loss, state.progress().step));
         }
@@ -472,7 +477,8 @@ fn check_settings(folder: &Path, expected: &str, found: &str) -> Result<(), Fine
     let (now, then) = (read(expected), read(found));
     let value =
         |of: &BTreeMap<String, String>, name: &str| of.get(name).cloned().unwrap_or("none".to_owned());
-    let names = now.keys().filter(|name| now.get(*name) != then.get(*name));
+    let all: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
+    let names = all.into_iter().filter(|name| now.get(*name) != then.get(*name));
     Err(FinetuneError::Settings {
         folder: folder.to_owned(),
         different: names

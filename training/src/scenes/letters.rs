@@ -77,14 +77,15 @@ impl Letters {
     }
 
     /// Writes a text on a scene of `side` pixels, in any font, size and colour, a little turned and beside the
-    /// things; nothing where the font cannot, or there is no place for it.
+    /// things. Returns what can be read there, in capitals where the font has no small letters; nothing where
+    /// the font cannot write it, or there is no place for it.
     pub(super) fn write(
         &self,
         text: &str,
         scene: &mut Scene,
         side: usize,
         rng: &mut ChaCha8Rng,
-    ) -> Option<()> {
+    ) -> Option<String> {
         let font = self.fonts.get(below(rng, self.fonts.len()))?;
         let path = outline(font, text)?;
         let bounds = path.bounds();
@@ -116,7 +117,7 @@ impl Letters {
         let colour = colour_on(brightness(&scene.pixels, side, under), rng);
         let pixels = fill(&path, place, colour, side)?;
         blend(&pixels, &mut scene.pixels, side);
-        Some(())
+        Some(as_drawn(font, text))
     }
 }
 
@@ -126,7 +127,21 @@ fn words(text: &str) -> impl Iterator<Item = String> {
     words.map(str::to_lowercase)
 }
 
-/// Tells who is shown a word, by its letters alone.
+/// Writes letters as capitals that a font draws as capitals.
+fn as_drawn(font: &FontRecord, text: &str) -> String {
+    let drawn = |letter: char| {
+        let capital = letter.to_uppercase().next().unwrap_or(letter);
+        let outline = |letter| font.glyphs.get(&letter).map(|glyph| &glyph.outline);
+        if outline(letter) == outline(capital) {
+            capital
+        } else {
+            letter
+        }
+    };
+    text.chars().map(drawn).collect()
+}
+
+/// Assigns a word to a split, by its letters alone.
 fn split_of(word: &str) -> LetterSplit {
     let hash = word.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -286,6 +301,17 @@ pub(super) mod tests {
             pixels: vec![grey; 3 * side * side],
             things: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_font_without_small_letters_writes_capitals() {
+        let mut font = blocks();
+        assert_eq!(as_drawn(&font, "Stop42"), "STOP42");
+        for letter in 'a'..='z' {
+            let small = font.glyphs.get_mut(&letter).unwrap();
+            small.outline.push(Segment::Move([0.0, 0.0]));
+        }
+        assert_eq!(as_drawn(&font, "Stop42"), "Stop42");
     }
 
     #[test]

@@ -377,7 +377,7 @@ impl Maker<'_> {
         let beside = if chance(rng, 0.3) { 1 + below(rng, 2) } else { 0 };
         let mut scene = compose(&self.different(beside, rng), self.art, self.side, rng);
         let written = letters.draw_text(rng);
-        letters.write(&written, &mut scene, self.side, rng)?;
+        let written = letters.write(&written, &mut scene, self.side, rng)?;
         Some(one_picture("read", scene, [], written))
     }
 

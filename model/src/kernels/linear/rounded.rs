@@ -107,12 +107,15 @@ pub enum Factor<'a> {
 }
 
 impl Factor<'_> {
-    fn numbers(&self) -> usize {
+    pub(crate) fn numbers(&self) -> usize {
         match self {
             Self::Along(values) | Self::Down(values) => values.len(),
         }
     }
 }
+
+/// Words of packed factors that a thread keeps for the next product: 64 MiB.
+const KEPT_WORDS: usize = 16 << 20;
 
 /// The packed factors of one thread, warm from one product to the next.
 #[derive(Default)]
@@ -177,7 +180,10 @@ pub(super) fn multiply_with(
         stride: outputs,
     }
     .multiply_into(y);
-    PACKED.set(packed);
+    // What a single large product took is given back.
+    if packed.rows.len() + packed.panels.len() * PANEL <= KEPT_WORDS {
+        PACKED.set(packed);
+    }
 }
 
 /// Rounds to the nearest `bf16`, ties to even; what is no number stays none.
