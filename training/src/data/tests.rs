@@ -564,7 +564,7 @@ fn preparing_again_gives_the_same_bytes() {
             .collect::<Vec<_>>()
     };
     assert!(files(&first) == files(&second));
-    assert_eq!(files(&first).len(), 7, "nothing but the seven files is left");
+    assert_eq!(files(&first).len(), 8, "nothing but the eight files is left");
 }
 
 #[test]

@@ -40,8 +40,8 @@ pub struct TuningExample {
     pub(super) wanted: Wanted,
     /// A digest of all that the model sees and is to answer.
     digest: [u8; 32],
-    /// A digest of the pictures, or of the prompt where there are none: the records of a picture stay together
-    /// when some are taken out to validate with.
+    /// A digest of the pictures, or of the prompt where there are none: the records of a picture stay
+    /// together when some are taken out to validate with.
     source: [u8; 32],
 }
 

@@ -9,7 +9,8 @@
 //! SessionLog { enum status = 1 (START = 1) }
 //! ```
 //!
-//! Source: TensorFlow, `tensorflow/core/util/event.proto`, `framework/summary.proto`, `lib/io/record_writer.h`.
+//! Source: TensorFlow, in `tensorflow/core`: `util/event.proto`, `framework/summary.proto`,
+//! `lib/io/record_writer.h`.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

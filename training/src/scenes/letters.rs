@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use rand_chacha::ChaCha8Rng;
 use resvg::tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
+use sha2::{Digest, Sha256};
 
 use super::compose::{Frame, Scene};
 use crate::data::{FontRecord, PreparedData, Segment, Split, straight};
@@ -76,9 +77,9 @@ impl Letters {
         }
     }
 
-    /// Writes a text on a scene of `side` pixels, in any font, size and colour, a little turned and beside the
-    /// things. Returns what can be read there, in capitals where the font has no small letters; nothing where
-    /// the font cannot write it, or there is no place for it.
+    /// Writes a text on a scene of `side` pixels, in any font, size and colour, a little turned and beside
+    /// the things. Returns what can be read there, in capitals where the font has no small letters; nothing
+    /// where the font cannot write it, or there is no place for it.
     pub(super) fn write(
         &self,
         text: &str,
@@ -143,10 +144,9 @@ fn as_drawn(font: &FontRecord, text: &str) -> String {
 
 /// Assigns a word to a split, by its letters alone.
 fn split_of(word: &str) -> LetterSplit {
-    let hash = word.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    match (hash >> 32) % KEPT_ONE_IN {
+    let digest = Sha256::digest(word.as_bytes());
+    let first = digest.first_chunk().copied().unwrap_or_default();
+    match u64::from_le_bytes(first) % KEPT_ONE_IN {
         0 => LetterSplit::Test,
         1 => LetterSplit::Validation,
         _ => LetterSplit::Train,

@@ -11,8 +11,9 @@
 //!
 //! with numbers below 2^-126 taken as zero, before and after each step.
 //!
-//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, `VDPBF16PS`; Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training" (arXiv 1905.12322), section
-//! 3: factors in `bf16`, sums and weights that are updated in `f32`.
+//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, `VDPBF16PS`; Kalamkar et
+//! al. 2019, "A Study of BFLOAT16 for Deep Learning Training" (arXiv 1905.12322), section 3: factors in
+//! `bf16`, sums and weights that are updated in `f32`.
 
 #![expect(unsafe_code, reason = "vector loads and stores inside a tile")]
 
@@ -309,7 +310,9 @@ mod tests {
                 let products = (0..depth).map(|k| round(x[row * depth + k]) * round(w[output * depth + k]));
                 let sum: f64 = products.clone().sum();
                 let size: f64 = products.map(f64::abs).sum();
-                sums.push((sum, size * f64::from(f32::EPSILON) * 4.0));
+                // Each addition is off by half a unit in the last place of what the sum can be.
+                let steps = 2.0 + depth as f64;
+                sums.push((sum, size * steps * f64::from(f32::EPSILON) / 2.0));
             }
         }
         sums
@@ -371,7 +374,7 @@ mod tests {
             let mut y = [f32::NAN];
             let (left, right) = (Factor::Along(&x), Factor::Along(&w));
             multiply_with(kernel, left, right, [1, 4, 1], &mut y);
-            // Of the four products the first has a factor, the second and the fourth are, too small to be normal.
+            // Too small to be normal are a factor of the first product, and the second and the fourth product.
             assert_eq!(y[0].to_bits(), tiny.to_bits(), "{kernel:?}");
         }
     }
