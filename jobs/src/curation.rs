@@ -79,8 +79,8 @@ pub struct CurationReport {
 
 impl Job<'_> {
     /// Judges the text of every record by its pictures, and writes a row for each to `out`, in the order of
-    /// the data: `text` is the text to go on with, and `answer` holds the verdict, the fit of the given and of
-    /// the written text, and the record's own values under `record`.
+    /// the data: `text` is the text to go on with, and `answer` holds the verdict, the fit of the given and
+    /// of the written text, and the record's own values under `record`.
     ///
     /// A curation that was killed goes on where it was when it is run again, and writes the same bytes.
     ///

@@ -374,7 +374,7 @@ mod tests {
             let mut y = [f32::NAN];
             let (left, right) = (Factor::Along(&x), Factor::Along(&w));
             multiply_with(kernel, left, right, [1, 4, 1], &mut y);
-            // Too small to be normal are a factor of the first product, and the second and the fourth product.
+            // Too small to be normal: a factor of the first product, and the second and the fourth product.
             assert_eq!(y[0].to_bits(), tiny.to_bits(), "{kernel:?}");
         }
     }
