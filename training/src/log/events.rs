@@ -15,7 +15,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::LogError;
 
@@ -41,7 +41,7 @@ impl EventLog {
     ///
     /// Fails where the file cannot be written.
     pub fn create(folder: &Path, columns: &[&str], last_step: u64) -> Result<Self, LogError> {
-        let mut second = now() as u64;
+        let mut second = now().as_secs();
         // A run that is resumed within a second gets a file of its own, too.
         let path = loop {
             let path = folder.join(format!("events.out.tfevents.{second}.multiway"));
@@ -79,7 +79,9 @@ impl EventLog {
                 let mut one = Vec::new();
                 bytes(&mut one, 1, column.as_bytes());
                 one.push(2 << 3 | FLOAT);
-                one.extend((*value as f32).to_le_bytes());
+                #[expect(clippy::cast_possible_truncation, reason = "the format has f32")]
+                let value = *value as f32;
+                one.extend(value.to_le_bytes());
                 bytes(&mut summary, 1, &one);
             }
         }
@@ -103,16 +105,16 @@ impl EventLog {
     }
 }
 
-/// Seconds since 1970.
-fn now() -> f64 {
+/// The time since 1970.
+fn now() -> Duration {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0.0, |since| since.as_secs_f64())
+    since.unwrap_or_default()
 }
 
 /// Begins an event.
 fn event(step: u64) -> Vec<u8> {
     let mut event = vec![1 << 3 | DOUBLE];
-    event.extend(now().to_le_bytes());
+    event.extend(now().as_secs_f64().to_le_bytes());
     varint(&mut event, 2, step);
     event
 }
@@ -130,11 +132,15 @@ fn bytes(message: &mut Vec<u8>, field: u8, value: &[u8]) {
 
 /// Writes a number in groups of seven bits, the lowest first.
 fn number(message: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7f {
-        message.push((value & 0x7f) as u8 | 0x80);
+    loop {
+        let [lowest, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            message.push(lowest);
+            break;
+        }
+        message.push(lowest | 0x80);
     }
-    message.push(value as u8);
 }
 
 /// The checksum of a record: rotated and moved, so that it differs from that of a record in a record.
@@ -168,8 +174,11 @@ mod tests {
     fn checksums_are_those_of_the_format() {
         // CRC-32C of "123456789" is 0xe3069283: the check value of the algorithm's definition.
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-        let rotated: u32 = 0xe306_9283 >> 15 | 0xe306_9283 << 17;
-        assert_eq!(masked_crc(b"123456789"), rotated.wrapping_add(0xa282_ead8));
+        // Rotated right by 15 bits: 0x2507c60d; and moved by a constant.
+        assert_eq!(
+            masked_crc(b"123456789"),
+            0x2507_c60d_u32.wrapping_add(0xa282_ead8)
+        );
     }
 
     #[test]
