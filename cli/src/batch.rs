@@ -7,8 +7,7 @@ use multiway::jobs::Job;
 
 use super::context::Context;
 use super::failure::Outcome;
-use super::interrupt::until_interrupted;
-use super::jobs::{JobArgs, JobBar, job_failure};
+use super::jobs::{JobArgs, with_bar};
 use super::output::{note, print_json};
 
 const AFTER_HELP: &str = "\
@@ -45,16 +44,12 @@ pub(crate) struct BatchArgs {
 pub(crate) fn run(context: &Context, args: &BatchArgs) -> Outcome {
     let open = args.job.open(context)?;
     let job = Job::new(&open.engine, &open.task, open.options);
-    let mut bar = JobBar::new(context.quiet());
-    let report = context.block_on(until_interrupted(async {
+    let report = with_bar(context, async |bar| {
         job.batch(&open.source, &open.model, &args.out, |progress| {
             bar.show(progress)
         })
         .await
-        .map_err(job_failure)
-    }));
-    bar.finish();
-    let report = report?;
+    })?;
     if args.json {
         return print_json(&report);
     }

@@ -7,8 +7,7 @@ use multiway::jobs::{CurationOptions, Job};
 
 use super::context::Context;
 use super::failure::Outcome;
-use super::interrupt::until_interrupted;
-use super::jobs::{JobArgs, JobBar, job_failure};
+use super::jobs::{JobArgs, with_bar};
 use super::output::{print_json, print_line};
 
 const AFTER_HELP: &str = "\
@@ -71,16 +70,12 @@ pub(crate) fn run(context: &Context, args: &CurateArgs) -> Outcome {
     options.text.clone_from(&args.text);
     options.least_fit = args.least_fit;
     options.rewrite = !args.no_rewrite;
-    let mut bar = JobBar::new(context.quiet());
-    let report = context.block_on(until_interrupted(async {
+    let report = with_bar(context, async |bar| {
         job.curate(&open.source, &open.model, &options, &args.out, |progress| {
             bar.show(progress)
         })
         .await
-        .map_err(job_failure)
-    }));
-    bar.finish();
-    let report = report?;
+    })?;
     if args.json {
         return print_json(&report);
     }

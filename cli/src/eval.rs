@@ -8,8 +8,7 @@ use multiway::prompt::{BoxUnit, Metric};
 
 use super::context::Context;
 use super::failure::Outcome;
-use super::interrupt::until_interrupted;
-use super::jobs::{JobArgs, JobBar, job_failure};
+use super::jobs::{JobArgs, with_bar};
 use super::output::{note, print_json, print_line};
 
 const AFTER_HELP: &str = "\
@@ -92,16 +91,12 @@ pub(crate) fn run(context: &Context, args: &EvalArgs) -> Outcome {
         Unit::Pixels => BoxUnit::Pixels,
         Unit::Fractions => BoxUnit::Fractions,
     };
-    let mut bar = JobBar::new(context.quiet());
-    let report = context.block_on(until_interrupted(async {
+    let report = with_bar(context, async |bar| {
         job.evaluate(&open.source, &open.model, &options, &args.out, |progress| {
             bar.show(progress)
         })
         .await
-        .map_err(job_failure)
-    }));
-    bar.finish();
-    let report = report?;
+    })?;
     if args.json {
         return print_json(&report);
     }

@@ -18,6 +18,7 @@ use super::engine::EngineArgs;
 use super::failure::{Failure, Outcome, task_failure};
 use super::find::find;
 use super::fingerprint::fingerprint;
+use super::interrupt::until_interrupted;
 use super::pictures;
 use super::run::{assignment, set_values};
 use super::usage::whole_number;
@@ -242,7 +243,7 @@ pub(crate) struct JobBar {
 }
 
 impl JobBar {
-    pub(crate) fn new(quiet: bool) -> Self {
+    fn new(quiet: bool) -> Self {
         let target = if quiet {
             ProgressDrawTarget::hidden()
         } else {
@@ -282,9 +283,22 @@ impl JobBar {
         self.bar.set_position(position);
     }
 
-    pub(crate) fn finish(&self) {
+    fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Runs a job to its end, or until Ctrl-C, and shows how far it has come.
+pub(crate) fn with_bar<T>(
+    context: &Context,
+    job: impl AsyncFnOnce(&mut JobBar) -> Result<T, JobError>,
+) -> Outcome<T> {
+    let mut bar = JobBar::new(context.quiet());
+    let outcome = context.block_on(until_interrupted(async {
+        job(&mut bar).await.map_err(job_failure)
+    }));
+    bar.finish();
+    outcome
 }
 
 /// Sorts what a job says into what the input is to blame for, and what it is not.

@@ -3,6 +3,8 @@
 //! One file per verb. Results go to standard output, everything else to standard error; the exit codes are
 //! those of [`failure::Failure`].
 
+#[cfg(not(feature = "train"))]
+mod absent;
 mod batch;
 mod bench;
 mod context;
@@ -17,7 +19,7 @@ mod eval;
 mod explain;
 mod failure;
 mod find;
-#[cfg_attr(not(feature = "train"), path = "finetune_absent.rs")]
+#[cfg(feature = "train")]
 mod finetune;
 mod fingerprint;
 mod font;
@@ -34,7 +36,7 @@ mod tasks;
 #[cfg(feature = "train")]
 mod threads;
 mod tokenize;
-#[cfg_attr(not(feature = "train"), path = "train_absent.rs")]
+#[cfg(feature = "train")]
 mod train;
 mod typed;
 mod usage;
@@ -43,6 +45,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(not(feature = "train"))]
+use self::absent::{finetune, train};
 use self::context::Context;
 use self::failure::Outcome;
 use self::global::GlobalArgs;

@@ -128,40 +128,16 @@ fn what_does_not_fit_is_written_anew_where_that_fits() {
 fn what_cannot_be_curated_is_refused() {
     let place = TestFolder::new();
     pairs(&place);
-    let refused = |told: &[&str]| {
-        let ended = place.run(told);
+    let refused = |task: &str, more: &[&str]| {
+        let told = ["curate", task, "--data", "data/pairs.jsonl"];
+        let ended = place.run(&[&told[..], more].concat());
         assert_eq!(ended.code, Some(2), "{}", ended.told());
         ended.told()
     };
-    let message = refused(&[
-        "curate",
-        "infill",
-        "--data",
-        "data/pairs.jsonl",
-        "--map",
-        "text=caption",
-        "--out",
-        "a.jsonl",
-    ]);
+    let message = refused("infill", &["--map", "text=caption", "--out", "a.jsonl"]);
     assert!(message.contains("writes no text about pictures"), "{message}");
-    let message = refused(&[
-        "curate",
-        "caption",
-        "--data",
-        "data/pairs.jsonl",
-        "--out",
-        "a.jsonl",
-    ]);
+    let message = refused("caption", &["--out", "a.jsonl"]);
     assert!(message.contains("--text"), "{message}");
-    let message = refused(&[
-        "curate",
-        "caption",
-        "--data",
-        "data/pairs.jsonl",
-        "--text",
-        "caption",
-        "--out",
-        "a.parquet",
-    ]);
+    let message = refused("caption", &["--text", "caption", "--out", "a.parquet"]);
     assert!(message.contains("JSONL"), "{message}");
 }

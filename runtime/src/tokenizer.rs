@@ -605,6 +605,33 @@ impl Tokenizer {
         })
     }
 
+    /// Encodes the forced first tokens of a decoder: special tokens by name, and texts.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownSpecial`] where an entry has the form of a special token that does not exist.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use multiway_runtime::Tokenizer;
+    /// # let tokenizer = Tokenizer::byt5()?;
+    /// let ids = tokenizer.encode_prefix(&["<extra_id_0>".to_owned(), "a".to_owned()])?;
+    /// assert_eq!(ids.first(), Some(&tokenizer.require_special("<extra_id_0>")?));
+    /// assert_eq!(ids.get(1..), Some(&tokenizer.encode_text("a")?[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn encode_prefix(&self, entries: &[String]) -> Result<Vec<TokenId>, TokenizerError> {
+        let mut ids = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if multiway_prompts::is_special_form(entry) || self.special(entry).is_some() {
+                ids.push(self.require_special(entry)?);
+            } else {
+                ids.append(&mut self.encode_text(entry)?);
+            }
+        }
+        Ok(ids)
+    }
+
     /// Returns whether an id is a special token.
     ///
     /// # Examples

@@ -494,10 +494,7 @@ impl ExampleSource {
         let file = self.tasks.get(task)?.file();
         let prompt = file.complete(inputs)?.render(&self.tokenizer.special_names())?;
         let tokens = self.tokenizer.encode_prompt(&prompt)?;
-        let mut target = Vec::new();
-        for special in &file.decode.prefix {
-            target.push(self.tokenizer.require_special(special)?);
-        }
+        let mut target = self.tokenizer.encode_prefix(&file.decode.prefix)?;
         target.extend(self.encode_answer(answer)?);
         target.truncate(self.config.max_target_length - 1);
         target.push(self.config.eos_token_id);

@@ -32,3 +32,4 @@ pub mod schedule;
 pub mod state;
 pub mod teacher;
 pub mod trainer;
+mod workers;

@@ -19,6 +19,7 @@ use crate::optimizer::{AdamW, AdamWConfig, OptimizerError, decays_by_default};
 use crate::recipe::{Optimizer, Stage};
 use crate::schedule::WarmupCosine;
 use crate::state::{Progress, TrainingState};
+use crate::workers::{PANICKED, Workers, pool};
 
 /// Validation examples that are scored together.
 const VALIDATION_BATCH: usize = 64;
@@ -109,19 +110,14 @@ pub fn train(
         decay_steps: decay_steps(stage),
         total_steps: stage.steps,
     };
-    let pools = pools(options.workers)?;
-    let all = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.workers.max(1))
-        .build();
-    let all = all.map_err(|error| TrainError::Worker {
-        reason: error.to_string(),
-    })?;
+    let workers = Workers::start(options.workers).map_err(worker_failure)?;
+    let all = pool(options.workers).map_err(worker_failure)?;
     let started_at = run.step;
     let (mut validation, mut skipped) = (None, 0);
     while run.step < stage.steps && !stop.load(Ordering::Relaxed) && !is_spent(&run, stage) {
         let begin = Instant::now();
         let rate = schedule.learning_rate(run.step);
-        let (gradients, losses) = gradients(&run, options, source, &pools)?;
+        let (gradients, losses) = gradients(&run, options, source, &workers)?;
         let shares = vec![1.0; gradients.len()];
         let Run {
             vars,
@@ -227,14 +223,14 @@ pub fn estimate(
 ) -> Result<Estimate, TrainError> {
     let stage = &options.stage;
     let run = fresh(options, config, seed)?;
-    let pools = pools(options.workers)?;
+    let workers = Workers::start(options.workers).map_err(worker_failure)?;
     let mut begin = Instant::now();
     for step in 0..=TRIED_STEPS {
         // The first step fills the memory that the others find filled.
         if step == 1 {
             begin = Instant::now();
         }
-        gradients(&run, options, source, &pools)?;
+        gradients(&run, options, source, &workers)?;
     }
     let a_step = begin.elapsed().div_f64(TRIED_STEPS as f64);
     let trained = run.vars.iter().zip(&run.frozen).filter(|(_, frozen)| !**frozen);
@@ -418,13 +414,8 @@ fn save(run: &Run, options: &TrainOptions, config: &ModelConfig, seed: u64) -> R
     Ok(())
 }
 
-/// One pool of one thread a worker: kernels that split their work stay on their worker's thread.
-fn pools(workers: usize) -> Result<Vec<rayon::ThreadPool>, TrainError> {
-    let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let pools: Result<Vec<_>, _> = (0..workers.max(1)).map(pool).collect();
-    pools.map_err(|error| TrainError::Worker {
-        reason: error.to_string(),
-    })
+fn worker_failure(reason: String) -> TrainError {
+    TrainError::Worker { reason }
 }
 
 /// Makes a model of the averaged weights; no gradient flows to it.
@@ -440,10 +431,10 @@ fn gradients(
     run: &Run,
     options: &TrainOptions,
     source: &ExampleSource,
-    pools: &[rayon::ThreadPool],
+    workers: &Workers,
 ) -> Result<(Vec<GradStore>, [Option<f64>; PARTS.len()]), TrainError> {
     let stage = &options.stage;
-    let size = stage.batch.div_ceil(pools.len());
+    let size = stage.batch.div_ceil(workers.count());
     let averaged = match stage.loss.soft > 0.0 {
         true => Some(averaged_model(run, stage)?),
         false => None,
@@ -459,24 +450,11 @@ fn gradients(
         let losses = losses(&run.model, teachers, &examples, &stage.loss)?;
         Ok((losses.total.backward()?, losses.parts))
     };
-    let results: Vec<WorkerResult> = std::thread::scope(|scope| {
-        let work = &work;
-        let handles: Vec<_> = (0u64..)
-            .zip(pools)
-            .map(|(worker, pool)| scope.spawn(move || pool.install(|| work(worker))))
-            .collect();
-        let failed = || TrainError::Worker {
-            reason: "it panicked".to_owned(),
-        };
-        handles
-            .into_iter()
-            .map(|handle| handle.join().unwrap_or_else(|_| Err(failed())))
-            .collect()
-    });
+    let results = workers.each(0..workers.count() as u64, work);
     let mut stores = Vec::with_capacity(results.len());
     let mut sums = [(0.0, 0u32); PARTS.len()];
     for result in results {
-        let (store, parts) = result?;
+        let (store, parts) = result.unwrap_or_else(|| Err(worker_failure(PANICKED.to_owned())))?;
         stores.push(store);
         for ((sum, count), part) in sums.iter_mut().zip(parts) {
             if let Some(part) = part {

@@ -11,8 +11,7 @@ use super::args::FinetuneArgs;
 use super::records::{Opened, Records};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::interrupt::until_interrupted;
-use crate::jobs::{JobBar, job_failure};
+use crate::jobs::with_bar;
 
 /// The validation records, and how answers to them are compared.
 pub(super) struct Validation<'a> {
@@ -67,16 +66,13 @@ impl<'a> Validation<'a> {
             })?;
         }
         let job = Job::new(engine, self.task, self.options.clone());
-        let mut bar = JobBar::new(context.quiet());
-        let report = context.block_on(until_interrupted(async {
+        let report = with_bar(context, async |bar| {
             job.evaluate(self.source, model, &self.compared, folder, |progress| {
                 bar.show(progress)
             })
             .await
-            .map_err(job_failure)
-        }));
-        bar.finish();
-        let metrics = serde_json::to_value(&report?.summary.metrics).map_err(Failure::runtime)?;
+        })?;
+        let metrics = serde_json::to_value(&report.summary.metrics).map_err(Failure::runtime)?;
         Ok(Figures::of(metrics))
     }
 }

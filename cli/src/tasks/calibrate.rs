@@ -9,8 +9,7 @@ use serde::Serialize;
 use super::written::TaskText;
 use crate::context::Context;
 use crate::failure::Outcome;
-use crate::interrupt::until_interrupted;
-use crate::jobs::{JobArgs, JobBar, job_failure};
+use crate::jobs::{JobArgs, with_bar};
 use crate::output::{note, print_json, print_line};
 
 const AFTER_HELP: &str = "\
@@ -63,16 +62,12 @@ pub(super) fn run(context: &Context, args: &CalibrateArgs, json: bool) -> Outcom
     let open = args.job.open(context)?;
     let text = TaskText::open(&open.library, &open.task, args.out.as_deref())?;
     let job = Job::new(&open.engine, &open.task, open.options);
-    let mut bar = JobBar::new(context.quiet());
-    let report = context.block_on(until_interrupted(async {
+    let report = with_bar(context, async |bar| {
         job.calibrate(&open.source, &open.model, args.reference.as_deref(), |progress| {
             bar.show(progress)
         })
         .await
-        .map_err(job_failure)
-    }));
-    bar.finish();
-    let report = report?;
+    })?;
     let file = match &text {
         Some(_) if report.at_bound => {
             note(

@@ -35,13 +35,11 @@ struct Normed {
     has_inner: bool,
 }
 
-/// The sizes of an operation: rows, their width, experts, and the numbers that each expert's matrices have.
+/// The sizes of an operation.
 #[derive(Clone, Copy)]
 struct Sizes {
     rows: usize,
     width: usize,
-    /// Rows of scales of norms.
-    norms: usize,
     /// Experts of the matrices.
     experts: usize,
     /// Numbers of an expert's matrices.
@@ -52,10 +50,9 @@ impl Sizes {
     /// Reads `x` `[N, D]`, the norm's scales `[E, D]`, and the matrices of the experts, `[E, numbers]`.
     fn of(x: &Layout, scales: &Layout, weights: &Layout) -> Result<Self> {
         match (x.dims(), scales.dims(), weights.dims()) {
-            (&[rows, width], &[norms @ 1..=4, of], &[experts @ 1..=2, numbers]) if of == width => Ok(Self {
+            (&[rows, width], &[1..=4, of], &[experts @ 1..=2, numbers]) if of == width => Ok(Self {
                 rows,
                 width,
-                norms,
                 experts,
                 numbers,
             }),
@@ -152,35 +149,75 @@ fn add(y: &mut [f32], added: &[f32]) {
     y.iter_mut().zip(added).for_each(|(y, added)| *y += added);
 }
 
-/// The gradients of `x`, of the norm's scales and of the matrices, as tensors.
-fn tensors(sizes: Sizes, [dx, dscales, dw]: [Vec<f32>; 3], like: &Tensor) -> Result<[Option<Tensor>; 3]> {
-    let device = like.device();
-    Ok([
-        Some(Tensor::from_vec(dx, (sizes.rows, sizes.width), device)?), // [N, D]
-        Some(Tensor::from_vec(dscales, (sizes.norms, sizes.width), device)?), // [E or 2E, D]
-        Some(Tensor::from_vec(dw, (sizes.experts, sizes.numbers), device)?), // [E, numbers]
-    ])
-}
-
-/// What the rest of a half of a layer computes with.
+/// What a half of a layer computes with.
+#[derive(Clone, Copy)]
 struct Inputs<'a> {
     x: &'a [f32],
     scales: &'a [f32],
     weights: &'a [f32],
 }
 
-/// Calls `f` with the numbers of tensors.
-fn with_inputs<T>(
-    [x, scales, weights, dy]: [&Tensor; 4],
-    f: impl FnOnce(Inputs<'_>, &[f32]) -> Result<T>,
-) -> Result<T> {
-    with_slice(x, |x| {
-        with_slice(scales, |scales| {
-            with_slice(weights, |weights| {
-                with_slice(dy, |dy| f(Inputs { x, scales, weights }, dy))
+/// A half of a layer: what it makes of its inputs, and the gradients of these.
+trait Half: Send + Sync + 'static {
+    const NAME: &'static str;
+
+    /// Computes the rows `[N, D]`, and keeps what the gradients need.
+    fn forward(&self, sizes: Sizes, inputs: Inputs<'_>) -> Result<Vec<f32>>;
+
+    /// Returns the gradients of `x`, of the scales and of the weights, for that of the rows.
+    fn gradients(&self, sizes: Sizes, inputs: Inputs<'_>, dy: &[f32]) -> Result<[Vec<f32>; 3]>;
+}
+
+/// A half of a layer as an operation.
+struct Fused<H>(H);
+
+impl<H: Half> CustomOp3 for Fused<H> {
+    fn name(&self) -> &'static str {
+        H::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        scales: &CpuStorage,
+        ls: &Layout,
+        weights: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let inputs = Inputs {
+            x: slice(x, lx)?,
+            scales: slice(scales, ls)?,
+            weights: slice(weights, lw)?,
+        };
+        let y = self.0.forward(Sizes::of(lx, ls, lw)?, inputs)?; // [N, D]
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        scales: &Tensor,
+        weights: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let sizes = Sizes::of(x.layout(), scales.layout(), weights.layout())?;
+        let [dx, dscales, dw] = with_slice(x, |x| {
+            with_slice(scales, |scales| {
+                with_slice(weights, |weights| {
+                    let inputs = Inputs { x, scales, weights };
+                    with_slice(dy, |dy| self.0.gradients(sizes, inputs, dy))
+                })
             })
-        })
-    })
+        })?;
+        let like = |gradient: Vec<f32>, of: &Tensor| Tensor::from_vec(gradient, of.shape(), of.device());
+        Ok((
+            Some(like(dx, x)?),
+            Some(like(dscales, scales)?),
+            Some(like(dw, weights)?),
+        ))
+    }
 }
 
 /// The feed-forward half: each expert has gate and up, `[2F, D]`, down, `[D, F]`, and the scales of the inner
@@ -205,9 +242,46 @@ impl FusedFeedForward {
         let (down, scales) = rest.split_at(matrix);
         [gate_up, down, scales]
     }
+}
 
-    fn gradients(&self, sizes: Sizes, inputs: &Inputs<'_>, dy: &[f32]) -> Result<[Vec<f32>; 3]> {
-        let Inputs { x, scales, weights } = *inputs;
+impl Half for FusedFeedForward {
+    const NAME: &'static str = "fused-feed-forward";
+
+    fn forward(&self, sizes: Sizes, inputs: Inputs<'_>) -> Result<Vec<f32>> {
+        let Inputs { x, scales, weights } = inputs;
+        let (width, products) = (sizes.width, self.normed.products);
+        let h = self.normed.rows(x, scales, width);
+        let mut y = x.to_vec(); // [N, D]
+        let inner = self.inner(sizes);
+        let mut wide = Vec::with_capacity(sizes.rows * 2 * inner); // [N, 2F]
+        for part in sizes.parts(self.normed.split) {
+            let [gate_up, down, scale] = self.split(sizes, part, weights);
+            let (n, h) = (part.rows, part.of(&h, width));
+            let own = product(
+                products,
+                Factor::Along(h),
+                Factor::Along(gate_up),
+                [n, width, 2 * inner],
+            );
+            let mut hidden = vec![0.0; n * inner]; // [n, F]
+            gated_gelu(&own, &mut hidden, inner);
+            let hidden = self.normed.inner(Cow::Owned(hidden), scale, inner);
+            let out = product(
+                products,
+                Factor::Along(&hidden),
+                Factor::Along(down),
+                [n, inner, width],
+            );
+            add(part.of_mut(&mut y, width), &out);
+            wide.extend_from_slice(&own);
+        }
+        // Computed once; a second time it would be the same.
+        self.wide.get_or_init(|| wide);
+        Ok(y)
+    }
+
+    fn gradients(&self, sizes: Sizes, inputs: Inputs<'_>, dy: &[f32]) -> Result<[Vec<f32>; 3]> {
+        let Inputs { x, scales, weights } = inputs;
         let Some(wide) = self.wide.get() else {
             bail!("a feed-forward network that was not computed has no gradient")
         };
@@ -250,70 +324,6 @@ impl FusedFeedForward {
     }
 }
 
-impl CustomOp3 for FusedFeedForward {
-    fn name(&self) -> &'static str {
-        "fused-feed-forward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        scales: &CpuStorage,
-        ls: &Layout,
-        weights: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let sizes = Sizes::of(lx, ls, lw)?;
-        let (x, scales, weights) = (slice(x, lx)?, slice(scales, ls)?, slice(weights, lw)?);
-        let (width, products) = (sizes.width, self.normed.products);
-        let h = self.normed.rows(x, scales, width);
-        let mut y = x.to_vec(); // [N, D]
-        let inner = self.inner(sizes);
-        let mut wide = Vec::with_capacity(sizes.rows * 2 * inner); // [N, 2F]
-        for part in sizes.parts(self.normed.split) {
-            let [gate_up, down, scale] = self.split(sizes, part, weights);
-            let (n, h) = (part.rows, part.of(&h, width));
-            let own = product(
-                products,
-                Factor::Along(h),
-                Factor::Along(gate_up),
-                [n, width, 2 * inner],
-            );
-            let mut hidden = vec![0.0; n * inner]; // [n, F]
-            gated_gelu(&own, &mut hidden, inner);
-            let hidden = self.normed.inner(Cow::Owned(hidden), scale, inner);
-            let out = product(
-                products,
-                Factor::Along(&hidden),
-                Factor::Along(down),
-                [n, inner, width],
-            );
-            add(part.of_mut(&mut y, width), &out);
-            wide.extend_from_slice(&own);
-        }
-        // Computed once; a second time it would be the same.
-        self.wide.get_or_init(|| wide);
-        Ok((CpuStorage::F32(y), lx.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        scales: &Tensor,
-        weights: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let sizes = Sizes::of(x.layout(), scales.layout(), weights.layout())?;
-        let gradients = with_inputs([x, scales, weights, dy], |inputs, dy| {
-            self.gradients(sizes, &inputs, dy)
-        })?;
-        let [dx, dscales, dw] = tensors(sizes, gradients, x)?;
-        Ok((dx, dscales, dw))
-    }
-}
-
 /// The attention half: each expert's matrices are queries, keys and values, `[3D, D]`, then out, `[D, D]`;
 /// the scales are those of the norm, and of the inner norm where there is one, `[E or 2E, D]`.
 struct FusedAttention {
@@ -335,9 +345,39 @@ impl FusedAttention {
         let (first, inner) = scales.split_at(scales.len() / if self.normed.has_inner { 2 } else { 1 });
         [first, inner]
     }
+}
 
-    fn gradients(&self, sizes: Sizes, inputs: &Inputs<'_>, dy: &[f32]) -> Result<[Vec<f32>; 3]> {
-        let Inputs { x, scales, weights } = *inputs;
+impl Half for FusedAttention {
+    const NAME: &'static str = "fused-attention";
+
+    fn forward(&self, sizes: Sizes, inputs: Inputs<'_>) -> Result<Vec<f32>> {
+        let Inputs { x, scales, weights } = inputs;
+        let (d, products) = (sizes.width, self.normed.products);
+        let [scale, inner_scale] = self.scales(scales);
+        let h = self.normed.rows(x, scale, d);
+        let mut qkv = vec![0.0; 3 * x.len()]; // [N, 3D]
+        for part in sizes.parts(self.normed.split) {
+            let (own, _) = Self::matrices(sizes, part, weights);
+            let (left, right) = (Factor::Along(part.of(&h, d)), Factor::Along(own));
+            products.product(left, right, [part.rows, d, 3 * d], part.of_mut(&mut qkv, 3 * d));
+        }
+        let attended = attend_rows(&qkv, &self.plan, (sizes.rows, d), &self.scoring)?; // [N, D]
+        let normed = self.normed.inner(Cow::Borrowed(&attended), inner_scale, d); // [N, D]
+        let mut y = x.to_vec(); // [N, D]
+        for part in sizes.parts(self.normed.split) {
+            let (_, out) = Self::matrices(sizes, part, weights);
+            let left = Factor::Along(part.of(&normed, d));
+            let added = product(products, left, Factor::Along(out), [part.rows, d, d]);
+            add(part.of_mut(&mut y, d), &added);
+        }
+        drop(normed);
+        // Computed once; a second time it would be the same.
+        self.kept.get_or_init(|| [qkv, attended]);
+        Ok(y)
+    }
+
+    fn gradients(&self, sizes: Sizes, inputs: Inputs<'_>, dy: &[f32]) -> Result<[Vec<f32>; 3]> {
+        let Inputs { x, scales, weights } = inputs;
         let [scale, inner_scale] = self.scales(scales);
         let Some([qkv, attended]) = self.kept.get() else {
             bail!("attention that was not computed has no gradient")
@@ -380,63 +420,6 @@ impl FusedAttention {
         let mut dx = self.normed.gradient(x, scale, &dh, dscale, d);
         add(&mut dx, dy);
         Ok([dx, dscales, dw])
-    }
-}
-
-impl CustomOp3 for FusedAttention {
-    fn name(&self) -> &'static str {
-        "fused-attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        scales: &CpuStorage,
-        ls: &Layout,
-        weights: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let sizes = Sizes::of(lx, ls, lw)?;
-        let (x, scales, weights) = (slice(x, lx)?, slice(scales, ls)?, slice(weights, lw)?);
-        let (d, products) = (sizes.width, self.normed.products);
-        let [scale, inner_scale] = self.scales(scales);
-        let h = self.normed.rows(x, scale, d);
-        let mut qkv = vec![0.0; 3 * x.len()]; // [N, 3D]
-        for part in sizes.parts(self.normed.split) {
-            let (own, _) = Self::matrices(sizes, part, weights);
-            let (left, right) = (Factor::Along(part.of(&h, d)), Factor::Along(own));
-            products.product(left, right, [part.rows, d, 3 * d], part.of_mut(&mut qkv, 3 * d));
-        }
-        let attended = attend_rows(&qkv, &self.plan, (sizes.rows, d), &self.scoring)?; // [N, D]
-        let normed = self.normed.inner(Cow::Borrowed(&attended), inner_scale, d); // [N, D]
-        let mut y = x.to_vec(); // [N, D]
-        for part in sizes.parts(self.normed.split) {
-            let (_, out) = Self::matrices(sizes, part, weights);
-            let left = Factor::Along(part.of(&normed, d));
-            let added = product(products, left, Factor::Along(out), [part.rows, d, d]);
-            add(part.of_mut(&mut y, d), &added);
-        }
-        drop(normed);
-        // Computed once; a second time it would be the same.
-        self.kept.get_or_init(|| [qkv, attended]);
-        Ok((CpuStorage::F32(y), lx.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        scales: &Tensor,
-        weights: &Tensor,
-        _: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let sizes = Sizes::of(x.layout(), scales.layout(), weights.layout())?;
-        let gradients = with_inputs([x, scales, weights, dy], |inputs, dy| {
-            self.gradients(sizes, &inputs, dy)
-        })?;
-        let [dx, dscales, dw] = tensors(sizes, gradients, x)?;
-        Ok((dx, dscales, dw))
     }
 }
 
@@ -546,19 +529,14 @@ pub(crate) fn feed_forward(
     Some(apply(x, &[norm], experts, operation))
 }
 
-fn apply(
-    x: &Tensor,
-    norms: &[&GraphNorm],
-    experts: &[ExpertLayers<'_>],
-    operation: impl CustomOp3 + Send + Sync + 'static,
-) -> Result<Tensor> {
+fn apply(x: &Tensor, norms: &[&GraphNorm], experts: &[ExpertLayers<'_>], half: impl Half) -> Result<Tensor> {
     let scales = norms.iter().map(|norm| norm.stacked());
     let scales = match scales.collect::<Result<Vec<_>>>()?.as_slice() {
         [only] => only.clone(),      // [E, D]
         all => Tensor::cat(all, 0)?, // [2E, D]
     };
     x.contiguous()?
-        .apply_op3(&scales, &flattened(experts)?, operation)
+        .apply_op3(&scales, &flattened(experts)?, Fused(half))
 }
 
 #[cfg(test)]

@@ -66,14 +66,7 @@ impl PreparedRequest {
             });
         }
         let mut start = vec![decoder_start];
-        for entry in &request.sampling.prefix {
-            if multiway_prompts::is_special_form(entry) || tokenizer.special(entry).is_some() {
-                start.push(tokenizer.require_special(entry)?);
-            } else {
-                let mut tokens = tokenizer.encode_text(entry)?;
-                start.append(&mut tokens);
-            }
-        }
+        start.append(&mut tokenizer.encode_prefix(&request.sampling.prefix)?);
         Ok(Self {
             tokens,
             images,

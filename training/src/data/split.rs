@@ -171,7 +171,7 @@ pub fn split_of(concept_key: &str) -> Split {
 }
 
 /// Ranks a name in an order that is fixed for ever and looks random: the first eight bytes of its SHA-256.
-pub(super) fn rank(name: &str) -> u64 {
+pub(crate) fn rank(name: &str) -> u64 {
     let digest = Sha256::digest(name.as_bytes());
     digest
         .iter()

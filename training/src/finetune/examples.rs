@@ -5,7 +5,7 @@ use std::sync::Arc;
 use multiway_data::Corrupt;
 use multiway_jobs::{LabelledRecord, LabelledRecords, UnusableRecord};
 use multiway_model::{ModelConfig, Patch, Pooling};
-use multiway_prompts::{Choices, OutputSpec, Prompt, PromptPart, is_special_form};
+use multiway_prompts::{Choices, OutputSpec, Prompt, PromptPart};
 use multiway_runtime::{Engine, TokenId, Tokenizer, TokenizerError};
 use multiway_tasks::{PreparedTask, Task};
 use rand_chacha::ChaCha8Rng;
@@ -292,7 +292,7 @@ impl<'e> Reading<'e> {
 
     /// Tokenizes right answers as the engine scores candidates.
     fn texts(&self, task: &PreparedTask, targets: &[Prompt]) -> Result<Wanted, String> {
-        let prefix = self.prefix(task).map_err(told)?;
+        let prefix = self.tokenizer.encode_prefix(task.prefix()).map_err(told)?;
         let target = |target: &Prompt| {
             let tokens = self.tokens(target).map_err(told)?;
             // A target may spell the prefix out.
@@ -310,18 +310,6 @@ impl<'e> Reading<'e> {
             targets: targets.iter().map(target).collect::<Result<_, String>>()?,
             given: prefix.len(),
         })
-    }
-
-    fn prefix(&self, task: &PreparedTask) -> Result<Vec<TokenId>, TokenizerError> {
-        let mut prefix = Vec::new();
-        for entry in task.prefix() {
-            if is_special_form(entry) || self.tokenizer.special(entry).is_some() {
-                prefix.push(self.tokenizer.require_special(entry)?);
-            } else {
-                prefix.extend(self.tokenizer.encode_text(entry)?);
-            }
-        }
-        Ok(prefix)
     }
 
     fn tokens(&self, target: &Prompt) -> Result<Vec<TokenId>, TokenizerError> {

@@ -21,6 +21,7 @@ use crate::optimizer::{AdamW, AdamWConfig, decays_by_default};
 use crate::random::{fork, shuffle};
 use crate::schedule::WarmupCosine;
 use crate::state::{Progress, TrainingState};
+use crate::workers::{PANICKED, Workers, pool};
 
 /// The columns of the file of losses.
 const COLUMNS: [&str; 4] = ["text", "validation", "gradient_norm", "learning_rate"];
@@ -100,7 +101,7 @@ pub struct Tuning<'a> {
     validation: &'a [TuningExample],
     variables: Variables,
     optimizer: AdamW,
-    pools: Vec<rayon::ThreadPool>,
+    workers: Workers,
     /// All workers, for what they do together.
     all: rayon::ThreadPool,
     step: u64,
@@ -153,8 +154,8 @@ impl<'a> Tuning<'a> {
         let variables = Variables::new(checkpoint, options.method, options.products, options.seed)?;
         let optimizer = AdamW::new(optimizer(options.method), &variables.vars, decays_by_default)?;
         let mut tuning = Self {
-            pools: pools(options.workers)?,
-            all: pool(options.workers)?,
+            workers: Workers::start(options.workers).map_err(worker_failure)?,
+            all: pool(options.workers).map_err(worker_failure)?,
             options,
             checkpoint,
             train,
@@ -294,14 +295,14 @@ impl<'a> Tuning<'a> {
         batch: &[(Example, Option<u32>)],
     ) -> Result<(Vec<GradStore>, Vec<f64>, f64), FinetuneError> {
         let model = self.variables.model()?;
-        let parts = batch.chunks(batch.len().div_ceil(self.pools.len()).max(1));
+        let parts = batch.chunks(batch.len().div_ceil(self.workers.count()).max(1));
         let work = |part: &[(Example, Option<u32>)]| {
             let loss = loss(&model, part)?;
             let value = f64::from(loss.mean.to_scalar::<f32>()?);
             Ok((loss.mean.backward()?, loss.asked, value))
         };
         let (mut stores, mut shares, mut sum) = (Vec::new(), Vec::new(), 0.0);
-        for result in self.each(parts.collect(), work) {
+        for result in self.each(parts, work) {
             let (store, asked, value) = result?;
             stores.push(store);
             shares.push(asked as f64);
@@ -345,8 +346,8 @@ impl<'a> Tuning<'a> {
         };
         let (mut sum, mut count) = (0.0, 0);
         let parts: Vec<&[_]> = examples.chunks(VALIDATION_BATCH).collect();
-        for round in parts.chunks(self.pools.len()) {
-            for result in self.each(round.to_vec(), work) {
+        for round in parts.chunks(self.workers.count()) {
+            for result in self.each(round.iter().copied(), work) {
                 let (value, asked) = result?;
                 sum += value * asked as f64;
                 count += asked;
@@ -356,26 +357,14 @@ impl<'a> Tuning<'a> {
     }
 
     /// Hands each worker a part of the examples, and returns the results in the order of the parts.
-    fn each<T: Send>(
+    fn each<'p, T: Send>(
         &self,
-        parts: Vec<&[(Example, Option<u32>)]>,
-        work: impl Fn(&[(Example, Option<u32>)]) -> Result<T, FinetuneError> + Sync,
+        parts: impl IntoIterator<Item = &'p [(Example, Option<u32>)]>,
+        work: impl Fn(&'p [(Example, Option<u32>)]) -> Result<T, FinetuneError> + Sync,
     ) -> Vec<Result<T, FinetuneError>> {
-        let failed = || FinetuneError::Worker {
-            reason: "it panicked".to_owned(),
-        };
-        std::thread::scope(|scope| {
-            let work = &work;
-            let handles: Vec<_> = parts
-                .into_iter()
-                .zip(&self.pools)
-                .map(|(part, pool)| scope.spawn(move || pool.install(|| work(part))))
-                .collect();
-            handles
-                .into_iter()
-                .map(|handle| handle.join().unwrap_or_else(|_| Err(failed())))
-                .collect()
-        })
+        let results = self.workers.each(parts, work).into_iter();
+        let panicked = || Err(worker_failure(PANICKED.to_owned()));
+        results.map(|result| result.unwrap_or_else(panicked)).collect()
     }
 
     /// Tells whether the validation records have shown no progress for as long as the run waits.
@@ -493,16 +482,6 @@ fn check_settings(folder: &Path, expected: &str, found: &str) -> Result<(), Fine
     })
 }
 
-/// One pool of one thread a worker: kernels that split their work stay on their worker's thread.
-fn pools(workers: usize) -> Result<Vec<rayon::ThreadPool>, FinetuneError> {
-    (0..workers.max(1)).map(|_| pool(1)).collect()
-}
-
-fn pool(threads: usize) -> Result<rayon::ThreadPool, FinetuneError> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1))
-        .build();
-    pool.map_err(|error| FinetuneError::Worker {
-        reason: error.to_string(),
-    })
+fn worker_failure(reason: String) -> FinetuneError {
+    FinetuneError::Worker { reason }
 }

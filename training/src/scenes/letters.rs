@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use rand_chacha::ChaCha8Rng;
 use resvg::tiny_skia::{Color, FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Transform};
-use sha2::{Digest, Sha256};
 
 use super::compose::{Frame, Scene};
+use crate::data::split::rank;
 use crate::data::{FontRecord, PreparedData, Segment, Split, straight};
 use crate::random::{below, between, chance};
 
@@ -144,9 +144,7 @@ fn as_drawn(font: &FontRecord, text: &str) -> String {
 
 /// Assigns a word to a split, by its letters alone.
 fn split_of(word: &str) -> LetterSplit {
-    let digest = Sha256::digest(word.as_bytes());
-    let first = digest.first_chunk().copied().unwrap_or_default();
-    match u64::from_le_bytes(first) % KEPT_ONE_IN {
+    match rank(word) % KEPT_ONE_IN {
         0 => LetterSplit::Test,
         1 => LetterSplit::Validation,
         _ => LetterSplit::Train,
