@@ -29,6 +29,10 @@ check-miri:
 check-cuda:
     scripts/check_cuda.sh -p multiway-cli
 
+# Compiles our CUDA kernels with a real nvcc, NVCC or that of the PATH, and prints what they take
+cuda-check:
+    model/kernels/resources.sh
+
 # All tests, as CI runs them
 test:
     cargo test --release --workspace --features train

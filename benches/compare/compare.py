@@ -18,7 +18,7 @@ import time
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -31,6 +31,7 @@ PRECISION = {"f32": "f32", "bf16": "bf16", "int8": "int8", "q8_0": "int8"}
 # Flags that decide which kernels an engine can use.
 FLAGS = ["avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm"]
 PACKAGES = ["ctranslate2", "transformers", "torch", "torchscale", "onnxruntime", "optimum-onnx"]
+OPENVINO_PACKAGES = ["openvino", "optimum-intel", "nncf"]
 SECONDS_A_RUN = 1800
 # From which share of the cores' time that others take the figures are of no use.
 MOST_COMPANY = 0.03
@@ -82,15 +83,18 @@ class Case:
 def engines(arguments):
     """Lists all engines; those that turn out not to run are left out with their reason."""
     binary, candle = str(arguments.multiway), str(arguments.candle)
-    peer = lambda name: (sys.executable, str(HERE / "peers" / name))
+    peer = lambda name, python=sys.executable: (str(python), str(HERE / "peers" / name))
+    openvino = lambda name: peer(name, arguments.openvino)
     both, decode, encode = ("decode", "encode"), ("decode",), ("encode",)
     ours = [Engine(OURS, dtype, (binary, "bench"), both, is_ours=True) for dtype in ("f32", "bf16", "int8")]
     peers = [
         *(Engine("CTranslate2", dtype, peer("ctranslate2_t5.py"), decode) for dtype in ("f32", "int8")),
         *(Engine("transformers", dtype, peer("transformers_t5.py"), decode) for dtype in ("f32", "bf16")),
         *(Engine("ONNX Runtime", dtype, peer("onnxruntime_t5.py"), decode) for dtype in ("f32", "int8")),
+        *(Engine("OpenVINO", dtype, openvino("openvino_t5.py"), decode) for dtype in ("f32", "bf16", "int8")),
         *(Engine("candle-transformers", dtype, (candle,), decode, beams=False) for dtype in ("f32", "q8_0")),
         *(Engine("torchscale", dtype, peer("torchscale_beit3.py"), encode) for dtype in ("f32", "bf16")),
+        *(Engine("OpenVINO", dtype, openvino("openvino_beit3.py"), encode) for dtype in ("f32", "bf16")),
     ]
     wanted = arguments.engines
     return [engine for engine in ours + peers if not wanted or engine.name in wanted]
@@ -130,7 +134,8 @@ def run(engine, case, arguments, new_tokens):
     if engine.is_ours:
         command += ["--json", "--quiet"]
     threads = {name: str(arguments.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
-    quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    # Outside CI OpenVINO tells its makers what it is used for.
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "CI": "true"}
     environment = os.environ | threads | quiet
     try:
         done = subprocess.run(
@@ -300,12 +305,10 @@ def roofline(arguments):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def package(name):
-    """Names a Python package with its version; nothing where it is not installed."""
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return None
+def packages(names, folders):
+    """Names those of some Python packages that are installed in some folders, with their versions."""
+    found = (next(iter(distributions(name=name, path=folders)), None) for name in names)
+    return [f"{name} {package.version}" for name, package in zip(names, found) if package]
 
 
 class Company:
@@ -344,14 +347,16 @@ def describe(arguments, machine, company, rounds):
     rates = {dtype: machine[f"{dtype}_{unit}"] for dtype, unit in units.items()}
     peaks = ", ".join(f"{dtype} {rate:.0f}" for dtype, rate in rates.items() if rate)
     ours = subprocess.run([arguments.multiway, "--version"], check=True, capture_output=True, text=True).stdout.strip()
-    packages = ", ".join(filter(None, map(package, PACKAGES)))
+    # Where the packages of another Python lie.
+    others = [str(folder) for folder in arguments.openvino.parent.parent.glob("lib/python*/site-packages")]
+    peers = ", ".join(packages(PACKAGES, sys.path) + packages(OPENVINO_PACKAGES, others))
     lines = [
         f"- Processor: {name}, {os.cpu_count()} cores, {memory_gb():.0f} GB; {' '.join(flags)}",
         f"- With {arguments.threads} threads: reads {machine['memory_gb_s']:.1f} GB/s from memory and"
         f" {machine['cache_gb_s']:.0f} GB/s from the cores' caches; 10^9 operations a second in registers: {peaks}"
         " (`multiway bench roofline --machine`)",
         f"- {platform.system()} {platform.release()}, Python {platform.python_version()}",
-        f"- {ours}, {packages}, candle-transformers 0.11.1",
+        f"- {ours}, {peers}, candle-transformers 0.11.1",
         f"- {time.strftime('%Y-%m-%d', time.gmtime())}, rounds: {rounds}",
     ]
     if company > MOST_COMPANY:
@@ -409,6 +414,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--multiway", type=Path, required=True, help="our binary")
     parser.add_argument("--candle", type=Path, required=True, help="the program around candle-transformers")
+    parser.add_argument("--openvino", type=Path, required=True, help="the Python that has OpenVINO")
     parser.add_argument("--work", type=Path, required=True, help="the folder with checkpoints/ and peers/")
     parser.add_argument("--out", type=Path, required=True, help="the report to write")
     parser.add_argument("--models", nargs="+", required=True, choices=[*T5_MODELS, *BEIT3_MODELS])

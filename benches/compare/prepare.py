@@ -2,7 +2,7 @@
 
 For T5, OUT holds the same weights, a full configuration, a tokenizer whose tokens are the ids' names, and what CTranslate2's own
 converter makes of them, in f32 and int8; where optimum is installed, also what it exports for ONNX Runtime. For BEiT-3, OUT holds
-the same files as FROM.
+the same files as FROM. What OpenVINO reads, `prepare_openvino.py` adds.
 """
 
 import json

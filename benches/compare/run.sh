@@ -3,8 +3,8 @@
 #
 #   benches/compare/run.sh [--quick] [--models NAME..] [--engines NAME..] [--threads N=2] [--rounds N=3]
 #
-# Everything that it makes or fetches lies in target/compare: random checkpoints of real shapes, a virtual environment with the
-# peers from PyPI, and a program around candle-transformers. It takes some hours and 15 GB of disk; --quick takes minutes, runs few
+# Everything that it makes or fetches lies in target/compare: random checkpoints of real shapes, virtual environments with the
+# peers from PyPI, and a program around candle-transformers. It takes some hours and 25 GB of disk; --quick takes minutes, runs few
 # cases once, on two models, and writes target/compare/QUICK.md instead. Needs python3 with venv, and an idle machine: while there is
 # a file target/compare/pause it waits between two measurements. Ctrl-C ends it with a report of what was measured so far.
 set -euo pipefail
@@ -14,6 +14,7 @@ cd "$here/../.."
 work="${MULTIWAY_COMPARE_DIR:-$PWD/target/compare}"
 built="${CARGO_TARGET_DIR:-target}/release"
 python="$work/venv/bin/python"
+openvino="$work/venv-openvino/bin/python"
 candle="$work/candle/release/candle-peer"
 models=()
 all_models=(t5-v1_1-base t5-v1_1-small beit3-base beit3-base-480)
@@ -57,6 +58,8 @@ done
 
 say() { printf 'compare: %s\n' "$*" >&2; }
 
+pip_install() { "$1" -m pip install --quiet --disable-pip-version-check "${@:2}"; }
+
 install_peers() {
     local wanted=(benches/compare/requirements{,-no-deps,-onnx}.txt)
     local mark="$work/venv/installed"
@@ -65,11 +68,28 @@ install_peers() {
     fi
     say "installing the peers"
     [[ -x $python ]] || python3 -m venv "$work/venv"
-    "$python" -m pip install --quiet --disable-pip-version-check -r "${wanted[0]}"
-    "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "${wanted[1]}"
-    "$python" -m pip install --quiet --disable-pip-version-check -r "${wanted[2]}" \
-        || say "ONNX Runtime does not install here: it is left out"
+    pip_install "$python" -r "${wanted[0]}"
+    pip_install "$python" --no-deps -r "${wanted[1]}"
+    pip_install "$python" -r "${wanted[2]}" || say "ONNX Runtime does not install here: it is left out"
     cat "${wanted[@]}" > "$mark"
+}
+
+# Installs OpenVINO in an environment of its own: it and ONNX Runtime want different versions of optimum.
+install_openvino() {
+    local wanted=(benches/compare/requirements{,-no-deps,-openvino}.txt)
+    local mark="$work/venv-openvino/installed"
+    if [[ -f $mark ]] && cat "${wanted[@]}" | cmp -s - "$mark"; then
+        return
+    fi
+    say "installing OpenVINO"
+    rm -f "$mark"
+    [[ -x $openvino ]] || python3 -m venv "$work/venv-openvino"
+    if pip_install "$openvino" -r "${wanted[2]}" --constraint "${wanted[0]}" \
+        && pip_install "$openvino" --no-deps -r "${wanted[1]}"; then
+        cat "${wanted[@]}" > "$mark"
+    else
+        say "OpenVINO does not install here: it is left out"
+    fi
 }
 
 # Makes a random checkpoint, and what the peers read of it, unless both are there.
@@ -84,6 +104,10 @@ make_model() {
     if [[ ! -d $work/peers/$name ]]; then
         say "converting $name for the peers"
         "$python" benches/compare/prepare.py "$work/checkpoints/$name" "$work/peers/$name"
+    fi
+    if [[ -f $work/venv-openvino/installed ]]; then
+        # Outside CI it tells its makers what it is used for.
+        CI=true "$openvino" benches/compare/prepare_openvino.py "$work/peers/$name"
     fi
     local dtype
     for dtype in bf16 int8; do
@@ -103,8 +127,9 @@ say "building"
 cargo build --release --bin multiway --example random_checkpoint
 cargo build --release --manifest-path benches/compare/candle/Cargo.toml --target-dir "$work/candle"
 install_peers
+install_openvino
 for model in "${models[@]}"; do
     make_model "$model"
 done
 "$python" benches/compare/compare.py --multiway "$built/multiway" --candle "$candle" \
-    --work "$work" --out "$out" --models "${models[@]}" "${rest[@]}"
+    --openvino "$openvino" --work "$work" --out "$out" --models "${models[@]}" "${rest[@]}"

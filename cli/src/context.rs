@@ -9,6 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use multiway::checkpoint::{Adapter, Device};
 #[cfg(feature = "hub")]
 use multiway::hub::{Hub, HubError, HubName};
+#[cfg(feature = "serve")]
+use multiway::task::WatchedLibrary;
 use multiway::tokenizer::Tokenizer;
 use multiway::{Checkpoint, Engine, TaskLibrary};
 
@@ -66,6 +68,25 @@ impl Context {
             library.load_dir(folder).map_err(Failure::input)?;
         }
         Ok(library)
+    }
+
+    /// Loads the same tasks as [`Context::library`], those of the caller's folders so that files may change.
+    #[cfg(feature = "serve")]
+    pub(crate) fn watched_library(&self, checkpoint: &Checkpoint) -> Outcome<WatchedLibrary> {
+        let library = TaskLibrary::for_model(checkpoint.config()).map_err(Failure::runtime)?;
+        WatchedLibrary::open(library, &self.args.task_dirs).map_err(Failure::input)
+    }
+
+    /// Names the checkpoint: by the last part of its place, or as `embedded` says.
+    #[cfg(feature = "serve")]
+    pub(crate) fn name(&self, embedded: &str) -> String {
+        let place = self.args.checkpoint.as_deref();
+        let name = place
+            .and_then(|place| place.file_name())
+            .map(|name| name.to_string_lossy());
+        let name = name.map(|name| name.split('@').next().unwrap_or_default().replace(':', "-"));
+        name.filter(|name| !name.is_empty())
+            .unwrap_or_else(|| embedded.to_owned())
     }
 
     /// Opens the checkpoint that the caller named, or the embedded one.

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::anyhow;
 use clap::Args;
-use multiway::engine::{EarlyStopping, FinishReason, RequestError, SamplingOptions};
+use multiway::engine::{EarlyStopping, RequestError, SamplingOptions};
 use multiway::prompt::ParameterError;
-use multiway::task::{ScoredToken, TaskOutcome, TaskSample, WrittenToken};
+use multiway::task::{ScoredToken, TaskOutcome};
 use multiway::tokenizer::{TokenId, Tokenizer};
-use serde::Serialize;
 
 use super::failure::{Failure, Outcome};
 use super::output::{note, print_line};
@@ -239,30 +238,6 @@ fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
         let names = EarlyStopping::ALL.map(|(name, _)| name).join(", ");
         format!("expected one of {names}, found '{text}'")
     })
-}
-
-/// What `--json` prints of an answer that was drawn.
-#[derive(Debug, Serialize)]
-pub(crate) struct SampleReport<'a> {
-    text: Option<&'a str>,
-    #[serde(flatten)]
-    typed: serde_json::Map<String, serde_json::Value>,
-    finish_reason: FinishReason,
-    mean_log_probability: f64,
-    #[serde(skip_serializing_if = "<[WrittenToken]>::is_empty")]
-    tokens: &'a [WrittenToken],
-}
-
-impl<'a> SampleReport<'a> {
-    pub(crate) fn new(sample: &'a TaskSample) -> Self {
-        SampleReport {
-            text: sample.answer.text(),
-            typed: sample.answer.typed(),
-            finish_reason: sample.finish_reason,
-            mean_log_probability: sample.mean_log_probability,
-            tokens: &sample.tokens,
-        }
-    }
 }
 
 /// Prints the drawn answers after the first, one a line.

@@ -119,7 +119,7 @@ fn bytes(text: &str) -> Result<usize, String> {
 }
 
 /// Reads a duration above zero, with a unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text.trim()).ok();
     let duration = duration.filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| {

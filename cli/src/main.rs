@@ -32,6 +32,8 @@ mod pictures;
 mod profile;
 mod run;
 mod search;
+#[cfg(feature = "serve")]
+mod serve;
 mod tasks;
 #[cfg(feature = "train")]
 mod threads;
@@ -59,6 +61,7 @@ Examples:
   multiway tasks
   multiway search index pictures/ --out pictures.index
   multiway search query pictures.index --text 'a red apple'
+  multiway serve
 
 Exit codes:
   0    done
@@ -94,6 +97,9 @@ enum Verb {
     Eval(Box<eval::EvalArgs>),
     /// Keep the captions that fit their pictures, and write others anew
     Curate(Box<curate::CurateArgs>),
+    /// Serve tasks over HTTP: OpenAI-compatible routes, and a route for every task file
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
     /// Compute the embedding of an image or a text
     Embed(embed::EmbedArgs),
     /// Index a folder of images, and search it by text or by image
@@ -121,6 +127,8 @@ impl Verb {
             Self::Batch(args) => args.json,
             Self::Eval(args) => args.json,
             Self::Curate(args) => args.json,
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => false,
             Self::Embed(_) => true,
             Self::Search(args) => args.json(),
             Self::Tokenize(args) => args.json,
@@ -139,6 +147,8 @@ impl Verb {
             Self::Batch(args) => batch::run(context, &args),
             Self::Eval(args) => eval::run(context, &args),
             Self::Curate(args) => curate::run(context, &args),
+            #[cfg(feature = "serve")]
+            Self::Serve(args) => serve::run(context, &args),
             Self::Embed(args) => embed::run(context, args),
             Self::Search(args) => search::run(context, args),
             Self::Tokenize(args) => tokenize::run(context, &args),

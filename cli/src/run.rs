@@ -2,21 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
 use futures_util::StreamExt;
-use multiway::engine::{Constraint, Explanation, FinishReason, Usage};
+use multiway::engine::{Constraint, Explanation};
 use multiway::image::Rgb8Picture;
 use multiway::prompt::InputValue;
 use multiway::prompt::text_of_file;
-use multiway::task::{Choice, PatchAnswer, TaskOutcome, TaskRun, WrittenToken};
+use multiway::task::{OutcomeReport, PatchAnswer, TaskOutcome, TaskRun};
 use multiway::{Answer, Checkpoint, ImageProcessor, Task, TaskEvent, TaskInputs, TaskLibrary};
 use serde::Serialize;
 
 use super::context::{Context, tokenizer};
-use super::decoding::{DecodingArgs, SampleReport, note_tokens, print_samples};
+use super::decoding::{DecodingArgs, note_tokens, print_samples};
 use super::draw::{draw, original};
 use super::engine::EngineArgs;
 use super::explain::ExplainArgs;
@@ -170,8 +169,12 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Outcome {
     let explanation = explanation.transpose()?;
     if args.json {
         let profile = args.profile.then(|| profile.report(&outcome));
-        let report = Report::new(task, &outcome, load, profile);
-        return print_json(&report.with(explanation.as_ref()));
+        return print_json(&Report {
+            outcome: OutcomeReport::new(task.name(), &outcome),
+            timings_ms: TimingsMs::new(load, outcome.timings),
+            profile,
+            explanation: explanation.as_ref(),
+        });
     }
     profile.time(Part::Answer, || print_rest(context, &outcome))?;
     if args.profile {
@@ -354,53 +357,11 @@ fn print_patches(patches: &[PatchAnswer]) -> Outcome {
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    task: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
     #[serde(flatten)]
-    typed: serde_json::Map<String, serde_json::Value>,
-    finish_reason: Option<FinishReason>,
-    usage: Usage,
-    #[serde(skip_serializing_if = "<[Choice]>::is_empty")]
-    choices: &'a [Choice],
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    samples: Vec<SampleReport<'a>>,
-    #[serde(skip_serializing_if = "<[WrittenToken]>::is_empty")]
-    tokens: &'a [WrittenToken],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    embedding: Option<&'a [f32]>,
-    #[serde(skip_serializing_if = "<[PatchAnswer]>::is_empty")]
-    patches: &'a [PatchAnswer],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a serde_json::Value>,
+    outcome: OutcomeReport<'a>,
     timings_ms: TimingsMs,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<ProfileReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<&'a Explanation>,
-}
-
-impl<'a> Report<'a> {
-    fn new(task: &'a Task, outcome: &'a TaskOutcome, load: Duration, profile: Option<ProfileReport>) -> Self {
-        Report {
-            task: task.name(),
-            text: outcome.answer.text(),
-            typed: outcome.answer.typed(),
-            finish_reason: outcome.finish_reason,
-            usage: outcome.usage,
-            choices: outcome.answer.choices(),
-            samples: outcome.samples.iter().map(SampleReport::new).collect(),
-            tokens: &outcome.tokens,
-            embedding: outcome.answer.embedding(),
-            patches: outcome.answer.patches(),
-            value: outcome.answer.json(),
-            timings_ms: TimingsMs::new(load, outcome.timings),
-            profile,
-            explanation: None,
-        }
-    }
-
-    fn with(self, explanation: Option<&'a Explanation>) -> Self {
-        Self { explanation, ..self }
-    }
 }

@@ -27,7 +27,7 @@
 //! | `library`, `sources` | the built-in task files, those of the caller, and what these extend and import |
 //! | `watched` | a library whose files may change while it is used |
 //! | `task`, `inputs`, `prepared` | a task, its inputs, and a task whose prompt is rendered |
-//! | `run`, `answer`, `typed`, `infill`, `samples` | a running task, its typed answer and its JSON, filled gaps, several samples |
+//! | `run`, `answer`, `typed`, `report`, `infill`, `samples` | a running task, its typed answer and its JSON, filled gaps, several samples |
 //! | `ranking`, `reading` | answers from log-likelihoods, and from generated text |
 //! | [`parse`] | the parsers of generated text |
 //! | `import` | prompts of other libraries as task files |
@@ -46,6 +46,7 @@ pub mod parse;
 mod prepared;
 mod ranking;
 mod reading;
+mod report;
 mod run;
 mod samples;
 mod sources;
@@ -62,6 +63,7 @@ pub use import::{Import, ImportError, ImportNote, import_path, import_paths, imp
 pub use inputs::{RequestTerms, TaskInputs, TaskShot};
 pub use library::TaskLibrary;
 pub use prepared::PreparedTask;
+pub use report::OutcomeReport;
 pub use run::{TaskEvent, TaskRun};
 pub use task::Task;
 pub use watched::{FileChange, FileReport, WatchedLibrary};

@@ -207,6 +207,7 @@ fn narrow_weights_move_the_references_layers_as_far_as_the_table_says() {
         for (row, bounds) in BOUNDS {
             let (bound, (error, place)) = (bounds[column], &worst[row]);
             let least = if row == WORDS { 0.0 } else { bound / 2.0 };
+            println!("{weights}, {row}: {error:.4} at {place}");
             if !(least..=bound).contains(error) {
                 wrong.push(format!(
                     "{weights}, {row}: {error:.4} at {place}, expected {least} to {bound}"

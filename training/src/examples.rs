@@ -20,7 +20,7 @@ use crate::augment::Augmentation;
 use crate::data::{PICTURE_SIDE, Pen, PreparedData, QuestionRecord, Split};
 use crate::error::TrainError;
 use crate::masking::{PatchGrid, corrupt_spans, mask_patches};
-use crate::objective::{Example, ExamplePicture, MaskedPatch};
+use crate::objective::{Example, ExamplePicture, PatchAnswer};
 use crate::random::{below, between, chance, fork, shuffle, unit};
 use crate::recipe::{Kind, Stage};
 use crate::scenes::{self, LetterSplit, Letters, SceneKind};
@@ -440,7 +440,7 @@ impl ExampleSource {
             Arc::new(ExamplePicture {
                 pixels,
                 patches: patches.clone(),
-                masked: Vec::new(),
+                answers: Vec::new(),
                 whole: None,
             })
         });
@@ -557,7 +557,7 @@ impl ExampleSource {
             columns: side,
         };
         let mask = mask_patches(grid, hiding.masked, rng);
-        let (mut patches, mut masked) = (Vec::with_capacity(mask.len()), Vec::new());
+        let (mut patches, mut answers) = (Vec::with_capacity(mask.len()), Vec::with_capacity(mask.len()));
         for (patch, is_masked) in mask.iter().enumerate() {
             if !is_masked && chance(rng, hiding.left_out) {
                 continue;
@@ -566,12 +566,10 @@ impl ExampleSource {
                 index: patch,
                 masked: *is_masked,
             });
-            if *is_masked {
-                let cell = augmented
-                    .placement
-                    .source_cell(patch % side, patch / side, GRID_SIDE, side);
-                masked.push(self.masked_patch(index, cell));
-            }
+            let cell = augmented
+                .placement
+                .source_cell(patch % side, patch / side, GRID_SIDE, side);
+            answers.push(self.patch_answer(index, cell));
         }
         let whole = self
             .teacher
@@ -580,7 +578,7 @@ impl ExampleSource {
         Ok(ExamplePicture {
             pixels: augmented.pixels,
             patches,
-            masked,
+            answers,
             whole,
         })
     }
@@ -596,11 +594,11 @@ impl ExampleSource {
         }
     }
 
-    fn masked_patch(&self, picture: usize, cell: Option<(usize, usize)>) -> MaskedPatch {
+    fn patch_answer(&self, picture: usize, cell: Option<(usize, usize)>) -> PatchAnswer {
         let (Some(teacher), Some((x, y))) = (&self.teacher, cell) else {
-            return MaskedPatch::default();
+            return PatchAnswer::default();
         };
-        MaskedPatch {
+        PatchAnswer {
             code: teacher.codes.code(picture, x, y).map(u32::from),
             features: teacher.features.cell(picture, x, y),
         }

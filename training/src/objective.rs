@@ -23,15 +23,15 @@ pub struct ExamplePicture {
     pub pixels: Vec<f32>,
     /// The patches that are shown or masked; others are left out.
     pub patches: Vec<Patch>,
-    /// What each masked patch is, in the order of `patches`.
-    pub masked: Vec<MaskedPatch>,
+    /// What each of these patches is, in their order; empty where nothing is asked of them.
+    pub answers: Vec<PatchAnswer>,
     /// The teacher's features of the whole picture, of [`PICTURE_NUMBERS`], where they are asked.
     pub whole: Option<Vec<f32>>,
 }
 
-/// What is asked of a masked patch; nothing of it where the patch shows nothing of the picture.
+/// What is asked of a patch; nothing of it where the patch shows nothing of the picture.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct MaskedPatch {
+pub struct PatchAnswer {
     /// Its visual code.
     pub code: Option<u32>,
     /// The teacher's features there, of [`CELL_NUMBERS`].
@@ -65,6 +65,11 @@ pub struct LossWeights {
     pub codes: f64,
     /// Weight of the teacher's features of masked patches.
     pub features: f64,
+    /// Weight of the teacher's features of patches that are shown: the teacher saw the whole picture, the
+    /// encoder what is left of it.
+    ///
+    /// Source: Peng et al. 2022, MaskDistill (arXiv 2210.10615), section 3, which asks both kinds of patches.
+    pub shown: f64,
     /// Weight of the teacher's features of whole pictures.
     pub whole: f64,
     /// Weight of retrieval.
@@ -84,6 +89,7 @@ impl Default for LossWeights {
             text: 1.0,
             codes: 0.0,
             features: 1.0,
+            shown: 0.0,
             whole: 1.0,
             retrieval: 1.0,
             smoothing: 0.05,
@@ -102,9 +108,9 @@ pub struct Losses {
 }
 
 /// The parts of the loss. Text, codes and retrieval are mean cross-entropies in nats, of the asked target
-/// tokens, of the masked patches, and both ways; features and whole are mean squared distances from vectors
-/// of unit length.
-pub const PARTS: [&str; 5] = ["text", "codes", "features", "whole", "retrieval"];
+/// tokens, of the masked patches, and both ways; features, shown and whole are mean squared distances from
+/// vectors of unit length.
+pub const PARTS: [&str; 6] = ["text", "codes", "features", "shown", "whole", "retrieval"];
 
 /// The heads that guess the teacher's features. They belong to training alone: a checkpoint has no such
 /// tensors.
@@ -205,7 +211,15 @@ pub fn losses(
         ),
         (
             weights.features,
-            headed(weights.features, &|heads| feature_loss(heads, &encoded, examples))?,
+            headed(weights.features, &|heads| {
+                feature_loss(heads, &encoded, examples, Side::Masked)
+            })?,
+        ),
+        (
+            weights.shown,
+            headed(weights.shown, &|heads| {
+                feature_loss(heads, &encoded, examples, Side::Shown)
+            })?,
         ),
         (
             weights.whole,
@@ -274,28 +288,35 @@ fn text_loss(
     )?))
 }
 
-/// Lists the row of each masked patch of a batch, with what is asked of it.
-fn masked_rows<'a>(
+/// Which patches are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Masked,
+    Shown,
+}
+
+/// Lists the rows of a batch's patches of one side, each with what is asked of it.
+fn patch_rows<'a>(
     encoded: &'a Encoded,
     examples: &'a [Example],
-) -> impl Iterator<Item = (u32, &'a MaskedPatch)> {
+    side: Side,
+) -> impl Iterator<Item = (u32, &'a PatchAnswer)> {
     let pictures = examples
         .iter()
         .zip(&encoded.segments.samples)
         .flat_map(|(example, segment)| example.pictures.iter().zip(&segment.images));
-    pictures.flat_map(|(picture, range)| {
+    pictures.flat_map(move |(picture, range)| {
         // The first row of a picture is its class row.
-        let rows = (range.start + 1..range.end)
-            .zip(&picture.patches)
-            .filter(|(_, patch)| patch.masked);
-        rows.zip(&picture.masked)
-            .filter_map(|((row, _), masked)| Some((u32::try_from(row).ok()?, masked)))
+        let rows = (range.start + 1..range.end).zip(&picture.patches);
+        rows.zip(&picture.answers)
+            .filter(move |((_, patch), _)| patch.masked == (side == Side::Masked))
+            .filter_map(|((row, _), answer)| Some((u32::try_from(row).ok()?, answer)))
     })
 }
 
 fn code_loss(model: &Model, encoded: &Encoded, examples: &[Example]) -> Part {
-    let (rows, targets): (Vec<u32>, Vec<u32>) = masked_rows(encoded, examples)
-        .filter_map(|(row, masked)| Some((row, masked.code?)))
+    let (rows, targets): (Vec<u32>, Vec<u32>) = patch_rows(encoded, examples, Side::Masked)
+        .filter_map(|(row, answer)| Some((row, answer.code?)))
         .unzip();
     if rows.is_empty() {
         return Ok(None);
@@ -305,9 +326,9 @@ fn code_loss(model: &Model, encoded: &Encoded, examples: &[Example]) -> Part {
     Ok(Some(cross_entropy(&logits, targets, weights, 0.0)?))
 }
 
-fn feature_loss(heads: &FeatureHeads, encoded: &Encoded, examples: &[Example]) -> Part {
-    let asked =
-        masked_rows(encoded, examples).filter_map(|(row, masked)| Some((row, masked.features.as_deref()?)));
+fn feature_loss(heads: &FeatureHeads, encoded: &Encoded, examples: &[Example], side: Side) -> Part {
+    let asked = patch_rows(encoded, examples, side)
+        .filter_map(|(row, answer)| Some((row, answer.features.as_deref()?)));
     squared_distance(&heads.cells, encoded, asked)
 }
 
@@ -404,13 +425,13 @@ mod tests {
         Arc::new(ExamplePicture {
             pixels: vec![0.3; 3 * 16 * 16],
             patches,
-            masked: vec![
-                MaskedPatch {
+            answers: (0..16)
+                .map(|index| PatchAnswer {
                     code: Some(3),
-                    features: Some(vec![0.125; CELL_NUMBERS]),
-                };
-                8
-            ],
+                    // Longer where a patch is shown.
+                    features: Some(vec![[0.125, 0.25][index % 2]; CELL_NUMBERS]),
+                })
+                .collect(),
             whole: masked.then(|| vec![0.0625; PICTURE_NUMBERS]),
         })
     }
@@ -439,14 +460,18 @@ mod tests {
                 averaged: None,
             },
             &[seen],
-            &LossWeights::default(),
+            &LossWeights {
+                shown: 0.5,
+                ..LossWeights::default()
+            },
         )
         .unwrap();
         let lengths = [
             CELL_NUMBERS as f32 * 0.125 * 0.125,
+            CELL_NUMBERS as f32 * 0.25 * 0.25,
             PICTURE_NUMBERS as f32 * 0.0625 * 0.0625,
         ];
-        for (part, length) in found.parts[2..4].iter().zip(lengths) {
+        for (part, length) in found.parts[2..5].iter().zip(lengths) {
             assert!((part.unwrap() - length).abs() < 1e-5, "{part:?} {length}");
         }
     }
@@ -477,21 +502,21 @@ mod tests {
             parts.map(|part| part.is_some())
         };
         let only_text = asked(std::slice::from_ref(&text), &weights);
-        assert_eq!(only_text, [true, false, false, false, false]);
+        assert_eq!(only_text, [true, false, false, false, false, false]);
         let seen = Example {
             pictures: vec![picture(true)],
             tokens: vec![1],
             ..Example::default()
         };
         let only_visual = asked(std::slice::from_ref(&seen), &weights);
-        assert_eq!(only_visual, [false, false, true, true, false]);
+        assert_eq!(only_visual, [false, false, true, false, true, false]);
         let codes = LossWeights {
             codes: 0.5,
             features: 0.0,
             whole: 0.0,
             ..weights
         };
-        assert_eq!(asked(&[seen], &codes), [false, true, false, false, false]);
+        assert_eq!(asked(&[seen], &codes), [false, true, false, false, false, false]);
         let shown = |pair| Example {
             pictures: vec![picture(false)],
             tokens: vec![1],
@@ -504,7 +529,7 @@ mod tests {
             ..Example::default()
         };
         let pairs = [shown(Some(2)), shown(Some(3)), named.clone(), named];
-        assert!(asked(&pairs, &weights)[4]);
+        assert!(asked(&pairs, &weights)[5]);
         assert!(losses(&model, Teachers::default(), &[], &weights).is_err());
     }
 

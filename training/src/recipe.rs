@@ -202,7 +202,7 @@ pub enum Optimizer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProductType {
-    /// In `bf16` where the processor has an instruction for it, in `f32` elsewhere.
+    /// In `bf16` where the processor has a fast instruction for it, in `f32` elsewhere.
     #[default]
     Fastest,
     /// Factors as they are.
@@ -355,7 +355,10 @@ impl Stage {
     /// Tells whether it asks for what the teacher says.
     #[must_use]
     pub fn asks_teacher(&self) -> bool {
-        self.loss.codes > 0.0 || self.loss.features > 0.0 || self.loss.whole > 0.0
+        let loss = &self.loss;
+        [loss.codes, loss.features, loss.shown, loss.whole]
+            .into_iter()
+            .any(|weight| weight > 0.0)
     }
 
     /// Tells whether a parameter stays as it is.
@@ -414,7 +417,14 @@ impl Stage {
             }
         }
         let loss = &self.loss;
-        let weights = [loss.text, loss.codes, loss.features, loss.whole, loss.retrieval];
+        let weights = [
+            loss.text,
+            loss.codes,
+            loss.features,
+            loss.shown,
+            loss.whole,
+            loss.retrieval,
+        ];
         if let Some(weight) = weights
             .iter()
             .find(|weight| !(**weight >= 0.0 && weight.is_finite()))

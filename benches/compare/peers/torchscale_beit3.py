@@ -55,4 +55,5 @@ def main():
     print_line("torchscale", args, times)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ use super::tests::with_header;
 use super::*;
 use crate::config::ModelConfig;
 use crate::execution::LoadOptions;
-use crate::kernels::{PackedLinear, WeightType};
+use crate::kernels::{LAYOUT, PackedLinear, WeightType};
 use crate::layers::Weights;
 use crate::layers::embedding::Embedding;
 use crate::model::Model;
@@ -65,7 +65,7 @@ fn panels_begin_at_cache_lines_and_metadata_says_what_they_are() {
         }
         let (_, metadata) = SafeTensors::read_metadata(&file).unwrap();
         let metadata = metadata.metadata().as_ref().unwrap();
-        assert_eq!(metadata["multiway.layout"], "1");
+        assert_eq!(metadata["multiway.layout"], LAYOUT.to_string());
         assert_eq!(metadata["multiway.weights"], weights.name());
         let shapes: HashMap<String, Vec<usize>> = serde_json::from_str(&metadata["multiway.shapes"]).unwrap();
         assert_eq!(shapes["lm_head.weight"], [90, 32]);
@@ -207,7 +207,7 @@ fn a_packed_file_that_lies_is_refused() {
             header["__metadata__"][key] = value.into();
         }))
     };
-    assert_snapshot!(metadata("multiway.layout", "2\u{1b}"), @r#"'embedded:tiny/model.safetensors' is not a usable safetensors file: its weights are packed in layout '2\u{1b}', expected '1': convert the original checkpoint again with this version"#);
+    assert_snapshot!(metadata("multiway.layout", "1\u{1b}"), @r#"'embedded:tiny/model.safetensors' is not a usable safetensors file: its weights are packed in layout '1\u{1b}', expected '2': convert the original checkpoint again with this version"#);
     assert_snapshot!(metadata("multiway.weights", "int4"), @"'embedded:tiny/model.safetensors' is not a usable safetensors file: its weights are packed as 'int4', expected f32, bf16 or int8");
     assert_snapshot!(metadata("multiway.weights", "bf16"), @"'embedded:tiny/model.safetensors': tensor 'text_embed.weight.packed' has shape [8, 10, 64], expected [8, 16, 64]");
     assert_snapshot!(metadata("multiway.shapes", "[1"), @"'embedded:tiny/model.safetensors' is not a usable safetensors file: its multiway.shapes is not a table of shapes by name: invalid type: sequence, expected a map at line 1 column 0");

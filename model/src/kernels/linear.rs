@@ -10,17 +10,17 @@
 //!
 //! with one rounding per step, whatever the number of rows, the position of the row, the instruction set and
 //! the number of threads. Vector lanes run over outputs, never over `k`, so that no sum is ever split.
-//! Weights in `bf16` are rounded to it and then summed in the same way (`bfloat`); in 8 bits, sums are exact
-//! (`int8`).
+//! With weights in `bf16` both factors are rounded to it, and their products added in a fixed order, two after
+//! each other (`bfloat`); in 8 bits, sums are exact (`int8`).
 //!
 //! The weight is stored as panels of `PANEL` outputs, `[out / PANEL, lines, PANEL]`, zero-padded. A line is
 //! 64 bytes and has of each output one `f32`, two `bf16` or four 8-bit weights of neighbouring inputs. A tile
 //! of rows by panels lives in registers. All instruction sets read the same panels, so that they can be kept
 //! in a file ([`LAYOUT`]).
 //!
-//! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, and for 8 bits AMX, AVX-512-VNNI,
-//! AVX-VNNI and AVX2. Elsewhere a portable form runs, which the compiler vectorises; NEON has no form of its
-//! own yet.
+//! Instruction sets are chosen at run time: AVX-512, AVX2 with FMA, for `bf16` AVX512-BF16, and for 8 bits
+//! AMX, AVX-512-VNNI, AVX-VNNI and AVX2. Elsewhere a portable form runs, which the compiler vectorises; NEON
+//! has no form of its own yet.
 //!
 //! Source: the register-tile scheme of Goto and van de Geijn, "Anatomy of High-Performance Matrix
 //! Multiplication" (ACM TOMS 34(3), 2008), section 4, without its blocking of `k`.
@@ -39,12 +39,14 @@ mod single;
 #[cfg(test)]
 mod tests;
 mod weight_type;
+mod words;
 
+pub(crate) use bfloat::multiplies_bf16;
 pub(crate) use kernel::{Line, PANEL};
 pub use packed::PackedLinear;
 pub(crate) use panels::SharedBytes;
 pub use rounded::Factor;
-pub(crate) use rounded::{multiplies_bf16, multiply_rounded};
+pub(crate) use rounded::multiply_rounded;
 pub(crate) use rows::{RowView, multiply_rows};
 pub(crate) use weight_type::LAYOUT;
 pub use weight_type::WeightType;

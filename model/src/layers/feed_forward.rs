@@ -69,9 +69,45 @@ impl FeedForward<Graph> {
     }
 }
 
+/// Bytes of what lies between the two products, for the rows that go through both of them at a time: they stay
+/// in the cores' own caches.
+const BLOCK_BYTES: usize = 2 << 20;
+
+/// A block has at least so many rows, lest the weights be read too often, and a multiple of it, so that its
+/// tiles are tall.
+const LEAST_ROWS: usize = 48;
+
 impl FeedForward<Host> {
     /// Takes rows `[rows, D]` and writes `[rows, D]` into `y`; `wide` and `hidden` are scratch.
     pub(crate) fn forward_into(
+        &self,
+        x: &[f32],
+        rows: usize,
+        wide: &mut Vec<f32>,
+        hidden: &mut Vec<f32>,
+        y: &mut [f32],
+    ) -> Result<()> {
+        let block = self.block_rows(rows).max(1);
+        let (inputs, outputs) = (x.len() / rows.max(1), self.down.outputs());
+        for first in (0..rows).step_by(block) {
+            let count = block.min(rows - first);
+            let range = |width: usize| first * width..(first + count) * width;
+            if let (Some(x), Some(y)) = (x.get(range(inputs)), y.get_mut(range(outputs))) {
+                self.block_into(x, count, wide, hidden, y)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the rows that go through the network at a time: blocks of about the same height.
+    fn block_rows(&self, rows: usize) -> usize {
+        let row_bytes = (self.input.outputs() * size_of::<f32>()).max(1);
+        let most = (BLOCK_BYTES / row_bytes).next_multiple_of(LEAST_ROWS);
+        rows.div_ceil(rows.div_ceil(most).max(1))
+            .next_multiple_of(LEAST_ROWS)
+    }
+
+    fn block_into(
         &self,
         x: &[f32],
         rows: usize,
@@ -115,4 +151,44 @@ fn gated_gelu(x: &Tensor) -> Result<Tensor> {
     }
     let f = x.dim(1)? / 2;
     x.narrow(1, 0, f)?.gelu()? * x.narrow(1, f, f)? // [N, F]
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::kernels::WeightType;
+    use crate::testing::{random, tiny_config};
+
+    /// So wide that a block has the least rows.
+    const WIDE: usize = 6_000;
+
+    #[test]
+    fn rows_are_the_same_bits_alone_and_in_blocks() {
+        let (config, width) = (tiny_config(), 8);
+        let read = |name: &str| match name {
+            name if name.ends_with("gate_up.weight") => Ok(random(&[2 * WIDE, width], 1)),
+            name if name.ends_with("down.weight") => Ok(random(&[width, WIDE], 2)),
+            _ => Tensor::ones(WIDE, candle_core::DType::F32, &Device::Cpu),
+        };
+        for weights in WeightType::ALL {
+            let weights = Weights::new(&config, weights, read);
+            let prefix = "encoder.layers.0.vision.ffn";
+            let layer = FeedForward::<Host>::load(&weights, prefix, &config.encoder, 1e-6).unwrap();
+            assert_eq!((layer.block_rows(100), layer.block_rows(10_000)), (48, 48));
+            let rows = 100;
+            let x: Vec<f32> = random(&[rows * width], 3).to_vec1().unwrap();
+            let forward = |x: &[f32], rows: usize| {
+                let (mut wide, mut hidden, mut y) = (Vec::new(), Vec::new(), vec![f32::NAN; x.len()]);
+                layer
+                    .forward_into(x, rows, &mut wide, &mut hidden, &mut y)
+                    .unwrap();
+                y.iter().map(|y| y.to_bits()).collect::<Vec<_>>()
+            };
+            let alone: Vec<u32> = x.chunks(width).flat_map(|x| forward(x, 1)).collect();
+            assert_eq!(forward(&x, rows), alone);
+            assert!(forward(&[], 0).is_empty());
+        }
+    }
 }

@@ -11,8 +11,8 @@ use crate::kernels::{CacheType, WeightType};
 pub struct Cost {
     /// The operations, a multiplication and an addition counting as two.
     pub operations: f64,
-    /// Whether they are those of 8-bit numbers.
-    pub is_int8: bool,
+    /// What is multiplied.
+    pub factors: WeightType,
     /// The bytes that come from memory: weights, keys and values.
     pub memory_bytes: f64,
     /// The bytes of activations that are read and written.
@@ -25,10 +25,13 @@ impl Cost {
     #[must_use]
     pub fn seconds(&self, machine: &Machine) -> f64 {
         let moving = self.memory_bytes / machine.memory_bytes + self.cache_bytes / machine.cache_bytes;
-        let peak = match machine.int8_operations {
-            Some(peak) if self.is_int8 => peak,
-            _ => machine.f32_operations,
+        let narrow = match self.factors {
+            WeightType::F32 => None,
+            WeightType::Bf16 => machine.bf16_operations,
+            WeightType::Int8 => machine.int8_operations,
         };
+        // An instruction for narrow numbers can be the slower one.
+        let peak = narrow.unwrap_or_default().max(machine.f32_operations);
         moving.max(self.operations / peak)
     }
 
@@ -37,7 +40,7 @@ impl Cost {
         let panels: usize = weights.panel_shape(outputs, inputs).iter().product();
         Self {
             operations: 2.0 * (rows * inputs * outputs) as f64,
-            is_int8: weights == WeightType::Int8,
+            factors: weights,
             memory_bytes: panels as f64,
             cache_bytes: bytes(rows * (inputs + outputs)),
         }
@@ -109,7 +112,7 @@ mod tests {
             memory_bytes: 100.0,
             cache_bytes: 1000.0,
             f32_operations: 10_000.0,
-            bf16_operations: None,
+            bf16_operations: Some(20_000.0),
             int8_operations: Some(40_000.0),
         }
     }
@@ -118,7 +121,7 @@ mod tests {
     fn the_least_time_is_that_of_the_ceiling_that_is_reached_first() {
         let cost = Cost {
             operations: 10_000.0,
-            is_int8: false,
+            factors: WeightType::F32,
             memory_bytes: 100.0,
             cache_bytes: 1000.0,
         };
@@ -127,9 +130,20 @@ mod tests {
         let operations = 30_000.0;
         let many = Cost { operations, ..cost };
         assert!((many.seconds(&machine()) - 3.0).abs() < 1e-9);
-        let is_int8 = true;
-        let narrow = Cost { is_int8, ..many };
-        assert!((narrow.seconds(&machine()) - 2.0).abs() < 1e-9);
+        for (factors, operations) in [(WeightType::Bf16, 60_000.0), (WeightType::Int8, 120_000.0)] {
+            let narrow = Cost {
+                factors,
+                operations,
+                ..cost
+            };
+            assert!((narrow.seconds(&machine()) - 3.0).abs() < 1e-9);
+        }
+        let unmeasured = Machine {
+            bf16_operations: None,
+            ..machine()
+        };
+        let factors = WeightType::Bf16;
+        assert!((Cost { factors, ..many }.seconds(&unmeasured) - 3.0).abs() < 1e-9);
     }
 
     #[test]

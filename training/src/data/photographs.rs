@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use multiway_data::{DataOptions, DataSource, Record};
+use rayon::prelude::*;
 use serde_json::Value;
 
-use super::{DataError, Source};
+use super::{DataError, Source, raster};
 
-/// How many records that cannot be read are passed over.
+/// How many records that cannot be read, or whose picture cannot, are passed over.
 const MAX_CORRUPT: usize = 100;
 
 /// A photograph with its names.
 #[derive(Debug)]
 pub(crate) struct Photograph {
+    /// The record that it comes from.
+    id: String,
     pub(crate) source: Source,
     /// Its name, and other names that are true of it.
     pub(crate) names: Vec<String>,
@@ -42,8 +45,30 @@ pub(crate) fn read_photographs(
             photographs.push(photograph);
         }
     }
-    let passed_over = records.corrupt().iter().map(ToString::to_string).collect();
+    let mut passed_over: Vec<String> = records.corrupt().iter().map(ToString::to_string).collect();
+    passed_over.extend(drop_unreadable(&mut photographs));
+    if passed_over.len() > MAX_CORRUPT {
+        return Err(DataError::Unexpected {
+            path: folder.to_owned(),
+            expected: format!("at most {MAX_CORRUPT} records that cannot be read"),
+            found: format!("{}, the first of them: {}", passed_over.len(), passed_over[0]),
+        });
+    }
     Ok((photographs, passed_over))
+}
+
+/// Takes out the photographs whose pictures cannot be decoded, and returns a line for each.
+fn drop_unreadable(photographs: &mut Vec<Photograph>) -> Vec<String> {
+    let reasons: Vec<Option<String>> = photographs
+        .par_iter()
+        .map(|photograph| {
+            let decoded = raster::decode(&photograph.bytes, Path::new(&photograph.id));
+            decoded.err().map(|error| error.to_string())
+        })
+        .collect();
+    let mut kept = reasons.iter().map(Option::is_none);
+    photographs.retain(|_| kept.next().unwrap_or(true));
+    reasons.into_iter().flatten().collect()
 }
 
 fn shards(folder: &Path, split: &str) -> Result<Vec<PathBuf>, DataError> {
@@ -105,5 +130,10 @@ fn photograph(record: &Record, folder: &Path) -> Result<Option<Photograph>, Data
     let mut names: Vec<String> = std::iter::once(name).chain(others).collect();
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
-    Ok(Some(Photograph { source, names, bytes }))
+    Ok(Some(Photograph {
+        id: record.id().to_owned(),
+        source,
+        names,
+        bytes,
+    }))
 }

@@ -388,6 +388,75 @@ fn shards_add_photographs_sketches_and_statements_of_what_is_not_held_out() {
     assert!(again.unwrap_err().to_string().contains("quickdraw.ndjson.gz"));
 }
 
+/// Ten broken shards of photographs beside a whole one, each broken in another way.
+#[test]
+fn broken_shards_are_named_and_passed_over() {
+    let miniature = Miniature::new();
+    miniature.write_shards();
+    let shards = miniature.shards();
+    let whole = fs::read(shards.join("photos96-train-000.tar")).unwrap();
+    let compressed = {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &whole).unwrap();
+        gzip.finish().unwrap()
+    };
+    let changed = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        bytes
+    };
+    let kettle = br#"{"name": "kettle", "set": "caltech101"}"#.to_vec();
+    let of_files = |files: &[(&str, Vec<u8>)]| {
+        let path = shards.join("part");
+        write_tar(&path, files);
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        bytes
+    };
+    let broken: [(&str, Vec<u8>); 10] = [
+        ("tar", b"no tar at all".repeat(100)),
+        ("tar", whole[..700].to_vec()),  // ends inside the first picture
+        ("tar", whole[..2100].to_vec()), // ends after a header
+        ("tar", changed(150)),           // the checksum of a header
+        ("tar", changed(5)),             // a name that no longer is that of the checksum
+        ("tar.gz", b"not compressed".to_vec()),
+        ("tar.gz", compressed[..compressed.len() / 2].to_vec()),
+        (
+            "tar",
+            of_files(&[("x.png", vec![1, 2, 3]), ("x.json", b"{".to_vec())]),
+        ),
+        (
+            "tar",
+            of_files(&[("x.png", b"no picture".to_vec()), ("x.json", kettle.clone())]),
+        ),
+        ("tar", of_files(&[("x.webp", Vec::new()), ("x.json", kettle)])),
+    ];
+    for (number, (ending, bytes)) in broken.iter().enumerate() {
+        let name = format!("photos96-train-{:03}.{ending}", number + 1);
+        fs::write(shards.join(name), bytes).unwrap();
+    }
+    let summary = prepare(
+        &miniature.packages(),
+        Some(&shards),
+        &miniature.out(),
+        &mut |_| {},
+    )
+    .unwrap();
+    println!("{:#?}", summary.passed_over);
+    for number in 1..=10 {
+        let shard = format!("photos96-train-{number:03}");
+        assert!(
+            summary.passed_over.iter().any(|line| line.contains(&shard)),
+            "{shard} is not named: {:#?}",
+            summary.passed_over
+        );
+    }
+    // What stands before a break is read.
+    let caltech = &summary.pictures[&Source::Caltech][&Split::Train];
+    assert!(*caltech >= 1, "{caltech}");
+    audit(&PreparedData::open(&miniature.out()).unwrap()).unwrap();
+}
+
 fn square(colour: &str) -> String {
     format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 4"><path d="M0 0h4v4H0z" fill="{colour}"/></svg>"#

@@ -283,7 +283,7 @@ impl<'e> Reading<'e> {
             Ok(Arc::new(ExamplePicture {
                 pixels: image.pixels().to_vec(),
                 patches: self.patches.clone(),
-                masked: Vec::new(),
+                answers: Vec::new(),
                 whole: None,
             }))
         };
@@ -442,7 +442,7 @@ mod tests {
             let picture = Arc::new(ExamplePicture {
                 pixels: vec![(number / 3) as f32; 12],
                 patches: Vec::new(),
-                masked: Vec::new(),
+                answers: Vec::new(),
                 whole: None,
             });
             let pictures = vec![picture];

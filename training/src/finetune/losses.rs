@@ -19,6 +19,7 @@ const TEXT: LossWeights = LossWeights {
     text: 1.0,
     codes: 0.0,
     features: 0.0,
+    shown: 0.0,
     whole: 0.0,
     retrieval: 0.0,
     smoothing: 0.0,

@@ -29,10 +29,7 @@
 
 #![expect(unsafe_code, reason = "vector loads and stores inside a tile")]
 
-use std::cell::Cell;
-
-use super::kernel::{Format, Line, PANEL, kernel};
-use crate::kernels::pool;
+use super::kernel::{Format, PANEL, kernel};
 use crate::kernels::simd::multiversion;
 
 /// Most inputs of a layer: as many as sums surely fit into an `i32`, 255 * 127 * 65536 < 2^31.
@@ -59,34 +56,13 @@ pub(super) fn row_words(inputs: usize) -> usize {
     (lines | 1) * PANEL
 }
 
-/// Quantizes rows `[rows, inputs]` of activations, on several threads when that pays, and calls `f` with
-/// their words.
-pub(super) fn with_quantized<T>(x: &[f32], rows: usize, inputs: usize, f: impl FnOnce(&[u32]) -> T) -> T {
-    thread_local! {
-        /// A scratch buffer, so that a warm step needs no allocation.
-        static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+/// Quantizes a row of activations into its words, head and values.
+pub(super) fn quantize_row(x: &[f32], words: &mut [u32]) {
+    if let Some((head, values)) = words.split_at_mut_checked(FORMAT.row_head) {
+        head.iter_mut()
+            .take(1)
+            .for_each(|scale| *scale = quantize(x, values).to_bits());
     }
-    let width = row_words(inputs);
-    let mut lines = SCRATCH.take();
-    // It never shrinks: what is there already need not be set.
-    let needed = rows * width / PANEL;
-    lines.resize(lines.len().max(needed), Line([0; PANEL])); // [rows, 1 + ceil(in / 64)]
-    let used = lines.get_mut(..needed).unwrap_or_default();
-    pool::for_each_rows(bytemuck::cast_slice_mut(used), width, &|first, words| {
-        for (row, words) in words.chunks_exact_mut(width).enumerate() {
-            let start = (first + row) * inputs;
-            let x = x.get(start..start + inputs).unwrap_or_default();
-            let words: &mut [u32] = bytemuck::cast_slice_mut(words);
-            if let Some((head, values)) = words.split_at_mut_checked(FORMAT.row_head) {
-                head.iter_mut()
-                    .take(1)
-                    .for_each(|scale| *scale = quantize(x, values).to_bits());
-            }
-        }
-    });
-    let result = f(bytemuck::cast_slice(used));
-    SCRATCH.set(lines);
-    result
 }
 
 /// Quantizes a row of activations into words of four bytes `q + 128`, and returns its scale.

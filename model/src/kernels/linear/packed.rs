@@ -5,11 +5,12 @@ use std::fmt;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::int8;
 use super::kernel::{Kernel, Line, PANEL};
 use super::panels::{Panels, SharedBytes};
 use super::product::Operands;
 use super::weight_type::WeightType;
+use super::words::with_words;
+use super::{bfloat, int8};
 use crate::kernels::access::with_slice;
 
 /// Values from which packing is distributed over threads.
@@ -133,7 +134,7 @@ impl PackedLinear {
                 let row = rows.chunks_exact(inputs).nth(output - first);
                 let words = weights.encode(row.unwrap_or_default());
                 for (line, word) in lines.iter_mut().zip(words) {
-                    weights.place(line, output - start, word);
+                    place(line, output - start, word);
                 }
             }
         };
@@ -191,13 +192,14 @@ impl PackedLinear {
                 y.len()
             );
         }
+        let width = self.weights.row_words(inputs);
         let mut multiply = |x: &[u32]| {
             Operands {
                 kernel: self.kernel,
                 x,
                 panels: &self.panels,
                 rows,
-                row_words: self.weights.row_words(inputs),
+                row_words: width,
                 depth: self.weights.depth(inputs),
                 outputs,
                 stride: outputs,
@@ -205,8 +207,9 @@ impl PackedLinear {
             .multiply_into(y);
         };
         match self.weights {
-            WeightType::F32 | WeightType::Bf16 => multiply(bytemuck::cast_slice(x)),
-            WeightType::Int8 => int8::with_quantized(x, rows, inputs, multiply),
+            WeightType::F32 => multiply(bytemuck::cast_slice(x)),
+            WeightType::Bf16 => with_words(x, [rows, inputs, width], &bfloat::round_row, multiply),
+            WeightType::Int8 => with_words(x, [rows, inputs, width], &int8::quantize_row, multiply),
         }
         Ok(())
     }
@@ -307,13 +310,20 @@ impl PackedLinear {
         let source = part.panels.chunks_exact(lines).nth(from / PANEL);
         let target = self.panels.own_mut().chunks_exact_mut(lines).nth(to / PANEL);
         for (target, source) in target.into_iter().flatten().zip(source.into_iter().flatten()) {
-            let word = self.weights.word(source, from % PANEL);
-            self.weights.place(target, to % PANEL, word);
+            let word = source.0.get(from % PANEL).copied().unwrap_or_default();
+            place(target, to % PANEL, word);
         }
     }
 
     /// Returns the panels as bytes, `[out / PANEL, lines, 64]`, each number with its lowest byte first.
     pub(crate) fn panels(&self) -> &[u8] {
         bytemuck::cast_slice(&self.panels)
+    }
+}
+
+/// Puts the word of one output into a line.
+fn place(line: &mut Line, lane: usize, word: u32) {
+    if let Some(slot) = line.0.get_mut(lane) {
+        *slot = word;
     }
 }

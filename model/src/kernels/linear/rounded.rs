@@ -1,100 +1,18 @@
-//! Products of which both factors are rounded to `bf16`, while sums stay `f32`: those of training.
+//! Products of which both factors change from step to step and are rounded to `bf16`: those of training.
 //!
-//! A word has two neighbouring numbers of a sum, the first in the low half, and one instruction multiplies
-//! both with their weights and adds them: twice as many numbers as one of `f32`. The factors are `f32`
-//! matrices that change from step to step, so that both are rounded and packed for each product. A sum is, by
-//! definition, what that instruction makes of it:
+//! Sums and rounding are those of layers whose weights are in `bf16` (`bfloat`); here both factors are rounded
+//! and packed for each product.
 //!
-//! ```text
-//! acc = 0;  for k in 0, 2, .. { acc = fma(x[k + 1], w[k + 1], acc);  acc = fma(x[k], w[k], acc) }
-//! ```
-//!
-//! with numbers below 2^-126 taken as zero, before and after each step.
-//!
-//! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, `VDPBF16PS`; Kalamkar et
-//! al. 2019, "A Study of BFLOAT16 for Deep Learning Training" (arXiv 1905.12322), section 3: factors in
-//! `bf16`, sums and weights that are updated in `f32`.
-
-#![expect(unsafe_code, reason = "vector loads and stores inside a tile")]
+//! Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training" (arXiv 1905.12322), section
+//! 3: factors in `bf16`, sums and weights that are updated in `f32`.
 
 use std::cell::Cell;
 
-use super::kernel::{Kernel, Line, PANEL, kernel};
+use super::bfloat::{pairs, round_row, rounded};
+use super::kernel::{Kernel, Line, PANEL};
 use super::product::Operands;
+use super::weight_type::WeightType;
 use crate::kernels::simd::{multiversion, transpose};
-
-/// The kernels of all machines, the fastest first.
-static KERNELS: &[&Kernel] = &[
-    #[cfg(target_arch = "x86_64")]
-    &avx512bf16::KERNEL,
-    &portable::KERNEL,
-];
-
-/// Lists the kernels that this machine can run, the fastest first.
-pub(super) fn kernels() -> impl Iterator<Item = &'static Kernel> {
-    KERNELS.iter().copied().filter(|kernel| (kernel.detected)())
-}
-
-/// Tells whether this machine has an instruction for such products, which makes them faster than those of
-/// `f32`.
-pub(crate) fn multiplies_bf16() -> bool {
-    kernels()
-        .next()
-        .is_some_and(|kernel| kernel.name != portable::KERNEL.name)
-}
-
-#[cfg(target_arch = "x86_64")]
-kernel! {
-    avx512bf16, detected: || is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f"),
-    features: "avx512bf16,avx512f", vector: 16,
-    format: Format { row_head: 0, head: 0, step: PANEL },
-    start: |_, _| _mm512_setzero_ps(),
-    load: |from: *const u32| _mm512_loadu_si512(from.cast()),
-    splat: |x: u32| _mm512_set1_epi32(x.cast_signed()),
-    // SAFETY: both are registers of 64 bytes, of which all bits are numbers.
-    dot: |acc, x, w| unsafe {
-        let [x, w] = [x, w].map(|words| std::mem::transmute::<__m512i, __m512bh>(words));
-        _mm512_dpbf16_ps(acc, x, w)
-    },
-    finish: |sum, _, _, _| sum,
-    store: |to: *mut f32, sum| _mm512_storeu_ps(to, sum),
-    fetch: |line: *const u32| _mm_prefetch::<_MM_HINT_T1>(line.cast()),
-    tiles: { 1: 8, 2: 4, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2, 10: 2, 11: 2, 12: 2 }
-}
-
-kernel! {
-    portable, detected: || true, vector: 16,
-    format: Format { row_head: 0, head: 0, step: PANEL },
-    start: |_, _| [0.0_f32; 16],
-    load: |from: *const u32| from.cast::<[u32; 16]>().read(),
-    splat: |x: u32| x,
-    dot: |acc: [f32; 16], x: u32, w: [u32; 16]| std::array::from_fn(|lane| {
-        super::add_pair(acc[lane], x, w[lane])
-    }),
-    finish: |sum, _, _, _| sum,
-    store: |to: *mut f32, sum: [f32; 16]| to.cast::<[f32; 16]>().write_unaligned(sum),
-    fetch: |_: *const u32| {},
-    tiles: { 1: 1, 2: 1, 3: 1, 4: 1 }
-}
-
-/// Adds two products to a sum, as the definition says: the second of the numbers first.
-#[inline(always)]
-fn add_pair(sum: f32, x: u32, w: u32) -> f32 {
-    let high = |word: u32| flushed(f32::from_bits(word & 0xffff_0000));
-    let low = |word: u32| flushed(f32::from_bits(word << 16));
-    let sum = flushed(high(x).mul_add(high(w), sum));
-    flushed(low(x).mul_add(low(w), sum))
-}
-
-/// Takes a number that is too small to be normal as zero.
-#[inline(always)]
-fn flushed(number: f32) -> f32 {
-    if number.is_subnormal() {
-        0.0_f32.copysign(number)
-    } else {
-        number
-    }
-}
 
 /// A factor of a product.
 #[derive(Clone, Copy, Debug)]
@@ -140,11 +58,10 @@ pub(crate) fn multiply_rounded(
     [rows, depth, outputs]: [usize; 3],
     y: &mut [f32],
 ) {
-    let kernel = kernels().next().unwrap_or(&portable::KERNEL);
-    multiply_with(kernel, left, right, [rows, depth, outputs], y);
+    multiply_with(WeightType::Bf16.kernel(), left, right, [rows, depth, outputs], y);
 }
 
-pub(super) fn multiply_with(
+fn multiply_with(
     kernel: &'static Kernel,
     left: Factor<'_>,
     right: Factor<'_>,
@@ -187,26 +104,6 @@ pub(super) fn multiply_with(
     }
 }
 
-/// Rounds to the nearest `bf16`, ties to even; what is no number stays none.
-#[inline(always)]
-fn rounded(value: f32) -> u32 {
-    let bits = value.to_bits();
-    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-    // The highest bit of the fraction keeps it from becoming infinite.
-    let unrounded = bits | 0x0040_0000;
-    (if value.is_nan() { unrounded } else { nearest }) >> 16
-}
-
-/// Makes words of pairs of numbers of a row.
-#[inline(always)]
-fn pairs<const N: usize>(row: &[f32]) -> [u32; N] {
-    if let Some((row, _)) = row.as_chunks::<2>().0.split_at_checked(N) {
-        return std::array::from_fn(|at| rounded(row[at][0]) | rounded(row[at][1]) << 16);
-    }
-    let number = |at: usize| row.get(at).map_or(0, |value| rounded(*value));
-    std::array::from_fn(|at| number(2 * at) | number(2 * at + 1) << 16)
-}
-
 /// Makes words of the numbers of two rows.
 #[inline(always)]
 fn interleaved(first: &[f32], second: &[f32]) -> [u32; PANEL] {
@@ -229,16 +126,11 @@ fn block_down(values: &[f32], columns: usize, first: usize, column: usize) -> [[
     std::array::from_fn(|pair| interleaved(row(first + 2 * pair), row(first + 2 * pair + 1)))
 }
 
-multiversion! {
-    /// Packs the left factor `[rows, depth]`.
-    fn rows_along(values: &[f32], depth: usize, words: &mut [u32]) {
-        let rows = values.chunks_exact(depth.max(1)).zip(words.chunks_exact_mut(depth.div_ceil(2).max(1)));
-        for (row, words) in rows {
-            for (row, words) in row.chunks(2 * PANEL).zip(words.chunks_mut(PANEL)) {
-                let pairs = pairs::<PANEL>(row);
-                words.copy_from_slice(&pairs[..words.len()]);
-            }
-        }
+/// Packs the left factor `[rows, depth]`.
+fn rows_along(values: &[f32], depth: usize, words: &mut [u32]) {
+    let rows = values.chunks_exact(depth.max(1));
+    for (row, words) in rows.zip(words.chunks_exact_mut(depth.div_ceil(2).max(1))) {
+        round_row(row, words);
     }
 }
 
@@ -330,7 +222,7 @@ mod tests {
         let (x_down, w_down) = (transposed(&x, rows), transposed(&w, outputs));
         let expected = specified(&x, &w, shape);
         let mut first: Option<Vec<u32>> = None;
-        for kernel in kernels() {
+        for kernel in WeightType::Bf16.kernels() {
             for left in [Factor::Along(&x), Factor::Down(&x_down)] {
                 for right in [Factor::Along(&w), Factor::Down(&w_down)] {
                     let mut y = vec![f32::NAN; rows * outputs];
@@ -364,44 +256,5 @@ mod tests {
         check([3, 0, 5]);
         check([0, 3, 5]);
         check([5, 3, 0]);
-    }
-
-    #[test]
-    fn every_instruction_set_takes_the_smallest_numbers_as_zero() {
-        let tiny = f32::MIN_POSITIVE;
-        let (x, w) = ([tiny / 2.0, tiny, 1.0, tiny], [1.0, 0.5, tiny, -0.75]);
-        for kernel in kernels() {
-            let mut y = [f32::NAN];
-            let (left, right) = (Factor::Along(&x), Factor::Along(&w));
-            multiply_with(kernel, left, right, [1, 4, 1], &mut y);
-            // Too small to be normal: a factor of the first product, and the second and the fourth product.
-            assert_eq!(y[0].to_bits(), tiny.to_bits(), "{kernel:?}");
-        }
-    }
-
-    #[test]
-    fn numbers_are_rounded_as_the_type_rounds_them() {
-        let ends = [
-            0.0,
-            -0.0,
-            1.0,
-            f32::MAX,
-            f32::MIN,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-            f32::MIN_POSITIVE,
-        ];
-        let ties = (0..64).map(|bits| f32::from_bits(0x3f80_0000 | bits << 10));
-        for value in ends.into_iter().chain(ties).chain(numbers(500, 3)) {
-            assert_eq!(
-                rounded(value),
-                u32::from(bf16::from_f32(value).to_bits()),
-                "{value}"
-            );
-        }
-        for bits in [0x7fc0_0000, 0x7fff_ffff, 0xffff_ffff, 0x7f80_0001] {
-            let word = rounded(f32::from_bits(bits));
-            assert!(f32::from_bits(word << 16).is_nan(), "{word:x}");
-        }
     }
 }

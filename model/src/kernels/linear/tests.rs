@@ -348,14 +348,14 @@ fn relative_error(weights: WeightType) -> f64 {
     (error / square(&mut exact.iter().copied())).sqrt()
 }
 
-/// A rounding to `bf16` is uniform within 1/256 of its number, at most: 0.0017 on average over an octave. A
-/// rounding to `q` is uniform within half a scale: of normal numbers whose largest is 3.3 deviations away
-/// 0.0075, twice over.
+/// A rounding to `bf16` is uniform within 1/256 of its number, at most: 0.0017 on average over an octave, twice
+/// over. A rounding to `q` is uniform within half a scale: of normal numbers whose largest is 3.3 deviations
+/// away 0.0075, twice over.
 #[test]
-fn a_layer_of_normal_numbers_loses_a_fifth_of_a_per_cent_in_bf16_and_one_per_cent_in_int8() {
+fn a_layer_of_normal_numbers_loses_a_quarter_of_a_per_cent_in_bf16_and_one_per_cent_in_int8() {
     assert!(relative_error(WeightType::F32) == 0.0);
     let (bf16, int8) = (relative_error(WeightType::Bf16), relative_error(WeightType::Int8));
-    assert!((0.0010..0.0022).contains(&bf16), "bf16: {bf16}");
+    assert!((0.0017..0.0030).contains(&bf16), "bf16: {bf16}");
     assert!((0.005..0.014).contains(&int8), "int8: {int8}");
 }
 
@@ -396,10 +396,10 @@ fn panels_of_this_layout_are_these_bytes() {
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>()
     });
-    assert_eq!(LAYOUT, 1);
+    assert_eq!(LAYOUT, 2);
     assert_eq!(
         hashes,
-        ["1b219026d64c6cf6", "9a485435f111b92a", "fe32378dc25fd6d4"]
+        ["1b219026d64c6cf6", "29350ca17b237f60", "fe32378dc25fd6d4"]
     );
 }
 

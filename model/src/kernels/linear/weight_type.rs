@@ -10,7 +10,7 @@ use super::kernel::{Kernel, Line, PANEL};
 use super::{bfloat, int8, single};
 
 /// The version of the layout of panels in files: another layout needs another number.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// The kernels of 8-bit weights, the fastest first. They stand here and not in `int8`, whose parts that of
 /// AMX uses.
@@ -44,7 +44,7 @@ pub enum WeightType {
     /// As they are, in 32 bits.
     #[default]
     F32,
-    /// Rounded to the nearest `bf16`, in 16 bits; activations and sums stay `f32`.
+    /// Rounded to the nearest `bf16`, in 16 bits; activations are rounded likewise, sums stay `f32`.
     Bf16,
     /// In 8 bits with a scale per output; activations in 8 bits with a scale per row; sums are exact.
     Int8,
@@ -64,7 +64,7 @@ impl WeightType {
         }
     }
 
-    /// Lists the kernels that this machine can run, the fastest first.
+    /// Lists the kernels that this machine can run, the fastest first; of `bf16` the first may be slow.
     pub(super) fn kernels(self) -> impl Iterator<Item = &'static Kernel> {
         let all = match self {
             Self::F32 => single::KERNELS,
@@ -78,7 +78,7 @@ impl WeightType {
     pub(super) fn kernel(self) -> &'static Kernel {
         let portable = match self {
             Self::F32 => &single::portable::KERNEL,
-            Self::Bf16 => &bfloat::portable::KERNEL,
+            Self::Bf16 => return bfloat::kernel(),
             Self::Int8 => &int8::portable::KERNEL,
         };
         self.kernels().next().unwrap_or(portable)
@@ -90,26 +90,6 @@ impl WeightType {
             Self::F32 => single::encode(row),
             Self::Bf16 => bfloat::encode(row),
             Self::Int8 => int8::encode(row),
-        }
-    }
-
-    /// Puts the word of one output into a line.
-    pub(super) fn place(self, line: &mut Line, lane: usize, word: u32) {
-        match self {
-            Self::F32 | Self::Int8 => {
-                if let Some(slot) = line.0.get_mut(lane) {
-                    *slot = word;
-                }
-            }
-            Self::Bf16 => bfloat::place(line, lane, word),
-        }
-    }
-
-    /// Reads the word of one output from a line.
-    pub(super) fn word(self, line: &Line, lane: usize) -> u32 {
-        match self {
-            Self::F32 | Self::Int8 => line.0.get(lane).copied().unwrap_or_default(),
-            Self::Bf16 => bfloat::word(line, lane),
         }
     }
 
@@ -138,7 +118,8 @@ impl WeightType {
     /// Counts the words from one row of `inputs` activations to the next.
     pub(super) fn row_words(self, inputs: usize) -> usize {
         match self {
-            Self::F32 | Self::Bf16 => inputs,
+            Self::F32 => inputs,
+            Self::Bf16 => bfloat::row_words(inputs),
             Self::Int8 => int8::row_words(inputs),
         }
     }
@@ -146,7 +127,8 @@ impl WeightType {
     /// Counts the words of a row of `inputs` activations, less the head.
     pub(super) fn depth(self, inputs: usize) -> usize {
         match self {
-            Self::F32 | Self::Bf16 => inputs,
+            Self::F32 => inputs,
+            Self::Bf16 => inputs.div_ceil(2),
             Self::Int8 => inputs.div_ceil(4),
         }
     }

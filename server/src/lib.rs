@@ -1,0 +1,47 @@
+//! An HTTP server around engines: OpenAI-compatible routes, and a route for every task file.
+//!
+//! The server is thin: a request becomes a task, a task becomes a prompt, and the engine is the one that
+//! programs embed. Every request is bound to a task file: `model` is the name of a checkpoint, or
+//! `checkpoint:task`. Answers stream, and a client that leaves frees its place before the next step.
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `GET /health`, `/version`, `/metrics` | whether requests are taken, what runs, and counters for Prometheus |
+//! | `GET /v1/models`, `/v1/models/{name}` | the checkpoints |
+//! | `GET /v1/tasks`, `/v1/tasks/{name}` | the task files of a checkpoint |
+//! | `POST /v1/tasks/{name}` | runs a task on typed inputs |
+//! | `POST /v1/chat/completions` | a message with pictures, as OpenAI's clients send it |
+//! | `POST /v1/completions` | a text for the encoder, an answer by the decoder |
+//! | `POST /v1/embeddings` | vectors of texts and pictures |
+//! | `POST /tokenize`, `/detokenize`, `GET /tokenizer_info` | the tokenizer |
+//!
+//! ```no_run
+//! use multiway::{Checkpoint, Engine, TaskLibrary, task::WatchedLibrary};
+//! use multiway_server::{Server, ServerOptions};
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let checkpoint = Checkpoint::open("checkpoints/default")?;
+//! let engine = Engine::builder(&checkpoint).build()?;
+//! let library = TaskLibrary::for_model(checkpoint.config())?;
+//! let library = WatchedLibrary::open(library, Vec::<&str>::new())?;
+//!
+//! let server = Server::new(ServerOptions::default()).with_model("default", engine, library)?;
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
+//! server.serve(listener, std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod access;
+mod body;
+mod error;
+mod events;
+mod message;
+mod pictures;
+mod routes;
+mod sampling;
+mod serve;
+mod shared;
+
+pub use serve::{Server, ServerError};
+pub use shared::{Metrics, ServerOptions};
