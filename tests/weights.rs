@@ -60,7 +60,8 @@ fn the_embedded_model_answers_in_8_bits_about_as_it_does_in_32() {
     let checkpoint = embedded_checkpoint().unwrap();
     let [half, eighth] =
         [WeightType::Bf16, WeightType::Int8].map(|weights| moved(&checkpoint, &engine(&checkpoint, weights)));
-    // The embedded weights are stored in bf16: what moves is that activations are rounded, too. Measured: 0.011.
+    // The embedded weights are stored in bf16: what moves is that activations are rounded, too. Measured:
+    // 0.011.
     assert!(half > 0.0 && half < 0.02, "{half}");
     assert!(eighth > 0.0 && eighth < TOLERANCE, "{eighth}");
 }

@@ -66,10 +66,21 @@ fn every_number_type_can_be_packed() {
     ] {
         let (place, report) = packed(options);
         assert_eq!(report["packed"], weights);
-        // The weights are stored in bf16, so that keeping them so changes nothing.
-        assert_eq!(report["max_error"], 0.0, "{report}");
+        // The weights are stored in bf16: what moves in bf16 is that activations are rounded, too.
+        let (error, largest) = (report["max_error"].as_f64(), report["largest"].as_f64());
+        match weights {
+            "f32" => assert_eq!(error, Some(0.0), "{report}"),
+            _ => assert!(
+                error > Some(0.0) && error < largest.map(|largest| largest / 50.0),
+                "{report}"
+            ),
+        }
         let found = on(&place, "packed", "run caption --image cat.png");
-        let expected = on(&place, ORIGINAL, "run caption --image cat.png");
+        let expected = on(
+            &place,
+            ORIGINAL,
+            &format!("run caption --image cat.png --dtype {weights}"),
+        );
         assert_eq!(found.stdout, expected.stdout, "{}", found.told());
     }
 }

@@ -39,7 +39,7 @@ batch = 8
 save_every = 1
 validate_every = 5
 mix = { text = 1, picture = 1, caption = 1, spans = 1, question = 1 }
-loss = { codes = 0.2 }
+loss = { shown = 0.5, codes = 0.2 }
 
 [[stage]]
 name = "tasks"
@@ -198,7 +198,7 @@ fn a_run_that_is_killed_five_times_ends_with_the_same_bits() {
             |runs: &str| fs::read_to_string(place.path(&format!("{runs}/{stage}/losses.csv"))).unwrap();
         assert_eq!(losses("killed"), losses("whole"));
     }
-    let header = "step,text,codes,features,whole,retrieval,validation,gradient_norm,learning_rate\n";
+    let header = "step,text,codes,features,shown,whole,retrieval,validation,gradient_norm,learning_rate\n";
     let losses = fs::read_to_string(place.path("whole/pretrain/losses.csv")).unwrap();
     assert!(losses.starts_with(header), "{losses}");
 }

@@ -1,5 +1,5 @@
-//! The CUDA kernels of `kernels/`, run on the CPU thread by thread against references in 64 bits, and with faults
-//! put into them, which must be found.
+//! The CUDA kernels of `kernels/`, run on the CPU thread by thread against references in 64 bits, and with
+//! faults put into them, which must be found.
 //!
 //! Needs Linux, for its `ucontext`, and a C++ compiler; `CXX` names one.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]

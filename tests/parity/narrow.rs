@@ -17,14 +17,14 @@ use super::{are_ours, beit3, cases, t5};
 /// each other.
 const BOUNDS: [(&str, [f64; 2]); 9] = [
     (WORDS, [1e-6, 1e-6]),
-    (PATCHES, [0.0024, 0.0139]),
-    (LAYERS[0], [0.0091, 0.044]),
-    (LAYERS[1], [0.0149, 0.075]),
-    (LAYERS[2], [0.0213, 0.103]),
-    (HEADS, [0.0178, 0.097]),
-    (ENCODER, [0.0145, 0.068]),
-    (DECODER, [0.0234, 0.119]),
-    (LOGITS, [0.0109, 0.052]),
+    (PATCHES, [0.0033, 0.0139]),
+    (LAYERS[0], [0.0120, 0.044]),
+    (LAYERS[1], [0.0200, 0.075]),
+    (LAYERS[2], [0.0299, 0.103]),
+    (HEADS, [0.0410, 0.097]),
+    (ENCODER, [0.0200, 0.068]),
+    (DECODER, [0.0296, 0.119]),
+    (LOGITS, [0.0140, 0.052]),
 ];
 
 const WORDS: &str = "BEiT-3: words looked up";

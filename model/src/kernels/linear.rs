@@ -10,8 +10,8 @@
 //!
 //! with one rounding per step, whatever the number of rows, the position of the row, the instruction set and
 //! the number of threads. Vector lanes run over outputs, never over `k`, so that no sum is ever split.
-//! With weights in `bf16` both factors are rounded to it, and their products added in a fixed order, two after
-//! each other (`bfloat`); in 8 bits, sums are exact (`int8`).
+//! With weights in `bf16` both factors are rounded to it, and their products added in a fixed order, two
+//! after each other (`bfloat`); in 8 bits, sums are exact (`int8`).
 //!
 //! The weight is stored as panels of `PANEL` outputs, `[out / PANEL, lines, PANEL]`, zero-padded. A line is
 //! 64 bytes and has of each output one `f32`, two `bf16` or four 8-bit weights of neighbouring inputs. A tile

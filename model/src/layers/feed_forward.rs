@@ -69,8 +69,8 @@ impl FeedForward<Graph> {
     }
 }
 
-/// Bytes of what lies between the two products, for the rows that go through both of them at a time: they stay
-/// in the cores' own caches.
+/// Bytes of what lies between the two products, for the rows that go through both of them at a time: they
+/// stay in the cores' own caches.
 const BLOCK_BYTES: usize = 2 << 20;
 
 /// A block has at least so many rows, lest the weights be read too often, and a multiple of it, so that its

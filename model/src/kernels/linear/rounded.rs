@@ -1,7 +1,7 @@
 //! Products of which both factors change from step to step and are rounded to `bf16`: those of training.
 //!
-//! Sums and rounding are those of layers whose weights are in `bf16` (`bfloat`); here both factors are rounded
-//! and packed for each product.
+//! Sums and rounding are those of layers whose weights are in `bf16` (`bfloat`); here both factors are
+//! rounded and packed for each product.
 //!
 //! Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training" (arXiv 1905.12322), section
 //! 3: factors in `bf16`, sums and weights that are updated in `f32`.

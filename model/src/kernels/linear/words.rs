@@ -5,8 +5,8 @@ use std::cell::Cell;
 use super::kernel::{Line, PANEL};
 use crate::kernels::pool;
 
-/// Makes words of rows `[rows, inputs]`, `width` of each, on several threads when that pays, and calls `f` with
-/// them. `fill` writes the words of a row; those behind them are of no row. A width is whole lines.
+/// Makes words of rows `[rows, inputs]`, `width` of each, on several threads when that pays, and calls `f`
+/// with them. `fill` writes the words of a row; those behind them are of no row. A width is whole lines.
 pub(super) fn with_words<T>(
     x: &[f32],
     [rows, inputs, width]: [usize; 3],
