@@ -1,8 +1,9 @@
 //! The messages of a chat, and how they become the inputs of a task.
 
+use multiway::Task;
+use multiway::checkpoint::ModelConfig;
 use multiway::prompt::{InputKind, InputSpec, InputValue};
 use multiway::task::TaskInputs;
-use multiway::{ImageProcessor, Task};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -124,11 +125,9 @@ impl Said {
 
 /// Makes the inputs of a task of what was said: pictures in their order, and the text as the one input that
 /// has to be given, or as a JSON object of inputs.
-pub(crate) async fn bind(
-    task: &Task,
-    processor: &ImageProcessor,
-    said: Said,
-) -> Result<TaskInputs, ApiError> {
+pub(crate) async fn bind(task: &Task, config: &ModelConfig, said: Said) -> Result<TaskInputs, ApiError> {
+    pictures::check_count(said.pictures.len(), config, "messages")?;
+    let processor = task.image_processor(config);
     let mut inputs = TaskInputs::new();
     for (index, bytes) in said.pictures.into_iter().enumerate() {
         let image = pictures::open(processor.clone(), bytes, &format!("picture {index}")).await?;

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use multiway::ImageProcessor;
+use multiway::checkpoint::ModelConfig;
 use multiway::image::ProcessedImage;
 
 use crate::error::ApiError;
@@ -42,6 +43,18 @@ fn expected(param: &str, found: &str) -> ApiError {
         param,
         format!("{param}: expected a picture as `data:image/png;base64,...`, found {found}"),
     )
+}
+
+/// Refuses more pictures than the model reads, before they are decoded.
+pub(crate) fn check_count(count: usize, config: &ModelConfig, param: &str) -> Result<(), ApiError> {
+    let most = config.max_images();
+    if count <= most {
+        return Ok(());
+    }
+    Err(ApiError::field(
+        param,
+        format!("{param}: the model reads at most {most} pictures, found {count}"),
+    ))
 }
 
 /// Decodes and prepares a picture, beside the threads that serve.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use indexmap::IndexMap;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use multiway::prompt::{PromptError, TaskFile};
@@ -161,7 +163,7 @@ impl Shared {
     }
 
     /// Takes a place for a request, until what is returned is dropped.
-    pub(crate) fn place(&self) -> Result<Place, ApiError> {
+    fn place(&self) -> Result<Place, ApiError> {
         let permit = Arc::clone(&self.places).try_acquire_owned();
         permit
             .map(Place)
@@ -210,9 +212,18 @@ impl Shared {
     }
 }
 
-/// A place among the requests that are answered or wait.
+/// A place among the requests that are answered or wait. Handlers take it before they read the body, so that
+/// the bodies in memory are bounded, too.
 #[derive(Debug)]
 pub(crate) struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+impl FromRequestParts<Arc<Shared>> for Place {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        shared.place()
+    }
+}
 
 /// Returns the seconds since 1970.
 pub(crate) fn now() -> u64 {

@@ -395,6 +395,21 @@ async fn what_is_wrong_is_said_with_its_field() {
             "the body is not the expected JSON",
         ),
     ];
+    let five: Vec<Value> = vec![json!({ "type": "image_url", "image_url": picture() }); 5];
+    let (status, error) = post(
+        &router,
+        "/v1/chat/completions",
+        &chat("small:caption", &json!(five)),
+    )
+    .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{error}");
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("at most 4 pictures, found 5"),
+        "{error}"
+    );
     for (request, status, message) in cases {
         let (found, error) = post(&router, "/v1/chat/completions", &request).await;
         assert_eq!(found.as_u16(), status, "{error}");
@@ -512,7 +527,8 @@ async fn a_place_is_free_again_when_a_client_leaves() {
     request["stream"] = json!(true);
     let held = send(&router, post_of("/v1/chat/completions", &request)).await;
     assert_eq!(held.status(), StatusCode::OK);
-    let refused = send(&router, post_of("/v1/chat/completions", &request)).await;
+    // Nobody reads the body of a request without a place.
+    let refused = send(&router, post_of("/v1/chat/completions", &json!("no request"))).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
     drop(held);

@@ -39,9 +39,9 @@ pub(crate) struct ChatRequest {
 /// Answers messages.
 pub(crate) async fn run(
     State(shared): State<Arc<Shared>>,
+    place: Place,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let place = shared.place()?;
     let uses_tools = request.tools.is_some_and(|tools| !tools.is_empty());
     if uses_tools && request.tool_choice != Some(json!("none")) {
         return Err(ApiError::field(
@@ -62,8 +62,8 @@ pub(crate) async fn run(
     }
     let wants_tokens = request.logprobs.unwrap_or(false);
     let alternatives = wants_tokens.then(|| request.top_logprobs.unwrap_or_default());
-    let processor = task.image_processor(model.engine.config());
-    let mut inputs = bind(&task, &processor, Said::of(request.messages)?).await?;
+    let said = Said::of(request.messages)?;
+    let mut inputs = bind(&task, model.engine.config(), said).await?;
     // A task whose answer is read has its own form; the form that was asked for is what was read.
     let is_text = matches!(task.file().output, multiway::prompt::OutputSpec::Text { .. });
     if is_text {

@@ -17,7 +17,7 @@ use crate::error::ApiError;
 use crate::events::{self, Sent};
 use crate::routes::chat::{finish_reason, usage};
 use crate::sampling::Sampling;
-use crate::shared::{Shared, now};
+use crate::shared::{Place, Shared, now};
 
 /// The most prompts of a request.
 const MOST_PROMPTS: usize = 256;
@@ -63,9 +63,9 @@ impl Prompts {
 /// Answers prompts.
 pub(crate) async fn run(
     State(shared): State<Arc<Shared>>,
+    place: Place,
     JsonBody(request): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let place = shared.place()?;
     if request.echo.unwrap_or(false) {
         let message = "echo: an encoder-decoder reads the prompt and writes the answer, so no answer begins with the prompt; to score an answer, run a task with `output: {kind: score}`";
         return Err(ApiError::field("echo", message));

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::message::{Message, Said, bind};
 use crate::pictures;
 use crate::routes::chat::usage;
-use crate::shared::Shared;
+use crate::shared::{Place, Shared};
 
 /// The task that makes vectors, unless `model` names another.
 const RETRIEVE: &str = "retrieve";
@@ -56,15 +56,15 @@ enum Format {
 /// Makes vectors.
 pub(crate) async fn run(
     State(shared): State<Arc<Shared>>,
+    _place: Place,
     JsonBody(request): JsonBody<EmbeddingRequest>,
 ) -> Result<Json<Value>, ApiError> {
-    let _place = shared.place()?;
     let (model, task) = shared.model(request.model.as_deref())?;
     let task = match task {
         Some(task) => task,
         None => model.task(RETRIEVE)?,
     };
-    let processor = task.image_processor(model.engine.config());
+    let config = model.engine.config();
     let decode = |ids: &[u32]| model.engine.tokenizer().decode(ids);
     let texts = match (request.input, &request.messages) {
         (Some(Input::Text(text)), None) => vec![text],
@@ -85,10 +85,10 @@ pub(crate) async fn run(
             text,
             pictures: Vec::new(),
         };
-        inputs.push(bind(&task, &processor, said).await?);
+        inputs.push(bind(&task, config, said).await?);
     }
     if let Some(messages) = request.messages {
-        inputs.push(bind(&task, &processor, Said::of(messages)?).await?);
+        inputs.push(bind(&task, config, Said::of(messages)?).await?);
     }
     if inputs.is_empty() || inputs.len() > MOST_INPUTS {
         let message = format!("input: expected 1 to {MOST_INPUTS} texts, found {}", inputs.len());

@@ -7,11 +7,12 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
+use multiway::Task;
+use multiway::checkpoint::ModelConfig;
 use multiway::engine::SamplingOptions;
 use multiway::image::ProcessedImage;
 use multiway::prompt::{InputKind, InputValue};
 use multiway::task::{OutcomeReport, TaskEvent, TaskInputs};
-use multiway::{ImageProcessor, Task};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -20,7 +21,7 @@ use crate::error::ApiError;
 use crate::events::{self, Sent};
 use crate::message::fields_of;
 use crate::pictures;
-use crate::shared::Shared;
+use crate::shared::{Place, Shared};
 
 /// Which checkpoint's tasks are meant.
 #[derive(Debug, Deserialize)]
@@ -90,16 +91,15 @@ pub(crate) struct TaskRequest {
 /// Runs a task.
 pub(crate) async fn run(
     State(shared): State<Arc<Shared>>,
+    place: Place,
     Path(name): Path<String>,
     JsonBody(request): JsonBody<TaskRequest>,
 ) -> Result<Response, ApiError> {
-    let place = shared.place()?;
     let (model, _) = shared.model(request.model.as_deref())?;
     let task = model.task(&name)?;
     let timeout = request.timeout.map(Duration::try_from_secs_f64).transpose();
     let timeout = timeout.map_err(|error| ApiError::field("timeout", format!("timeout: {error}")))?;
-    let processor = task.image_processor(model.engine.config());
-    let inputs = inputs(&task, &processor, request.inputs).await?;
+    let inputs = inputs(&task, model.engine.config(), request.inputs).await?;
     let inputs = inputs
         .with_sampling(request.sampling)
         .with_terms(shared.terms(request.priority, timeout));
@@ -130,9 +130,10 @@ fn report(name: &str, outcome: &multiway::task::TaskOutcome) -> Result<Value, Ap
 /// Reads inputs: pictures as data URLs, everything else as the task file declares it.
 async fn inputs(
     task: &Task,
-    processor: &ImageProcessor,
+    config: &ModelConfig,
     mut fields: Map<String, Value>,
 ) -> Result<TaskInputs, ApiError> {
+    let processor = task.image_processor(config);
     let mut images: Vec<ProcessedImage> = Vec::new();
     let mut inputs = TaskInputs::new();
     for (name, spec) in task
@@ -157,6 +158,7 @@ async fn inputs(
             (_, other) => return Err(not_a_picture(&param, &other)),
         };
         let first = images.len();
+        pictures::check_count(first + urls.len(), config, &param)?;
         for url in urls {
             let bytes = pictures::decode(&url, &param)?;
             images.push(pictures::open(processor.clone(), bytes, &param).await?);
