@@ -1,5 +1,7 @@
 //! The sampling parameters of OpenAI's requests.
 
+use multiway::Task;
+use multiway::checkpoint::ModelConfig;
 use multiway::engine::{Constraint, SamplingOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -107,8 +109,19 @@ impl Sampling {
         )
     }
 
-    /// Returns the layer of sampling parameters; `alternatives` of each token are told.
-    pub(crate) fn options(&self, alternatives: Option<usize>) -> Result<SamplingOptions, ApiError> {
+    /// Returns the layer of sampling parameters of a task on a model; `alternatives` of each token are told.
+    ///
+    /// Clients send budgets of tokens that are meant for any model: they are cut to what this one can write,
+    /// which changes no answer.
+    pub(crate) fn options(
+        &self,
+        task: &Task,
+        config: &ModelConfig,
+        alternatives: Option<usize>,
+    ) -> Result<SamplingOptions, ApiError> {
+        let most = config
+            .max_target_length
+            .saturating_sub(task.file().decode.prefix.len());
         let stop = self.stop.clone().map(OneOrMany::into_vec).unwrap_or_default();
         if stop.len() > MOST_STOPS {
             let found = stop.len();
@@ -124,7 +137,10 @@ impl Sampling {
             ));
         }
         Ok(SamplingOptions {
-            max_new_tokens: self.max_completion_tokens.or(self.max_tokens),
+            max_new_tokens: self
+                .max_completion_tokens
+                .or(self.max_tokens)
+                .map(|count| count.min(most)),
             min_new_tokens: self.min_tokens,
             temperature: self.temperature,
             top_p: self.top_p,

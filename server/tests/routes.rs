@@ -175,6 +175,12 @@ async fn a_stream_says_what_the_whole_answer_says() {
     let content = json!([{ "type": "image_url", "image_url": { "url": picture() } }]);
     let mut request = chat("small:caption", &content);
     let (_, whole) = post(&router, "/v1/chat/completions", &request).await;
+    // A budget that is meant for larger models changes nothing.
+    request["max_tokens"] = json!(16_384);
+    assert_eq!(
+        post(&router, "/v1/chat/completions", &request).await.1["choices"],
+        whole["choices"]
+    );
     request["stream"] = json!(true);
     request["stream_options"] = json!({ "include_usage": true });
     let events = events(&router, "/v1/chat/completions", &request).await;

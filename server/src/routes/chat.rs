@@ -70,7 +70,7 @@ pub(crate) async fn run(
         inputs.constraint = sampling.constraint()?;
     }
     let inputs = inputs
-        .with_sampling(sampling.options(alternatives)?)
+        .with_sampling(sampling.options(&task, model.engine.config(), alternatives)?)
         .with_terms(shared.terms(sampling.priority, None));
     let run = task.run(&model.engine, &inputs)?;
     let head = Head {

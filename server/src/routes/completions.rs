@@ -94,7 +94,7 @@ pub(crate) async fn run(
         );
         return Err(ApiError::field("prompt", message));
     }
-    let options = sampling.options(request.logprobs)?;
+    let options = sampling.options(&model.plain, model.engine.config(), request.logprobs)?;
     let (constraint, terms) = (sampling.constraint()?, shared.terms(sampling.priority, None));
     let inputs = |text: String| {
         let mut inputs = TaskInputs::new()
