@@ -28,7 +28,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/version", get(status::version))
         .route("/metrics", get(status::metrics))
         .route("/v1/models", get(status::models))
-        .route("/v1/models/{name}", get(status::model))
+        .route("/v1/models/{*name}", get(status::model))
         .route("/v1/tasks", get(tasks::list))
         .route("/v1/tasks/{name}", get(tasks::show).post(tasks::run))
         .route("/v1/chat/completions", post(chat::run))

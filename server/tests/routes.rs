@@ -117,7 +117,7 @@ async fn the_server_says_what_it_is() {
         (&json!("list"), &json!("small"))
     );
     assert_eq!(get(&router, "/v1/models/small").await.1["max_images"], 4);
-    let (status, error) = get(&router, "/v1/models/large").await;
+    let (status, error) = get(&router, "/v1/models/owner/large").await;
     assert_eq!(
         (status, &error["error"]["code"]),
         (StatusCode::NOT_FOUND, &json!("model_not_found"))
