@@ -112,7 +112,7 @@ fn size(bytes: usize) -> String {
 }
 
 /// Reads a number of bytes, with or without a unit.
-fn bytes(text: &str) -> Result<usize, String> {
+pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let size = text.trim().parse::<ByteSize>();
     let bytes = size.ok().and_then(|size| usize::try_from(size.as_u64()).ok());
     bytes.ok_or_else(|| format!("expected bytes, such as 1000000, 512MiB or 2GB, found '{text}'"))

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use bytesize::ByteSize;
 use clap::Args;
 use multiway::Checkpoint;
 use multiway_server::{Metrics, Server, ServerError, ServerOptions};
 
 use super::context::{Context, tokenizer};
-use super::engine::{EngineArgs, duration};
+use super::engine::{EngineArgs, bytes, duration};
 use super::failure::{Failure, Outcome};
 use super::output::{note, print_line};
 
@@ -71,8 +70,8 @@ pub(crate) struct ServeArgs {
     max_requests: u32,
 
     /// Bytes of the body of a request, pictures included
-    #[arg(long, value_name = "BYTES", default_value = "20MB", value_parser = body_size)]
-    max_body: ByteSize,
+    #[arg(long, value_name = "BYTES", default_value = "20MB", value_parser = bytes)]
+    max_body: usize,
 
     /// How long running requests may take after the server was told to stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -104,15 +103,6 @@ fn key(text: &str) -> Result<String, String> {
     }
 }
 
-fn body_size(text: &str) -> Result<ByteSize, String> {
-    let size = text
-        .trim()
-        .parse::<ByteSize>()
-        .ok()
-        .filter(|size| size.as_u64() > 0);
-    size.ok_or_else(|| format!("expected bytes, such as 1000000 or 20MB, found '{text}'"))
-}
-
 fn root_path(text: &str) -> Result<String, String> {
     let plain = text.starts_with('/') && !text.contains(['{', '}', '*', ' ', '?', '#']) && text.len() > 1;
     match plain || text.is_empty() {
@@ -128,7 +118,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Outcome {
     let options = ServerOptions {
         keys: args.keys.clone(),
         max_requests: usize::try_from(args.max_requests).map_err(Failure::runtime)?,
-        max_body_bytes: usize::try_from(args.max_body.as_u64()).map_err(Failure::input)?,
+        max_body_bytes: args.max_body,
         cors_origins: args.cors_origins.clone(),
         timeout: args.engine.terms().timeout,
         drain: args.drain,

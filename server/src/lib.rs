@@ -42,6 +42,7 @@ mod routes;
 mod sampling;
 mod serve;
 mod shared;
+mod texts;
 
 pub use serve::{Server, ServerError};
 pub use shared::{Metrics, ServerOptions};

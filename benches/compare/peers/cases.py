@@ -69,6 +69,21 @@ def encoding_time(write):
     return first - (more - first) / (FEW_TOKENS - 1)
 
 
+def print_written(engine, args, write):
+    """Times a peer that encodes and then writes so many tokens with so many beams, and prints the line of its case."""
+    write(WARM_TOKENS, args.beams)
+    decodes = args.verb == "decode"
+    new_tokens = args.new_tokens if decodes else WARM_TOKENS
+    encode_times, decode_times, tokens = [], [], None
+    for _ in range(args.repeats):
+        encoding = encoding_time(write)
+        whole, tokens = timed(lambda: write(new_tokens, args.beams))
+        encode_times.append(encoding)
+        decode_times.append(whole - encoding)
+    assert all(len(answer) == new_tokens and END not in answer for answer in tokens), "an answer has another length"
+    print_line(engine, args, encode_times, decode_times if decodes else None, tokens)
+
+
 def print_line(engine, args, encode_times, decode_times=None, tokens=None):
     """Prints the line of a case."""
     decodes = decode_times is not None

@@ -1,6 +1,6 @@
 """Times ONNX Runtime on the cases of `multiway bench`, on what optimum exports, with the loop of transformers around it.
 
-The first step of decoding also projects what cross-attention needs: `encoding_time` counts that as encoding, as for the others.
+The first step of decoding also projects what cross-attention needs: `print_written` counts that as encoding, as for the others.
 """
 
 import onnxruntime
@@ -8,7 +8,7 @@ import torch
 from optimum.onnxruntime import ORTModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
-from cases import END, WARM_TOKENS, encoding_time, options, print_line, prompts, timed
+from cases import options, print_written, prompts
 
 
 @torch.inference_mode()
@@ -37,17 +37,7 @@ def main():
         )
         return answers[:, 1:].tolist()  # without the start token
 
-    write(WARM_TOKENS, args.beams)
-    decodes = args.verb == "decode"
-    new_tokens = args.new_tokens if decodes else WARM_TOKENS
-    encode_times, decode_times, tokens = [], [], None
-    for _ in range(args.repeats):
-        encoding = encoding_time(write)
-        whole, tokens = timed(lambda: write(new_tokens, args.beams))
-        encode_times.append(encoding)
-        decode_times.append(whole - encoding)
-    assert all(len(answer) == new_tokens and END not in answer for answer in tokens), "an answer has another length"
-    print_line("ONNX Runtime", args, encode_times, decode_times if decodes else None, tokens)
+    print_written("ONNX Runtime", args, write)
 
 
 main()

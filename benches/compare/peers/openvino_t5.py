@@ -1,11 +1,11 @@
 """Times OpenVINO on the cases of `multiway bench`, on what optimum exports, in a loop of its own: that of transformers is slower.
 
-The first step of decoding also projects what cross-attention needs: `encoding_time` counts that as encoding, as for the others.
+The first step of decoding also projects what cross-attention needs: `print_written` counts that as encoding, as for the others.
 """
 
 import numpy as np
 
-from cases import END, PAD, WARM_TOKENS, encoding_time, options, print_line, prompts, timed
+from cases import END, PAD, options, print_written, prompts
 from openvino_models import PRECISIONS, compile_model
 
 
@@ -57,17 +57,7 @@ def main():
             answers = np.concatenate([answers[rows], ids[:, None]], axis=1)
         return answers[::beams, 1:].tolist()  # without the start token
 
-    write(WARM_TOKENS, args.beams)
-    decodes = args.verb == "decode"
-    new_tokens = args.new_tokens if decodes else WARM_TOKENS
-    encode_times, decode_times, tokens = [], [], None
-    for _ in range(args.repeats):
-        encoding = encoding_time(write)
-        whole, tokens = timed(lambda: write(new_tokens, args.beams))
-        encode_times.append(encoding)
-        decode_times.append(whole - encoding)
-    assert all(len(answer) == new_tokens and END not in answer for answer in tokens), "an answer has another length"
-    print_line("OpenVINO", args, encode_times, decode_times if decodes else None, tokens)
+    print_written("OpenVINO", args, write)
 
 
 main()

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
-use multiway::engine::{FinishReason, Usage};
+use multiway::engine::FinishReason;
 use multiway::task::{ScoredToken, TaskEvent, TaskOutcome, TaskRun, WrittenToken};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ impl Head {
             "created": self.created,
             "model": self.model,
             "choices": choices.collect::<Vec<_>>(),
-            "usage": usage(outcome.usage),
+            "usage": usage([outcome]),
         })
     }
 
@@ -220,7 +220,7 @@ fn ends(head: &Head, outcome: &TaskOutcome, has_text: bool, include_usage: bool)
             "created": head.created,
             "model": head.model,
             "choices": [],
-            "usage": usage(outcome.usage),
+            "usage": usage([outcome]),
         })));
     }
     sent
@@ -234,13 +234,17 @@ pub(crate) fn finish_reason(reason: Option<FinishReason>) -> &'static str {
     }
 }
 
-/// Counts tokens as OpenAI does; patches of pictures are tokens of the prompt.
-pub(crate) fn usage(usage: Usage) -> Value {
-    let prompt = usage.prompt_tokens + usage.image_patches;
+/// Counts the tokens of outcomes as OpenAI does; patches of pictures are tokens of the prompt.
+pub(crate) fn usage<'a>(outcomes: impl IntoIterator<Item = &'a TaskOutcome>) -> Value {
+    let (mut prompt, mut written) = (0, 0);
+    for TaskOutcome { usage, .. } in outcomes {
+        prompt += usage.prompt_tokens + usage.image_patches;
+        written += usage.new_tokens;
+    }
     json!({
         "prompt_tokens": prompt,
-        "completion_tokens": usage.new_tokens,
-        "total_tokens": prompt + usage.new_tokens,
+        "completion_tokens": written,
+        "total_tokens": prompt + written,
     })
 }
 

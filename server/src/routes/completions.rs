@@ -6,9 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
-use multiway::engine::Usage;
+use multiway::Task;
 use multiway::task::{TaskEvent, TaskInputs, TaskOutcome, WrittenToken};
-use multiway::{Engine, Task};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,6 +17,7 @@ use crate::events::{self, Sent};
 use crate::routes::chat::{finish_reason, usage};
 use crate::sampling::Sampling;
 use crate::shared::{Place, Shared, now};
+use crate::texts::Texts;
 
 /// The most prompts of a request.
 const MOST_PROMPTS: usize = 256;
@@ -27,7 +27,7 @@ const MOST_PROMPTS: usize = 256;
 pub(crate) struct CompletionRequest {
     #[serde(default)]
     model: Option<String>,
-    prompt: Prompts,
+    prompt: Texts,
     #[serde(default)]
     logprobs: Option<usize>,
     #[serde(default)]
@@ -36,28 +36,6 @@ pub(crate) struct CompletionRequest {
     suffix: Option<String>,
     #[serde(flatten)]
     sampling: Sampling,
-}
-
-/// Texts or token ids, one or several.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Prompts {
-    Text(String),
-    Texts(Vec<String>),
-    Ids(Vec<u32>),
-    ManyIds(Vec<Vec<u32>>),
-}
-
-impl Prompts {
-    fn texts(self, engine: &Engine) -> Vec<String> {
-        let text = |ids: &[u32]| engine.tokenizer().decode(ids);
-        match self {
-            Self::Text(text) => vec![text],
-            Self::Texts(texts) => texts,
-            Self::Ids(ids) => vec![text(&ids)],
-            Self::ManyIds(many) => many.iter().map(|ids| text(ids)).collect(),
-        }
-    }
 }
 
 /// Answers prompts.
@@ -86,7 +64,7 @@ pub(crate) async fn run(
         );
         return Err(ApiError::field("model", message));
     }
-    let prompts = request.prompt.texts(&model.engine);
+    let prompts = request.prompt.texts(model.engine.tokenizer());
     if prompts.is_empty() || prompts.len() > MOST_PROMPTS {
         let message = format!(
             "prompt: expected 1 to {MOST_PROMPTS} prompts, found {}",
@@ -137,7 +115,7 @@ pub(crate) async fn run(
                 let mut sent = vec![Sent::Data(head.chunk("", Some(reason)))];
                 if include_usage {
                     let mut last = head.object(Vec::new());
-                    last["usage"] = usage(outcome.usage);
+                    last["usage"] = usage([&outcome]);
                     sent.push(Sent::Data(last));
                 }
                 sent
@@ -176,11 +154,7 @@ impl Head {
 
     fn whole(&self, outcomes: &[TaskOutcome]) -> Value {
         let mut choices = Vec::new();
-        let mut total = Usage::default();
         for outcome in outcomes {
-            total.prompt_tokens += outcome.usage.prompt_tokens;
-            total.image_patches += outcome.usage.image_patches;
-            total.new_tokens += outcome.usage.new_tokens;
             let mut add = |answer: &multiway::Answer, tokens: &[WrittenToken], reason| {
                 choices.push(json!({
                     "index": choices.len(),
@@ -197,7 +171,7 @@ impl Head {
             }
         }
         let mut whole = self.object(choices);
-        whole["usage"] = usage(total);
+        whole["usage"] = usage(outcomes);
         whole
     }
 

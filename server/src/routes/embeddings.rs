@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use multiway::engine::Usage;
 use multiway::task::TaskInputs;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use crate::message::{Message, Said, bind};
 use crate::pictures;
 use crate::routes::chat::usage;
 use crate::shared::{Place, Shared};
+use crate::texts::Texts;
 
 /// The task that makes vectors, unless `model` names another.
 const RETRIEVE: &str = "retrieve";
@@ -27,22 +27,13 @@ pub(crate) struct EmbeddingRequest {
     #[serde(default)]
     model: Option<String>,
     #[serde(default)]
-    input: Option<Input>,
+    input: Option<Texts>,
     #[serde(default)]
     messages: Option<Vec<Message>>,
     #[serde(default)]
     encoding_format: Format,
     #[serde(default)]
     dimensions: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Input {
-    Text(String),
-    Texts(Vec<String>),
-    Ids(Vec<u32>),
-    ManyIds(Vec<Vec<u32>>),
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -65,12 +56,8 @@ pub(crate) async fn run(
         None => model.task(RETRIEVE)?,
     };
     let config = model.engine.config();
-    let decode = |ids: &[u32]| model.engine.tokenizer().decode(ids);
     let texts = match (request.input, &request.messages) {
-        (Some(Input::Text(text)), None) => vec![text],
-        (Some(Input::Texts(texts)), None) => texts,
-        (Some(Input::Ids(ids)), None) => vec![decode(&ids)],
-        (Some(Input::ManyIds(many)), None) => many.iter().map(|ids| decode(ids)).collect(),
+        (Some(input), None) => input.texts(model.engine.tokenizer()),
         (None, Some(_)) => Vec::new(),
         _ => {
             return Err(ApiError::field(
@@ -100,7 +87,6 @@ pub(crate) async fn run(
         .map(|inputs| task.run(&model.engine, &inputs.with_terms(terms)));
     let runs = runs.collect::<Result<Vec<_>, _>>()?;
     let outcomes = futures_util::future::try_join_all(runs.into_iter().map(|run| run.wait())).await?;
-    let mut total = Usage::default();
     let mut data = Vec::with_capacity(outcomes.len());
     for (index, outcome) in outcomes.iter().enumerate() {
         let vector = outcome.answer.embedding().ok_or_else(|| {
@@ -109,8 +95,6 @@ pub(crate) async fn run(
                 format!("model: the task '{}' makes no vectors", task.name()),
             )
         })?;
-        total.prompt_tokens += outcome.usage.prompt_tokens;
-        total.image_patches += outcome.usage.image_patches;
         let vector = shortened(vector, request.dimensions)?;
         let embedding = match request.encoding_format {
             Format::Float => json!(vector),
@@ -125,7 +109,7 @@ pub(crate) async fn run(
         "object": "list",
         "data": data,
         "model": request.model.unwrap_or_else(|| model.name.clone()),
-        "usage": usage(total),
+        "usage": usage(&outcomes),
     })))
 }
 

@@ -50,6 +50,10 @@ impl Miniature {
         prepare(&self.packages(), None, &self.out(), &mut |_| {})
     }
 
+    fn prepare_shards(&self) -> Result<PreparedSummary, DataError> {
+        prepare(&self.packages(), Some(&self.shards()), &self.out(), &mut |_| {})
+    }
+
     fn prepared(&self) -> PreparedData {
         self.prepare().unwrap();
         PreparedData::open(&self.out()).unwrap()
@@ -315,13 +319,7 @@ fn shards_add_photographs_sketches_and_statements_of_what_is_not_held_out() {
     let miniature = Miniature::new();
     miniature.write_shards();
     let shards = miniature.shards();
-    let summary = prepare(
-        &miniature.packages(),
-        Some(&shards),
-        &miniature.out(),
-        &mut |_| {},
-    )
-    .unwrap();
+    let summary = miniature.prepare_shards().unwrap();
     let count = |source: Source| {
         summary
             .pictures
@@ -379,12 +377,7 @@ fn shards_add_photographs_sketches_and_statements_of_what_is_not_held_out() {
         (3, "all is grey", true)
     );
     fs::remove_file(shards.join("quickdraw.ndjson.gz")).unwrap();
-    let again = prepare(
-        &miniature.packages(),
-        Some(&shards),
-        &miniature.out(),
-        &mut |_| {},
-    );
+    let again = miniature.prepare_shards();
     assert!(again.unwrap_err().to_string().contains("quickdraw.ndjson.gz"));
 }
 
@@ -435,14 +428,7 @@ fn broken_shards_are_named_and_passed_over() {
         let name = format!("photos96-train-{:03}.{ending}", number + 1);
         fs::write(shards.join(name), bytes).unwrap();
     }
-    let summary = prepare(
-        &miniature.packages(),
-        Some(&shards),
-        &miniature.out(),
-        &mut |_| {},
-    )
-    .unwrap();
-    println!("{:#?}", summary.passed_over);
+    let summary = miniature.prepare_shards().unwrap();
     for number in 1..=10 {
         let shard = format!("photos96-train-{number:03}");
         assert!(
