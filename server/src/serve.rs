@@ -14,8 +14,8 @@ use multiway::task::WatchedLibrary;
 use crate::routes::router;
 use crate::shared::{Metrics, ServedModel, ServerOptions, Shared};
 
-/// How often task files are looked at.
-const RELOAD: Duration = Duration::from_secs(1);
+/// How often task files are looked at, and measurements summed up.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// What can go wrong in serving.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +89,7 @@ impl Server {
     }
 
     /// Makes the service alone, for a program that has a server already. Task files that change are not taken
-    /// up.
+    /// up, and [`Metrics`] are best left to that server: nothing sums them up.
     ///
     /// # Errors
     ///
@@ -145,11 +145,15 @@ impl Server {
     }
 }
 
-/// Reads task files again that changed.
+/// Reads task files again that changed, and sums up what was measured.
 async fn watch(shared: Arc<Shared>) {
     loop {
-        tokio::time::sleep(RELOAD).await;
+        tokio::time::sleep(WATCH).await;
         let shared = Arc::clone(&shared);
-        let _ = tokio::task::spawn_blocking(move || shared.reload()).await;
+        let work = move || {
+            shared.reload();
+            shared.metrics.iter().for_each(Metrics::sum_up);
+        };
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 }

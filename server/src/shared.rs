@@ -71,8 +71,12 @@ impl Metrics {
     }
 
     pub(crate) fn render(&self) -> String {
-        self.handle.run_upkeep();
         self.handle.render()
+    }
+
+    /// Sums up what was measured since the last call, which else takes more and more memory.
+    pub(crate) fn sum_up(&self) {
+        self.handle.run_upkeep();
     }
 }
 
