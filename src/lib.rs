@@ -71,7 +71,7 @@ pub mod checkpoint {
     };
     pub use multiway_model::{
         CacheType, Checkpoint, Conversion, DType, Device, Execution, LoadError, LoadOptions, ModelConfig,
-        WeightType,
+        TaskGroup, WeightType,
     };
 }
 

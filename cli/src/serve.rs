@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use multiway::Checkpoint;
-use multiway_server::{Metrics, Server, ServerError, ServerOptions};
+use multiway::index::VectorIndex;
+use multiway_server::{FetchOptions, Metrics, Server, ServerError, ServerOptions};
 
 use super::context::{Context, tokenizer};
 use super::engine::{EngineArgs, bytes, duration};
 use super::failure::{Failure, Outcome};
+use super::fingerprint::fingerprint;
 use super::output::{note, print_line};
 
 /// What the embedded checkpoint is called.
@@ -22,6 +24,7 @@ Examples:
   multiway serve
   multiway --checkpoint google/flan-t5-small serve --port 9000
   multiway serve --model small=google/flan-t5-small --model own=./my-model --api-key s3cret
+  multiway serve --index photos=pictures.index
   multiway --task-dir tasks/ serve --unix /run/multiway.sock
   curl http://127.0.0.1:8000/v1/tasks
   curl http://127.0.0.1:8000/v1/chat/completions -d '{\"model\": \"multiway:caption\",
@@ -29,9 +32,11 @@ Examples:
     \"image_url\": {\"url\": \"data:image/png;base64,'$(base64 -w0 cat.png)'\"}}]}]}'
 
 A request names a model, or a model and one of its tasks as MODEL:TASK; without a name it goes to the
-first model. Task files in a --task-dir are read again when they change. Routes: /health, /version,
-/metrics, /v1/models, /v1/tasks, /v1/tasks/TASK, /v1/chat/completions, /v1/completions,
-/v1/embeddings, /tokenize, /detokenize, /tokenizer_info.
+first model. Task files in a --task-dir are read again when they change. The address opened in a browser is
+a page that runs tasks and searches. Routes: /health, /version, /metrics, /v1/models, /v1/tasks,
+/v1/tasks/TASK, /v1/chat/completions, /v1/responses, /v1/completions, /v1/decisions,
+/v1/systemone, /v1/embeddings, /v1/search, /tokenize, /detokenize, /tokenizer_info,
+/openapi.json.
 
 Prints the address, one line. The first Ctrl-C or SIGTERM refuses new requests and lets running ones
 finish; the second ends at once.";
@@ -57,6 +62,10 @@ pub(crate) struct ServeArgs {
     #[arg(long = "model", value_name = "NAME=PLACE", value_parser = named)]
     models: Vec<(String, PathBuf)>,
 
+    /// Index of `multiway search index` to serve under a name; one of the models made it (repeatable)
+    #[arg(long = "index", value_name = "NAME=FILE", value_parser = indexed)]
+    indexes: Vec<(String, PathBuf)>,
+
     /// API key that every request but /health has to bring (repeatable) [default: none is needed]
     #[arg(long = "api-key", value_name = "KEY", env = "MULTIWAY_API_KEY", hide_env_values = true, value_parser = key)]
     keys: Vec<String>,
@@ -81,6 +90,15 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, value_parser = root_path)]
     root_path: String,
 
+    /// Host from which pictures may be fetched by URL, `*.example.org` for all below it (repeatable)
+    /// [default: nothing is fetched]
+    #[arg(long = "picture-host", value_name = "HOST", value_parser = host)]
+    picture_hosts: Vec<String>,
+
+    /// Fetch pictures from addresses of private networks and of this machine, too
+    #[arg(long, requires = "picture_hosts")]
+    private_pictures: bool,
+
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -96,10 +114,38 @@ fn named(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// Reads the name of an index, which is part of addresses, and its file.
+fn indexed(text: &str) -> Result<(String, PathBuf), String> {
+    let is_plain = |name: &str| {
+        name.chars()
+            .all(|sign| sign.is_ascii_alphanumeric() || "-_.".contains(sign))
+    };
+    let (name, path) = named(text)?;
+    match is_plain(&name) {
+        true => Ok((name, path)),
+        false => Err(format!(
+            "expected NAME=FILE, with letters, digits, '-', '_' and '.' in the name, found '{text}'"
+        )),
+    }
+}
+
 fn key(text: &str) -> Result<String, String> {
     match text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.is_empty() {
         true => Ok(text.to_owned()),
         false => Err("expected letters, digits and signs of ASCII, without spaces".to_owned()),
+    }
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+    match is_plain && !name.is_empty() {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "expected a host as pictures.example.org or *.example.org, found '{text}'"
+        )),
     }
 }
 
@@ -123,20 +169,24 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Outcome {
         timeout: args.engine.terms().timeout,
         drain: args.drain,
         root_path: args.root_path.clone(),
+        fetch: FetchOptions {
+            hosts: args.picture_hosts.clone(),
+            private: args.private_pictures,
+        },
+        ..ServerOptions::default()
     };
     let mut server = Server::new(options).with_metrics(metrics);
+    let mut models: Vec<(String, Checkpoint)> = Vec::new();
     if args.models.is_empty() {
-        server = add(
-            context,
-            args,
-            server,
-            context.name(EMBEDDED),
-            &context.checkpoint()?,
-        )?;
+        models.push((context.name(EMBEDDED), context.checkpoint()?));
     }
     for (name, place) in &args.models {
-        server = add(context, args, server, name.clone(), &context.open(place)?)?;
+        models.push((name.clone(), context.open(place)?));
     }
+    for (name, checkpoint) in &models {
+        server = add(context, args, server, name.clone(), checkpoint)?;
+    }
+    server = add_indexes(args, server, &models)?;
     context.block_on(async {
         #[cfg(unix)]
         if let Some(path) = &args.unix {
@@ -166,6 +216,33 @@ fn add(
     let library = context.watched_library(checkpoint)?;
     let engine = context.engine_with(checkpoint, tokenizer(checkpoint)?, &args.engine)?;
     server.with_model(name, engine, library).map_err(Failure::input)
+}
+
+/// Opens the indexes and adds each beside the model that made it.
+fn add_indexes(args: &ServeArgs, mut server: Server, models: &[(String, Checkpoint)]) -> Outcome<Server> {
+    if args.indexes.is_empty() {
+        return Ok(server);
+    }
+    let made_by = models
+        .iter()
+        .map(|(name, checkpoint)| Ok((name, fingerprint(checkpoint)?)));
+    let made_by = made_by.collect::<Outcome<Vec<_>>>()?;
+    for (name, path) in &args.indexes {
+        let index = VectorIndex::open(path).map_err(Failure::input)?;
+        let mut tried = made_by
+            .iter()
+            .map(|(model, fingerprint)| index.check_model(fingerprint).map(|()| *model));
+        // What is wrong is said of the first model.
+        let first = tried
+            .next()
+            .ok_or_else(|| Failure::Input(anyhow!("there is no model")))?;
+        let model = first.or_else(|error| tried.find_map(Result::ok).ok_or(error));
+        let model = model.map_err(Failure::input)?;
+        server = server
+            .with_index(name.clone(), model.clone(), index)
+            .map_err(Failure::input)?;
+    }
+    Ok(server)
 }
 
 #[cfg(unix)]
@@ -258,6 +335,14 @@ mod tests {
     }
 
     #[test]
+    fn an_index_has_a_name_that_an_address_can_hold() {
+        assert_eq!(indexed("a-1=b c"), Ok(("a-1".to_owned(), PathBuf::from("b c"))));
+        for wrong in ["a/b=c", "a b=c", "a"] {
+            assert!(indexed(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_path_before_all_routes_is_a_plain_one() {
         for right in ["", "/multiway", "/a/b"] {
             assert!(root_path(right).is_ok(), "{right}");
@@ -265,6 +350,7 @@ mod tests {
         for wrong in ["multiway", "/", "/{a}", "/a?b"] {
             assert!(root_path(wrong).is_err(), "{wrong}");
         }
+        assert!(host("*.example.org").is_ok() && host("http://a").is_err() && host("*.").is_err());
         assert!(key("s3cret").is_ok() && key("a b").is_err() && key("").is_err());
     }
 }

@@ -6,6 +6,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::error::ApiError;
@@ -27,9 +29,16 @@ pub(crate) async fn check(State(shared): State<Arc<Shared>>, request: Request, n
         .filter(|id| is_plain(id))
         .cloned();
     let id = id.or_else(|| HeaderValue::from_str(&shared.id("req")).ok());
-    let is_health = request.uri().path() == HEALTH;
-    let mut response = if !is_health && !has_key(&shared.options.keys, &request) {
-        ApiError::no_key().into_response()
+    let path = request.uri().path();
+    let (is_health, is_page) = (path == HEALTH, path == "/" || path.starts_with("/page/"));
+    let mut response = if !is_health && !has_key(&shared.options.keys, &request, is_page) {
+        let mut refusal = ApiError::no_key().into_response();
+        if is_page {
+            // A browser asks for a password then, which is how a person brings a key.
+            let scheme = HeaderValue::from_static("Basic realm=\"multiway\"");
+            refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        refusal
     } else if !is_health && shared.is_draining() {
         ApiError::draining().into_response()
     } else {
@@ -47,8 +56,10 @@ fn is_plain(id: &HeaderValue) -> bool {
 }
 
 /// Tells whether a request brings one of the keys. All keys are compared, and each in constant time, so that
-/// the time tells nothing of them but their lengths.
-fn has_key(keys: &[String], request: &Request) -> bool {
+/// the time tells nothing of them but their lengths. `as_password` takes a key as the password of any user,
+/// too: browsers send it by themselves, also for pages of others, so that it is for what changes and costs
+/// nothing.
+fn has_key(keys: &[String], request: &Request, as_password: bool) -> bool {
     if keys.is_empty() {
         return true;
     }
@@ -57,8 +68,19 @@ fn has_key(keys: &[String], request: &Request) -> bool {
         let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
     });
+    let password = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .filter(|_| as_password);
+    let password = password.and_then(|value| {
+        let (scheme, encoded) = value.as_bytes().split_at_checked("Basic ".len())?;
+        let is_basic = scheme.eq_ignore_ascii_case(b"basic ");
+        let decoded = STANDARD.decode(encoded).ok().filter(|_| is_basic)?;
+        let colon = decoded.iter().position(|byte| *byte == b':')?;
+        Some(decoded.get(colon + 1..)?.to_vec())
+    });
     let own = request.headers().get("x-api-key").map(HeaderValue::as_bytes);
-    let Some(found) = bearer.or(own) else {
+    let Some(found) = password.as_deref().or(bearer).or(own) else {
         return false;
     };
     let matches = keys.iter().map(|key| key.as_bytes().ct_eq(found));

@@ -1,10 +1,13 @@
-//! Bodies of requests: JSON of bounded size, whatever the content type says.
+//! What requests bring: bodies of JSON of bounded size, whatever the content type says; parts of paths, and
+//! queries. What cannot be read is told as every error is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::to_bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
@@ -40,5 +43,31 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for JsonBody<T> {
                 "the body is not the expected JSON: {error}"
             ))),
         }
+    }
+}
+
+/// Parts of the path.
+pub(crate) struct PathOf<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Shared>> for PathOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let found = Path::from_request_parts(parts, shared).await;
+        let found = found.map_err(|rejection: PathRejection| ApiError::bad(rejection.body_text()));
+        found.map(|Path(value)| Self(value))
+    }
+}
+
+/// A query.
+pub(crate) struct QueryOf<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Shared>> for QueryOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let found = Query::from_request_parts(parts, shared).await;
+        let found = found.map_err(|rejection: QueryRejection| ApiError::bad(rejection.body_text()));
+        found.map(|Query(value)| Self(value))
     }
 }

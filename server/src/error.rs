@@ -105,6 +105,25 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
+    /// Says which part of the request is wrong, unless that is said.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        if self.status == StatusCode::BAD_REQUEST && self.param.is_none() {
+            self.message = format!("{place}: {}", self.message);
+            self.param = Some(place.to_owned());
+        }
+        self
+    }
+
+    /// The object that tells in a response why it failed.
+    pub(crate) fn to_failure(&self) -> Value {
+        let code = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_exceeded",
+            status if status.is_client_error() => "invalid_prompt",
+            _ => "server_error",
+        };
+        json!({ "code": code, "message": self.message, "param": self.param })
+    }
+
     /// The object that a client reads, also in the middle of a stream.
     pub(crate) fn to_json(&self) -> Value {
         let kind = match self.status {

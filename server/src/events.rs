@@ -13,10 +13,11 @@ use crate::shared::Place;
 /// A comment is sent so often while nothing is written, lest a proxy close the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// An event: data, or the last words of OpenAI's streams.
+/// An event: data, data with a name, or the last words of OpenAI's streams.
 #[derive(Debug)]
 pub(crate) enum Sent {
     Data(Value),
+    Named(&'static str, Value),
     Done,
 }
 
@@ -26,6 +27,7 @@ pub(crate) fn respond(events: impl Stream<Item = Sent> + Send + 'static, place: 
         let _held = &place;
         Ok::<Event, Infallible>(match sent {
             Sent::Data(value) => Event::default().data(value.to_string()),
+            Sent::Named(name, value) => Event::default().event(name).data(value.to_string()),
             Sent::Done => Event::default().data("[DONE]"),
         })
     });

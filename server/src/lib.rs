@@ -6,13 +6,18 @@
 //!
 //! | route | what it does |
 //! |---|---|
+//! | `GET /` | the web page |
+//! | `GET /openapi.json` | the routes, and what they take |
 //! | `GET /health`, `/version`, `/metrics` | whether requests are taken, what runs, and counters for Prometheus |
 //! | `GET /v1/models`, `/v1/models/{name}` | the checkpoints |
 //! | `GET /v1/tasks`, `/v1/tasks/{name}` | the task files of a checkpoint |
 //! | `POST /v1/tasks/{name}` | runs a task on typed inputs |
 //! | `POST /v1/chat/completions` | a message with pictures, as OpenAI's clients send it |
+//! | `POST /v1/responses` | the same, as OpenAI's newer clients send it |
 //! | `POST /v1/completions` | a text for the encoder, an answer by the decoder |
+//! | `POST /v1/decisions`, `/v1/systemone` | questions with closed answers, each with its probability |
 //! | `POST /v1/embeddings` | vectors of texts and pictures |
+//! | `GET /v1/search`, `POST /v1/search` | indexes, and the pictures of an index, by text, picture, or both |
 //! | `POST /tokenize`, `/detokenize`, `GET /tokenizer_info` | the tokenizer |
 //!
 //! ```no_run
@@ -34,15 +39,21 @@
 
 mod access;
 mod body;
+mod decide;
 mod error;
 mod events;
+mod fetch;
 mod message;
+mod openapi;
 mod pictures;
+mod reply;
 mod routes;
 mod sampling;
+mod search;
 mod serve;
 mod shared;
 mod texts;
 
+pub use fetch::FetchOptions;
 pub use serve::{Server, ServerError};
 pub use shared::{Metrics, ServerOptions};

@@ -1,4 +1,6 @@
-//! The messages of a chat, and how they become the inputs of a task.
+//! The messages of a request, and how they become the inputs of a task.
+
+use std::sync::Arc;
 
 use multiway::Task;
 use multiway::checkpoint::ModelConfig;
@@ -6,117 +8,189 @@ use multiway::prompt::{InputKind, InputSpec, InputValue};
 use multiway::task::TaskInputs;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::pictures;
+use crate::fetch::Fetcher;
+use crate::pictures::{self, Given};
 
 /// A message.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct Message {
     role: String,
     #[serde(default)]
     content: Option<Content>,
 }
 
-#[derive(Debug, Deserialize)]
+impl Message {
+    /// Makes a message that is a text.
+    pub(crate) fn new(role: &str, text: String) -> Self {
+        Self {
+            role: role.to_owned(),
+            content: Some(Content::Text(text)),
+        }
+    }
+}
+
+/// What a message holds.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-enum Content {
+pub(crate) enum Content {
     Text(String),
     Parts(Vec<Part>),
 }
 
 /// A part of a message; which fields it has depends on its type.
-#[derive(Debug, Deserialize)]
-struct Part {
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct Part {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
     text: Option<String>,
     #[serde(default)]
     image_url: Option<ImageUrl>,
+    /// JSON that is shown as text.
+    #[serde(default)]
+    data: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 enum ImageUrl {
     Url(String),
     Object { url: String },
 }
 
-/// What messages say: a text, and the bytes of pictures in their order.
-#[derive(Debug, Default)]
+/// A text, or items, of which messages are taken.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Input {
+    Text(String),
+    Items(Vec<Value>),
+}
+
+impl Input {
+    /// The field of a request that holds it.
+    pub(crate) const FIELD: &'static str = "input";
+
+    /// Reads the messages; a text is one of the user.
+    pub(crate) fn messages(self) -> Result<Vec<Message>, ApiError> {
+        match self {
+            Self::Text(text) => Ok(vec![Message::new("user", text)]),
+            Self::Items(items) => items.into_iter().enumerate().map(message).collect(),
+        }
+    }
+}
+
+fn message((index, item): (usize, Value)) -> Result<Message, ApiError> {
+    let place = format!("{}[{index}]", Input::FIELD);
+    if let Some(kind) = item.get("type").filter(|kind| *kind != "message") {
+        let message = format!("{place}.type: expected 'message', found {kind}: these models call no tools");
+        return Err(ApiError::field(format!("{place}.type"), message));
+    }
+    serde_json::from_value(item).map_err(|error| ApiError::field(&place, format!("{place}: {error}")))
+}
+
+/// What messages say: a text, and pictures in their order.
+#[derive(Debug)]
 pub(crate) struct Said {
+    /// The field of the request that says it.
+    pub(crate) field: &'static str,
     pub(crate) text: String,
-    pub(crate) pictures: Vec<Vec<u8>>,
+    pub(crate) pictures: Vec<Given>,
 }
 
 impl Said {
-    /// Reads the messages of a request: what the system says, and one turn of the user.
-    pub(crate) fn of(messages: Vec<Message>) -> Result<Self, ApiError> {
-        let mut said = Self::default();
-        let mut turns = 0;
-        for (index, message) in messages.into_iter().enumerate() {
-            match message.role.as_str() {
-                "user" => turns += 1,
-                "system" | "developer" => {}
-                other => {
-                    return Err(ApiError::field(
-                        format!("messages[{index}].role"),
-                        format!(
-                            "messages[{index}].role: expected 'user', 'system' or 'developer', found '{other}': these models answer one message and have no turns"
-                        ),
-                    ));
-                }
-            }
-            match message.content {
-                Some(Content::Text(text)) => said.add_text(&text),
-                Some(Content::Parts(parts)) => {
-                    for (part_index, part) in parts.into_iter().enumerate() {
-                        said.add_part(part, &format!("messages[{index}].content[{part_index}]"))?;
-                    }
-                }
-                None => {}
-            }
+    /// Begins with nothing.
+    pub(crate) const fn nothing(field: &'static str) -> Self {
+        Self {
+            field,
+            text: String::new(),
+            pictures: Vec::new(),
         }
+    }
+
+    /// Reads the messages of a field of a request: what the system says, and one turn of the user.
+    pub(crate) fn of(field: &'static str, messages: Vec<Message>) -> Result<Self, ApiError> {
+        let turns = messages.iter().filter(|message| message.role == "user").count();
+        let roles = ["user", "system", "developer"];
+        let why = "these models answer one message and have no turns";
+        let said = Self::all(field, messages, &roles, &format!(": {why}"))?;
         if turns != 1 {
-            return Err(ApiError::field(
-                "messages",
-                format!(
-                    "messages: expected one message of the user, found {turns}: these models answer one message and have no turns"
-                ),
-            ));
+            let message = format!("{field}: expected one message of the user, found {turns}: {why}");
+            return Err(ApiError::field(field, message));
         }
         Ok(said)
     }
 
-    fn add_text(&mut self, text: &str) {
+    /// Reads all that messages say, whoever says it.
+    pub(crate) fn by_anybody(field: &'static str, messages: Vec<Message>) -> Result<Self, ApiError> {
+        Self::all(field, messages, &["user", "system", "developer", "assistant"], "")
+    }
+
+    /// Reads messages of some `roles`; a message of another is an error, which ends in `why`.
+    fn all(field: &'static str, messages: Vec<Message>, roles: &[&str], why: &str) -> Result<Self, ApiError> {
+        let mut said = Self::nothing(field);
+        for (index, message) in messages.into_iter().enumerate() {
+            if !roles.contains(&message.role.as_str()) {
+                let (place, role) = (format!("{field}[{index}].role"), &message.role);
+                let expected = roles.join("', '");
+                let message = format!("{place}: expected one of '{expected}', found '{role}'{why}");
+                return Err(ApiError::field(place, message));
+            }
+            if let Some(content) = &message.content {
+                said.add(content, &format!("{field}[{index}].content"))?;
+            }
+        }
+        Ok(said)
+    }
+
+    /// Adds what a field holds.
+    pub(crate) fn add(&mut self, content: &Content, place: &str) -> Result<(), ApiError> {
+        match content {
+            Content::Text(text) => self.add_text(text),
+            Content::Parts(parts) => {
+                for (index, part) in parts.iter().enumerate() {
+                    self.add_part(part, &format!("{place}[{index}]"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a text on a line of its own.
+    pub(crate) fn add_text(&mut self, text: &str) {
         if !self.text.is_empty() && !text.is_empty() {
             self.text.push('\n');
         }
         self.text.push_str(text);
     }
 
-    fn add_part(&mut self, part: Part, place: &str) -> Result<(), ApiError> {
-        match (part.kind.as_str(), part.text, part.image_url) {
-            ("text" | "input_text", Some(text), _) => self.add_text(&text),
-            ("image_url" | "input_image", _, Some(ImageUrl::Url(url) | ImageUrl::Object { url })) => {
-                self.pictures
-                    .push(pictures::decode(&url, &format!("{place}.image_url"))?);
+    fn add_part(&mut self, part: &Part, place: &str) -> Result<(), ApiError> {
+        match (part.kind.as_str(), part) {
+            ("text" | "input_text" | "output_text", Part { text: Some(text), .. }) => self.add_text(text),
+            (
+                "image_url" | "input_image",
+                Part {
+                    image_url: Some(ImageUrl::Url(url) | ImageUrl::Object { url }),
+                    ..
+                },
+            ) => {
+                let given = pictures::read(url.clone(), format!("{place}.image_url"))?;
+                self.pictures.push(given);
             }
-            ("text" | "input_text" | "image_url" | "input_image", _, _) => {
-                return Err(ApiError::field(
-                    place,
-                    format!(
-                        "{place}: a part of type '{}' without what it is to hold",
-                        part.kind
-                    ),
-                ));
+            ("input_json", Part { data: Some(data), .. }) => self.add_text(&data.to_string()),
+            (
+                kind @ ("text" | "input_text" | "output_text" | "image_url" | "input_image" | "input_json"),
+                _,
+            ) => {
+                let message = format!("{place}: a part of type '{kind}' without what it is to hold");
+                return Err(ApiError::field(place, message));
             }
-            (other, _, _) => {
-                return Err(ApiError::field(
-                    format!("{place}.type"),
-                    format!("{place}.type: expected 'text' or 'image_url', found '{other}'"),
-                ));
+            (other, _) => {
+                let place = format!("{place}.type");
+                let message = format!("{place}: expected a text or a picture, found '{other}'");
+                return Err(ApiError::field(place, message));
             }
         }
         Ok(())
@@ -125,16 +199,21 @@ impl Said {
 
 /// Makes the inputs of a task of what was said: pictures in their order, and the text as the one input that
 /// has to be given, or as a JSON object of inputs.
-pub(crate) async fn bind(task: &Task, config: &ModelConfig, said: Said) -> Result<TaskInputs, ApiError> {
-    pictures::check_count(said.pictures.len(), config, "messages")?;
+pub(crate) async fn bind(
+    task: &Task,
+    config: &ModelConfig,
+    said: Said,
+    fetcher: &Arc<Fetcher>,
+) -> Result<TaskInputs, ApiError> {
+    pictures::check_count(said.pictures.len(), config, said.field)?;
     let processor = task.image_processor(config);
     let mut inputs = TaskInputs::new();
-    for (index, bytes) in said.pictures.into_iter().enumerate() {
-        let image = pictures::open(processor.clone(), bytes, &format!("picture {index}")).await?;
+    for given in said.pictures {
+        let image = pictures::open(processor.clone(), given, fetcher).await?;
         inputs = inputs.with_image(image);
     }
     let text = said.text.trim();
-    if let Some(name) = plain_input(task) {
+    if let Some(name) = plain_input(task, &[]) {
         let spec = task.file().inputs.get(name).map(|spec| spec.parse(&said.text));
         if let Some(value) = spec {
             inputs = inputs.with(name, value.map_err(|error| ApiError::input(name, &error))?);
@@ -147,13 +226,9 @@ pub(crate) async fn bind(task: &Task, config: &ModelConfig, said: Said) -> Resul
             [] => "no text beside the pictures".to_owned(),
             names => format!("a JSON object of the inputs {}, or nothing", names.join(", ")),
         };
-        return Err(ApiError::field(
-            "messages",
-            format!(
-                "messages: the task '{}' takes {expected}, found a text",
-                task.name()
-            ),
-        ));
+        let (field, task) = (said.field, task.name());
+        let message = format!("{field}: the task '{task}' takes {expected}, found a text");
+        return Err(ApiError::field(field, message));
     }
     Ok(inputs)
 }
@@ -166,13 +241,15 @@ fn values(task: &Task) -> impl Iterator<Item = (&str, &InputSpec)> {
         .map(|(name, spec)| (name.as_str(), spec))
 }
 
-/// Names the input that a plain text is for: the one that has to be given, or the only one that is a text.
-fn plain_input(task: &Task) -> Option<&str> {
-    let mut required = values(task).filter(|(_, spec)| spec.is_required());
+/// Names the input that a plain text is for: of those that are not `given`, the one that has to be, or the
+/// only one that is a text.
+pub(crate) fn plain_input<'t>(task: &'t Task, given: &[&str]) -> Option<&'t str> {
+    let open = || values(task).filter(move |(name, _)| !given.contains(name));
+    let mut required = open().filter(|(_, spec)| spec.is_required());
     match (required.next(), required.next()) {
         (Some((name, _)), None) => Some(name),
         (None, _) => {
-            let mut all = values(task);
+            let mut all = open();
             match (all.next(), all.next()) {
                 (Some((name, spec)), None) if spec.kind == InputKind::Text => Some(name),
                 _ => None,

@@ -1,4 +1,6 @@
-//! Pictures of requests: data URLs.
+//! Pictures of requests: data URLs, and URLs of hosts that the operator names.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -8,6 +10,7 @@ use multiway::checkpoint::ModelConfig;
 use multiway::image::ProcessedImage;
 
 use crate::error::ApiError;
+use crate::fetch::Fetcher;
 
 /// Padding is left out by some clients.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -15,8 +18,34 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// A picture as a request gives it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    source: Source,
+    /// The field that gives it.
+    param: String,
+}
+
+#[derive(Debug)]
+enum Source {
+    Bytes(Vec<u8>),
+    /// By HTTP; fetched when it is opened.
+    Url(String),
+}
+
+/// Reads a data URL, plain base64, or where a picture is.
+pub(crate) fn read(url: String, param: impl Into<String>) -> Result<Given, ApiError> {
+    let param = param.into();
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let source = match scheme.as_deref() {
+        Some("http" | "https") => Source::Url(url),
+        _ => Source::Bytes(decode(&url, &param)?),
+    };
+    Ok(Given { source, param })
+}
+
 /// Decodes the bytes of a data URL, or of plain base64.
-pub(crate) fn decode(url: &str, param: &str) -> Result<Vec<u8>, ApiError> {
+fn decode(url: &str, param: &str) -> Result<Vec<u8>, ApiError> {
     let encoded = match url.split_once(':') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("data") => {
             let (kind, data) = rest
@@ -28,7 +57,7 @@ pub(crate) fn decode(url: &str, param: &str) -> Result<Vec<u8>, ApiError> {
             data
         }
         Some((scheme, _)) if scheme.len() < 12 => {
-            let found = format!("a URL of the scheme '{scheme}'; this server fetches nothing");
+            let found = format!("a URL of the scheme '{scheme}'");
             return Err(expected(param, &found));
         }
         _ => url,
@@ -57,15 +86,24 @@ pub(crate) fn check_count(count: usize, config: &ModelConfig, param: &str) -> Re
     ))
 }
 
-/// Decodes and prepares a picture, beside the threads that serve.
+/// Fetches, decodes and prepares a picture, beside the threads that serve.
 pub(crate) async fn open(
     processor: ImageProcessor,
-    bytes: Vec<u8>,
-    param: &str,
+    given: Given,
+    fetcher: &Arc<Fetcher>,
 ) -> Result<ProcessedImage, ApiError> {
-    let opened = tokio::task::spawn_blocking(move || processor.process(&bytes)).await;
-    let opened = opened.map_err(|error| ApiError::internal(error.to_string()))?;
-    opened.map_err(|error| ApiError::field(param, format!("{param}: {error}")))
+    let fetcher = Arc::clone(fetcher);
+    let open = move || {
+        let Given { source, param } = given;
+        let bytes = match source {
+            Source::Bytes(bytes) => bytes,
+            Source::Url(url) => fetcher.fetch(&url, &param)?,
+        };
+        let opened = processor.process(&bytes);
+        opened.map_err(|error| ApiError::field(&param, format!("{param}: {error}")))
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map_err(|error| ApiError::internal(error.to_string()))?
 }
 
 /// Writes bytes as base64.

@@ -5,6 +5,7 @@ use multiway::checkpoint::ModelConfig;
 use multiway::engine::{Constraint, SamplingOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
@@ -14,7 +15,7 @@ const MOST_STOPS: usize = 4;
 const MOST_ALTERNATIVES: usize = 20;
 
 /// One text or several.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum OneOrMany {
     One(String),
@@ -30,15 +31,14 @@ impl OneOrMany {
     }
 }
 
-/// The parameters that chats and completions share.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// The parameters that chats, responses and completions share.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct Sampling {
     max_tokens: Option<usize>,
     max_completion_tokens: Option<usize>,
     min_tokens: Option<usize>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
+    pub(crate) temperature: Option<f32>,
+    pub(crate) top_p: Option<f32>,
     top_k: Option<i64>,
     min_p: Option<f32>,
     pub(crate) n: Option<usize>,
@@ -54,17 +54,18 @@ pub(crate) struct Sampling {
     structured_outputs: Option<StructuredOutputs>,
     /// What is not known here, accepted and named once.
     #[serde(flatten)]
+    #[schema(ignore)]
     pub(crate) others: Map<String, Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 struct StreamOptions {
+    #[serde(default)]
     include_usage: bool,
 }
 
 /// The form that an answer must have, as OpenAI says it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ResponseFormat {
     Text,
@@ -72,15 +73,37 @@ enum ResponseFormat {
     JsonSchema { json_schema: NamedSchema },
 }
 
-#[derive(Debug, Deserialize)]
-struct NamedSchema {
+/// A schema; its name changes nothing.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct NamedSchema {
     #[serde(default)]
     schema: Value,
 }
 
+/// The form that a response must have: as [`ResponseFormat`], with the schema beside its type.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum TextFormat {
+    Text,
+    JsonObject,
+    JsonSchema {
+        #[serde(flatten)]
+        json_schema: NamedSchema,
+    },
+}
+
+impl From<TextFormat> for ResponseFormat {
+    fn from(format: TextFormat) -> Self {
+        match format {
+            TextFormat::Text => Self::Text,
+            TextFormat::JsonObject => Self::JsonObject,
+            TextFormat::JsonSchema { json_schema } => Self::JsonSchema { json_schema },
+        }
+    }
+}
+
 /// The form that an answer must have, as vLLM says it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 struct StructuredOutputs {
     regex: Option<String>,
     choice: Option<Vec<String>>,
@@ -89,6 +112,15 @@ struct StructuredOutputs {
 }
 
 impl Sampling {
+    /// Adds what a request for a response says by names of its own. It has one answer.
+    #[must_use]
+    pub(crate) fn of_response(mut self, most: Option<usize>, format: Option<TextFormat>) -> Self {
+        self.max_completion_tokens = most.or(self.max_completion_tokens);
+        self.response_format = format.map(Into::into).or(self.response_format);
+        self.n = None;
+        self
+    }
+
     /// Tells whether the answer is to be streamed.
     pub(crate) fn streams(&self) -> bool {
         self.stream.unwrap_or(false)
@@ -199,9 +231,14 @@ impl Sampling {
 
     /// Names the fields that are accepted and change nothing, in the log.
     pub(crate) fn log_others(&self, route: &str) {
-        if !self.others.is_empty() {
-            let names: Vec<&str> = self.others.keys().map(String::as_str).collect();
-            tracing::debug!("{route}: fields that change nothing here: {}", names.join(", "));
-        }
+        log_others(route, &self.others);
+    }
+}
+
+/// Names fields that are accepted and change nothing, in the log.
+pub(crate) fn log_others(route: &str, others: &Map<String, Value>) {
+    if !others.is_empty() {
+        let names: Vec<&str> = others.keys().map(String::as_str).collect();
+        tracing::debug!("{route}: fields that change nothing here: {}", names.join(", "));
     }
 }

@@ -6,16 +6,24 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use multiway::Engine;
 use multiway::engine::Shutdown;
+use multiway::index::VectorIndex;
 use multiway::prompt::PromptError;
 use multiway::task::WatchedLibrary;
 
 use crate::routes::router;
+use crate::search::ServedIndex;
 use crate::shared::{Metrics, ServedModel, ServerOptions, Shared};
 
 /// How often task files are looked at, and measurements summed up.
 const WATCH: Duration = Duration::from_secs(1);
+/// The largest head of a request.
+const MOST_HEAD_BYTES: usize = 64 << 10;
 
 /// What can go wrong in serving.
 #[derive(Debug, thiserror::Error)]
@@ -27,15 +35,26 @@ pub enum ServerError {
         /// The name.
         name: String,
     },
+    /// Two indexes have one name.
+    #[error("two indexes are named '{name}': expected a name for each")]
+    SameIndex {
+        /// The name.
+        name: String,
+    },
+    /// An index belongs to a model that is not served.
+    #[error("the index '{index}' needs the model '{model}', which is not served")]
+    NoModelOfIndex {
+        /// The name of the index.
+        index: String,
+        /// The name of the model.
+        model: String,
+    },
     /// There is no model to serve.
     #[error("there is no model to serve: expected at least one")]
     NoModel,
     /// An own task file is wrong: a defect.
     #[error("the task of plain prompts cannot be read")]
     Plain(#[from] PromptError),
-    /// Accepting connections failed.
-    #[error("cannot accept connections")]
-    Accept(#[from] std::io::Error),
 }
 
 /// A server that is being put together.
@@ -81,6 +100,30 @@ impl Server {
         Ok(self)
     }
 
+    /// Adds an index of pictures, which `model` made and makes the vectors of queries for. Clients that have
+    /// a key can read the files of the pictures, as far as the index says where they are.
+    ///
+    /// # Errors
+    ///
+    /// Fails where another index has the name, or no model has that of `model`.
+    pub fn with_index(
+        mut self,
+        name: impl Into<String>,
+        model: impl Into<String>,
+        index: VectorIndex,
+    ) -> Result<Self, ServerError> {
+        let (name, model) = (name.into(), model.into());
+        if !self.shared.models.contains_key(&model) {
+            return Err(ServerError::NoModelOfIndex { index: name, model });
+        }
+        if self.shared.indexes.contains_key(&name) {
+            return Err(ServerError::SameIndex { name });
+        }
+        let index = Arc::new(index);
+        self.shared.indexes.insert(name, ServedIndex { model, index });
+        Ok(self)
+    }
+
     /// Serves what engines measure as `/metrics`.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Option<Metrics>) -> Self {
@@ -106,7 +149,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Fails where there is no model, or connections cannot be accepted.
+    /// Fails where there is no model.
     pub async fn serve<L>(
         self,
         listener: L,
@@ -121,27 +164,49 @@ impl Server {
         }
         let shared = Arc::new(self.shared);
         let watch = tokio::spawn(watch(Arc::clone(&shared)));
-        let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-        let drained = Arc::clone(&shared);
-        let stop = async move {
-            stop.await;
-            drained.drain();
-            let _ = stopping.send(());
-        };
-        let serving = axum::serve(listener, router(Arc::clone(&shared))).with_graceful_shutdown(stop);
-        let limit = async {
-            let _ = stopped.await;
-            tokio::time::sleep(shared.options.drain).await;
-        };
-        let served = tokio::select! {
-            served = serving.into_future() => served,
-            () = limit => Ok(()),
-        };
+        let head_timeout = shared.options.head_timeout;
+        let connections = accept(listener, router(Arc::clone(&shared)), head_timeout, stop).await;
+        shared.drain();
+        // What still runs after this time is cut off.
+        let _ = tokio::time::timeout(shared.options.drain, connections.shutdown()).await;
         watch.abort();
         for model in shared.models.values() {
             model.engine.shutdown(Shutdown::Abort);
         }
-        Ok(served?)
+        Ok(())
+    }
+}
+
+/// Takes connections until `stop`, and returns those that are open then.
+async fn accept<L>(
+    mut listener: L,
+    router: Router,
+    head_timeout: Duration,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> GracefulShutdown
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(MOST_HEAD_BYTES);
+    let connections = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => return connections,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            // A client that leaves or sends no HTTP is no failure of the server.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended");
+            }
+        });
     }
 }
 

@@ -14,7 +14,10 @@ use multiway::task::{RequestTerms, TaskLibrary, WatchedLibrary};
 use multiway::{Engine, Task};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::decide;
 use crate::error::ApiError;
+use crate::fetch::{FetchOptions, Fetcher};
+use crate::search::ServedIndex;
 
 /// The settings of a server.
 #[derive(Debug, Clone)]
@@ -29,10 +32,14 @@ pub struct ServerOptions {
     pub cors_origins: Vec<String>,
     /// How long a request may take, where it does not say less.
     pub timeout: Option<Duration>,
+    /// How long a client may take for the head of a request, also of the next one on an open connection.
+    pub head_timeout: Duration,
     /// How long running requests may take after the server was told to stop.
     pub drain: Duration,
     /// The path that a proxy puts before all routes, such as `/multiway`.
     pub root_path: String,
+    /// Pictures by URL: from which hosts they are fetched.
+    pub fetch: FetchOptions,
 }
 
 impl Default for ServerOptions {
@@ -43,8 +50,10 @@ impl Default for ServerOptions {
             max_body_bytes: 20_000_000,
             cors_origins: Vec::new(),
             timeout: None,
+            head_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),
             root_path: String::new(),
+            fetch: FetchOptions::default(),
         }
     }
 }
@@ -99,16 +108,20 @@ pub(crate) struct ServedModel {
     pub(crate) library: WatchedLibrary,
     /// What a prompt without a task is.
     pub(crate) plain: Arc<Task>,
+    /// What a question with closed answers is without a task.
+    pub(crate) decide: Arc<Task>,
 }
 
 impl ServedModel {
     pub(crate) fn new(name: String, engine: Engine, library: WatchedLibrary) -> Result<Self, PromptError> {
         let plain = Task::new(TaskFile::parse("plain prompt", PLAIN.as_bytes())?);
+        let decide = decide::built_in(engine.config())?;
         Ok(Self {
             name,
             engine,
             library,
             plain: Arc::new(plain),
+            decide: Arc::new(decide),
         })
     }
 
@@ -123,8 +136,10 @@ impl ServedModel {
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) models: IndexMap<String, ServedModel>,
+    pub(crate) indexes: IndexMap<String, ServedIndex>,
     pub(crate) options: ServerOptions,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) fetcher: Arc<Fetcher>,
     places: Arc<Semaphore>,
     is_draining: AtomicBool,
     /// When the server started, in seconds since 1970.
@@ -136,7 +151,9 @@ impl Shared {
     pub(crate) fn new(options: ServerOptions) -> Self {
         Self {
             models: IndexMap::new(),
+            indexes: IndexMap::new(),
             places: Arc::new(Semaphore::new(options.max_requests)),
+            fetcher: Arc::new(Fetcher::new(&options.fetch)),
             options,
             metrics: None,
             is_draining: AtomicBool::new(false),

@@ -2,9 +2,10 @@
 
 use multiway::tokenizer::Tokenizer;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 /// Texts or token ids, one or several.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Texts {
     One(String),

@@ -17,6 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+/// Long enough for the tests that send a whole head at once.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
 struct Running {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -31,6 +34,7 @@ async fn start(drain: Duration, folder: &std::path::Path) -> Running {
     let library = WatchedLibrary::open(library, [folder]).unwrap();
     let options = ServerOptions {
         drain,
+        head_timeout: HEAD_TIMEOUT,
         ..ServerOptions::default()
     };
     let server = Server::new(options).with_model("small", engine, library).unwrap();
@@ -138,6 +142,35 @@ async fn task_files_that_change_are_taken_up() {
     wait_for(running.address, "/v1/tasks/shout", "Cries out.").await;
     std::fs::write(folder.path().join("wrong.task"), "no task").unwrap();
     wait_for(running.address, "/v1/tasks", "wrong.task").await;
+    running.stop.send(()).unwrap();
+    running.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_never_ends_its_head_or_sends_too_much_of_it_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(Duration::from_millis(100), folder.path()).await;
+    wait_for(running.address, "/health", "\"ok\"").await;
+    let mut slow = TcpStream::connect(running.address).await.unwrap();
+    slow.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n")
+        .await
+        .unwrap();
+    let long = format!("x: {}\r\n", "a".repeat(200_000));
+    for flood in [long, "x: a\r\n".repeat(1000)] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        let head = format!("GET /health HTTP/1.1\r\nhost: a\r\n{flood}\r\n");
+        let _ = stream.write_all(head.as_bytes()).await;
+        // The refusal may be lost where a connection is closed before all was read.
+        let mut status = [0; 12];
+        if stream.read_exact(&mut status).await.is_ok() {
+            assert_eq!(&status, b"HTTP/1.1 431");
+        }
+    }
+    wait_for(running.address, "/health", "\"ok\"").await;
+    // Nothing more is said to the slow one.
+    let mut rest = Vec::new();
+    let closed = tokio::time::timeout(HEAD_TIMEOUT * 4, slow.read_to_end(&mut rest)).await;
+    closed.expect("the connection ends").unwrap();
     running.stop.send(()).unwrap();
     running.serving.await.unwrap().unwrap();
 }

@@ -1,104 +1,17 @@
 //! Every route, asked as clients ask.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::sync::OnceLock;
+mod common;
 
-use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::BodyExt as _;
-use multiway::task::WatchedLibrary;
-use multiway::{Checkpoint, Engine, ImageProcessor, TaskInputs, TaskLibrary};
-use multiway_server::{Server, ServerOptions};
+use multiway::TaskInputs;
+use multiway_server::ServerOptions;
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
 
-const PICTURE: &str = "../examples/pictures/red-circle.png";
-
-/// The engine and the tasks of the default checkpoint, for all tests.
-fn parts() -> &'static (Engine, TaskLibrary) {
-    static PARTS: OnceLock<(Engine, TaskLibrary)> = OnceLock::new();
-    PARTS.get_or_init(|| {
-        let checkpoint = Checkpoint::open("../checkpoints/default").unwrap();
-        let engine = Engine::builder(&checkpoint).build().unwrap();
-        (engine, TaskLibrary::for_model(checkpoint.config()).unwrap())
-    })
-}
-
-fn server(options: ServerOptions) -> Router {
-    let (engine, library) = parts();
-    let library = WatchedLibrary::open(library.clone(), Vec::<&str>::new()).unwrap();
-    let server = Server::new(options)
-        .with_model("small", engine.clone(), library)
-        .unwrap();
-    server.into_router().unwrap()
-}
-
-fn picture() -> String {
-    let bytes = std::fs::read(PICTURE).unwrap();
-    format!("data:image/png;base64,{}", STANDARD.encode(bytes))
-}
-
-/// What the engine says, without a server.
-fn expected(task: &str, inputs: TaskInputs) -> multiway::task::TaskOutcome {
-    let (engine, library) = parts();
-    let image = ImageProcessor::new(engine.config()).open(PICTURE).unwrap();
-    let task = library.get(task).unwrap();
-    task.run(engine, &inputs.with_image(image))
-        .unwrap()
-        .wait_blocking()
-        .unwrap()
-}
-
-async fn send(router: &Router, request: Request<Body>) -> Response<Body> {
-    router.clone().oneshot(request).await.unwrap()
-}
-
-async fn get(router: &Router, path: &str) -> (StatusCode, Value) {
-    let response = send(router, Request::get(path).body(Body::empty()).unwrap()).await;
-    (response.status(), json_of(response).await)
-}
-
-fn post_of(path: &str, body: &Value) -> Request<Body> {
-    Request::post(path).body(Body::from(body.to_string())).unwrap()
-}
-
-async fn post(router: &Router, path: &str, body: &Value) -> (StatusCode, Value) {
-    let response = send(router, post_of(path, body)).await;
-    (response.status(), json_of(response).await)
-}
-
-async fn text_of(response: Response<Body>) -> String {
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-async fn json_of(response: Response<Body>) -> Value {
-    let text = text_of(response).await;
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
-}
-
-/// The events of a stream; the last is `[DONE]`, and left out.
-async fn events(router: &Router, path: &str, body: &Value) -> Vec<Value> {
-    let response = send(router, post_of(path, body)).await;
-    assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
-    let text = text_of(response).await;
-    let data: Vec<&str> = text
-        .split("\n\n")
-        .filter_map(|event| event.strip_prefix("data: "))
-        .collect();
-    assert_eq!(data.last(), Some(&"[DONE]"), "{text}");
-    data[..data.len() - 1]
-        .iter()
-        .map(|data| serde_json::from_str(data).unwrap())
-        .collect()
-}
-
-fn chat(model: &str, content: &Value) -> Value {
-    json!({ "model": model, "messages": [{ "role": "user", "content": content }] })
-}
+use common::{chat, events, expected, get, picture, post, post_of, send, server};
 
 #[tokio::test]
 async fn the_server_says_what_it_is() {
@@ -365,7 +278,11 @@ async fn what_is_wrong_is_said_with_its_field() {
     let router = server(ServerOptions::default());
     let large = json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } });
     let cases = [
-        (chat("small:caption", &json!([large])), 400, "picture 0"),
+        (
+            chat("small:caption", &json!([large])),
+            400,
+            "messages[0].content[0].image_url",
+        ),
         (
             chat("small:caption", &json!([{ "type": "audio" }])),
             400,
@@ -385,7 +302,7 @@ async fn what_is_wrong_is_said_with_its_field() {
                 &json!([{ "type": "image_url", "image_url": "file:///etc/passwd" }]),
             ),
             400,
-            "fetches nothing",
+            "a URL of the scheme 'file'",
         ),
         (chat("small:nothing", &json!("a")), 404, "nothing"),
         (chat("large", &json!("a")), 404, "there is no model 'large'"),
@@ -468,6 +385,9 @@ async fn every_route_but_health_needs_a_key() {
         "/tokenizer_info",
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/responses",
+        "/v1/decisions",
+        "/v1/systemone",
         "/v1/embeddings",
         "/tokenize",
         "/detokenize",

@@ -248,6 +248,10 @@ pub struct TaskOutcome {
     pub answer_tokens: Vec<TokenId>,
     /// The returned samples, the task's own answer first; empty unless several were drawn.
     pub samples: Vec<TaskSample>,
+    /// The probability that the decoder writes any of the candidates: the sum of their likelihoods, neither
+    /// normalised nor calibrated. It is low where the prompt does not lead to them. `None` where the decoder
+    /// scored none.
+    pub candidate_mass: Option<f64>,
 }
 
 impl TaskOutcome {
@@ -261,6 +265,7 @@ impl TaskOutcome {
             tokens: Vec::new(),
             answer_tokens: Vec::new(),
             samples: Vec::new(),
+            candidate_mass: None,
         }
     }
 }

@@ -60,10 +60,13 @@ pub(crate) async fn choose(
     let log_probabilities = ranked.normalised(scores, base.as_deref());
     let answer_tokens = best(scores, &log_probabilities).map(|score| score.tokens.clone());
     let answer_tokens = answer_tokens.unwrap_or_default();
+    let likelihood = |score: &Score| f64::from(score.log_probability).exp();
+    let mass = scores.iter().map(likelihood).sum();
     let answer = ranked.answer(&log_probabilities);
     let mut outcome = TaskOutcome::whole(answered.map(|_scores| answer), Some(FinishReason::Stop));
     outcome.usage.new_tokens = answer_tokens.len();
     outcome.answer_tokens = answer_tokens;
+    outcome.candidate_mass = Some(mass);
     Ok(outcome)
 }
 

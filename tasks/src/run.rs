@@ -263,6 +263,7 @@ impl Writing {
             tokens: std::mem::take(&mut self.written),
             answer_tokens: std::mem::take(&mut self.tokens),
             samples: Vec::new(),
+            candidate_mass: None,
         };
         filled
             .into_iter()

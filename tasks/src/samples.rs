@@ -52,6 +52,7 @@ pub(crate) async fn draw(
         tokens: first.tokens,
         answer_tokens: answer_tokens.unwrap_or_default(),
         samples,
+        candidate_mass: None,
     })
 }
 

@@ -102,6 +102,13 @@ fn a_temperature_and_a_normalization_change_probabilities_as_they_say() {
     let per_character = by(&scores[0], 1.0) - by(&scores[1], 15.0);
     assert!((ratio(", normalization: characters") - per_character).abs() < 1e-4);
     assert!((ratio(", normalization: unconditional") - plain).abs() > 1e-6);
+    // What is written at all is neither.
+    let mass: f64 = scores.iter().map(|score| by(score, 1.0).exp()).sum();
+    let warm = run(
+        &engine,
+        "{kind: choice, choices: [a, a cat and a dog], calibration: {temperature: 2}}",
+    );
+    assert!((warm.unwrap().candidate_mass.unwrap() - mass).abs() < 1e-9);
 }
 
 #[test]

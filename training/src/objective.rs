@@ -405,7 +405,10 @@ pub fn default_config(vocab_size: usize) -> Result<ModelConfig, multiway_model::
         "visual_vocab_size": crate::teacher::CODES, "embedding_size": 256,
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
         "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0,
-        "trained_tasks": ["caption", "vqa", "classify", "retrieve", "infill", "patches", "closed-vqa"]
+        "trained_tasks": [
+            "caption", "vqa", "classify", "retrieve", "infill", "patches", "closed-vqa", "count", "refer", "detect",
+            "reason", "entail", "verify", "read"
+        ]
     });
     ModelConfig::from_json(json.to_string().as_bytes())
 }

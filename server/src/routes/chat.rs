@@ -7,19 +7,21 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use multiway::engine::FinishReason;
-use multiway::task::{ScoredToken, TaskEvent, TaskOutcome, TaskRun, WrittenToken};
+use multiway::task::{TaskEvent, TaskOutcome, TaskRun, WrittenToken};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::events::{self, Sent};
-use crate::message::{Message, Said, bind};
+use crate::message::{Message, Said};
+use crate::reply::{Reply, Style, refuse_tools};
 use crate::sampling::Sampling;
 use crate::shared::{Place, Shared, now};
 
 /// A request for an answer to messages.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ChatRequest {
     #[serde(default)]
     model: Option<String>,
@@ -42,43 +44,17 @@ pub(crate) async fn run(
     place: Place,
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let uses_tools = request.tools.is_some_and(|tools| !tools.is_empty());
-    if uses_tools && request.tool_choice != Some(json!("none")) {
-        return Err(ApiError::field(
-            "tools",
-            "tools: these models call no tools; leave them out",
-        ));
-    }
+    refuse_tools(request.tools.as_deref(), request.tool_choice.as_ref())?;
     let sampling = request.sampling;
     sampling.log_others("/v1/chat/completions");
-    let (model, task) = shared.model(request.model.as_deref())?;
-    let task = task.unwrap_or_else(|| Arc::clone(&model.plain));
-    if task.file().output.is_encoded() {
-        let message = format!(
-            "model: the task '{}' writes no text; run it as /v1/tasks/{0}",
-            task.name()
-        );
-        return Err(ApiError::field("model", message));
-    }
     let wants_tokens = request.logprobs.unwrap_or(false);
-    let alternatives = wants_tokens.then(|| request.top_logprobs.unwrap_or_default());
-    let said = Said::of(request.messages)?;
-    let mut inputs = bind(&task, model.engine.config(), said).await?;
-    // A task whose answer is read has its own form; the form that was asked for is what was read.
-    let is_text = matches!(task.file().output, multiway::prompt::OutputSpec::Text { .. });
-    if is_text {
-        inputs.constraint = sampling.constraint()?;
-    }
-    let inputs = inputs
-        .with_sampling(sampling.options(&task, model.engine.config(), alternatives)?)
-        .with_terms(shared.terms(sampling.priority, None));
-    let run = task.run(&model.engine, &inputs)?;
+    let shown = wants_tokens.then(|| request.top_logprobs.unwrap_or_default());
+    let said = Said::of("messages", request.messages)?;
+    let Reply { run, style } = Reply::begin(&shared, request.model, said, &sampling, shown).await?;
     let head = Head {
         id: shared.id("chatcmpl"),
         created: now(),
-        model: request.model.unwrap_or_else(|| model.name.clone()),
-        as_json: sampling.wants_json() && !is_text,
-        shown: alternatives,
+        style,
     };
     if sampling.streams() {
         return Ok(streamed(run, head, sampling.include_usage(), place));
@@ -91,11 +67,7 @@ pub(crate) async fn run(
 struct Head {
     id: String,
     created: u64,
-    model: String,
-    /// Whether a typed answer is told as JSON rather than as the model wrote it.
-    as_json: bool,
-    /// How many alternatives of each token are told; none where tokens are not.
-    shown: Option<usize>,
+    style: Style,
 }
 
 impl Head {
@@ -113,7 +85,7 @@ impl Head {
             "id": self.id,
             "object": "chat.completion",
             "created": self.created,
-            "model": self.model,
+            "model": self.style.model,
             "choices": choices.collect::<Vec<_>>(),
             "usage": usage([outcome]),
         })
@@ -123,40 +95,25 @@ impl Head {
     fn answers(&self, outcome: &TaskOutcome) -> Vec<Told> {
         if outcome.samples.is_empty() {
             return vec![Told {
-                content: self.content(&outcome.answer),
+                content: self.style.content(&outcome.answer),
                 logprobs: self.logprobs(&outcome.tokens),
                 finish_reason: finish_reason(outcome.finish_reason),
             }];
         }
         let told = |sample: &multiway::task::TaskSample| Told {
-            content: self.content(&sample.answer),
+            content: self.style.content(&sample.answer),
             logprobs: self.logprobs(&sample.tokens),
             finish_reason: finish_reason(Some(sample.finish_reason)),
         };
         outcome.samples.iter().map(told).collect()
     }
 
-    fn content(&self, answer: &multiway::Answer) -> String {
-        if self.as_json {
-            return Value::Object(answer.typed()).to_string();
-        }
-        answer.text().unwrap_or_default().to_owned()
-    }
-
     fn logprobs(&self, tokens: &[WrittenToken]) -> Value {
-        let Some(shown) = self.shown else {
-            return Value::Null;
-        };
-        let content: Vec<Value> = tokens
-            .iter()
-            .map(|token| {
-                let mut told = scored(&token.token);
-                let others = token.alternatives.iter().take(shown).map(scored);
-                told["top_logprobs"] = others.collect();
-                told
-            })
-            .collect();
-        json!({ "content": content, "refusal": null })
+        let told = self.style.tokens(tokens);
+        told.map_or(
+            Value::Null,
+            |content| json!({ "content": content, "refusal": null }),
+        )
     }
 
     fn chunk(&self, index: usize, delta: &Value, told: Option<&Told>) -> Value {
@@ -164,7 +121,7 @@ impl Head {
             "id": self.id,
             "object": "chat.completion.chunk",
             "created": self.created,
-            "model": self.model,
+            "model": self.style.model,
             "choices": [{
                 "index": index,
                 "delta": delta,
@@ -188,7 +145,7 @@ fn streamed(run: TaskRun, head: Head, include_usage: bool, place: Place) -> Resp
     let events = run.flat_map(move |event| {
         let sent: Vec<Sent> = match event {
             // A typed answer is told at its end.
-            Ok(TaskEvent::Text(_)) if head.as_json => Vec::new(),
+            Ok(TaskEvent::Text(_)) if head.style.as_json => Vec::new(),
             Ok(TaskEvent::Text(text)) => {
                 has_text = true;
                 vec![Sent::Data(head.chunk(0, &json!({ "content": text }), None))]
@@ -218,7 +175,7 @@ fn ends(head: &Head, outcome: &TaskOutcome, has_text: bool, include_usage: bool)
             "id": head.id,
             "object": "chat.completion.chunk",
             "created": head.created,
-            "model": head.model,
+            "model": head.style.model,
             "choices": [],
             "usage": usage([outcome]),
         })));
@@ -245,13 +202,5 @@ pub(crate) fn usage<'a>(outcomes: impl IntoIterator<Item = &'a TaskOutcome>) -> 
         "prompt_tokens": prompt,
         "completion_tokens": written,
         "total_tokens": prompt + written,
-    })
-}
-
-fn scored(token: &ScoredToken) -> Value {
-    json!({
-        "token": token.piece,
-        "logprob": token.log_probability,
-        "bytes": token.piece.as_bytes(),
     })
 }

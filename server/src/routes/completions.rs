@@ -10,6 +10,7 @@ use multiway::Task;
 use multiway::task::{TaskEvent, TaskInputs, TaskOutcome, WrittenToken};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::error::ApiError;
@@ -23,7 +24,7 @@ use crate::texts::Texts;
 const MOST_PROMPTS: usize = 256;
 
 /// A request for texts that follow prompts.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct CompletionRequest {
     #[serde(default)]
     model: Option<String>,

@@ -7,6 +7,7 @@ use axum::extract::State;
 use multiway::task::TaskInputs;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::error::ApiError;
@@ -17,12 +18,12 @@ use crate::shared::{Place, Shared};
 use crate::texts::Texts;
 
 /// The task that makes vectors, unless `model` names another.
-const RETRIEVE: &str = "retrieve";
+pub(super) const RETRIEVE: &str = "retrieve";
 /// The most inputs of a request.
 const MOST_INPUTS: usize = 2048;
 
 /// A request for vectors: of texts, or of one message with pictures.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct EmbeddingRequest {
     #[serde(default)]
     model: Option<String>,
@@ -36,7 +37,7 @@ pub(crate) struct EmbeddingRequest {
     dimensions: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Format {
     #[default]
@@ -68,14 +69,13 @@ pub(crate) async fn run(
     };
     let mut inputs: Vec<TaskInputs> = Vec::with_capacity(texts.len());
     for text in texts {
-        let said = Said {
-            text,
-            pictures: Vec::new(),
-        };
-        inputs.push(bind(&task, config, said).await?);
+        let mut said = Said::nothing("input");
+        said.add_text(&text);
+        inputs.push(bind(&task, config, said, &shared.fetcher).await?);
     }
     if let Some(messages) = request.messages {
-        inputs.push(bind(&task, config, Said::of(messages)?).await?);
+        let said = Said::of("messages", messages)?;
+        inputs.push(bind(&task, config, said, &shared.fetcher).await?);
     }
     if inputs.is_empty() || inputs.len() > MOST_INPUTS {
         let message = format!("input: expected 1 to {MOST_INPUTS} texts, found {}", inputs.len());

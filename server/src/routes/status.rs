@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::body::PathOf;
 use crate::error::ApiError;
+use crate::openapi::document;
 use crate::shared::{ServedModel, Shared};
 
 /// Answers 200 while requests are taken.
@@ -28,6 +30,11 @@ pub(crate) async fn version() -> Json<Value> {
     Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
+/// Describes the routes.
+pub(crate) async fn openapi(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
+    document(&shared).map(Json)
+}
+
 pub(crate) async fn models(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let models = shared.models.values().map(|model| describe(model, &shared));
     Json(json!({ "object": "list", "data": models.collect::<Vec<_>>() }))
@@ -35,7 +42,7 @@ pub(crate) async fn models(State(shared): State<Arc<Shared>>) -> Json<Value> {
 
 pub(crate) async fn model(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    PathOf(name): PathOf<String>,
 ) -> Result<Json<Value>, ApiError> {
     let (model, _) = shared.model(Some(&name))?;
     Ok(Json(describe(model, &shared)))

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use crate::body::JsonBody;
+use crate::body::{JsonBody, QueryOf};
 use crate::error::ApiError;
 use crate::routes::tasks::OfModel;
 use crate::shared::Shared;
 
 /// A text that is to be tokenized.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct TokenizeRequest {
     #[serde(default)]
     model: Option<String>,
@@ -45,7 +46,7 @@ pub(crate) async fn tokenize(
 }
 
 /// Token ids that are to be a text.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct DetokenizeRequest {
     #[serde(default)]
     model: Option<String>,
@@ -68,7 +69,7 @@ pub(crate) async fn detokenize(
 
 pub(crate) async fn info(
     State(shared): State<Arc<Shared>>,
-    Query(of): Query<OfModel>,
+    QueryOf(of): QueryOf<OfModel>,
 ) -> Result<Json<Value>, ApiError> {
     let (model, _) = shared.model(of.model.as_deref())?;
     let (config, tokenizer) = (model.engine.config(), model.engine.tokenizer());

@@ -1,0 +1,190 @@
+//! How a question is worded: by a task of this server, or by the task file that the request names.
+
+use multiway::Task;
+use multiway::checkpoint::{ModelConfig, TaskGroup};
+use multiway::prompt::{
+    Calibration, ChoiceMethod, Choices, InputKind, InputValue, OutputSpec, PromptError, TaskFile,
+};
+use multiway::task::TaskInputs;
+
+use super::question::{Label, Question, Scale};
+use crate::error::ApiError;
+use crate::message::{Said, plain_input};
+
+/// The input of a task that takes what the questions are about, apart from the question.
+const STATE: &str = "state";
+/// The input of a task that takes what the answers mean, in their order: an empty text where that is not
+/// said.
+const DESCRIPTIONS: &str = "descriptions";
+
+/// Words a question for models that were trained to write text for text.
+const PLAIN: &str = "\
+---
+name: decide
+description: Answers a question with the probability of each of its answers.
+inputs:
+  images: {type: images, min: 0}
+  state: {type: text, default: \"\"}
+  question: {type: text}
+  answers: {type: list}
+  descriptions: {type: list}
+output: {kind: choice, choices_from: answers}
+---
+{% for image in images %}{{ image }}{% endfor %}{% if state %}{{ state }} {% endif %}question: {{ question }} options: {% for answer, description in zip(answers, descriptions) %}{{ answer }}{% if description %} ({{ description }}){% endif %}{% if not loop.last %}, {% endif %}{% endfor %} answer:";
+
+/// Words a question as native models were trained to read questions: the answer stands at a mask, and what it
+/// may be is not shown unless it has to be explained.
+const AT_MASK: &str = "\
+---
+name: decide
+description: Answers a question with the probability of each of its answers.
+inputs:
+  images: {type: images, min: 0}
+  state: {type: text, default: \"\"}
+  question: {type: text}
+  answers: {type: list}
+  descriptions: {type: list}
+output: {kind: choice, choices_from: answers}
+decode: {prefix: \"<extra_id_0>\"}
+---
+{% for image in images %}{{ image }}{% endfor %}{% if state %}{{ state }} {% endif %}question: {{ question }}{% if descriptions | join(\"\") %} options: {% for answer, description in zip(answers, descriptions) %}{{ answer }}{% if description %} ({{ description }}){% endif %}{% if not loop.last %}, {% endif %}{% endfor %}{% endif %} answer: <extra_id_0>";
+
+/// Makes the task that words questions where the request names none.
+pub(crate) fn built_in(config: &ModelConfig) -> Result<Task, PromptError> {
+    let file = match config.task_group {
+        TaskGroup::Native => AT_MASK,
+        _ => PLAIN,
+    };
+    TaskFile::parse("plain decision", file.as_bytes()).map(Task::new)
+}
+
+/// How a task finds the probabilities of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method<'t> {
+    /// It ranks answers: those that it is given, or its own.
+    Ranked,
+    /// It scores the text of an input, which each of the answers becomes.
+    Scored(&'t str),
+}
+
+/// Says how a task finds probabilities, if it does.
+pub(super) fn method(task: &Task) -> Result<Method<'_>, ApiError> {
+    match &task.file().output {
+        OutputSpec::Choice(choice) if choice.method == ChoiceMethod::Likelihood => Ok(Method::Ranked),
+        OutputSpec::Predicate(_) | OutputSpec::Level(_) => Ok(Method::Ranked),
+        OutputSpec::Score { target_from } => Ok(Method::Scored(target_from)),
+        output => {
+            let message = format!(
+                "model: expected a task that ranks answers by likelihood, as choice, predicate, level and score do; '{}' gives {}",
+                task.name(),
+                output.kind()
+            );
+            Err(ApiError::field("model", message))
+        }
+    }
+}
+
+/// Returns how a task calibrates probabilities.
+pub(super) fn calibration(task: &Task) -> Option<Calibration> {
+    match &task.file().output {
+        OutputSpec::Choice(choice) => choice.ranking.calibration,
+        OutputSpec::Predicate(predicate) => predicate.ranking.calibration,
+        OutputSpec::Level(level) => level.ranking.calibration,
+        _ => None,
+    }
+}
+
+/// Lists the texts that answer a question: its labels, or of a predicate the words that the task has for it.
+pub(super) fn answers(task: &Task, question: &Question) -> Vec<String> {
+    match (&task.file().output, question.scale) {
+        (OutputSpec::Predicate(words), Scale::Predicate) => vec![words.yes.clone(), words.no.clone()],
+        _ => question.labels.iter().map(|label| label.text.clone()).collect(),
+    }
+}
+
+/// Makes the inputs of a task of a question, but for pictures and a text to score. Each part of the question
+/// goes to the input that is for it. What has none of its own is joined to one text, and a task without an
+/// input for that words the question by itself.
+pub(super) fn inputs(task: &Task, about: &Said, question: &Question) -> Result<TaskInputs, ApiError> {
+    let file = task.file();
+    let is = |name: &str, kind| file.inputs.get(name).is_some_and(|spec| spec.kind == kind);
+    let (mut inputs, mut given) = (TaskInputs::new(), Vec::new());
+    if let Some(Choices::FromInput(name)) = file.output.choices() {
+        inputs = inputs.with(name, InputValue::List(answers(task, question)));
+        given.push(name.as_str());
+    }
+    if let OutputSpec::Score { target_from } = &file.output {
+        given.push(target_from);
+    }
+    if is(DESCRIPTIONS, InputKind::List) {
+        let descriptions = question
+            .labels
+            .iter()
+            .map(|Label { description, .. }| description.clone());
+        inputs = inputs.with(DESCRIPTIONS, InputValue::List(descriptions.collect()));
+        given.push(DESCRIPTIONS);
+    }
+    let mut text = Said::nothing(about.field);
+    let takes_state = is(STATE, InputKind::Text);
+    if takes_state {
+        inputs = inputs.with(STATE, about.text.as_str());
+        given.push(STATE);
+    } else {
+        text.add_text(&about.text);
+    }
+    text.add_text(&question.said.text);
+    let Some(name) = plain_input(task, &given) else {
+        if takes_state || about.text.trim().is_empty() {
+            return Ok(inputs);
+        }
+        let (field, task) = (about.field, task.name());
+        let message = format!("{field}: the task '{task}' takes no text that its questions are about");
+        return Err(ApiError::field(field, message));
+    };
+    match file.inputs.get(name).map(|spec| spec.parse(&text.text)) {
+        Some(Ok(value)) => Ok(inputs.with(name, value)),
+        Some(Err(error)) => Err(ApiError::bad(format!("input '{name}': {error}"))),
+        None => Ok(inputs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use multiway::prompt::Inputs;
+
+    use super::*;
+
+    fn rendered(file: &str, state: &str, descriptions: [&str; 2]) -> String {
+        let task = TaskFile::parse("decide", file.as_bytes()).unwrap();
+        let list = |texts: [&str; 2]| InputValue::List(texts.map(str::to_owned).to_vec());
+        let inputs = [
+            ("images", InputValue::Images(Vec::new())),
+            ("state", state.into()),
+            ("question", "why?".into()),
+            ("answers", list(["a", "b"])),
+            ("descriptions", list(descriptions)),
+        ];
+        let inputs: Inputs = inputs.map(|(name, value)| (name.to_owned(), value)).into();
+        task.complete(&inputs).unwrap().render(&[]).unwrap().text()
+    }
+
+    #[test]
+    fn answers_are_shown_with_what_they_mean() {
+        let all = rendered(PLAIN, "It rains.", ["", "because"]);
+        assert_eq!(all, "It rains. question: why? options: a, b (because) answer:");
+        assert_eq!(
+            rendered(PLAIN, "", [""; 2]),
+            "question: why? options: a, b answer:"
+        );
+    }
+
+    #[test]
+    fn a_native_model_reads_questions_as_it_was_trained_to() {
+        assert_eq!(rendered(AT_MASK, "", [""; 2]), "question: why? answer: ");
+        let explained = rendered(AT_MASK, "It rains.", ["then", ""]);
+        assert_eq!(
+            explained,
+            "It rains. question: why? options: a (then), b answer: "
+        );
+    }
+}
