@@ -64,7 +64,8 @@ fi
 checks=not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth
 # A request may have a timeout that is too short, which is told as 504.
 printf '[checks]\nnot_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 504]\n' >"$work/schemathesis.toml"
-(cd "$work" && venv/bin/schemathesis --no-color --config-file "$work/schemathesis.toml" run "$address/openapi.json" --header "Authorization: Bearer s3cret" --checks "$checks" \
+(cd "$work" && venv/bin/schemathesis --no-color --config-file schemathesis.toml run "$address/openapi.json" \
+    --header "Authorization: Bearer s3cret" --checks "$checks" \
     --max-examples 20 --seed 1 --warnings off >schemathesis.log 2>&1) \
     || { cat "$work/schemathesis.log" >&2; exit 1; }
 kill -TERM "$server"

@@ -241,7 +241,7 @@ async function boxesAreDrawn() {
   const { boxes } = await ask("v1/tasks/detect", { inputs });
   const drawn = await page.$$eval(".form", (forms) => forms.length);
   assert.equal(drawn, boxes.filter(({ fractions }) => fractions.length > 0).length);
-  await shoot(page, "page-boxes");
+  if (drawn > 0) await shoot(page, "page-boxes");
 
   // What a model that was trained on the task answers.
   const box = (label, pixels) => ({ label, pixels, fractions: pixels.map((side) => side / 160), raw: label });
