@@ -1,5 +1,8 @@
 //! What stands beside a vector.
 
+use std::fs::Metadata;
+use std::time::UNIX_EPOCH;
+
 use crate::error::{IndexError, Mismatch, mismatch};
 
 /// The longest entry, in bytes as it is stored.
@@ -38,6 +41,20 @@ impl IndexEntry {
             bytes: 0,
             modified_ns: 0,
             text: None,
+        }
+    }
+
+    /// Makes an entry of a file as it is now.
+    #[must_use]
+    pub fn of_file(key: impl Into<String>, metadata: &Metadata) -> Self {
+        let modified = metadata.modified().ok();
+        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Self {
+            bytes: metadata.len(),
+            modified_ns: modified
+                .and_then(|time| u64::try_from(time.as_nanos()).ok())
+                .unwrap_or_default(),
+            ..Self::new(key)
         }
     }
 

@@ -76,7 +76,10 @@ export class TaskForm {
 
   /** Checks all fields and shows their problems; gives back whether there are none. */
   check() {
-    const wrong = this.fields.filter((field) => !this.#isRight(field));
+    const sampling = this.hasSampling() ? this.sampling : [];
+    const wrong = [...this.fields, ...sampling].filter((field) => !this.#isRight(field));
+    const more = wrong[0]?.element.closest("details");
+    if (more) more.open = true;
     wrong[0]?.focus();
     return wrong.length === 0;
   }

@@ -186,12 +186,15 @@ async function runTask() {
 /** Takes a picture that was found to the task that is shown, or to the first one that takes pictures. */
 async function takeToTask(picture) {
   const takes = ({ inputs }) => Object.values(inputs).some(({ type }) => type === "image" || type === "images");
-  const task = takes(state.form.task) ? state.form.task : state.tasks.find(takes);
+  const task = state.form && takes(state.form.task) ? state.form.task : state.tasks.find(takes);
   if (!task) return;
   location.href = addressOf({ view: "tasks", task: task.name });
   await follow();
-  state.form.pictureFields()[0].input.take([picture]);
-  state.form.pictureFields()[0].focus();
+  const field = state.form.pictureFields()[0];
+  const { input } = field;
+  // Where there is no room for another one, it takes the place of the last.
+  if (input.take([picture]).length > 0) input.set([...input.pictures.slice(0, -1), picture]);
+  field.focus();
 }
 
 function closeTasks() {

@@ -8,7 +8,7 @@ import { PictureInput, dataUrl, openPicture } from "./pictures.js";
 
 const ROUTE = "v1/search";
 
-/** The search view. `use` takes a picture to a task; `fail` shows an error. */
+/** The search view. `use` takes a picture to a task; `changed` is called when another index is chosen. */
 export class SearchView {
   constructor({ use, changed }) {
     this.use = use;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -39,6 +39,8 @@ pub(crate) async fn check(State(shared): State<Arc<Shared>>, request: Request, n
             refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
         refusal
+    } else if !is_health && !is_page && is_foreign(request.headers(), &shared.options.cors_origins) {
+        ApiError::foreign().into_response()
     } else if !is_health && shared.is_draining() {
         ApiError::draining().into_response()
     } else {
@@ -50,6 +52,20 @@ pub(crate) async fn check(State(shared): State<Arc<Shared>>, request: Request, n
     response
 }
 
+/// Tells whether a browser sends a request for a page of another site, which is not listed. Browsers hide the
+/// answer from such a page, and send the request all the same.
+fn is_foreign(headers: &HeaderMap, listed: &[String]) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_other = matches!(site, Some(b"cross-site" | b"same-site"));
+    let origin = headers
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok());
+    is_other
+        && !listed
+            .iter()
+            .any(|one| one == "*" || Some(one.as_str()) == origin)
+}
+
 fn is_plain(id: &HeaderValue) -> bool {
     let visible = id.as_bytes().iter().all(|byte| (33..127).contains(byte));
     visible && !id.is_empty() && id.len() <= LONGEST_ID
@@ -57,8 +73,7 @@ fn is_plain(id: &HeaderValue) -> bool {
 
 /// Tells whether a request brings one of the keys. All keys are compared, and each in constant time, so that
 /// the time tells nothing of them but their lengths. `as_password` takes a key as the password of any user,
-/// too: browsers send it by themselves, also for pages of others, so that it is for what changes and costs
-/// nothing.
+/// too. Browsers send a password by themselves, so it is taken for the page's files alone, which run nothing.
 fn has_key(keys: &[String], request: &Request, as_password: bool) -> bool {
     if keys.is_empty() {
         return true;

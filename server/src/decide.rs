@@ -25,6 +25,10 @@ use crate::fetch::Fetcher;
 use crate::message::Said;
 use crate::pictures::{self, Given};
 
+/// The most pictures that all questions of a request show besides those that they are about: all are in memory
+/// at a time.
+const MOST_OWN_PICTURES: usize = 64;
+
 /// Questions, and what they are about.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -120,6 +124,15 @@ pub(crate) async fn decide(
         pictures,
         questions,
     } = asked;
+    let own: usize = questions
+        .iter()
+        .map(|question| question.said.pictures.len())
+        .sum();
+    if own > MOST_OWN_PICTURES {
+        let message =
+            format!("questions: expected at most {MOST_OWN_PICTURES} pictures of their own, found {own}");
+        return Err(ApiError::field("questions", message));
+    }
     let shown = std::mem::take(&mut about.pictures);
     let shown = open(engine, task, shown, (0, pictures), fetcher).await?;
     let mut runs = Vec::with_capacity(questions.len());

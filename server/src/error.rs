@@ -54,6 +54,13 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn foreign() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "a page of another site may not ask this server; --cors-origin lists those that may",
+        )
+    }
+
     pub(crate) fn no_model(message: impl Into<String>) -> Self {
         Self {
             param: Some("model".to_owned()),

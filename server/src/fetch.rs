@@ -6,7 +6,7 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::config::Config;
 use ureq::http::{Uri, header};
@@ -19,7 +19,7 @@ use crate::error::ApiError;
 /// How long fetching a picture takes at most.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often one host may send to another address.
+/// The most redirects that are followed for one picture.
 const MOST_REDIRECTS: usize = 3;
 
 /// The largest picture that is fetched.
@@ -48,7 +48,6 @@ impl Fetcher {
         let config = Config::builder()
             .max_redirects(0)
             .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
             .max_idle_connections(0)
             // A proxy would resolve names itself.
             .proxy(None)
@@ -75,9 +74,14 @@ impl Fetcher {
         let mut uri: Uri = url
             .parse()
             .map_err(|error| wrong(format!("'{}' is no URL: {error}", shortened(url))))?;
+        let end = Instant::now() + TIMEOUT;
         for _ in 0..=MOST_REDIRECTS {
             self.check(&uri).map_err(wrong)?;
-            let answer = self.agent.get(&uri).call();
+            let left = end.saturating_duration_since(Instant::now());
+            // None at all would be no limit.
+            let left = left.max(Duration::from_millis(1));
+            let request = self.agent.get(&uri).config().timeout_global(Some(left)).build();
+            let answer = request.call();
             let mut answer = answer.map_err(|error| wrong(said(&uri, &error)))?;
             if answer.status().is_redirection() {
                 let place = answer.headers().get(header::LOCATION);
@@ -221,7 +225,10 @@ fn may_reach(address: IpAddr, private: bool) -> bool {
 fn may_reach_v4(address: Ipv4Addr, private: bool) -> bool {
     let [a, b, c, _] = address.octets();
     let is_own = address.is_private() || address.is_loopback() || (a == 100 && (64..128).contains(&b));
-    let is_never = a == 0
+    // Where clouds answer besides link-local addresses.
+    let is_cloud = [[100, 100, 100, 200], [168, 63, 129, 16]].contains(&address.octets());
+    let is_never = is_cloud
+        || a == 0
         || a >= 224
         || address.is_link_local()
         || address.is_documentation()
@@ -233,6 +240,9 @@ fn may_reach_v4(address: Ipv4Addr, private: bool) -> bool {
 
 fn may_reach_v6(address: Ipv6Addr, private: bool) -> bool {
     let [a, b, ..] = address.segments();
+    if (a, b) == (0xfd00, 0x0ec2) {
+        return false;
+    }
     if address.is_loopback() || address.is_unique_local() {
         return private;
     }
@@ -395,6 +405,9 @@ mod tests {
         for never in [
             "0.0.0.0",
             "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "fd00:ec2::254",
             "224.0.0.1",
             "255.255.255.255",
             "192.0.2.1",

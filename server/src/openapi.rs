@@ -41,7 +41,8 @@ pub(crate) fn document(shared: &Shared) -> Result<Value, ApiError> {
         add_tasks(&mut paths, &model.library.snapshot());
     }
     document["paths"] = Value::Object(paths);
-    document["servers"] = json!([{ "url": format!("{}/", shared.options.root_path.trim_end_matches('/')) }]);
+    let root = shared.options.root_path.trim_end_matches('/');
+    document["servers"] = json!([{ "url": if root.is_empty() { "/" } else { root } }]);
     document["components"]["schemas"]["Error"] = object(&[(
         "error",
         object(&[
@@ -334,7 +335,7 @@ fn add_tasks(paths: &mut Map<String, Value>, library: &TaskLibrary) {
 
 /// The schema of an input.
 fn input(spec: &InputSpec) -> Value {
-    let picture = json!({ "type": "string", "description": "a picture, as data:image/png;base64,..." });
+    let picture = json!({ "type": "string", "description": "a picture as data:image/png;base64,..., or its URL where the server fetches from that host" });
     let mut schema = match spec.kind {
         InputKind::Text => json!({ "type": "string", "maxLength": spec.max_length }),
         InputKind::Integer => json!({ "type": "integer", "minimum": spec.min, "maximum": spec.max }),

@@ -33,7 +33,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Redirect};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::access;
 use crate::error::ApiError;
@@ -86,7 +86,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 fn cors(origins: &[String]) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers(Any);
+        .allow_headers(AllowHeaders::mirror_request());
     if origins.iter().any(|origin| origin == "*") {
         return layer.allow_origin(Any);
     }

@@ -1,7 +1,7 @@
 //! Indexes of pictures that are served, and the files of their pictures.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,9 @@ use crate::error::ApiError;
 
 /// The largest file of a picture that is sent.
 const MOST_BYTES: u64 = 50_000_000;
+
+/// How much of a file tells of what kind it is.
+const BEGINNING: u64 = 8;
 
 /// Beginnings of files, and what files that begin so are. WebP has four bytes of length after the first four.
 const KINDS: [(&[u8], &str); 5] = [
@@ -33,9 +36,9 @@ impl ServedIndex {
         self.index.root().is_some()
     }
 
-    /// Reads the picture at a position, and says of what kind it is. Only files in the indexed folder are
-    /// read, and only those that are as they were when they were indexed.
-    pub(crate) fn picture(&self, position: usize) -> Result<(&'static str, Vec<u8>), ApiError> {
+    /// Opens the picture at a position. Only files in the indexed folder are opened, and only those that are as
+    /// they were when they were indexed.
+    pub(crate) fn picture(&self, position: usize) -> Result<PictureFile, ApiError> {
         let gone = |why: &str| ApiError::not_found(format!("picture {position}: {why}"));
         if position >= self.index.len() {
             let held = self.index.len();
@@ -45,7 +48,8 @@ impl ServedIndex {
         let entry = entry.map_err(|error| ApiError::internal(error.to_string()))?;
         let root = self.index.root().ok_or_else(|| gone("no file was indexed"))?;
         let path = inside(Path::new(root), &entry.key).ok_or_else(|| gone("it is not in its folder"))?;
-        read(&path, &entry).ok_or_else(|| gone("its file is not there, or changed since it was indexed"))
+        PictureFile::open(&path, &entry)
+            .ok_or_else(|| gone("its file is not there, or changed since it was indexed"))
     }
 }
 
@@ -62,29 +66,40 @@ fn inside(root: &Path, key: &str) -> Option<PathBuf> {
     path.starts_with(&root).then_some(path)
 }
 
-/// Reads a file that has the size of its entry and begins as a picture.
-fn read(path: &Path, entry: &IndexEntry) -> Option<(&'static str, Vec<u8>)> {
-    let file = File::open(path).ok()?;
-    let metadata = file.metadata().ok()?;
-    if !metadata.is_file() || metadata.len() != entry.bytes || entry.bytes > MOST_BYTES {
-        return None;
+/// The file of a picture, at its beginning.
+#[derive(Debug)]
+pub(crate) struct PictureFile {
+    pub(crate) file: File,
+    /// Its type, as HTTP names it.
+    pub(crate) kind: &'static str,
+    pub(crate) bytes: u64,
+}
+
+impl PictureFile {
+    /// Opens a file that is as its entry says and begins as a picture.
+    fn open(path: &Path, entry: &IndexEntry) -> Option<Self> {
+        let mut file = File::open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        let found = IndexEntry::of_file(entry.key.as_str(), &metadata);
+        let is_same = found.bytes == entry.bytes && found.modified_ns == entry.modified_ns;
+        if !metadata.is_file() || !is_same || entry.bytes > MOST_BYTES {
+            return None;
+        }
+        let mut beginning = Vec::new();
+        file.by_ref().take(BEGINNING).read_to_end(&mut beginning).ok()?;
+        file.rewind().ok()?;
+        let (_, kind) = KINDS.iter().find(|(begins, _)| beginning.starts_with(begins))?;
+        Some(Self {
+            file,
+            kind,
+            bytes: entry.bytes,
+        })
     }
-    let mut bytes = Vec::new();
-    file.take(entry.bytes).read_to_end(&mut bytes).ok()?;
-    let (_, kind) = KINDS.iter().find(|(begins, _)| bytes.starts_with(begins))?;
-    Some((kind, bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(key: &str, bytes: usize) -> IndexEntry {
-        IndexEntry {
-            bytes: bytes as u64,
-            ..IndexEntry::new(key)
-        }
-    }
 
     #[test]
     fn a_file_outside_of_the_folder_is_not_found() {
@@ -115,11 +130,19 @@ mod tests {
     fn only_unchanged_pictures_are_read() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a.png");
+        let entry = || IndexEntry::of_file("a.png", &std::fs::metadata(&path).unwrap());
         std::fs::write(&path, b"\x89PNG....").unwrap();
-        assert_eq!(read(&path, &entry("a.png", 8)).unwrap().0, "image/png");
-        assert!(read(&path, &entry("a.png", 9)).is_none());
+        let indexed = entry();
+        assert_eq!(PictureFile::open(&path, &indexed).unwrap().kind, "image/png");
+        let mut other = indexed.clone();
+        other.bytes += 1;
+        assert!(PictureFile::open(&path, &other).is_none());
+        other = indexed;
+        other.modified_ns += 1;
+        assert!(PictureFile::open(&path, &other).is_none());
         std::fs::write(&path, b"passwords").unwrap();
-        assert!(read(&path, &entry("a.png", 9)).is_none());
-        assert!(read(place.path(), &entry("", 0)).is_none());
+        assert!(PictureFile::open(&path, &entry()).is_none());
+        let folder = IndexEntry::of_file("", &place.path().metadata().unwrap());
+        assert!(PictureFile::open(place.path(), &folder).is_none());
     }
 }

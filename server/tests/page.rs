@@ -125,6 +125,42 @@ async fn the_page_takes_a_key_as_a_password_and_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_may_ask_only_if_it_is_listed() {
+    let options = ServerOptions {
+        cors_origins: vec!["https://listed.test".to_owned()],
+        ..ServerOptions::default()
+    };
+    let router = server(options);
+    let site = header::HeaderName::from_static("sec-fetch-site");
+    for (origin, from, status) in [
+        ("https://other.test", "cross-site", StatusCode::FORBIDDEN),
+        ("https://other.test", "same-site", StatusCode::FORBIDDEN),
+        ("https://listed.test", "cross-site", StatusCode::OK),
+        ("https://other.test", "same-origin", StatusCode::OK),
+    ] {
+        let headers = [(header::ORIGIN, origin), (site.clone(), from)];
+        assert_eq!(
+            file(&router, "/v1/models", &headers).await.0,
+            status,
+            "{origin} {from}"
+        );
+        assert_eq!(file(&router, "/", &headers).await.0, StatusCode::OK);
+        assert_eq!(file(&router, "/health", &headers).await.0, StatusCode::OK);
+    }
+    let asked = Request::builder()
+        .method("OPTIONS")
+        .uri("/v1/models")
+        .header(header::ORIGIN, "https://listed.test")
+        .header(header::ACCESS_CONTROL_REQUEST_METHOD, "GET")
+        .header(header::ACCESS_CONTROL_REQUEST_HEADERS, "authorization");
+    let response = send(&router, asked.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        response.headers()[header::ACCESS_CONTROL_ALLOW_HEADERS],
+        "authorization"
+    );
+}
+
+#[tokio::test]
 async fn an_explanation_tells_where_each_word_of_the_answer_looked() {
     let router = server(ServerOptions::default());
     let body = json!({ "inputs": { "image": picture() }, "explain": true });
@@ -165,10 +201,8 @@ fn index(folder: &Path) -> VectorIndex {
     let vector = vector.answer.embedding().unwrap();
     let spec = IndexSpec::new("model", vector.len(), ElementType::F16).with_root(root.to_str().unwrap());
     let mut builder = IndexBuilder::open(&path, spec).unwrap();
-    let entry = |key: &str| IndexEntry {
-        bytes: std::fs::metadata(PICTURE).unwrap().len(),
-        ..IndexEntry::new(key)
-    };
+    let metadata = std::fs::metadata(root.join("circle.png")).unwrap();
+    let entry = |key: &str| IndexEntry::of_file(key, &metadata);
     let away: Vec<f32> = vector.iter().map(|number| -number).collect();
     builder.push(&entry("circle.png"), vector).unwrap();
     builder.push(&entry("gone.png"), &away).unwrap();

@@ -1,7 +1,6 @@
 //! The pictures of a folder.
 
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 use std::{fs, io};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -95,23 +94,12 @@ fn is_picture(path: &Path) -> bool {
 fn picture_entry(folder: &Path, path: &Path) -> anyhow::Result<IndexEntry> {
     let metadata = fs::metadata(path)?;
     ensure!(metadata.is_file(), "it is not a file");
-    let modified = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let relative = path
         .strip_prefix(folder)
         .unwrap_or(path)
         .to_str()
         .context("its name is not UTF-8")?;
-    Ok(IndexEntry {
-        key: relative.to_owned(),
-        text: None,
-        bytes: metadata.len(),
-        modified_ns: modified
-            .and_then(|time| u64::try_from(time.as_nanos()).ok())
-            .unwrap_or_default(),
-    })
+    Ok(IndexEntry::of_file(relative, &metadata))
 }
 
 #[cfg(test)]

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 use multiway::index::{IndexEntry, SearchOptions, combine};
 use multiway::task::{TaskInputs, TaskOutcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use utoipa::ToSchema;
 
 use crate::body::{JsonBody, PathOf};
@@ -17,9 +20,11 @@ use crate::error::ApiError;
 use crate::pictures;
 use crate::routes::chat::usage;
 use crate::routes::embeddings::RETRIEVE;
-use crate::search::ServedIndex;
+use crate::search::{PictureFile, ServedIndex};
 use crate::shared::{Place, ServedModel, Shared};
 
+/// Bytes of a file that are sent at a time.
+const PIECE: usize = 64 << 10;
 /// The most pictures that a request finds.
 const MOST_FOUND: usize = 1000;
 
@@ -138,17 +143,27 @@ pub(crate) async fn run(
     })))
 }
 
-/// Sends the file of a picture.
+/// Sends the file of a picture, a piece at a time; it has a place until all is sent.
 pub(crate) async fn picture(
     State(shared): State<Arc<Shared>>,
+    place: Place,
     PathOf((name, position)): PathOf<(String, usize)>,
 ) -> Result<Response, ApiError> {
     find(&shared, Some(&name))?;
-    let read = move || find(&shared, Some(&name))?.1.picture(position);
-    let read = tokio::task::spawn_blocking(read).await;
-    let (kind, bytes) = read.map_err(|error| ApiError::internal(error.to_string()))??;
+    let open = move || find(&shared, Some(&name))?.1.picture(position);
+    let opened = tokio::task::spawn_blocking(open).await;
+    let PictureFile { file, kind, bytes } =
+        opened.map_err(|error| ApiError::internal(error.to_string()))??;
+    let file = tokio::fs::File::from_std(file);
+    let pieces = stream::try_unfold((file, place), async |(mut file, place)| {
+        let mut piece = vec![0; PIECE];
+        let read = file.read(&mut piece).await?;
+        piece.truncate(read);
+        Ok::<_, std::io::Error>((read > 0).then_some((piece, (file, place))))
+    });
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -157,7 +172,7 @@ pub(crate) async fn picture(
         header::CACHE_CONTROL,
         HeaderValue::from_static("private, max-age=3600"),
     );
-    Ok((headers, bytes).into_response())
+    Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
 fn find<'a>(shared: &'a Shared, name: Option<&str>) -> Result<(&'a str, &'a ServedIndex), ApiError> {

@@ -240,8 +240,16 @@ async fn inputs(
 }
 
 fn not_a_picture(param: &str, found: &Value) -> ApiError {
+    let kind = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
     ApiError::field(
         param,
-        format!("{param}: expected a picture as `data:image/png;base64,...`, found {found}"),
+        format!("{param}: expected a picture as `data:image/png;base64,...`, found {kind}"),
     )
 }
