@@ -31,14 +31,8 @@ if [[ ! -f $work/venv/$sdk-$schemathesis ]]; then
     touch "$work/venv/$sdk-$schemathesis"
 fi
 
-"$binary" serve --port 0 --api-key s3cret >"$work/address" 2>"$work/log" &
-server=$!
-trap 'kill "$server" 2>/dev/null || true' EXIT
-for _ in $(seq 1 200); do
-    [[ -s $work/address ]] && break
-    kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-    sleep 0.1
-done
+source scripts/serving.sh
+serve address --api-key s3cret
 address="$(cat "$work/address")"
 
 curl --silent --fail --show-error "$address/health" >/dev/null
@@ -68,6 +62,6 @@ printf '[checks]\nnot_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 5
     --header "Authorization: Bearer s3cret" --checks "$checks" \
     --max-examples 20 --seed 1 --warnings off >schemathesis.log 2>&1) \
     || { cat "$work/schemathesis.log" >&2; exit 1; }
-kill -TERM "$server"
-wait "$server"
+kill -TERM "${servers[0]}"
+wait "${servers[0]}"
 printf 'check_clients: %s are answered as they expect, and %s finds nothing\n' "$asked" "$schemathesis"

@@ -22,14 +22,8 @@ if [[ ! -f $work/venv/installed ]]; then
     touch "$work/venv/installed"
 fi
 
-"$binary" serve --port 0 --api-key s3cret >"$work/address" 2>"$work/log" &
-server=$!
-trap 'kill "$server" 2>/dev/null || true' EXIT
-for _ in $(seq 1 200); do
-    [[ -s $work/address ]] && break
-    kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2; exit 1; }
-    sleep 0.1
-done
+source scripts/serving.sh
+serve address --api-key s3cret
 address="$(cat "$work/address")"
 
 # No network but the server's: neither for data nor for news of the packages.

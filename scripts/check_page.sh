@@ -15,30 +15,13 @@ binary="${1:-${CARGO_TARGET_DIR:-target}/release/multiway}"
 mkdir -p "${CARGO_TARGET_DIR:-target}/page"
 work="$(cd "${CARGO_TARGET_DIR:-target}/page" && pwd)"
 puppeteer=puppeteer-core@25.16.0
-servers=()
 
 not_checked() {
     printf 'check_page: NOT CHECKED: %s\n' "$*" >&2
     exit 0
 }
 
-# Starts a server and waits for its address, which it leaves in the file "$work/NAME".
-serve() {
-    local name="$1" server
-    shift
-    rm -f "$work/$name"
-    nice "$binary" serve --port 0 "$@" >"$work/$name" 2>"$work/$name.log" &
-    server=$!
-    servers+=("$server")
-    for _ in $(seq 1 300); do
-        [[ -s $work/$name ]] && return
-        kill -0 "$server" 2>/dev/null || { cat "$work/$name.log" >&2; exit 1; }
-        sleep 0.1
-    done
-    printf 'check_page: the server did not start\n' >&2
-    exit 1
-}
-trap 'for server in "${servers[@]}"; do kill "$server" 2>/dev/null || true; done' EXIT
+source scripts/serving.sh
 
 command -v node >/dev/null && command -v npm >/dev/null || not_checked "node or npm is missing"
 [[ -n ${MULTIWAY_PAGE_URL:-} || -x $binary ]] || { printf "check_page: there is no '%s': build it first\n" "$binary" >&2; exit 1; }

@@ -59,12 +59,11 @@ const MOST_PATCHES = 512;
 
 /** Pairs the pictures of the request with their places in the prompt. */
 function heatPictures(explanation, pictures) {
-  const grid = [explanation.grid].flat();
-  const [rows, columns] = [grid[0], grid[1] ?? grid[0]].map((side) => Math.min(Math.max(side, 1), MOST_PATCHES));
+  const side = Math.min(Math.max(explanation.grid, 1), MOST_PATCHES);
   return explanation.inputs.flatMap((index, at) => {
     const picture = index === null ? undefined : pictures[index];
     if (!picture) return [];
-    return [{ at, heat: new HeatPicture(picture, { rows, columns, visible: explanation.visible?.[at] ?? undefined }) }];
+    return [{ at, heat: new HeatPicture(picture, { rows: side, columns: side, visible: explanation.visible[at] ?? undefined }) }];
   });
 }
 

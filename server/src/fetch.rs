@@ -78,7 +78,7 @@ impl Fetcher {
         for _ in 0..=MOST_REDIRECTS {
             self.check(&uri).map_err(wrong)?;
             let left = end.saturating_duration_since(Instant::now());
-            // None at all would be no limit.
+            // Zero would be no limit.
             let left = left.max(Duration::from_millis(1));
             let request = self.agent.get(&uri).config().timeout_global(Some(left)).build();
             let answer = request.call();

@@ -176,7 +176,7 @@ impl Said {
                     ..
                 },
             ) => {
-                let given = pictures::read(url.clone(), format!("{place}.image_url"))?;
+                let given = pictures::read(url, format!("{place}.image_url"))?;
                 self.pictures.push(given);
             }
             ("input_json", Part { data: Some(data), .. }) => self.add_text(&data.to_string()),

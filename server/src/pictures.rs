@@ -34,12 +34,12 @@ enum Source {
 }
 
 /// Reads a data URL, plain base64, or where a picture is.
-pub(crate) fn read(url: String, param: impl Into<String>) -> Result<Given, ApiError> {
+pub(crate) fn read(url: &str, param: impl Into<String>) -> Result<Given, ApiError> {
     let param = param.into();
     let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     let source = match scheme.as_deref() {
-        Some("http" | "https") => Source::Url(url),
-        _ => Source::Bytes(decode(&url, &param)?),
+        Some("http" | "https") => Source::Url(url.to_owned()),
+        _ => Source::Bytes(decode(url, &param)?),
     };
     Ok(Given { source, param })
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use multiway::Answer;
+use futures_util::future::try_join_all;
 use multiway::prompt::OutputSpec;
-use multiway::task::{ScoredToken, TaskRun, WrittenToken};
+use multiway::task::{ScoredToken, TaskInputs, TaskOutcome, TaskRun, WrittenToken};
+use multiway::{Answer, Engine, Task};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -95,6 +96,17 @@ fn scored(token: &ScoredToken) -> Value {
         "logprob": token.log_probability,
         "bytes": token.piece.as_bytes(),
     })
+}
+
+/// Runs a task on several inputs at a time, in the engine's batch; the outcomes are in their order.
+pub(crate) async fn run_all(
+    engine: &Engine,
+    task: &Task,
+    inputs: impl Iterator<Item = TaskInputs>,
+) -> Result<Vec<TaskOutcome>, ApiError> {
+    let runs = inputs.map(|inputs| task.run(engine, &inputs));
+    let runs = runs.collect::<Result<Vec<_>, _>>()?;
+    Ok(try_join_all(runs.into_iter().map(TaskRun::wait)).await?)
 }
 
 /// Refuses tools, unless the request says that none is to be called.

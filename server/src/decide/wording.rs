@@ -17,9 +17,12 @@ const STATE: &str = "state";
 /// said.
 const DESCRIPTIONS: &str = "descriptions";
 
-/// Words a question for models that were trained to write text for text.
-const PLAIN: &str = "\
----
+/// Writes the file of a task that words a question: how it decodes, what stands before the answers that there
+/// are to choose from, and what behind them.
+macro_rules! wording {
+    ($decode:literal, $before:literal, $behind:literal) => {
+        concat!(
+            "---
 name: decide
 description: Answers a question with the probability of each of its answers.
 inputs:
@@ -29,25 +32,28 @@ inputs:
   answers: {type: list}
   descriptions: {type: list}
 output: {kind: choice, choices_from: answers}
----
-{% for image in images %}{{ image }}{% endfor %}{% if state %}{{ state }} {% endif %}question: {{ question }} options: {% for answer, description in zip(answers, descriptions) %}{{ answer }}{% if description %} ({{ description }}){% endif %}{% if not loop.last %}, {% endif %}{% endfor %} answer:";
+",
+            $decode,
+            "---
+{% for image in images %}{{ image }}{% endfor %}{% if state %}{{ state }} {% endif %}question: {{ question }}",
+            $before,
+            " options: {% for answer, description in zip(answers, descriptions) %}{{ answer }}",
+            "{% if description %} ({{ description }}){% endif %}{% if not loop.last %}, {% endif %}{% endfor %}",
+            $behind
+        )
+    };
+}
+
+/// Words a question for models that were trained to write text for text.
+const PLAIN: &str = wording!("", "", " answer:");
 
 /// Words a question as native models were trained to read questions: the answer stands at a mask, and what it
 /// may be is not shown unless it has to be explained.
-const AT_MASK: &str = "\
----
-name: decide
-description: Answers a question with the probability of each of its answers.
-inputs:
-  images: {type: images, min: 0}
-  state: {type: text, default: \"\"}
-  question: {type: text}
-  answers: {type: list}
-  descriptions: {type: list}
-output: {kind: choice, choices_from: answers}
-decode: {prefix: \"<extra_id_0>\"}
----
-{% for image in images %}{{ image }}{% endfor %}{% if state %}{{ state }} {% endif %}question: {{ question }}{% if descriptions | join(\"\") %} options: {% for answer, description in zip(answers, descriptions) %}{{ answer }}{% if description %} ({{ description }}){% endif %}{% if not loop.last %}, {% endif %}{% endfor %}{% endif %} answer: <extra_id_0>";
+const AT_MASK: &str = wording!(
+    "decode: {prefix: \"<extra_id_0>\"}\n",
+    "{% if descriptions | join(\"\") %}",
+    "{% endif %} answer: <extra_id_0>"
+);
 
 /// Makes the task that words questions where the request names none.
 pub(crate) fn built_in(config: &ModelConfig) -> Result<Task, PromptError> {

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::events::{self, Sent};
+use crate::reply::run_all;
 use crate::routes::chat::{finish_reason, usage};
 use crate::sampling::Sampling;
 use crate::shared::{Place, Shared, now};
@@ -91,12 +92,7 @@ pub(crate) async fn run(
     };
     let plain: &Task = &model.plain;
     if !sampling.streams() {
-        let runs = prompts
-            .into_iter()
-            .map(|text| plain.run(&model.engine, &inputs(text)));
-        let runs = runs.collect::<Result<Vec<_>, _>>()?;
-        // All run at a time, in the engine's batch.
-        let outcomes = futures_util::future::try_join_all(runs.into_iter().map(|run| run.wait())).await?;
+        let outcomes = run_all(&model.engine, plain, prompts.into_iter().map(inputs)).await?;
         return Ok(Json(head.whole(&outcomes)).into_response());
     }
     let mut prompts = prompts.into_iter();

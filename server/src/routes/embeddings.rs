@@ -13,6 +13,7 @@ use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::message::{Message, Said, bind};
 use crate::pictures;
+use crate::reply::run_all;
 use crate::routes::chat::usage;
 use crate::shared::{Place, Shared};
 use crate::texts::Texts;
@@ -82,11 +83,8 @@ pub(crate) async fn run(
         return Err(ApiError::field("input", message));
     }
     let terms = shared.terms(None, None);
-    let runs = inputs
-        .into_iter()
-        .map(|inputs| task.run(&model.engine, &inputs.with_terms(terms)));
-    let runs = runs.collect::<Result<Vec<_>, _>>()?;
-    let outcomes = futures_util::future::try_join_all(runs.into_iter().map(|run| run.wait())).await?;
+    let inputs = inputs.into_iter().map(|inputs| inputs.with_terms(terms));
+    let outcomes = run_all(&model.engine, &task, inputs).await?;
     let mut data = Vec::with_capacity(outcomes.len());
     for (index, outcome) in outcomes.iter().enumerate() {
         let vector = outcome.answer.embedding().ok_or_else(|| {

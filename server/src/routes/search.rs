@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use crate::body::{JsonBody, PathOf};
 use crate::error::ApiError;
 use crate::pictures;
+use crate::reply::run_all;
 use crate::routes::chat::usage;
 use crate::routes::embeddings::RETRIEVE;
 use crate::search::{PictureFile, ServedIndex};
@@ -203,7 +204,7 @@ async fn embed(
     let task = model.task(RETRIEVE)?;
     let mut inputs = Vec::new();
     if let Some(url) = image {
-        let given = pictures::read(url, "image")?;
+        let given = pictures::read(&url, "image")?;
         let processor = task.image_processor(model.engine.config());
         inputs.push(TaskInputs::new().with_image(pictures::open(processor, given, &shared.fetcher).await?));
     }
@@ -211,11 +212,8 @@ async fn embed(
         inputs.push(TaskInputs::new().with("text", text));
     }
     let terms = shared.terms(None, None);
-    let runs = inputs
-        .into_iter()
-        .map(|inputs| task.run(&model.engine, &inputs.with_terms(terms)));
-    let runs = runs.collect::<Result<Vec<_>, _>>()?;
-    Ok(futures_util::future::try_join_all(runs.into_iter().map(|run| run.wait())).await?)
+    let inputs = inputs.into_iter().map(|inputs| inputs.with_terms(terms));
+    run_all(&model.engine, &task, inputs).await
 }
 
 fn vector(outcome: &TaskOutcome) -> Result<&[f32], ApiError> {

@@ -87,7 +87,7 @@ pub(crate) async fn run(
     for (index, url) in request.images.into_iter().flatten().enumerate() {
         about
             .pictures
-            .push(pictures::read(url, format!("{IMAGES}[{index}]"))?);
+            .push(pictures::read(&url, format!("{IMAGES}[{index}]"))?);
     }
     let mut questions = Vec::with_capacity(request.questions.len());
     let mut forms = Vec::with_capacity(request.questions.len());

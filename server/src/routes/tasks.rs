@@ -226,7 +226,7 @@ async fn inputs(
         let first = images.len();
         pictures::check_count(first + urls.len(), config, &param)?;
         for url in urls {
-            let given = pictures::read(url, &param)?;
+            let given = pictures::read(&url, &param)?;
             images.push(pictures::open(processor.clone(), given, &shared.fetcher).await?);
         }
         let value = match spec.kind {
