@@ -146,10 +146,11 @@ pub mod jobs {
 /// Tasks, their answers, and metrics over answers.
 pub mod task {
     pub use multiway_tasks::{
-        Answer, Choice, ExampleReport, FileChange, FileReport, Import, ImportError, ImportNote,
-        OutcomeReport, PatchAnswer, PictureError, PreparedTask, RequestTerms, ScoredToken, Task, TaskError,
-        TaskEvent, TaskInputs, TaskLibrary, TaskOutcome, TaskRun, TaskSample, TaskShot, VisualCode,
-        WatchedLibrary, WrittenToken, import_path, import_paths, import_text, metrics, parse,
+        Answer, AnswerScale, Choice, ClosedAnswer, ClosedQuestion, Decision, DecisionError, ExampleReport,
+        FileChange, FileReport, Import, ImportError, ImportNote, OutcomeReport, PatchAnswer, PictureError,
+        PreparedTask, RequestTerms, ScoredToken, Task, TaskError, TaskEvent, TaskInputs, TaskLibrary,
+        TaskOutcome, TaskRun, TaskSample, TaskShot, VisualCode, WatchedLibrary, WrittenToken, import_path,
+        import_paths, import_text, metrics, parse,
     };
 }
 

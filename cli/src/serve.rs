@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use clap::Args;
 use multiway::Checkpoint;
 use multiway::index::VectorIndex;
-use multiway_server::{FetchOptions, Metrics, Server, ServerError, ServerOptions};
+use multiway_server::{FetchOptions, Metrics, Server, ServerError, ServerOptions, listen};
 
 use super::context::{Context, tokenizer};
 use super::engine::{EngineArgs, bytes, duration};
@@ -81,6 +81,10 @@ pub(crate) struct ServeArgs {
     /// Bytes of the body of a request, pictures included
     #[arg(long, value_name = "BYTES", default_value = "20MB", value_parser = bytes)]
     max_body: usize,
+
+    /// How long a client may leave unread what it is sent before its connection is closed
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    write_timeout: Duration,
 
     /// How long running requests may take after the server was told to stop
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -167,6 +171,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Outcome {
         max_body_bytes: args.max_body,
         cors_origins: args.cors_origins.clone(),
         timeout: args.engine.terms().timeout,
+        write_timeout: args.write_timeout,
         drain: args.drain,
         root_path: args.root_path.clone(),
         fetch: FetchOptions {
@@ -193,10 +198,9 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Outcome {
             return serve_unix(server, path).await;
         }
         let address = SocketAddr::new(args.host, args.port);
-        let listener = tokio::net::TcpListener::bind(address).await;
-        let listener =
-            listener.map_err(|error| Failure::Input(anyhow!("cannot listen on {address}: {error}")))?;
-        let address = listener.local_addr().map_err(Failure::runtime)?;
+        let listening = listen(address).await;
+        let (listener, address) =
+            listening.map_err(|error| Failure::Input(anyhow!("cannot listen on {address}: {error}")))?;
         if !args.host.is_loopback() && args.keys.is_empty() && !context.quiet() {
             note("warning: other machines may reach this address, and no --api-key is needed");
         }

@@ -31,7 +31,7 @@
 //! let library = WatchedLibrary::open(library, Vec::<&str>::new())?;
 //!
 //! let server = Server::new(ServerOptions::default()).with_model("default", engine, library)?;
-//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
+//! let (listener, _) = multiway_server::listen("127.0.0.1:8000".parse()?).await?;
 //! server.serve(listener, std::future::pending()).await?;
 //! # Ok(())
 //! # }
@@ -55,5 +55,5 @@ mod shared;
 mod texts;
 
 pub use fetch::FetchOptions;
-pub use serve::{Server, ServerError};
+pub use serve::{Server, ServerError, listen};
 pub use shared::{Metrics, ServerOptions};

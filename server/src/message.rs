@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use multiway::Task;
 use multiway::checkpoint::ModelConfig;
-use multiway::prompt::{InputKind, InputSpec, InputValue};
+use multiway::prompt::InputValue;
 use multiway::task::TaskInputs;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -213,15 +213,15 @@ pub(crate) async fn bind(
         inputs = inputs.with_image(image);
     }
     let text = said.text.trim();
-    if let Some(name) = plain_input(task, &[]) {
-        let spec = task.file().inputs.get(name).map(|spec| spec.parse(&said.text));
-        if let Some(value) = spec {
-            inputs = inputs.with(name, value.map_err(|error| ApiError::input(name, &error))?);
-        }
+    if let Some((name, spec)) = task.plain_input(&[]) {
+        let value = spec.parse(&said.text);
+        inputs = inputs.with(name, value.map_err(|error| ApiError::input(name, &error))?);
     } else if let Ok(Value::Object(fields)) = serde_json::from_str(text) {
         inputs = fields_of(task, fields, inputs)?;
     } else if !text.is_empty() {
-        let names: Vec<&str> = values(task).map(|(name, _)| name).collect();
+        let values = task.file().inputs.iter();
+        let values = values.filter(|(_, spec)| !spec.kind.is_picture());
+        let names: Vec<&str> = values.map(|(name, _)| name.as_str()).collect();
         let expected = match names.as_slice() {
             [] => "no text beside the pictures".to_owned(),
             names => format!("a JSON object of the inputs {}, or nothing", names.join(", ")),
@@ -231,32 +231,6 @@ pub(crate) async fn bind(
         return Err(ApiError::field(field, message));
     }
     Ok(inputs)
-}
-
-/// Lists the inputs that are no pictures.
-fn values(task: &Task) -> impl Iterator<Item = (&str, &InputSpec)> {
-    let inputs = task.file().inputs.iter();
-    inputs
-        .filter(|(_, spec)| !spec.kind.is_picture())
-        .map(|(name, spec)| (name.as_str(), spec))
-}
-
-/// Names the input that a plain text is for: of those that are not `given`, the one that has to be, or the
-/// only one that is a text.
-pub(crate) fn plain_input<'t>(task: &'t Task, given: &[&str]) -> Option<&'t str> {
-    let open = || values(task).filter(move |(name, _)| !given.contains(name));
-    let mut required = open().filter(|(_, spec)| spec.is_required());
-    match (required.next(), required.next()) {
-        (Some((name, _)), None) => Some(name),
-        (None, _) => {
-            let mut all = open();
-            match (all.next(), all.next()) {
-                (Some((name, spec)), None) if spec.kind == InputKind::Text => Some(name),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
 }
 
 /// Reads inputs that are no pictures from the fields of an object.

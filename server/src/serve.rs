@@ -1,11 +1,13 @@
 //! The server itself: models, a listener, and an end.
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
+use axum::serve::{Listener, ListenerExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -15,6 +17,8 @@ use multiway::engine::Shutdown;
 use multiway::index::VectorIndex;
 use multiway::prompt::PromptError;
 use multiway::task::WatchedLibrary;
+use tokio::net::TcpListener;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::routes::router;
 use crate::search::ServedIndex;
@@ -164,8 +168,7 @@ impl Server {
         }
         let shared = Arc::new(self.shared);
         let watch = tokio::spawn(watch(Arc::clone(&shared)));
-        let head_timeout = shared.options.head_timeout;
-        let connections = accept(listener, router(Arc::clone(&shared)), head_timeout, stop).await;
+        let connections = accept(listener, &shared, stop).await;
         shared.drain();
         // What still runs after this time is cut off.
         let _ = tokio::time::timeout(shared.options.drain, connections.shutdown()).await;
@@ -177,11 +180,27 @@ impl Server {
     }
 }
 
+/// Listens on an address, and returns the one that it is; port 0 takes a free one. Tokens are sent as they are
+/// written, rather than gathered by Nagle's algorithm.
+///
+/// # Errors
+///
+/// Fails where the address cannot be listened on.
+pub async fn listen(address: SocketAddr) -> io::Result<(impl Listener<Addr = SocketAddr>, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "tokens may be late");
+        }
+    });
+    Ok((listener, address))
+}
+
 /// Takes connections until `stop`, and returns those that are open then.
 async fn accept<L>(
     mut listener: L,
-    router: Router,
-    head_timeout: Duration,
+    shared: &Arc<Shared>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> GracefulShutdown
 where
@@ -190,8 +209,9 @@ where
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(shared.options.head_timeout)
         .max_buf_size(MOST_HEAD_BYTES);
+    let router = router(Arc::clone(shared));
     let connections = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -200,7 +220,11 @@ where
             () = &mut stop => return connections,
         };
         let service = TowerToHyperService::new(router.clone());
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        let mut stream = TimeoutStream::new(stream);
+        // Else a client that reads nothing would keep its place.
+        stream.set_write_timeout(Some(shared.options.write_timeout));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = connections.watch(http.serve_connection(stream, service));
         tokio::spawn(async move {
             // A client that leaves or sends no HTTP is no failure of the server.
             if let Err(error) = connection.await {

@@ -9,12 +9,11 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use indexmap::IndexMap;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use multiway::prompt::{PromptError, TaskFile};
+use multiway::prompt::PromptError;
 use multiway::task::{RequestTerms, TaskLibrary, WatchedLibrary};
 use multiway::{Engine, Task};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::decide;
 use crate::error::ApiError;
 use crate::fetch::{FetchOptions, Fetcher};
 use crate::search::ServedIndex;
@@ -34,6 +33,8 @@ pub struct ServerOptions {
     pub timeout: Option<Duration>,
     /// How long a client may take for the head of a request, also of the next one on an open connection.
     pub head_timeout: Duration,
+    /// How long a client may leave unread what it is sent; then its connection is closed, and its place free.
+    pub write_timeout: Duration,
     /// How long running requests may take after the server was told to stop.
     pub drain: Duration,
     /// The path that a proxy puts before all routes, such as `/multiway`.
@@ -51,6 +52,7 @@ impl Default for ServerOptions {
             cors_origins: Vec::new(),
             timeout: None,
             head_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             root_path: String::new(),
             fetch: FetchOptions::default(),
@@ -89,18 +91,6 @@ impl Metrics {
     }
 }
 
-/// A plain prompt as a task: pictures, then the text.
-const PLAIN: &str = "\
----
-name: prompt
-description: Continues a plain prompt.
-inputs:
-  images: {type: images, min: 0}
-  text: {type: text, default: \"\"}
-output: {kind: text}
----
-{% for image in images %}{{ image }}{% endfor %}{{ text }}";
-
 /// A checkpoint that is served.
 pub(crate) struct ServedModel {
     pub(crate) name: String,
@@ -114,8 +104,8 @@ pub(crate) struct ServedModel {
 
 impl ServedModel {
     pub(crate) fn new(name: String, engine: Engine, library: WatchedLibrary) -> Result<Self, PromptError> {
-        let plain = Task::new(TaskFile::parse("plain prompt", PLAIN.as_bytes())?);
-        let decide = decide::built_in(engine.config())?;
+        let plain = Task::plain_prompt()?;
+        let decide = Task::decision(engine.config())?;
         Ok(Self {
             name,
             engine,

@@ -9,12 +9,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::serve::Listener;
 use multiway::task::WatchedLibrary;
 use multiway::{Checkpoint, Engine, TaskLibrary};
-use multiway_server::{Server, ServerError, ServerOptions};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use multiway_server::{Server, ServerError, ServerOptions, listen};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Long enough for the tests that send a whole head at once.
@@ -38,8 +39,7 @@ async fn start(drain: Duration, folder: &std::path::Path) -> Running {
         ..ServerOptions::default()
     };
     let server = Server::new(options).with_model("small", engine, library).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (listener, address) = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (stop, stopped) = oneshot::channel();
     let serving = tokio::spawn(async move {
         let stopped = async {
@@ -173,4 +173,77 @@ async fn a_client_that_never_ends_its_head_or_sends_too_much_of_it_is_cut_off() 
     closed.expect("the connection ends").unwrap();
     running.stop.send(()).unwrap();
     running.serving.await.unwrap().unwrap();
+}
+
+/// A listener of pipes, whose buffers are small.
+struct Pipes(mpsc::Receiver<DuplexStream>);
+
+impl Listener for Pipes {
+    type Io = DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Self::Io, ()) {
+        match self.0.recv().await {
+            Some(pipe) => (pipe, ()),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Asks for a text through a pipe.
+async fn asked(pipes: &mpsc::Sender<DuplexStream>, body: &str) -> DuplexStream {
+    let (mut ours, theirs) = tokio::io::duplex(512);
+    pipes.send(theirs).await.unwrap();
+    let length = body.len();
+    let head = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    ours.write_all((head + body).as_bytes()).await.unwrap();
+    ours
+}
+
+async fn read_to_end(mut pipe: DuplexStream) -> String {
+    let mut text = String::new();
+    // A connection that is cut off may be cut within a chunk.
+    let _ = pipe.read_to_string(&mut text).await;
+    text
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_loses_its_place() {
+    let checkpoint = Checkpoint::open("../checkpoints/default").unwrap();
+    let engine = Engine::builder(&checkpoint).build().unwrap();
+    let library = TaskLibrary::for_model(checkpoint.config()).unwrap();
+    let library = WatchedLibrary::open(library, Vec::<&str>::new()).unwrap();
+    let options = ServerOptions {
+        max_requests: 1,
+        write_timeout: Duration::from_millis(300),
+        ..ServerOptions::default()
+    };
+    let server = Server::new(options).with_model("small", engine, library).unwrap();
+    let (pipes, listener) = mpsc::channel(1);
+    tokio::spawn(server.serve(Pipes(listener), std::future::pending()));
+
+    let long = r#"{"prompt": "a", "max_tokens": 20, "min_tokens": 20, "logprobs": 5, "stream": true}"#;
+    let whole = read_to_end(asked(&pipes, long).await).await;
+    assert!(whole.contains("[DONE]"), "{whole}");
+    let silent = asked(&pipes, long).await;
+    let short = r#"{"prompt": "a", "max_tokens": 1}"#;
+    for expected in ["429", "200"] {
+        let mut answer = String::new();
+        for _ in 0..1200 {
+            answer = read_to_end(asked(&pipes, short).await).await;
+            if answer.split(' ').nth(1) == Some(expected) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(answer.split(' ').nth(1), Some(expected), "{answer}");
+    }
+    let cut = read_to_end(silent).await;
+    assert!(!cut.contains("[DONE]") && cut.len() < whole.len(), "{cut}");
 }

@@ -28,6 +28,7 @@
 //! | `watched` | a library whose files may change while it is used |
 //! | `task`, `inputs`, `prepared` | a task, its inputs, and a task whose prompt is rendered |
 //! | `run`, `answer`, `typed`, `report`, `infill`, `samples` | a running task, its typed answer and its JSON, filled gaps, several samples |
+//! | `decision` | questions with closed answers, whatever task words them |
 //! | `ranking`, `reading` | answers from log-likelihoods, and from generated text |
 //! | [`parse`] | the parsers of generated text |
 //! | `import` | prompts of other libraries as task files |
@@ -35,6 +36,7 @@
 //! | [`metrics`] | metrics over answers, and intervals around them |
 
 mod answer;
+mod decision;
 mod error;
 mod examples;
 mod import;
@@ -57,6 +59,7 @@ mod watched;
 pub use answer::{
     Answer, Choice, PatchAnswer, ScoredToken, TaskOutcome, TaskSample, VisualCode, WrittenToken,
 };
+pub use decision::{AnswerScale, ClosedAnswer, ClosedQuestion, Decision, DecisionError};
 pub use error::TaskError;
 pub use examples::{ExampleReport, PictureError};
 pub use import::{Import, ImportError, ImportNote, import_path, import_paths, import_text};

@@ -285,8 +285,22 @@ impl TaskLibrary {
         self.builtin
     }
 
-    /// Adds a task that was loaded, in place of a built-in one of its name.
-    pub(crate) fn insert(&mut self, task: Task) -> Result<String, TaskError> {
+    /// Adds a task, in place of a built-in one of its name, and returns its name.
+    ///
+    /// # Errors
+    ///
+    /// When a loaded file defines a task of that name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use multiway_tasks::{Task, TaskLibrary};
+    ///
+    /// let mut library = TaskLibrary::builtin()?;
+    /// assert_eq!(library.insert(Task::plain_prompt()?)?, "prompt");
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
+    pub fn insert(&mut self, task: Task) -> Result<String, TaskError> {
         let name = task.name().to_owned();
         if let Some(first) = self.tasks.get(&name).filter(|first| !first.is_builtin()) {
             return Err(TaskError::Duplicate {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use multiway_model::{ImageProcessor, ModelConfig, ProcessedImage};
 use multiway_prompts::{
     CheckedInputs, ChoiceMethod, ChoiceSpec, Choices, ImageFit, InputKind, InputSpec, InputValue, Inputs,
-    OutputSpec, Prompt, Shot, TaskFile,
+    OutputSpec, Prompt, PromptError, Shot, TaskFile,
 };
 use multiway_runtime::{Constraint, Engine, RequestError, Tokenizer};
 
@@ -17,6 +17,18 @@ use crate::ranking::{Ranked, Scale};
 use crate::reading::Reader;
 use crate::run::{Shape, TaskRun};
 use crate::sources::BUILTIN;
+
+/// A plain prompt as a task: pictures, then the text.
+const PLAIN_PROMPT: &str = "\
+---
+name: prompt
+description: Continues a plain prompt.
+inputs:
+  images: {type: images, min: 0}
+  text: {type: text, default: \"\"}
+output: {kind: text}
+---
+{% for image in images %}{{ image }}{% endfor %}{{ text }}";
 
 /// Holds a task file that can be run on an engine.
 #[derive(Debug, Clone)]
@@ -41,6 +53,23 @@ impl Task {
     /// ```
     pub fn new(file: TaskFile) -> Self {
         Self { file, folder: None }
+    }
+
+    /// Creates the task `prompt`, which continues a plain prompt: pictures, if any, and the text `text`.
+    ///
+    /// # Errors
+    ///
+    /// When its file is wrong, which a test excludes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let task = multiway_tasks::Task::plain_prompt()?;
+    /// assert_eq!(task.plain_input(&[]).map(|(name, _)| name), Some("text"));
+    /// # Ok::<(), multiway_prompts::PromptError>(())
+    /// ```
+    pub fn plain_prompt() -> Result<Self, PromptError> {
+        TaskFile::parse("builtin:prompt.task", PLAIN_PROMPT.as_bytes()).map(Self::new)
     }
 
     /// Creates a task from the task file at `path`, whose examples name pictures relative to its folder.
@@ -114,6 +143,38 @@ impl Task {
 
     pub(crate) fn is_builtin(&self) -> bool {
         self.origin().starts_with(BUILTIN)
+    }
+
+    /// Returns the input that a plain text is for, with its name: of those that are no pictures and not
+    /// `given` by other means, the one that is required, or the only one where that is a text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let library = multiway_tasks::TaskLibrary::builtin()?;
+    /// let input = library.get("vqa")?.plain_input(&[]);
+    /// assert_eq!(input.map(|(name, _)| name), Some("question"));
+    /// # Ok::<(), multiway_tasks::TaskError>(())
+    /// ```
+    pub fn plain_input(&self, given: &[&str]) -> Option<(&str, &InputSpec)> {
+        let open = || {
+            let inputs = self.file.inputs.iter();
+            inputs
+                .filter(|(name, spec)| !spec.kind.is_picture() && !given.contains(&name.as_str()))
+                .map(|(name, spec)| (name.as_str(), spec))
+        };
+        let mut required = open().filter(|(_, spec)| spec.is_required());
+        match (required.next(), required.next()) {
+            (Some(input), None) => Some(input),
+            (None, _) => {
+                let mut all = open();
+                match (all.next(), all.next()) {
+                    (Some((name, spec)), None) if spec.kind == InputKind::Text => Some((name, spec)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
     }
 
     /// Checks the inputs and renders the prompt for a tokenizer, whose special tokens the template may use.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use multiway::task::{AnswerScale, ClosedAnswer, Decision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::body::JsonBody;
-use crate::decide::{Asked, Decision, Label, Question, Scale, check_count, decide};
+use crate::decide::{Asked, Question, check_count, decide, diagnostics};
 use crate::error::ApiError;
 use crate::message::{Content, Input, Said};
 use crate::routes::responses::usage;
@@ -100,7 +101,7 @@ pub(crate) async fn run(
     let decisions = decide(&model.engine, &task, asked, terms, &shared.fetcher).await?;
     let answers = forms.iter().zip(&decisions.answers);
     let answers: Vec<Value> = answers.map(|(form, decision)| form.told(decision)).collect();
-    let diagnostics = decisions.answers.iter().map(Decision::diagnostics);
+    let diagnostics = decisions.answers.iter().map(diagnostics);
     Ok(Json(json!({
         "answers": answers,
         "model": request.model.unwrap_or_else(|| model.name.clone()),
@@ -118,31 +119,25 @@ fn read((index, question): (usize, Value)) -> Result<(Question, Form), ApiError>
     let mut said = Said::nothing(Input::FIELD);
     said.add(&asked.instructions, &format!("{place}.instructions"))?;
     let name = asked.name;
-    let (field, form, labels) = match asked.answers {
+    let (field, form, answers) = match asked.answers {
         AskedAnswers::Predicate => {
-            let labels = ["yes", "no"].map(|text| Label::new(text, None));
-            ("type", Form::Predicate { name }, Vec::from(labels))
+            let answers = ["yes", "no"].map(|text| ClosedAnswer::new(text, None));
+            ("type", Form::Predicate { name }, Vec::from(answers))
         }
         AskedAnswers::Choice { choices } => {
             let values = choices.iter().map(|choice| choice.value.clone()).collect();
-            let label = |choice: AskedChoice| Label::new(choice.value.text(), choice.description);
-            let labels = choices.into_iter().map(label).collect();
-            ("choices", Form::Choice { name, values }, labels)
+            let answer = |choice: AskedChoice| ClosedAnswer::new(choice.value.text(), choice.description);
+            let answers = choices.into_iter().map(answer).collect();
+            ("choices", Form::Choice { name, values }, answers)
         }
         AskedAnswers::Score { levels } => {
             let texts = levels.iter().map(|level| level.label.clone()).collect();
-            let label = |level: AskedLevel| Label::new(level.label, level.description);
-            let labels = levels.into_iter().map(label).collect();
-            ("levels", Form::Score { name, levels: texts }, labels)
+            let answer = |level: AskedLevel| ClosedAnswer::new(level.label, level.description);
+            let answers = levels.into_iter().map(answer).collect();
+            ("levels", Form::Score { name, levels: texts }, answers)
         }
     };
-    let question = Question {
-        place,
-        said,
-        scale: form.scale(),
-        labels,
-    };
-    question.check(field)?;
+    let question = Question::new(place, said, (field, form.scale()), answers)?;
     Ok((question, form))
 }
 
@@ -162,11 +157,11 @@ enum Form {
 }
 
 impl Form {
-    fn scale(&self) -> Scale {
+    fn scale(&self) -> AnswerScale {
         match self {
-            Self::Predicate { .. } => Scale::Predicate,
-            Self::Choice { .. } => Scale::Choice,
-            Self::Score { .. } => Scale::Score,
+            Self::Predicate { .. } => AnswerScale::Predicate,
+            Self::Choice { .. } => AnswerScale::Choice,
+            Self::Score { .. } => AnswerScale::Level,
         }
     }
 

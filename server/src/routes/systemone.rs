@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use indexmap::IndexMap;
+use multiway::task::{AnswerScale, ClosedAnswer, Decision};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::body::JsonBody;
-use crate::decide::{Asked, Decision, Label, Question, Scale, check_count, decide};
+use crate::decide::{Asked, Question, check_count, decide, diagnostics};
 use crate::error::ApiError;
 use crate::message::Said;
 use crate::pictures;
@@ -93,11 +94,10 @@ pub(crate) async fn run(
     let mut forms = Vec::with_capacity(request.questions.len());
     for (id, question) in request.questions {
         let question = read(&id, question)?;
-        let labels = question.labels.iter().map(|label| label.text.clone()).collect();
         forms.push(Form {
             id,
-            scale: question.scale,
-            labels,
+            scale: question.scale(),
+            labels: question.answers(),
         });
         questions.push(question);
     }
@@ -108,10 +108,10 @@ pub(crate) async fn run(
         questions,
     };
     let decisions = decide(&model.engine, &task, asked, terms, &shared.fetcher).await?;
-    let (mut answers, mut diagnostics) = (Map::new(), Map::new());
+    let (mut answers, mut diagnosed) = (Map::new(), Map::new());
     for (form, decision) in forms.into_iter().zip(&decisions.answers) {
         answers.insert(form.id.clone(), form.told(decision));
-        diagnostics.insert(form.id, decision.diagnostics());
+        diagnosed.insert(form.id, diagnostics(decision));
     }
     let usage = decisions.usage;
     Ok(Json(json!({
@@ -125,7 +125,7 @@ pub(crate) async fn run(
             "output_tokens": usage.new_tokens,
         },
         "calibrated": decisions.is_calibrated,
-        "diagnostics": diagnostics,
+        "diagnostics": diagnosed,
     })))
 }
 
@@ -146,44 +146,37 @@ fn read(id: &str, question: Value) -> Result<Question, ApiError> {
     };
     let asked: AskedQuestion = serde_json::from_value(question).map_err(|error| wrong("", error))?;
     let criteria = |error| wrong(".criteria", error);
-    let described = |label: String, meaning: Value| Label::new(label, Some(text(&meaning)));
-    let (scale, labels) = match asked.kind {
+    let described = |label: String, meaning: Value| ClosedAnswer::new(label, Some(text(&meaning)));
+    let (scale, answers) = match asked.kind {
         Kind::Noul => {
             let meanings = serde_json::from_value::<Option<Meanings>>(asked.criteria).map_err(criteria)?;
             let Meanings { yes, no } = meanings.unwrap_or_default();
-            let labels = vec![described("yes".to_owned(), yes), described("no".to_owned(), no)];
-            (Scale::Predicate, labels)
+            let answers = vec![described("yes".to_owned(), yes), described("no".to_owned(), no)];
+            (AnswerScale::Predicate, answers)
         }
         Kind::Choice => {
             let options =
                 serde_json::from_value::<IndexMap<String, Value>>(asked.criteria).map_err(criteria)?;
-            let labels = options
+            let answers = options
                 .into_iter()
                 .map(|(label, meaning)| described(label, meaning));
-            (Scale::Choice, labels.collect())
+            (AnswerScale::Choice, answers.collect())
         }
         Kind::Score => {
             let levels = serde_json::from_value::<Vec<String>>(asked.criteria).map_err(criteria)?;
-            let labels = levels.into_iter().map(|level| Label::new(level, None));
-            (Scale::Score, labels.collect())
+            let answers = levels.into_iter().map(|level| ClosedAnswer::new(level, None));
+            (AnswerScale::Level, answers.collect())
         }
     };
     let mut said = Said::nothing(STATE);
     said.add_text(&text(&asked.instructions));
-    let question = Question {
-        place,
-        said,
-        scale,
-        labels,
-    };
-    question.check("criteria")?;
-    Ok(question)
+    Question::new(place, said, ("criteria", scale), answers)
 }
 
 /// How an answer is told.
 struct Form {
     id: String,
-    scale: Scale,
+    scale: AnswerScale,
     labels: Vec<String>,
 }
 
@@ -192,19 +185,19 @@ impl Form {
         let by_label = self.labels.iter().cloned().zip(&decision.probabilities);
         let places = (0..self.labels.len()).map(|place| place.to_string());
         match self.scale {
-            Scale::Predicate => json!({
+            AnswerScale::Predicate => json!({
                 "type": "noul",
                 "noul": decision.probabilities.first(),
                 "probabilities": by_label.collect::<IndexMap<_, _>>(),
                 "confidence": decision.confidence(),
             }),
-            Scale::Choice => json!({
+            AnswerScale::Choice => json!({
                 "type": "choice",
                 "choice": self.labels.get(decision.best()),
                 "probabilities": by_label.collect::<IndexMap<_, _>>(),
                 "confidence": decision.confidence(),
             }),
-            Scale::Score => json!({
+            AnswerScale::Level => json!({
                 "type": "score",
                 "score": decision.expected(),
                 "legend": places.clone().zip(&self.labels).collect::<IndexMap<_, _>>(),

@@ -1,15 +1,12 @@
-//! How a question is worded: by a task of this server, or by the task file that the request names.
+//! How a question is worded: by a task of its own, or by the task that the caller names.
 
-use multiway::Task;
-use multiway::checkpoint::{ModelConfig, TaskGroup};
-use multiway::prompt::{
-    Calibration, ChoiceMethod, Choices, InputKind, InputValue, OutputSpec, PromptError, TaskFile,
-};
-use multiway::task::TaskInputs;
+use multiway_model::{ModelConfig, TaskGroup};
+use multiway_prompts::{Calibration, ChoiceMethod, Choices, InputKind, InputValue, OutputSpec};
 
-use super::question::{Label, Question, Scale};
-use crate::error::ApiError;
-use crate::message::{Said, plain_input};
+use super::error::DecisionError;
+use super::question::{AnswerScale, ClosedAnswer, ClosedQuestion};
+use crate::inputs::TaskInputs;
+use crate::task::Task;
 
 /// The input of a task that takes what the questions are about, apart from the question.
 const STATE: &str = "state";
@@ -55,13 +52,12 @@ const AT_MASK: &str = wording!(
     "{% endif %} answer: <extra_id_0>"
 );
 
-/// Makes the task that words questions where the request names none.
-pub(crate) fn built_in(config: &ModelConfig) -> Result<Task, PromptError> {
-    let file = match config.task_group {
+/// Returns the task file that words questions as a model was trained to read them.
+pub(super) fn built_in(config: &ModelConfig) -> &'static str {
+    match config.task_group {
         TaskGroup::Native => AT_MASK,
         _ => PLAIN,
-    };
-    TaskFile::parse("plain decision", file.as_bytes()).map(Task::new)
+    }
 }
 
 /// How a task finds the probabilities of answers.
@@ -74,19 +70,15 @@ pub(super) enum Method<'t> {
 }
 
 /// Says how a task finds probabilities, if it does.
-pub(super) fn method(task: &Task) -> Result<Method<'_>, ApiError> {
+pub(super) fn method(task: &Task) -> Result<Method<'_>, DecisionError> {
     match &task.file().output {
         OutputSpec::Choice(choice) if choice.method == ChoiceMethod::Likelihood => Ok(Method::Ranked),
         OutputSpec::Predicate(_) | OutputSpec::Level(_) => Ok(Method::Ranked),
         OutputSpec::Score { target_from } => Ok(Method::Scored(target_from)),
-        output => {
-            let message = format!(
-                "model: expected a task that ranks answers by likelihood, as choice, predicate, level and score do; '{}' gives {}",
-                task.name(),
-                output.kind()
-            );
-            Err(ApiError::field("model", message))
-        }
+        output => Err(DecisionError::NotRanked {
+            task: task.name().to_owned(),
+            kind: output.kind(),
+        }),
     }
 }
 
@@ -100,18 +92,26 @@ pub(super) fn calibration(task: &Task) -> Option<Calibration> {
     }
 }
 
-/// Lists the texts that answer a question: its labels, or of a predicate the words that the task has for it.
-pub(super) fn answers(task: &Task, question: &Question) -> Vec<String> {
-    match (&task.file().output, question.scale) {
-        (OutputSpec::Predicate(words), Scale::Predicate) => vec![words.yes.clone(), words.no.clone()],
-        _ => question.labels.iter().map(|label| label.text.clone()).collect(),
+/// Lists the texts that answer a question: its own, or of a predicate the words that the task has for it.
+pub(super) fn answers(task: &Task, question: &ClosedQuestion) -> Vec<String> {
+    match (&task.file().output, question.scale()) {
+        (OutputSpec::Predicate(words), AnswerScale::Predicate) => vec![words.yes.clone(), words.no.clone()],
+        _ => question
+            .answers()
+            .iter()
+            .map(|answer| answer.text.clone())
+            .collect(),
     }
 }
 
-/// Makes the inputs of a task of a question, but for pictures and a text to score. Each part of the question
-/// goes to the input that is for it. What has none of its own is joined to one text, and a task without an
-/// input for that words the question by itself.
-pub(super) fn inputs(task: &Task, about: &Said, question: &Question) -> Result<TaskInputs, ApiError> {
+/// Makes the inputs of a task of a question about a text, but for pictures and a text to score. Each part of
+/// the question goes to the input that is for it. What has none of its own is joined to one text, and a task
+/// without an input for that words the question by itself.
+pub(super) fn inputs(
+    task: &Task,
+    state: &str,
+    question: &ClosedQuestion,
+) -> Result<TaskInputs, DecisionError> {
     let file = task.file();
     let is = |name: &str, kind| file.inputs.get(name).is_some_and(|spec| spec.kind == kind);
     let (mut inputs, mut given) = (TaskInputs::new(), Vec::new());
@@ -123,40 +123,40 @@ pub(super) fn inputs(task: &Task, about: &Said, question: &Question) -> Result<T
         given.push(target_from);
     }
     if is(DESCRIPTIONS, InputKind::List) {
-        let descriptions = question
-            .labels
-            .iter()
-            .map(|Label { description, .. }| description.clone());
+        let answers = question.answers().iter();
+        let descriptions = answers.map(|ClosedAnswer { description, .. }| description.clone());
         inputs = inputs.with(DESCRIPTIONS, InputValue::List(descriptions.collect()));
         given.push(DESCRIPTIONS);
     }
-    let mut text = Said::nothing(about.field);
     let takes_state = is(STATE, InputKind::Text);
+    let mut text = Vec::new();
     if takes_state {
-        inputs = inputs.with(STATE, about.text.as_str());
+        inputs = inputs.with(STATE, state);
         given.push(STATE);
     } else {
-        text.add_text(&about.text);
+        text.push(state);
     }
-    text.add_text(&question.said.text);
-    let Some(name) = plain_input(task, &given) else {
-        if takes_state || about.text.trim().is_empty() {
+    text.push(question.text());
+    let Some((name, spec)) = task.plain_input(&given) else {
+        if takes_state || state.trim().is_empty() {
             return Ok(inputs);
         }
-        let (field, task) = (about.field, task.name());
-        let message = format!("{field}: the task '{task}' takes no text that its questions are about");
-        return Err(ApiError::field(field, message));
+        let task = task.name().to_owned();
+        return Err(DecisionError::NoState { task });
     };
-    match file.inputs.get(name).map(|spec| spec.parse(&text.text)) {
-        Some(Ok(value)) => Ok(inputs.with(name, value)),
-        Some(Err(error)) => Err(ApiError::bad(format!("input '{name}': {error}"))),
-        None => Ok(inputs),
-    }
+    text.retain(|part| !part.is_empty());
+    let value = spec
+        .parse(&text.join("\n"))
+        .map_err(|source| DecisionError::Input {
+            name: name.to_owned(),
+            source,
+        })?;
+    Ok(inputs.with(name, value))
 }
 
 #[cfg(test)]
 mod tests {
-    use multiway::prompt::Inputs;
+    use multiway_prompts::{Inputs, TaskFile};
 
     use super::*;
 
