@@ -33,6 +33,10 @@ check-cuda:
 cuda-check:
     model/kernels/resources.sh
 
+# The Python wheel, built and tested in an environment of its own
+check-wheel *ARGS:
+    scripts/check_wheel.sh {{ARGS}}
+
 # All tests, as CI runs them
 test:
     cargo test --release --workspace --features train

@@ -164,7 +164,14 @@ class Engine:
     @property
     def name(self) -> str: ...
     @property
-    def tasks(self) -> list[str]: ...
+    def max_text_length(self) -> int:
+        """The most tokens of a prompt, its end included."""
+    @property
+    def max_target_length(self) -> int:
+        """The most tokens of an answer, a forced prefix and the end included."""
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks; `prompt` continues a plain text, with pictures or without."""
     def task(self, name: str, /) -> dict[str, Any]:
         """The front matter of a task file: its inputs, its output, how it decodes."""
     def run(
@@ -237,9 +244,15 @@ class Engine:
         /,
         *,
         images: _Picture | Sequence[_Picture] | None = None,
+        prefix: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> list[Score]:
-        """The log-likelihood of each target as the decoder's answer to a prompt, which is the encoder's text."""
+        """The log-likelihood of each target as the decoder's answer to a prompt, which is the encoder's text.
+
+        `prefix` lists special tokens that the answer begins with and that are not scored. Native models, and T5
+        that is only pre-trained, answer at a mask: write `<extra_id_0>` where it is in the prompt, and give
+        `["<extra_id_0>"]`.
+        """
     def embed(
         self,
         texts: str | Sequence[str] | None = None,

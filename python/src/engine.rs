@@ -177,6 +177,16 @@ impl PyEngine {
     }
 
     #[getter]
+    fn max_text_length(&self) -> PyResult<usize> {
+        Ok(self.loaded.engine()?.config().max_text_length)
+    }
+
+    #[getter]
+    fn max_target_length(&self) -> PyResult<usize> {
+        Ok(self.loaded.engine()?.config().max_target_length)
+    }
+
+    #[getter]
     fn tasks(&self) -> Vec<String> {
         self.library.iter().map(|task| task.name().to_owned()).collect()
     }
@@ -282,13 +292,15 @@ impl PyEngine {
         })
     }
 
-    #[pyo3(signature = (prompt, targets, /, *, images=None, timeout=None))]
+    #[pyo3(signature = (prompt, targets, /, *, images=None, prefix=None, timeout=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn score(
         &self,
         py: Python<'_>,
         prompt: String,
         targets: Vec<String>,
         images: Option<&Bound<'_, PyAny>>,
+        prefix: Option<Vec<String>>,
         timeout: Option<f64>,
     ) -> PyResult<Vec<PyScore>> {
         let engine = self.engine()?;
@@ -307,6 +319,7 @@ impl PyEngine {
             let prepared = prepared.await?;
             let mut request = Request::new(prepared.prompt().clone(), prepared.images().to_vec());
             request.timeout = terms.timeout;
+            request.sampling.prefix = prefix.unwrap_or_default();
             let scored = engine.score(request, targets).await?;
             Ok(scored.value.into_iter().map(PyScore::from).collect())
         };

@@ -1,7 +1,8 @@
 //! What HTTP adds to an engine, and what a thousand clients do to a server.
 //!
-//! Both are asked in turn for captions of the same pictures: the engine by this program, and the server, which has the same engine,
-//! over loopback. Then a thousand clients stream at a time, of which a tenth leaves and a twentieth never reads.
+//! Both are asked in turn for captions of the same pictures: the engine by this program, and the server,
+//! which has the same engine, over loopback. Then a thousand clients stream at a time, of which a tenth
+//! leaves and a twentieth never reads.
 //!
 //! `cargo bench -p multiway-server --bench load`
 #![allow(
@@ -250,7 +251,8 @@ enum Manner {
     NeverReads,
 }
 
-/// Streams to clients of which some leave or never read. Returns how many got their answer, and how many were to get it.
+/// Streams to clients of which some leave or never read. Returns how many got their answer, and how many were
+/// to get it.
 async fn many(bench: &Arc<Bench>, count: usize) -> (usize, usize) {
     let clients = (0..count).map(|number| {
         let bench = Arc::clone(bench);
@@ -293,8 +295,8 @@ async fn many(bench: &Arc<Bench>, count: usize) -> (usize, usize) {
     (right, all)
 }
 
-/// Streams to clients while the server is told to stop. Returns how many answers that had begun came whole, and
-/// how many had begun.
+/// Streams to clients while the server is told to stop. Returns how many answers that had begun came whole,
+/// and how many had begun.
 async fn stopped(bench: &Arc<Bench>, stop: oneshot::Sender<()>) -> (usize, usize) {
     let clients = (0..CLIENTS * 4).map(|number| {
         let bench = Arc::clone(bench);

@@ -1,7 +1,7 @@
 //! Questions with closed answers, as both routes ask them.
 //!
-//! All questions run at a time: the engine batches them, and encodes pictures that they share once where their
-//! encoding does not depend on the text.
+//! All questions run at a time: the engine batches them, and encodes pictures that they share once where
+//! their encoding does not depend on the text.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::pictures::{self, Given};
 
 /// The most questions of a request.
 const MOST_QUESTIONS: usize = 400;
-/// The most pictures that all questions of a request show besides those that they are about: all are in memory
-/// at a time.
+/// The most pictures that all questions of a request show besides those that they are about: all are in
+/// memory at a time.
 const MOST_OWN_PICTURES: usize = 64;
 
 /// Checks how many questions a request has.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `GET /` | the web page |
 //! | `GET /openapi.json` | the routes, and what they take |
-//! | `GET /health`, `/version`, `/metrics` | whether requests are taken, what runs, and counters for Prometheus |
+//! | `GET /health`, `/version`, `/metrics` | whether it takes requests, what runs, counters for Prometheus |
 //! | `GET /v1/models`, `/v1/models/{name}` | the checkpoints |
 //! | `GET /v1/tasks`, `/v1/tasks/{name}` | the task files of a checkpoint |
 //! | `POST /v1/tasks/{name}` | runs a task on typed inputs |

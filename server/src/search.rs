@@ -36,8 +36,8 @@ impl ServedIndex {
         self.index.root().is_some()
     }
 
-    /// Opens the picture at a position. Only files in the indexed folder are opened, and only those that are as
-    /// they were when they were indexed.
+    /// Opens the picture at a position. Only files in the indexed folder are opened, and only those that are
+    /// as they were when they were indexed.
     pub(crate) fn picture(&self, position: usize) -> Result<PictureFile, ApiError> {
         let gone = |why: &str| ApiError::not_found(format!("picture {position}: {why}"));
         if position >= self.index.len() {

@@ -180,8 +180,8 @@ impl Server {
     }
 }
 
-/// Listens on an address, and returns the one that it is; port 0 takes a free one. Tokens are sent as they are
-/// written, rather than gathered by Nagle's algorithm.
+/// Listens on an address, and returns the one that it is; port 0 takes a free one. Tokens are sent as they
+/// are written, rather than gathered by Nagle's algorithm.
 ///
 /// # Errors
 ///

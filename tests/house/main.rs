@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 12] = [
     "src",
     "cli/src",
     "data/src",
@@ -19,7 +19,9 @@ const CRATES: [&str; 10] = [
     "jobs/src",
     "model/src",
     "prompts/src",
+    "python/src",
     "runtime/src",
+    "server/src",
     "tasks/src",
     "training/src",
 ];
@@ -65,6 +67,8 @@ fn all_files() -> Vec<PathBuf> {
         "model/tests",
         "prompts/tests",
         "runtime/tests",
+        "server/benches",
+        "server/tests",
         "tasks/tests",
     ];
     let folders = CRATES.iter().chain(&beside);
