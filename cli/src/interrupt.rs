@@ -1,20 +1,57 @@
-//! Ctrl-C: the work in hand is dropped, which cancels it, and the verb ends.
+//! Ctrl-C and SIGTERM: the work in hand is dropped, which cancels it, and the verb ends.
 
 use std::future::Future;
 
 use super::failure::{Failure, Outcome};
 
-/// Runs `work` to its end, or until Ctrl-C.
+/// Ctrl-C, and SIGTERM where there is such a thing.
+pub(crate) struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    pub(crate) fn watch() -> Outcome<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(Failure::runtime)?,
+            terminate: signal(SignalKind::terminate()).map_err(Failure::runtime)?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+    pub(crate) fn watch() -> Outcome<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(unix)]
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+/// Runs `work` to its end, or until Ctrl-C or SIGTERM, which a process that a container begins with would else
+/// not hear.
 ///
 /// Dropping the work cancels its requests and removes its temporary files.
 pub(crate) async fn until_interrupted<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    // The watch is set up before the work starts.
+    let mut signals = Signals::watch()?;
     tokio::select! {
-        // The watch is set up before the work starts.
         biased;
-        signal = tokio::signal::ctrl_c() => match signal {
-            Ok(()) => Err(Failure::Interrupted),
-            Err(error) => Err(Failure::runtime(anyhow::Error::new(error).context("cannot watch for Ctrl-C"))),
-        },
+        () = signals.next() => Err(Failure::Interrupted),
         outcome = work => outcome,
     }
 }
@@ -31,22 +68,19 @@ mod tests {
                 self.0.set(true);
             }
         }
-        let dropped = std::cell::Cell::new(false);
-        let outcome: Outcome = until_interrupted(async {
-            let _told = Told(&dropped);
-            let own = std::process::id().to_string();
-            assert!(
-                std::process::Command::new("kill")
-                    .args(["-INT", &own])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-            std::future::pending().await
-        })
-        .await;
-        assert!(matches!(outcome, Err(Failure::Interrupted)));
-        assert!(dropped.get());
+        for signal in ["-INT", "-TERM"] {
+            let dropped = std::cell::Cell::new(false);
+            let outcome: Outcome = until_interrupted(async {
+                let _told = Told(&dropped);
+                let own = std::process::id().to_string();
+                let told = std::process::Command::new("kill").args([signal, &own]).status();
+                assert!(told.is_ok_and(|status| status.success()));
+                std::future::pending().await
+            })
+            .await;
+            assert!(matches!(outcome, Err(Failure::Interrupted)), "{signal}");
+            assert!(dropped.get());
+        }
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -67,7 +67,7 @@ Exit codes:
   0    done
   1    something failed while running
   2    the command line or an input is wrong
-  130  interrupted (Ctrl-C)
+  130  interrupted (Ctrl-C, SIGTERM)
 
 Results go to standard output, errors to standard error as `error: ...`.
 With --json, standard output holds exactly one line of JSON (`bench`: one line per case):

@@ -14,6 +14,7 @@ use super::context::{Context, tokenizer};
 use super::engine::{EngineArgs, bytes, duration};
 use super::failure::{Failure, Outcome};
 use super::fingerprint::fingerprint;
+use super::interrupt::Signals;
 use super::output::{note, print_line};
 
 /// What the embedded checkpoint is called.
@@ -284,44 +285,6 @@ where
     tokio::select! {
         served = &mut serving => served.map_err(Failure::runtime),
         () = signals.next() => Err(Failure::Interrupted),
-    }
-}
-
-/// Ctrl-C, and SIGTERM where there is such a thing.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn watch() -> Outcome<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(Failure::runtime)?,
-            terminate: signal(SignalKind::terminate()).map_err(Failure::runtime)?,
-        })
-    }
-
-    #[cfg(not(unix))]
-    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-    fn watch() -> Outcome<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
     }
 }
 

@@ -51,7 +51,7 @@ Examples:
   multiway train run
   multiway train run --dry-run
   multiway train run my-recipe.toml --runs runs/mine
-  multiway train run --only tasks --start checkpoints/pretrained
+  multiway train run --only tasks --start checkpoints/default
 
 The same command resumes an interrupted run. `multiway train recipe` prints the default recipe,
 to begin one's own with.";
@@ -64,7 +64,7 @@ Examples:
 const EXPORT_HELP: &str = "\
 Examples:
   multiway train export --out checkpoints/default
-  multiway train export --run runs/default/pretrain --out checkpoints/pretrained";
+  multiway train export --run runs/mine/pretrain --out checkpoints/mine";
 
 const EVALUATE_HELP: &str = "\
 Examples:
@@ -72,7 +72,7 @@ Examples:
   multiway train evaluate --only photographs --questions 100
   multiway train evaluate --split test
   multiway train evaluate --dtype int8 --cache-dtype bf16
-  multiway --checkpoint checkpoints/pretrained train evaluate --json";
+  multiway --checkpoint checkpoints/mine train evaluate --json";
 
 /// Selects a stage of training.
 #[derive(Debug, Args)]

@@ -16,18 +16,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from lm_eval import simple_evaluate  # type: ignore[import-untyped]
-from lm_eval.api.instance import Instance  # type: ignore[import-untyped]
-from lm_eval.api.model import TemplateLM  # type: ignore[import-untyped]
-from lm_eval.loggers import EvaluationTracker  # type: ignore[import-untyped]
-from lm_eval.models.utils import normalize_gen_kwargs  # type: ignore[import-untyped]
-from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
-from lm_eval.utils import (  # type: ignore[import-untyped]
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import (
     handle_non_serializable,
     make_table,
     simple_parse_args_string,
 )
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from multiway import Engine, InputError, Score
 from multiway.compat.checkpoint import CheckpointFiles

@@ -14,7 +14,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::answer::PyAnswer;
 use crate::failure::Failure;
 use crate::registry::Process;
-use crate::wait::Work;
+use crate::wait::{Work, blocking};
 
 /// The run of a task, from its start to its last piece.
 enum State {
@@ -91,7 +91,7 @@ impl PyStream {
         process: Process,
         start: impl FnOnce() -> Result<TaskRun, Failure> + Send + 'static,
     ) -> Self {
-        let starting = pyo3_async_runtimes::tokio::get_runtime().spawn_blocking(start);
+        let starting = pyo3_async_runtimes::tokio::get_runtime().spawn(blocking(start));
         let (abort, registration) = AbortHandle::new_pair();
         let shared = Shared {
             state: AsyncMutex::new(State::Starting(starting)),

@@ -1,11 +1,15 @@
 //! Work beside the interpreter: it runs without the interpreter's lock, and Ctrl-C ends it.
 
 use std::future::Future;
+use std::num::NonZero;
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3_async_runtimes::tokio::get_runtime;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::failure::Failure;
@@ -58,10 +62,14 @@ impl<T> Drop for Work<T> {
     }
 }
 
-/// Runs work that keeps a thread busy, such as decoding pictures.
+/// Runs work that keeps a thread busy, such as decoding pictures: as much at a time as there are cores, since a
+/// small file may hold many pixels.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
+    static BUSY: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, NonZero::get)));
+    let _place = BUSY.acquire().await;
     let done = get_runtime().spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Failure::Engine(error.to_string())))
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use multiway::task::{TaskOutcome, WatchedLibrary};
-use multiway::{Checkpoint, Engine, ImageProcessor, TaskInputs, TaskLibrary};
+use multiway::{Checkpoint, Engine, TaskInputs, TaskLibrary};
 use multiway_server::{Server, ServerOptions, listen};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -317,7 +317,7 @@ async fn stopped(bench: &Arc<Bench>, stop: oneshot::Sender<()>) -> (usize, usize
     });
     let clients: Vec<_> = clients.collect();
     tokio::time::sleep(Duration::from_millis(20)).await;
-    drop(stop.send(()));
+    let _ = stop.send(());
     let (mut right, mut begun) = (0, 0);
     for client in clients {
         let (has_begun, is_right) = client.await.unwrap();

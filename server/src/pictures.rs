@@ -1,6 +1,8 @@
 //! Pictures of requests: data URLs, and URLs of hosts that the operator names.
 
-use std::sync::Arc;
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
 
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -8,6 +10,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use multiway::ImageProcessor;
 use multiway::checkpoint::ModelConfig;
 use multiway::image::ProcessedImage;
+use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::fetch::Fetcher;
@@ -86,24 +89,37 @@ pub(crate) fn check_count(count: usize, config: &ModelConfig, param: &str) -> Re
     ))
 }
 
-/// Fetches, decodes and prepares a picture, beside the threads that serve.
+/// Fetches, decodes and prepares a picture, beside the threads that serve. As many are decoded at a time as there
+/// are cores: a small file may hold many pixels.
 pub(crate) async fn open(
     processor: ImageProcessor,
     given: Given,
     fetcher: &Arc<Fetcher>,
 ) -> Result<ProcessedImage, ApiError> {
-    let fetcher = Arc::clone(fetcher);
-    let open = move || {
-        let Given { source, param } = given;
-        let bytes = match source {
-            Source::Bytes(bytes) => bytes,
-            Source::Url(url) => fetcher.fetch(&url, &param)?,
-        };
+    static DECODING: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, NonZero::get)));
+    let Given { source, param } = given;
+    let bytes = match source {
+        Source::Bytes(bytes) => bytes,
+        Source::Url(url) => {
+            let (fetcher, param) = (Arc::clone(fetcher), param.clone());
+            beside(move || fetcher.fetch(&url, &param)).await?
+        }
+    };
+    let _place = DECODING.acquire().await;
+    beside(move || {
         let opened = processor.process(&bytes);
         opened.map_err(|error| ApiError::field(&param, format!("{param}: {error}")))
-    };
-    let opened = tokio::task::spawn_blocking(open).await;
-    opened.map_err(|error| ApiError::internal(error.to_string()))?
+    })
+    .await
+}
+
+/// Does work that keeps a thread busy.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ApiError::internal(error.to_string()))?
 }
 
 /// Writes bytes as base64.
