@@ -42,8 +42,8 @@ impl Signals {
     }
 }
 
-/// Runs `work` to its end, or until Ctrl-C or SIGTERM, which a process that a container begins with would else
-/// not hear.
+/// Runs `work` to its end, or until Ctrl-C or SIGTERM, which a process that a container begins with would
+/// else not hear.
 ///
 /// Dropping the work cancels its requests and removes its temporary files.
 pub(crate) async fn until_interrupted<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {

@@ -90,8 +90,8 @@ fn pictures_are_found_by_their_texts_and_texts_by_their_pictures() {
     assert_eq!(of("recall_at_10", "text_to_image")["value"], 1.0);
     assert_eq!(of("recall_at_1", "image_to_text")["samples"], 6);
     for direction in ["text_to_image", "image_to_text"] {
-        // A guess finds one of 6 pictures, and one of the 2 or 3 texts of a picture among 13: its mean ranks are
-        // 3.5 and 4.5.
+        // A guess finds one of 6 pictures, and one of the 2 or 3 texts of a picture among 13: its mean ranks
+        // are 3.5 and 4.5.
         let low = of("recall_at_1", direction)["interval"]["low"].as_f64().unwrap();
         assert!(low > 0.25, "{report}");
         let mean = of("mean_rank", direction)["value"].as_f64().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use multiway::checkpoint::{CacheType, WeightType};
 use multiway::{Checkpoint, Engine};
@@ -95,16 +95,18 @@ impl Drop for Loaded {
 /// The engines by the folder of their checkpoint; `None` is the one that the module carries.
 type Engines = HashMap<Option<PathBuf>, Weak<Loaded>>;
 
-static ENGINES: LazyLock<Mutex<(Process, Engines)>> =
-    LazyLock::new(|| Mutex::new((Process::current(), Engines::new())));
+static ENGINES: LazyLock<Mutex<Engines>> = LazyLock::new(Mutex::default);
+/// The process that opened the first one.
+static OPENED: OnceLock<Process> = OnceLock::new();
 
 /// Opens a checkpoint, or returns the engine that the process has for it.
 pub(crate) fn open(path: Option<&Path>, options: BuildOptions) -> Result<Arc<Loaded>, Failure> {
     let folder = path.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+    // Before the lock, which a fork may have copied while another thread had it.
+    OPENED.get_or_init(Process::current).check()?;
     // Held while weights are loaded, so that two threads do not load them twice.
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    engines.0.check()?;
-    if let Some(loaded) = engines.1.get(&folder).and_then(Weak::upgrade) {
+    if let Some(loaded) = engines.get(&folder).and_then(Weak::upgrade) {
         if let Some(option) = options.conflict(&loaded.options) {
             return Err(Failure::Input(format!(
                 "{option}: this process has opened '{}' with another {option}; a process has one engine for a \
@@ -115,7 +117,7 @@ pub(crate) fn open(path: Option<&Path>, options: BuildOptions) -> Result<Arc<Loa
         return Ok(loaded);
     }
     let loaded = Arc::new(load(folder.as_deref(), options)?);
-    engines.1.insert(folder, Arc::downgrade(&loaded));
+    engines.insert(folder, Arc::downgrade(&loaded));
     Ok(loaded)
 }
 

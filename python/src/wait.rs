@@ -62,8 +62,8 @@ impl<T> Drop for Work<T> {
     }
 }
 
-/// Runs work that keeps a thread busy, such as decoding pictures: as much at a time as there are cores, since a
-/// small file may hold many pixels.
+/// Runs work that keeps a thread busy, such as decoding pictures: as much at a time as there are cores, since
+/// a small file may hold many pixels.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

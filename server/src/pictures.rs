@@ -89,8 +89,8 @@ pub(crate) fn check_count(count: usize, config: &ModelConfig, param: &str) -> Re
     ))
 }
 
-/// Fetches, decodes and prepares a picture, beside the threads that serve. As many are decoded at a time as there
-/// are cores: a small file may hold many pixels.
+/// Fetches, decodes and prepares a picture, beside the threads that serve. As many are decoded at a time as
+/// there are cores: a small file may hold many pixels.
 pub(crate) async fn open(
     processor: ImageProcessor,
     given: Given,

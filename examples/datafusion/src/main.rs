@@ -4,8 +4,8 @@
 //! cargo run --release --manifest-path examples/datafusion/Cargo.toml -- IN_FOLDER OUT_FOLDER
 //! ```
 //!
-//! The column `image` has the bytes of pictures. What is written has all columns, and `answer`, with the text or
-//! the reason why there is none: a picture that cannot be read is no failure of the query.
+//! The column `image` has the bytes of pictures. What is written has all columns, and `answer`, with the text
+//! or the reason why there is none: a picture that cannot be read is no failure of the query.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
