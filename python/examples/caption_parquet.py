@@ -1,119 +1,122 @@
-"""Captions a folder of Parquet files of pictures, a file at a time, by Daft or by Ray Data.
+"""Captions the pictures of a folder of Parquet files, on Daft or on Ray Data.
 
-    python caption_parquet.py pictures/ captions/
-    python caption_parquet.py pictures/ keywords/ --engine ray --task keywords --column jpg
-
-Each file of IN gives a file of the same name in OUT, with the columns of IN but the pictures, and `text`,
-`value` and `error`, which says why a picture has no text. Run the same command again after it was killed:
-files that are there are passed over, and what was begun is under a hidden name until it is whole.
+Each file gives one file of the same name, with all of its columns but the pictures, and the answers. It gets
+its name when it is complete: run the same command again after a crash, and it goes on with what is missing.
 """
 
+from __future__ import annotations
+
 import argparse
-import os
-import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet
+import pyarrow
+import pyarrow.parquet as parquet
+from multiway import EngineError, InputError
 
-ADDED = ("text", "value", "error")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Captions the files that have no output yet."""
-    given = read_arguments(arguments)
-    sources = sorted(given.input.glob("*.parquet"))
-    if not sources:
-        print(f"{given.input}: expected files *.parquet, found none", file=sys.stderr)
-        return 2
-    given.out.mkdir(parents=True, exist_ok=True)
-    waiting = [source for source in sources if not (given.out / source.name).exists()]
-    print(f"{len(sources) - len(waiting)} of {len(sources)} files are done", file=sys.stderr)
-    if not waiting:
-        return 0
-    answer = by_ray(given) if given.engine == "ray" else by_daft(given)
-    for source in waiting:
-        kept = columns_kept(source, given.column)
-        # A hidden folder, which no reader of OUT takes for data, on the same disk as where it will be.
-        work = given.out / f".{source.stem}.partial"
-        shutil.rmtree(work, ignore_errors=True)
-        answer(source, kept, work)
-        failed = join_parts(work, given.out / source.name)
-        print(f"{source.name}: {failed} rows failed", file=sys.stderr)
-    return 0
+#: Answers the rows of a file, as tables.
+Answering = Callable[[Path], Iterator[pyarrow.Table]]
 
 
-def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    whole = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=whole)
-    parser.add_argument("input", metavar="IN", type=Path, help="a folder of Parquet files")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the folder of the answers")
-    parser.add_argument("--engine", choices=["daft", "ray"], default="daft")
-    parser.add_argument("--column", default="image", help="the column of the pictures")
-    parser.add_argument("--task", default="caption", help="a task whose one required input is `image`")
-    parser.add_argument("--checkpoint", help="a checkpoint, by default that of the package")
-    return parser.parse_args(arguments)
-
-
-def columns_kept(source: Path, column: str) -> list[str]:
-    """Lists the columns of a file but that of the pictures."""
-    names = pyarrow.parquet.read_schema(source).names
-    if column not in names:
-        raise SystemExit(f"{source}: expected a column '{column}', found {', '.join(names)}: give --column")
-    taken = sorted(set(names) & set(ADDED))
-    if taken:
-        raise SystemExit(f"{source}: has a column '{taken[0]}' already, which the answers would replace")
-    return [name for name in names if name != column]
-
-
-def by_daft(given: argparse.Namespace) -> Callable[[Path, list[str], Path], None]:
-    """Answers a file by Daft."""
+def daft_answering(options: argparse.Namespace) -> Answering:
+    """Answers by a query of Daft, in this process or, after `daft.set_runner_ray()`, on a cluster."""
     import daft
-    import multiway.daft
+    from daft import col
+    from multiway.daft import Task
 
-    task = multiway.daft.task(given.task, checkpoint=given.checkpoint)
+    task = Task(options.task, checkpoint=options.checkpoint)
 
-    def answer(source: Path, kept: list[str], work: Path) -> None:
-        answered = daft.read_parquet(str(source)).with_column("answer", task(image=daft.col(given.column)))
-        fields = [daft.col("answer")[name].alias(name) for name in ADDED]
-        answered.select(*kept, *fields).write_parquet(str(work))
+    def answer(path: Path) -> Iterator[pyarrow.Table]:
+        answers = daft.read_parquet(str(path)).with_column("answer", task(image=col(options.column)))
+        fields = [col("answer")[name].alias(name) for name in ("text", "value", "error")]
+        kept = [name for name in answers.column_names if name not in ("answer", options.column)]
+        yield from (
+            pyarrow.Table.from_batches([batch]) for batch in answers.select(*kept, *fields).to_arrow_iter()
+        )
 
     return answer
 
 
-def by_ray(given: argparse.Namespace) -> Callable[[Path, list[str], Path], None]:
-    """Answers a file by Ray Data."""
+def ray_answering(options: argparse.Namespace) -> Answering:
+    """Answers by Ray Data, on the cluster that RAY_ADDRESS names, or on this machine."""
     import ray
     from multiway.ray import MultiwayWorker
 
-    worker: dict[str, Any] = {"task": given.task, "columns": {"image": given.column}}
-    # The rows of a file stay in their order.
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    ray.init(ignore_reinit_error=True)
+    workers = ray.data.ActorPoolStrategy(size=options.workers)
+    worker = {"task": options.task, "columns": {"image": options.column}, "checkpoint": options.checkpoint}
 
-    def answer(source: Path, kept: list[str], work: Path) -> None:
-        answered = ray.data.read_parquet(str(source)).map_batches(
-            MultiwayWorker,
-            fn_constructor_kwargs={**worker, "checkpoint": given.checkpoint},
-            compute=ray.data.ActorPoolStrategy(size=1),
-            batch_size=64,
+    def answer(path: Path) -> Iterator[pyarrow.Table]:
+        rows = ray.data.read_parquet(str(path))
+        answers = rows.map_batches(
+            MultiwayWorker, fn_constructor_kwargs=worker, compute=workers, batch_size=128
         )
-        answered.select_columns([*kept, *ADDED]).write_parquet(str(work))
+        left_out = [options.column, "choices", "embedding"]
+        yield from answers.drop_columns(left_out).iter_batches(batch_format="pyarrow", batch_size=None)
 
     return answer
 
 
-def join_parts(work: Path, out: Path) -> int:
-    """Makes one file of the parts in a folder, and returns the number of rows that failed."""
-    table = pyarrow.parquet.read_table(work)
-    whole = work / "whole"
-    pyarrow.parquet.write_table(table, whole)
-    # At once, so that a file that is there is whole.
-    os.replace(whole, out)
-    shutil.rmtree(work)
-    return table.num_rows - int(table["error"].null_count)
+ENGINES = {"daft": daft_answering, "ray": ray_answering}
+
+
+def write_part(tables: Iterator[pyarrow.Table], path: Path) -> tuple[int, int]:
+    """Writes tables to a file which gets its name at the end, and counts its rows and their errors."""
+    partial = path.with_name(f".{path.name}.partial")
+    rows = errors = 0
+    writer: parquet.ParquetWriter | None = None
+    try:
+        for table in tables:
+            writer = writer or parquet.ParquetWriter(partial, table.schema)
+            writer.write_table(table.cast(writer.schema))
+            rows += table.num_rows
+            errors += table.num_rows - table["error"].null_count
+    finally:
+        if writer is not None:
+            writer.close()
+    if writer is not None:
+        partial.replace(path)
+    return rows, errors
+
+
+def main() -> int:
+    """Answers the files that have no part yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN_FOLDER", help="folder of .parquet files")
+    add("output", type=Path, metavar="OUT_FOLDER", help="folder for the answers; it is made if it is missing")
+    add("--engine", choices=ENGINES, default="daft", help="what runs the batches [default: daft]")
+    pictures = "column of pictures: bytes of files, paths, or structs {bytes, path} [default: image]"
+    add("--column", default="image", help=pictures)
+    add("--task", default="caption", help="task whose one required input is `image` [default: caption]")
+    add("--checkpoint", metavar="PATH", help="folder of a checkpoint [default: the one of the package]")
+    add("--workers", type=int, default=1, metavar="N", help="actors of Ray, each with an engine [default: 1]")
+    options = parser.parse_args()
+    paths = sorted(options.input.glob("*.parquet"))
+    if not paths:
+        parser.error(f"IN_FOLDER: expected .parquet files, found none in '{options.input}'")
+    for path in paths:
+        if options.column not in parquet.read_schema(path).names:
+            parser.error(
+                f"--column: '{path}' has no column '{options.column}': name the one with the pictures"
+            )
+    options.output.mkdir(parents=True, exist_ok=True)
+    left = [path for path in paths if not (options.output / path.name).exists()]
+    print(f"{len(paths)} files, {len(paths) - len(left)} of them done", file=sys.stderr)
+    if not left:
+        return 0
+    answer = ENGINES[options.engine](options)
+    for path in left:
+        try:
+            rows, errors = write_part(answer(path), options.output / path.name)
+        except (InputError, EngineError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            return 1
+        print(f"{path.name}: {rows} rows, {errors} with an error", file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":

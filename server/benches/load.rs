@@ -20,11 +20,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use multiway::task::{TaskOutcome, WatchedLibrary};
 use multiway::{Checkpoint, Engine, TaskInputs, TaskLibrary};
-use multiway_server::{Server, ServerOptions, listen};
+use multiway_server::{Server, ServerError, ServerOptions, listen};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+
+/// A server that runs.
+type Serving = tokio::task::JoinHandle<Result<(), ServerError>>;
 
 const PICTURES: [&str; 4] = ["cat", "dog", "bicycle", "guitar"];
 const LANGUAGES: [&str; 4] = ["English", "French", "German", "Spanish"];
@@ -327,10 +330,15 @@ async fn stopped(bench: &Arc<Bench>, stop: oneshot::Sender<()>) -> (usize, usize
     (right, begun)
 }
 
-#[tokio::main]
-async fn main() {
+/// Serves an engine, and asks it the questions once for their answers. With a budget of 0 nothing is taken from the
+/// cache of encoded prompts: every request is computed.
+async fn start(reuse_budget: Option<usize>) -> (Arc<Bench>, oneshot::Sender<()>, Serving) {
     let checkpoint = Checkpoint::open("../checkpoints/default").unwrap();
-    let engine = Engine::builder(&checkpoint).build().unwrap();
+    let mut builder = Engine::builder(&checkpoint);
+    if let Some(bytes) = reuse_budget {
+        builder = builder.reuse_budget(bytes);
+    }
+    let engine = builder.build().unwrap();
     let library = TaskLibrary::for_model(checkpoint.config()).unwrap();
     let watched = WatchedLibrary::open(library.clone(), Vec::<&str>::new()).unwrap();
     let options = ServerOptions {
@@ -352,17 +360,29 @@ async fn main() {
     for index in 0..bench.questions.len() {
         let question = &bench.questions[index];
         let outcome = bench.embedded(question.file.clone(), question.language).await;
+        let question = &mut bench.questions[index];
         outcome
             .answer
             .text()
             .unwrap_or_default()
-            .clone_into(&mut bench.questions[index].text);
-        bench.questions[index].new_tokens = outcome.usage.new_tokens;
+            .clone_into(&mut question.text);
+        question.new_tokens = outcome.usage.new_tokens;
     }
-    let bench = Arc::new(bench);
+    (Arc::new(bench), stop, serving)
+}
 
+#[tokio::main]
+async fn main() {
+    println!("every request computed:\n");
+    let (bench, stop, serving) = start(Some(0)).await;
     compare(&bench).await;
+    drop((bench, stop));
+    serving.await.unwrap().unwrap();
 
+    println!("\nprompts from the cache:\n");
+    let (bench, stop, serving) = start(None).await;
+    compare(&bench).await;
+    println!();
     let (mut before, mut line) = (memory(), String::new());
     for turn in 0..3 {
         let start = Instant::now();
