@@ -330,8 +330,8 @@ async fn stopped(bench: &Arc<Bench>, stop: oneshot::Sender<()>) -> (usize, usize
     (right, begun)
 }
 
-/// Serves an engine, and asks it the questions once for their answers. With a budget of 0 nothing is taken from the
-/// cache of encoded prompts: every request is computed.
+/// Serves an engine, and asks it the questions once for their answers. With a budget of 0 nothing is taken
+/// from the cache of encoded prompts: every request is computed.
 async fn start(reuse_budget: Option<usize>) -> (Arc<Bench>, oneshot::Sender<()>, Serving) {
     let checkpoint = Checkpoint::open("../checkpoints/default").unwrap();
     let mut builder = Engine::builder(&checkpoint);

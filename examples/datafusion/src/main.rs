@@ -149,7 +149,7 @@ async fn main() -> Result<()> {
     context
         .register_parquet("answers", &target, ParquetReadOptions::default())
         .await?;
-    let counts = "SELECT count(*) AS rows, count(answer['error']) AS bad FROM answers";
+    let counts = "SELECT count(*) AS rows, count(get_field(answer, 'error')) AS bad FROM answers";
     context.sql(counts).await?.show().await?;
     Ok(())
 }
